@@ -1,0 +1,62 @@
+"""The bottleneck interface: features to a latent, continuous or discrete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vtp_core.features import Features, Latent, Tally
+from vtp_core.parameters import ParamRule
+
+
+class Bottleneck(nn.Module):
+    """Turns features into a latent. Constructed as ``Bottleneck(config, dims)``.
+
+    Attributes:
+        channels: Latent channels d.
+        codebook_sizes: Codes of each codebook; empty if the latent is continuous.
+        layers: Encoder blocks it taps beside the last one.
+    """
+
+    channels: int
+    codebook_sizes: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()
+
+    def forward(self, features: Features) -> Latent:
+        """Latent tokens of every crop set, class token included if the encoder has one.
+
+        Changes no state: statistics go into `Latent.tally`.
+
+        Args:
+            features: Tokens of width D, rows first.
+        """
+        raise NotImplementedError
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Latent map of codes.
+
+        Args:
+            codes: (B, Q, h, w) int64, one index a codebook.
+
+        Returns:
+            (B, d, h, w).
+
+        Raises:
+            TypeError: The latent is continuous.
+        """
+        raise TypeError(f"{type(self).__name__} has no codebook")
+
+    def observe(self, features: Features) -> Tally | None:
+        """Sums for `calibrate` of one batch; None: it needs no calibration."""
+        return None
+
+    def calibrate(self, tally: Tally) -> None:
+        """Sets state from the reduced sums; once, before step 0 and before sharding; saved."""
+
+    def after_step(self, tally: Tally, index: int) -> None:
+        """Updates state (codebook EMA, revival) from the step's reduced tally, the same on all ranks."""
+
+    def rules(self) -> Sequence[ParamRule]:
+        """Multipliers by parameter name; the first pattern that matches holds."""
+        return ()

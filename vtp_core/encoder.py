@@ -1,0 +1,59 @@
+"""The encoder interface: images to tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vtp_core.features import Tokens
+from vtp_core.parameters import ParamRule
+
+
+class Encoder(nn.Module):
+    """Turns images into tokens. Constructed as ``Encoder(config)``.
+
+    `forward` changes no state: activation checkpointing and row chunks run it twice. Randomness (drop path)
+    comes from torch's global generator, which the core seeds round every forward.
+
+    Attributes:
+        width: Token width D.
+        patch: Pixels a patch side.
+        depth: Number of blocks; taps are 0 .. depth - 1.
+        has_cls: Whether there is a class token.
+    """
+
+    width: int
+    patch: int
+    depth: int
+    has_cls: bool
+
+    def forward(
+        self,
+        images: list[Tensor],
+        masks: list[Tensor | None],
+        *,
+        layers: tuple[int, ...] = (),
+        drop_path: float = 0.0,
+    ) -> list[Tokens]:
+        """Tokens of all crop sets of some rows, in one packed pass where the encoder can.
+
+        Args:
+            images: One tensor a crop set, (B, C, 3, H, W) float, ImageNet-normalised; H and W are multiples
+                of `patch` and may differ between sets.
+            masks: One entry a crop set: (B, C, N) bool, True = replaced by the mask token, or None.
+            layers: Blocks to tap.
+            drop_path: Probability in [0, 1) of dropping a residual branch of a row in training.
+
+        Returns:
+            One `Tokens` a crop set, after the final norm; taps before it.
+        """
+        raise NotImplementedError
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Units of sharding, compiling, checkpointing and layer decay, in order."""
+        return ()
+
+    def rules(self) -> Sequence[ParamRule]:
+        """Multipliers by parameter name; the first pattern that matches holds."""
+        return ()

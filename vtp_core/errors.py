@@ -1,0 +1,49 @@
+"""The errors that end a command, each with its exit code. Imports no torch.
+
+A message names the thing, the place and the next step, on one line. The command line prints it without a
+traceback (``--debug`` shows one) and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class VtpError(Exception):
+    """Base of all errors that a user is expected to meet."""
+
+    exit_code = 2
+
+
+class UsageError(VtpError):
+    """A command, a recipe or a plugin that can't be used as asked."""
+
+    exit_code = 2
+
+
+class DataError(VtpError):
+    """Data that is missing, empty or too damaged to go on."""
+
+    exit_code = 3
+
+
+class NumericError(VtpError):
+    """Losses or gradients stayed non-finite; nothing was updated with them."""
+
+    exit_code = 4
+
+
+class CheckpointError(VtpError):
+    """A checkpoint or artefact that is missing, damaged or of another recipe."""
+
+    exit_code = 5
+
+
+class DistributedError(VtpError):
+    """A rank that failed, stalled or holds other values than the rest."""
+
+    exit_code = 6
+
+
+class Preempted(VtpError):
+    """The run was asked to stop and saved its state first."""
+
+    exit_code = 75

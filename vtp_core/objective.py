@@ -1,0 +1,80 @@
+"""The objective interface: a trained signal. Read `vtp_plugins/clip/objective.py` for an example.
+
+An objective names the views it needs and asks the step for forwards; `forward` is ordinary PyTorch.
+It never touches the shared networks itself: `vtp_core.training.step.Step` runs them, once a step for all who ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import nn
+
+from vtp_core.features import Losses, Tally
+from vtp_core.parameters import Dims, ParamRule
+from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.view import ViewNeed
+
+if TYPE_CHECKING:
+    from vtp_core.training.step import Step
+
+
+class Objective(nn.Module):
+    """A trained signal. Constructed as ``Objective(config, dims)``.
+
+    The module's own parameters (heads, a text tower, a diffusion transformer) are trained with it. They are
+    sharded: child modules are units, the root holds only direct parameters, and none is 0-D.
+
+    Attributes:
+        Config: The recipe table's model; imports no torch.
+        twins: Modules that need an EMA twin: own child modules (``"head"``) and shared networks
+            (``"tokenizer.encoder"``, ``"tokenizer.bottleneck"``, ``"tokenizer.decoder"``).
+        shares: Own child modules that other objectives may use through ``step.shared``.
+        exports: Capability -> own child module, saved with the artefact.
+        independent_rows: Whether each row's loss depends on that row alone.
+    """
+
+    Config: ClassVar[type[ObjectiveConfig]]
+    twins: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
+    exports: Mapping[str, str] = {}
+    independent_rows: bool = False
+
+    def __init__(self, config: ObjectiveConfig, dims: Dims) -> None:
+        super().__init__()
+        self.config = config
+        self.dims = dims
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        """View of the recipe -> what is asked of it."""
+        return self.config.views()
+
+    def forward(self, step: Step) -> Losses:
+        """The losses of one step.
+
+        Changes no state. The mean over ranks of each term is the global loss: use ``step.mean`` for masked
+        or weighted means and ``step.gather`` for rows of other ranks. Every rank returns the same terms.
+        """
+        raise NotImplementedError
+
+    def rules(self) -> Sequence[ParamRule]:
+        """Multipliers by parameter name below this objective; the first pattern that matches holds."""
+        return ()
+
+    def after_step(self, tally: Tally, index: int) -> None:
+        """Updates own state (a centre, a queue) from the step's reduced tally, the same on all ranks."""
+
+
+class AdversarialObjective(Objective):
+    """An objective with a critic, which has its own optimiser and trains after the main step.
+
+    Attributes:
+        critic: Replicated, frozen in `forward`; thawed for `critic_loss`.
+    """
+
+    critic: nn.Module
+
+    def critic_loss(self, step: Step) -> Losses:
+        """The critic's losses, on ``step.detached`` reconstructions; after the main optimiser step."""
+        raise NotImplementedError

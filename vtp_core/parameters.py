@@ -1,0 +1,46 @@
+"""How single parameters deviate from the recipe's optimiser settings, and the sizes components share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vtp_core.pixels import ValueRange
+from vtp_core.recipe.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParamRule:
+    """Multipliers for the parameters whose name matches a pattern.
+
+    Attributes:
+        pattern: Shell pattern on the name below the owner, such as ``blocks.0.*`` or ``*.bias``.
+        lr: Factor on the owner's learning rate; 0 freezes. A schedule makes it depend on the step.
+        decay: Factor on the weight decay.
+        clamp: Bounds to which the values are clamped after each optimiser step.
+    """
+
+    pattern: str
+    lr: float | Schedule = 1.0
+    decay: float = 1.0
+    clamp: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dims:
+    """Sizes known before any data; each component gets what those before it fixed.
+
+    Attributes:
+        width: Encoder width D.
+        patch: Encoder patch side in pixels.
+        depth: Encoder blocks.
+        has_cls: Whether the encoder has a class token.
+        channels: Latent channels d; 0 while the bottleneck is being built.
+        value_range: The decoder's range; None until it is built.
+    """
+
+    width: int
+    patch: int
+    depth: int
+    has_cls: bool
+    channels: int = 0
+    value_range: ValueRange | None = None

@@ -1,0 +1,58 @@
+"""Base classes of component tables: ``[encoder]``, ``[objectives.NAME]`` and the rest. Imports no torch.
+
+A plugin's ``config.py`` subclasses them; fields carry their meaning and the source of the default in the
+docstring below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vtp_core.recipe.schedule import Scheduled
+from vtp_core.view import ViewNeed
+
+
+class Table(BaseModel):
+    """A table of the recipe: unknown keys are errors, values don't change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ComponentConfig(Table):
+    """A table that chooses a component by name."""
+
+    use: str
+    """Name of the component, as ``vtp plugins list`` prints it."""
+
+
+class OptimizerOverrides(Table):
+    """What an owner changes of ``[optimizer]``."""
+
+    lr: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the weight decay."""
+
+
+class ObjectiveConfig(ComponentConfig):
+    """A table ``[objectives.NAME]``. Subclasses add their own keys and say which views they need."""
+
+    weight: Scheduled = 1.0
+    """Factor on the sum of the objective's terms."""
+    start: Annotated[int, Field(ge=0)] = 0
+    """First step at which the objective is active."""
+    stop: Annotated[int, Field(gt=0)] | None = None
+    """First step at which it is no longer active."""
+    optimizer: OptimizerOverrides = OptimizerOverrides()
+    """Factors for the objective's own parameters."""
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        """View of the recipe -> what is asked of it."""
+        return {}
+
+    def active(self, index: int) -> bool:
+        """Whether the objective takes part in step `index`."""
+        return self.start <= index and (self.stop is None or index < self.stop)

@@ -1,0 +1,89 @@
+"""Values that depend on the step: learning rates, weights, momenta, temperatures. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Schedule(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps of linear rise from `warmup_from` to the schedule's first value."""
+    warmup_from: float = 0.0
+    """Value at step 0 of the warm-up."""
+
+    def _after_warmup(self, index: int, steps: int) -> float:
+        raise NotImplementedError
+
+    def at(self, index: int, total: int) -> float:
+        """Value at step `index` (0-based) of a run of `total` steps."""
+        steps = max((getattr(self, "steps", None) or total) - self.warmup, 1)
+        if index < self.warmup:
+            first = self._after_warmup(0, steps)
+            return self.warmup_from + (first - self.warmup_from) * (index / self.warmup)
+        return self._after_warmup(index - self.warmup, steps)
+
+    def final(self, total: int) -> float:
+        """Value it ends at in a run of `total` steps."""
+        return self.at(max(total, getattr(self, "steps", None) or 0), total)
+
+
+class Constant(_Schedule):
+    """The same value at every step after the warm-up."""
+
+    kind: Literal["constant"] = "constant"
+    value: float
+
+    def _after_warmup(self, index: int, steps: int) -> float:
+        return self.value
+
+
+class Linear(_Schedule):
+    """A straight line from `start` to `end` over `steps` (default: the run), then `end`."""
+
+    kind: Literal["linear"] = "linear"
+    start: float
+    end: float
+    steps: Annotated[int, Field(gt=0)] | None = None
+
+    def _after_warmup(self, index: int, steps: int) -> float:
+        return self.start + (self.end - self.start) * min(index / steps, 1.0)
+
+
+class Cosine(_Schedule):
+    """Half a cosine from `start` to `end` over `steps` (default: the run), then `end`."""
+
+    kind: Literal["cosine"] = "cosine"
+    start: float
+    end: float = 0.0
+    steps: Annotated[int, Field(gt=0)] | None = None
+
+    def _after_warmup(self, index: int, steps: int) -> float:
+        phase = min(index / steps, 1.0)
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * phase))
+
+
+class Step(_Schedule):
+    """`values[i]` until step `at_steps[i]`, the last value from then on."""
+
+    kind: Literal["step"] = "step"
+    values: Annotated[tuple[float, ...], Field(min_length=1)]
+    at_steps: tuple[int, ...] = ()
+
+    def _after_warmup(self, index: int, steps: int) -> float:
+        passed = sum(index + self.warmup >= boundary for boundary in self.at_steps)
+        return self.values[min(passed, len(self.values) - 1)]
+
+
+Schedule = Annotated[Constant | Linear | Cosine | Step, Field(discriminator="kind")]
+Scheduled = float | Schedule
+"""A recipe value that is either a number or a schedule table such as ``{ kind = "cosine", start = 1e-3 }``."""
+
+
+def value_at(scheduled: float | Constant | Linear | Cosine | Step, index: int, total: int) -> float:
+    """Value of a number or schedule at step `index` of `total`."""
+    return float(scheduled) if isinstance(scheduled, int | float) else scheduled.at(index, total)

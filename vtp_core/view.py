@@ -1,0 +1,48 @@
+"""What an objective asks of a view of the recipe. Imports no torch, so that ``vtp validate`` can use it.
+
+A *view* is what the loader makes of a sample; a table ``[views.NAME]`` of the recipe describes it
+(`vtp_core.recipe.views.ViewConfig`). A `ViewNeed` is one objective's share of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewNeed:
+    """What one objective asks of one view.
+
+    Attributes:
+        crops: Names of the crop sets it reads.
+        masked: Whether it reads a forward in which masked patches are replaced by the mask token.
+        text: Whether it reads captions.
+        label: Whether it reads class labels.
+        latent: Whether cached latents serve as well as images.
+        layers: Encoder blocks (0-based) whose output it taps.
+        rows: Global rows a step that it uses, the first ones of the view; None means all of them.
+    """
+
+    crops: tuple[str, ...] = ("global",)
+    masked: bool = False
+    text: bool = False
+    label: bool = False
+    latent: bool = False
+    layers: tuple[int, ...] = ()
+    rows: int | None = None
+
+
+def union(needs: Iterable[ViewNeed]) -> ViewNeed:
+    """One need that serves all of `needs`: what a group's shared forward has to produce."""
+    needs = tuple(needs)
+    rows = [need.rows for need in needs]
+    return ViewNeed(
+        crops=tuple(dict.fromkeys(name for need in needs for name in need.crops)),
+        masked=any(need.masked for need in needs),
+        text=any(need.text for need in needs),
+        label=any(need.label for need in needs),
+        latent=bool(needs) and all(need.latent for need in needs),
+        layers=tuple(sorted({layer for need in needs for layer in need.layers})),
+        rows=None if None in rows else max((row for row in rows if row is not None), default=None),
+    )
