@@ -1,0 +1,1 @@
+"""The core of a framework to pre-train, evaluate and hand over visual tokenizers."""
