@@ -1,0 +1,91 @@
+# `make quickstart` and `make test` set everything up on a machine with Python >= 3.11, make and a C++ compiler.
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV_FLAGS ?=
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TESTED := requirements/tested.txt
+SOURCES := pyproject.toml setup.py $(TESTED) $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' 2>/dev/null)
+
+# Tests and recipes never reach for a hub, and several processes share the cores.
+test slow examples wheel quickstart smoke: export HF_HUB_OFFLINE = 1
+test slow examples wheel: export OMP_NUM_THREADS = 1
+
+.PHONY: help setup dev quickstart test slow lint format types layers check wheel examples smoke ci ci-rest clean
+
+help:  ## List the targets
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready  ## Virtual environment with the framework
+dev: $(VENV)/.ready-dev  ## The same with the tools of a developer
+
+# A torch that is already there (VENV_FLAGS=--system-site-packages) is kept.
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit( \
+	"Python " + v + " is too old: 3.11 or newer is needed; name one with make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(BIN)/python -c 'import torch, torchvision' 2>/dev/null || $(PIP) install -c $(TESTED) torch torchvision
+	$(PIP) install -q -c $(TESTED) setuptools wheel ninja
+	grep -v -E '^(torch|torchvision|triton)==' $(TESTED) > $(VENV)/constraints.txt
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.torch $(SOURCES)
+	$(PIP) install -q --no-build-isolation -c $(VENV)/constraints.txt -e '.[offline]'
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) install -q --no-build-isolation -c $(VENV)/constraints.txt -e '.[offline,tensorboard,dev]'
+	@touch $@
+
+quickstart: $(VENV)/.ready  ## Install, train a small tokenizer on real images, write its report
+	$(BIN)/vtp run recipes/quickstart.toml
+	@echo "report: $(CURDIR)/runs/quickstart/report.html"
+
+test: $(VENV)/.ready-dev  ## Unit and property tests (at most 6 minutes on 2 cores)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
+slow: $(VENV)/.ready-dev  ## The tests that `make test` leaves out
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
+lint: $(VENV)/.ready-dev  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.ready-dev  ## Let ruff fix and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.ready-dev  ## mypy, strict in the core
+	$(BIN)/mypy
+
+layers: $(VENV)/.ready-dev  ## import-linter: who may import whom
+	$(BIN)/lint-imports --no-logo
+
+check: lint types layers test  ## What a change must pass (at most 10 minutes)
+
+wheel: $(VENV)/.ready-dev  ## Build the wheel in isolation, install it elsewhere and use it
+	rm -rf build dist
+	$(PIP) wheel -q --no-deps -w dist .
+	VTP_WHEEL="$$(ls dist/vtp_core-*.whl)" $(BIN)/python -m pytest tests/policy/test_wheel.py
+
+examples: $(VENV)/.ready-dev  ## Install each example plugin beside the framework and run its tests
+	@set -e; for plugin in examples/vtp-plugin-*; do \
+	  rm -rf $(VENV)/example; \
+	  $(PIP) install -q --no-deps --no-build-isolation --target $(VENV)/example ./$$plugin; \
+	  PYTHONPATH=$(VENV)/example $(BIN)/python -m pytest $$plugin/tests; \
+	done
+
+smoke: $(VENV)/.ready  ## Run every recipe of recipes/smoke
+	@set -e; for recipe in $(wildcard recipes/smoke/*.toml); do \
+	  $(BIN)/vtp run $$recipe -s run.out=runs/smoke/$$(basename $$recipe .toml); \
+	done
+
+ci: check ci-rest  ## Everything
+
+ci-rest: lint types layers slow wheel examples quickstart smoke  ## `make ci` without `make test`
+
+clean:  ## Remove what the build made; keeps runs/ and the virtual environment
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
