@@ -1,0 +1,122 @@
+"""What a plugin offers: one component, found by kind and name, imported when used. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import reduce
+
+from vtp_core.errors import UsageError
+from vtp_core.plugins.hookspecs import Kind
+from vtp_core.plugins.isolation import isolated
+from vtp_core.recipe.component import ComponentConfig, ObjectiveConfig
+
+# Kinds whose components are subclasses of an interface of the core; the rest are duck-typed.
+_BASES: dict[str, str] = {
+    "encoder": "vtp_core.encoder:Encoder",
+    "bottleneck": "vtp_core.bottleneck:Bottleneck",
+    "decoder": "vtp_core.decoder:Decoder",
+    "objective": "vtp_core.objective:Objective",
+    "command": "click:Command",
+}
+
+
+class BrokenComponent(UsageError):
+    """A component that is registered but can't be imported or is not what its kind asks for."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error's type and message on one line; the message alone if the type says nothing to a user."""
+    message = " ".join(str(error).split())
+    if isinstance(error, UsageError) and message:
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def import_object(path: str) -> object:
+    """The object that ``"package.module:attribute"`` names; the attribute may have dots."""
+    module, _, attribute = path.partition(":")
+    return reduce(getattr, attribute.split("."), importlib.import_module(module))
+
+
+def import_path(target: object) -> str:
+    """The string of a target or config, for listings: as registered, or where the object was defined."""
+    if isinstance(target, str):
+        return target
+    named = target if hasattr(target, "__qualname__") else type(target)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One thing that a recipe, or the command line, can use by name.
+
+    Attributes:
+        kind: What it is.
+        name: As recipes write it: bare for first-party components, else ``<plugin>.<name>``.
+        target: Import string, or the object itself.
+        config: Import string or class of its recipe table; None: no keys of its own.
+        summary: One line.
+        plugin: Name of the plugin that offers it.
+        distribution: Installed package of the plugin, a loose file's path, or "" for one added by hand.
+        version: Version of that package, or "".
+    """
+
+    kind: Kind
+    name: str
+    target: object
+    config: str | type | None = None
+    summary: str = ""
+    plugin: str
+    distribution: str = ""
+    version: str = ""
+
+    def load_target(self) -> object:
+        """Imports the component: a class for most kinds.
+
+        Raises:
+            BrokenComponent: The import failed, or a class is not a subclass of its kind's interface.
+        """
+        target = self._import(self.target)
+        if self.kind in _BASES:
+            base = import_object(_BASES[self.kind])
+            assert isinstance(base, type)
+            fits = isinstance(target, base) if self.kind == "command" else _is_subclass(target, base)
+            if not fits:
+                raise self._wrong(self.target, f"is not a {_BASES[self.kind].replace(':', '.')}")
+        return target
+
+    def load_config(self) -> type[ComponentConfig] | None:
+        """Imports the model of the component's recipe table; no torch, if the plugin keeps to the rule.
+
+        Returns:
+            The model, or None if the component has no keys of its own.
+
+        Raises:
+            BrokenComponent: The import failed, or it is not a `ComponentConfig` (of an objective: an
+                `ObjectiveConfig`).
+        """
+        if self.config is None:
+            return None
+        config = self._import(self.config)
+        base = ObjectiveConfig if self.kind == "objective" else ComponentConfig
+        if not (isinstance(config, type) and issubclass(config, base)):
+            raise self._wrong(self.config, f"is not a {base.__module__}.{base.__name__}")
+        return config
+
+    def _import(self, target: object) -> object:
+        if not isinstance(target, str):
+            return target
+        try:
+            with isolated():
+                return import_object(target)
+        except (Exception, SystemExit) as error:
+            raise self._wrong(target, f"failed to import: {one_line(error)}") from error
+
+    def _wrong(self, target: object, what: str) -> BrokenComponent:
+        owner = " ".join(filter(None, (self.distribution or self.plugin, self.version)))
+        return BrokenComponent(f'{self.kind} "{self.name}" of {owner}: {import_path(target)} {what}')
+
+
+def _is_subclass(target: object, base: type) -> bool:
+    return isinstance(target, type) and issubclass(target, base)

@@ -1,0 +1,111 @@
+"""The hooks of a plugin, one a kind of component. Imports no torch.
+
+A plugin is a module with ``vtp_api = 1`` and functions marked `hookimpl` that have the names below; it needs
+only those of the kinds it offers. `docs/plugin_hooks.md` has an example of each.
+
+**Installing offers, the recipe chooses**: a hook says what exists and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, get_args
+
+import pluggy
+
+API_VERSION = 1
+"""Version of these hooks; a plugin states the one it was written for as ``vtp_api``."""
+
+Kind = Literal[
+    "encoder",
+    "bottleneck",
+    "decoder",
+    "objective",
+    "source",
+    "kernel",
+    "evaluator",
+    "format",
+    "callback",
+    "command",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""Kinds of component, in the order in which they are listed."""
+
+hookspec = pluggy.HookspecMarker("vtp")
+hookimpl = pluggy.HookimplMarker("vtp")
+
+
+def hook_name(kind: Kind) -> str:
+    """Name of the hook that registers components of `kind`."""
+    return f"register_{kind}s"
+
+
+class Register(Protocol):
+    """What each hook is handed. It may be called any number of times."""
+
+    def __call__(
+        self, name: str, target: object, *, config: str | type | None = None, summary: str = ""
+    ) -> None:
+        """Offers one component.
+
+        Args:
+            name: Lower-case letters, digits, ``_`` and ``-``. Recipes use it as it is for first-party
+                components and as ``<plugin>.<name>`` for those of others.
+            target: ``"package.module:Class"`` (imported when a recipe uses it, so listing and validating stay
+                fast) or the object itself.
+            config: The recipe table's model, a subclass of `vtp_core.recipe.component.ComponentConfig`, as
+                such a string or the class; its module imports no torch. None: no keys of its own.
+            summary: One line for ``vtp plugins list``.
+
+        Raises:
+            InvalidPlugin: The name or a string is malformed, or the name is taken.
+        """
+
+
+@hookspec
+def register_encoders(register: Register) -> None:
+    """Images to tokens: subclasses of `vtp_core.encoder.Encoder`, built as ``Class(config)``."""
+
+
+@hookspec
+def register_bottlenecks(register: Register) -> None:
+    """Tokens to latents: subclasses of `vtp_core.bottleneck.Bottleneck`, built as ``Class(config, dims)``."""
+
+
+@hookspec
+def register_decoders(register: Register) -> None:
+    """Latents to images: subclasses of `vtp_core.decoder.Decoder`, built as ``Class(config, dims)``."""
+
+
+@hookspec
+def register_objectives(register: Register) -> None:
+    """Trained signals: subclasses of `vtp_core.objective.Objective`, built as ``Class(config, dims)``."""
+
+
+@hookspec
+def register_sources(register: Register) -> None:
+    """Where samples come from: classes with the methods of `vtp_core.data.source.Source`."""
+
+
+@hookspec
+def register_kernels(register: Register) -> None:
+    """Implementations of an operation of `vtp_core.ops`."""
+
+
+@hookspec
+def register_evaluators(register: Register) -> None:
+    """Measurements of a frozen tokenizer: classes with the methods of `vtp_core.evaluation`'s evaluators."""
+
+
+@hookspec
+def register_formats(register: Register) -> None:
+    """Readers and writers of artefacts of other projects: ``matches``, ``read`` and ``write`` of a folder."""
+
+
+@hookspec
+def register_callbacks(register: Register) -> None:
+    """Listeners to a run, such as a logger; the recipe names those it wants under ``[callbacks.NAME]``."""
+
+
+@hookspec
+def register_commands(register: Register) -> None:
+    """Further commands of ``vtp``: `click.Command` objects, best as import strings."""

@@ -1,0 +1,93 @@
+"""Runs a plugin's code without letting it change what everyone else sees. Imports no torch.
+
+Importing a third-party module may print, seed generators or set torch's default dtype. None of that may
+reach a run's numbers or a command's output, so plugins are imported and their hooks called in `isolated`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+class _ToStandardError(io.TextIOBase):
+    """A text stream that passes what it gets to standard error and remembers that it got something."""
+
+    used = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.used = True
+        return sys.stderr.write(text)
+
+
+@dataclass(frozen=True)
+class _State:
+    """One piece of process-wide state: a comparable form of how it was and is, and how to bring it back."""
+
+    what: str
+    before: object
+    now: Callable[[], object]
+    restore: Callable[[], object]
+
+
+def _states() -> list[_State]:
+    """State of the libraries that are loaded now; the others have none yet."""
+    states = []
+
+    def watch(
+        what: str, read: Callable[[], Any], write: Callable[[Any], Any], mark: Callable[[Any], object]
+    ) -> None:
+        before = read()
+        states.append(_State(what, mark(before), lambda: mark(read()), lambda: write(before)))
+
+    watch("Python's random state", random.getstate, random.setstate, lambda state: state)
+    if numpy := sys.modules.get("numpy.random"):
+        watch(
+            "numpy's random state",
+            numpy.get_state,
+            numpy.set_state,
+            lambda state: (state[1].tobytes(), *state[2:]),
+        )
+    if (torch := sys.modules.get("torch")) and hasattr(torch, "get_rng_state"):
+        watch("torch's random state", torch.get_rng_state, torch.set_rng_state, lambda state: state.tolist())
+        watch("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype, lambda dtype: dtype)
+        if torch.cuda.is_initialized():
+            watch(
+                "CUDA's random state",
+                torch.cuda.get_rng_state_all,
+                torch.cuda.set_rng_state_all,
+                lambda devices: [state.tolist() for state in devices],
+            )
+    return states
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[list[str]]:
+    """Restores random states and torch's default dtype afterwards; standard output goes to standard error.
+
+    State of a library that is first imported inside has no earlier value and stays as it is left.
+
+    Yields:
+        A list that holds, after the block, one phrase for each thing that had to be undone.
+    """
+    notices: list[str] = []
+    states = _states()
+    stream = _ToStandardError()
+    try:
+        with contextlib.redirect_stdout(stream):
+            yield notices
+    finally:
+        if stream.used:
+            notices.append("printed to standard output (sent to standard error)")
+        for state in states:
+            if state.now() != state.before:
+                state.restore()
+                notices.append(f"changed {state.what} (restored)")

@@ -1,0 +1,142 @@
+"""Finds plugins: the entry points of installed packages, and loose files. Imports no torch.
+
+A plugin that fails is recorded with its reason and stops nothing: only a recipe that uses it fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+from vtp_core.errors import UsageError
+from vtp_core.plugins.component import one_line
+from vtp_core.plugins.isolation import isolated
+from vtp_core.plugins.manager import FIRST_PARTY, PluginFailure, Plugins
+
+GROUP = "vtp"
+"""Entry-point group of plugins."""
+
+SELECTION = "VTP_PLUGINS"
+"""Environment variable with the names of the installed plugins to load, separated by commas; unset: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    name: str
+    distribution: str
+    version: str
+    load: Callable[[], object]
+
+
+def load_plugins(files: Iterable[str | Path] = (), only: Iterable[str] | None = None) -> Plugins:
+    """Loads installed plugins and loose files, each on its own.
+
+    Args:
+        files: Python files that are plugins (``--plugin ./file.py``); the stem is the plugin's name.
+        only: Names of the installed plugins to load; None: those that the environment variable VTP_PLUGINS
+            names, all if it is not set.
+
+    Returns:
+        The plugins; broken ones are in `Plugins.failures`.
+
+    Raises:
+        UsageError: One of `files` is not a file.
+    """
+    paths = [_checked_file(path) for path in files]
+    if only is None and (selection := os.environ.get(SELECTION)) is not None:
+        only = filter(None, (name.strip() for name in selection.split(",")))
+    chosen = None if only is None else set(only)
+    plugins = Plugins()
+    installed = _installed()
+    for name, rivals in installed.items():
+        if chosen is not None and name not in chosen:
+            plugins.left_out.append(name)
+            continue
+        # A name that two packages claim means nothing; but installing one must not break the core's own.
+        accepted = [item for item in rivals if item.distribution == FIRST_PARTY]
+        if not accepted and len(rivals) == 1:
+            accepted = rivals
+        for item in rivals:
+            if item in accepted:
+                _load(plugins, item)
+            else:
+                owners = " and ".join(" ".join((rival.distribution, rival.version)) for rival in rivals)
+                _fail(plugins, item, f'the plugin name "{name}" is claimed by {owners}; uninstall one')
+    for name in sorted((chosen or set()) - installed.keys()):
+        reason = f'chosen by name, but no installed package has an entry point "{name}" in group {GROUP}'
+        plugins.failures.append(PluginFailure(plugin=name, reason=reason))
+    for path in paths:
+        _load(plugins, _Found(name=path.stem, distribution=str(path), version="", load=partial(_run, path)))
+    return plugins
+
+
+def _installed() -> dict[str, list[_Found]]:
+    """Entry points by name: the core's own first, the rest in alphabetical order, whatever the path says."""
+    found: dict[str, list[_Found]] = defaultdict(list)
+    for point in metadata.entry_points(group=GROUP):
+        distribution = re.sub(r"[-_.]+", "-", point.dist.name).lower() if point.dist else ""
+        version = point.dist.version if point.dist else ""
+        found[point.name].append(
+            _Found(name=point.name, distribution=distribution, version=version, load=point.load)
+        )
+    for rivals in found.values():
+        rivals.sort(key=lambda item: item.distribution)
+    return dict(sorted(found.items(), key=lambda item: (item[1][0].distribution != FIRST_PARTY, item[0])))
+
+
+def _load(plugins: Plugins, found: _Found) -> None:
+    """Imports and registers one plugin, or records why not."""
+    try:
+        with isolated() as notices:
+            module = found.load()
+            plugins.add(module, found.name, distribution=found.distribution, version=found.version)
+    except (Exception, SystemExit) as error:
+        _fail(plugins, found, one_line(error), "".join(traceback.format_exception(error)))
+    else:
+        plugins.note(found.name, notices)
+
+
+def _fail(plugins: Plugins, found: _Found, reason: str, trace: str = "") -> None:
+    plugins.failures.append(
+        PluginFailure(
+            plugin=found.name,
+            distribution=found.distribution,
+            version=found.version,
+            reason=reason,
+            traceback=trace,
+        )
+    )
+
+
+def _checked_file(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"--plugin {path}: no such file; give a Python file with hooks (see vtp new-plugin)")
+    return path
+
+
+def _run(path: Path) -> ModuleType:
+    """Imports a file under a name that can't meet an installed module's."""
+    name = "vtp_loose_" + re.sub(r"\W", "_", path.stem)
+    loader = SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
