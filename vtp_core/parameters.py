@@ -15,13 +15,14 @@ class ParamRule:
     Attributes:
         pattern: Shell pattern on the name below the owner, such as ``blocks.0.*`` or ``*.bias``.
         lr: Factor on the owner's learning rate; 0 freezes. A schedule makes it depend on the step.
-        decay: Factor on the weight decay.
+        decay: Factor on the weight decay; None leaves the default: 1 for parameters of two or more
+            dimensions, 0 for the rest (biases, norms).
         clamp: Bounds to which the values are clamped after each optimiser step.
     """
 
     pattern: str
     lr: float | Schedule = 1.0
-    decay: float = 1.0
+    decay: float | None = None
     clamp: tuple[float, float] | None = None
 
 
