@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 from vtp_core.errors import UsageError
 from vtp_core.plugins.hookspecs import Kind
@@ -33,7 +34,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def import_object(path: str) -> object:
+def import_object(path: str) -> Any:
     """The object that ``"package.module:attribute"`` names; the attribute may have dots."""
     module, _, attribute = path.partition(":")
     return reduce(getattr, attribute.split("."), importlib.import_module(module))
@@ -71,8 +72,8 @@ class Component:
     distribution: str = ""
     version: str = ""
 
-    def load_target(self) -> object:
-        """Imports the component: a class for most kinds.
+    def load_target(self) -> Any:
+        """Imports the component: a class for most kinds, a `click.Command` for a command.
 
         Raises:
             BrokenComponent: The import failed, or a class is not a subclass of its kind's interface.
@@ -80,7 +81,6 @@ class Component:
         target = self._import(self.target)
         if self.kind in _BASES:
             base = import_object(_BASES[self.kind])
-            assert isinstance(base, type)
             fits = isinstance(target, base) if self.kind == "command" else _is_subclass(target, base)
             if not fits:
                 raise self._wrong(self.target, f"is not a {_BASES[self.kind].replace(':', '.')}")
@@ -104,7 +104,7 @@ class Component:
             raise self._wrong(self.config, f"is not a {base.__module__}.{base.__name__}")
         return config
 
-    def _import(self, target: object) -> object:
+    def _import(self, target: object) -> Any:
         if not isinstance(target, str):
             return target
         try:
