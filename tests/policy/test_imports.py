@@ -1,0 +1,89 @@
+"""What an import may pull in: the command line and recipes stay quick, and the layers hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+HEAVY = ("torch", "torchvision", "timm", "open_clip", "lpips", "transformers")
+
+PROBE = """
+import sys
+{code}
+heavy = sorted(set(sys.modules) & set({heavy!r}))
+sys.exit("imported " + ", ".join(heavy) if heavy else 0)
+"""
+
+CALL = """
+from vtp_core.cli.main import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+LAYERS = """
+from importlinter.cli import lint_imports
+raise SystemExit(lint_imports(no_cache=True))
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=60, check=False)
+
+
+def importing(*names: str) -> str:
+    lines = ["import importlib", *(f"importlib.import_module({name!r})" for name in names)]
+    return PROBE.format(code="\n".join(lines), heavy=HEAVY)
+
+
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def under(pattern: str) -> list[str]:
+    found = [module_name(path) for path in REPOSITORY.glob(pattern)]
+    assert found, f"nothing matches {pattern}"
+    return sorted(found)
+
+
+def test_the_probe_notices_torch() -> None:
+    done = run(importing("vtp_core.features"))
+    assert done.returncode == 1 and "imported torch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "vtp_core/__init__.py",
+        "vtp_core/recipe/**/*.py",
+        "vtp_core/plugins/**/*.py",
+        "vtp_core/cli/**/*.py",
+        "vtp_plugins/*/config.py",
+        "vtp_plugins/*/plugin.py",
+    ],
+)
+def test_importing_it_imports_no_torch(pattern: str) -> None:
+    done = run(importing(*under(pattern)))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plugins", "list"], ["recipes", "list"], ["validate", "quickstart"]]
+)
+def test_the_command_imports_no_torch(arguments: list[str]) -> None:
+    code = CALL.format(arguments=arguments)
+    done = run(PROBE.format(code=code, heavy=HEAVY))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_layers_hold() -> None:
+    done = run(LAYERS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kept, 0 broken" in done.stdout
