@@ -1,0 +1,1 @@
+"""Evaluation of a frozen tokenizer: evaluators, the protocol of every number, the runner."""

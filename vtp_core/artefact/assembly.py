@@ -1,0 +1,168 @@
+"""From component tables to a tokenizer, and from a training state's tensors to its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.bottleneck import Bottleneck
+from vtp_core.decoder import Decoder
+from vtp_core.encoder import Encoder
+from vtp_core.errors import CheckpointError
+from vtp_core.objective import Objective
+from vtp_core.parameters import Dims
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.component import ComponentConfig
+from vtp_core.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The three networks of a tokenizer and the sizes they fixed."""
+
+    encoder: Encoder
+    bottleneck: Bottleneck
+    decoder: Decoder | None
+    dims: Dims
+
+
+def build_networks(
+    plugins: Plugins,
+    encoder: ComponentConfig,
+    bottleneck: ComponentConfig,
+    decoder: ComponentConfig | None,
+) -> Networks:
+    """Builds the networks in order; each gets the sizes that those before it fixed."""
+    encoder_module: Encoder = plugins.find("encoder", encoder.use).load_target()(encoder)
+    dims = Dims(
+        width=encoder_module.width,
+        patch=encoder_module.patch,
+        depth=encoder_module.depth,
+        has_cls=encoder_module.has_cls,
+    )
+    bottleneck_module: Bottleneck = plugins.find("bottleneck", bottleneck.use).load_target()(bottleneck, dims)
+    dims = replace(dims, channels=bottleneck_module.channels)
+    decoder_module: Decoder | None = None
+    if decoder is not None:
+        decoder_module = cast(Decoder, plugins.find("decoder", decoder.use).load_target()(decoder, dims))
+        dims = replace(dims, value_range=decoder_module.value_range)
+    return Networks(encoder=encoder_module, bottleneck=bottleneck_module, decoder=decoder_module, dims=dims)
+
+
+def assemble(config: ArtefactConfig, plugins: Plugins) -> Tokenizer:
+    """A tokenizer with fresh weights, in eval mode; torch's random state stays as it was.
+
+    Raises:
+        CheckpointError: A table that its plugin's config refuses.
+        UsageError: A component that is not installed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        networks = build_networks(
+            plugins,
+            _table(plugins, "encoder", config.encoder),
+            _table(plugins, "bottleneck", config.bottleneck),
+            None if config.decoder is None else _table(plugins, "decoder", config.decoder),
+        )
+        exports: dict[str, nn.Module] = {}
+        for name, head in config.heads.items():
+            table = _table(plugins, "objective", head.objective)
+            objective: Objective = plugins.find("objective", table.use).load_target()(table, networks.dims)
+            for capability, child in head.exports.items():
+                exports[export_key(exports, name, capability)] = _child(objective, name, child)
+    tokenizer = Tokenizer(
+        networks.encoder, networks.bottleneck, networks.decoder, exports, config=config
+    ).eval()
+    return tokenizer.requires_grad_(False)
+
+
+def export_key(taken: Mapping[str, Any], objective: str, capability: str) -> str:
+    """Key of an export: the bare capability for the first objective that has it, else with its name."""
+    return f"{objective}/{capability}" if capability in taken else capability
+
+
+def head_modules(tokenizer: Tokenizer, config: ArtefactConfig) -> dict[str, dict[str, nn.Module]]:
+    """Objective -> its exported child modules by name, each once."""
+    heads: dict[str, dict[str, nn.Module]] = {}
+    taken: dict[str, None] = {}
+    for name, head in config.heads.items():
+        for capability, child in head.exports.items():
+            key = export_key(taken, name, capability)
+            taken[key] = None
+            heads.setdefault(name, {})[child] = tokenizer.exports[key]
+    return heads
+
+
+def load_training_state(
+    tokenizer: Tokenizer, state: Mapping[str, Tensor], weights: Literal["student", "teacher"]
+) -> list[str]:
+    """Loads whole (unsharded) tensors named as in a checkpoint: ``tokenizer.*``, ``objectives.*``, ``ema.*``.
+
+    Args:
+        tokenizer: What `assemble` returned.
+        state: Checkpoint name -> tensor.
+        weights: ``"teacher"`` takes the moving average of every network that has one.
+
+    Returns:
+        Networks for which the teacher was asked for but none exists, so that the student's weights were taken.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape.
+    """
+    assert tokenizer.config is not None
+    networks: dict[str, nn.Module] = {
+        "tokenizer.encoder": tokenizer.encoder,
+        "tokenizer.bottleneck": tokenizer.bottleneck,
+    }
+    if tokenizer.decoder is not None:
+        networks["tokenizer.decoder"] = tokenizer.decoder
+    for objective, children in head_modules(tokenizer, tokenizer.config).items():
+        for child, module in children.items():
+            networks[f"objectives.{objective}.{child}"] = module
+    without_twin = []
+    for name, module in networks.items():
+        prefix = name
+        own = module.state_dict()
+        if weights == "teacher" and own:
+            if any(key.startswith(f"ema.{name}.") for key in state):
+                prefix = f"ema.{name}"
+            else:
+                without_twin.append(name)
+        chosen = {}
+        for key, tensor in own.items():
+            found = state.get(f"{prefix}.{key}")
+            if found is None or found.shape != tensor.shape:
+                what = "missing" if found is None else f"of shape {list(found.shape)}, not {list(tensor.shape)}"
+                raise CheckpointError(
+                    f"checkpoint: {prefix}.{key} is {what}; is it a checkpoint of this recipe?"
+                )
+            chosen[key] = found
+        module.load_state_dict(chosen, strict=True)
+    return without_twin
+
+
+def _table(plugins: Plugins, kind: str, values: Mapping[str, Any]) -> ComponentConfig:
+    use = values.get("use")
+    if not isinstance(use, str):
+        raise CheckpointError(f"config.json: the {kind}'s table has no `use`; the file is damaged or edited")
+    config_class = plugins.find(kind, use).load_config() or ComponentConfig
+    try:
+        return config_class.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(
+            f"config.json: {kind} {use}: {where}: {first['msg']}; another version of the plugin wrote it"
+        ) from error
+
+
+def _child(objective: Objective, name: str, child: str) -> nn.Module:
+    module = dict(objective.named_children()).get(child)
+    if module is None:
+        raise CheckpointError(f"config.json: objective {name} has no module {child!r} to export")
+    return module

@@ -1,0 +1,69 @@
+"""The model card of an artefact."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.tokenizer import Tokenizer
+
+
+def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
+    """Markdown with what it is, how to use it and the contract of its latents."""
+    patch, channels = tokenizer.encoder.patch, tokenizer.bottleneck.channels
+    side = config.image_size // patch
+    codes = ", ".join(str(size) for size in tokenizer.bottleneck.codebook_sizes)
+    rows = [
+        ("image size", f"{config.image_size} px (other multiples of {patch} px may work)"),
+        ("latent", f"{channels} x {side} x {side} ({patch} px a position)"),
+        ("codes", f"codebooks of {codes}" if codes else "none: the latent is continuous"),
+        ("input and output", "ImageNet-normalised pixels; `preprocess` and `postprocess` convert"),
+        ("encoder", f"`{config.encoder['use']}`, {_millions(tokenizer.encoder)} parameters"),
+        ("bottleneck", f"`{config.bottleneck['use']}`, {_millions(tokenizer.bottleneck)} parameters"),
+        (
+            "decoder",
+            "none"
+            if config.decoder is None or tokenizer.decoder is None
+            else f"`{config.decoder['use']}`, {_millions(tokenizer.decoder)} parameters",
+        ),
+        ("exported", ", ".join(f"`{name}`" for name in sorted(tokenizer.exports)) or "nothing more"),
+        ("weights", f"{config.weights}, after {config.step if config.step is not None else 'unknown'} steps"),
+        ("latent statistics", config.latents_stats_protocol or "not measured"),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"""---
+library_name: vtp
+tags: [visual-tokenizer, image-autoencoder]
+---
+
+# Visual tokenizer `{config.recipe or "unnamed"}`
+
+Written by vtp-core {config.vtp_version}.
+
+| | |
+| --- | --- |
+{table}
+
+## Use
+
+```python
+from vtp_core import load
+
+tokenizer = load("PATH/TO/THIS/FOLDER")
+pixels = tokenizer.preprocess([image])            # PIL images
+latent = tokenizer.encode(pixels).latent          # (B, {channels}, {side}, {side})
+images = tokenizer.postprocess(tokenizer.decode(latent).sample)
+```
+
+`config.json` holds the component tables and, if measured, the mean and deviation of the latents a channel
+(`encode_normalized` and `decode_normalized` apply them). `heads/` holds what objectives export.
+
+## Before you publish it
+
+Say what data it was trained on and under what licence, what it is meant for, and its measured quality with the
+protocol of each number (`eval.json` of the run has both).
+"""
+
+
+def _millions(module: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in module.parameters()) / 1e6:.2f} M"

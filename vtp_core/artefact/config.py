@@ -1,0 +1,112 @@
+"""``config.json`` of an artefact: everything needed to rebuild the tokenizer. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from vtp_core.errors import CheckpointError
+from vtp_core.recipe.component import Table
+
+FORMAT_VERSION = 1
+CONFIG_BYTES = 1_000_000
+"""Largest ``config.json`` that is read."""
+
+Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
+
+
+class Head(Table):
+    """The modules that one objective exports."""
+
+    objective: dict[str, Any]
+    """The objective's table of the recipe: `use` and its own keys."""
+    exports: dict[Names, Names]
+    """Capability -> child module of the objective."""
+
+
+class ArtefactConfig(Table):
+    """Everything needed to rebuild a tokenizer through its plugins, and the contract of its latents."""
+
+    format: Literal["vtp-tokenizer"] = "vtp-tokenizer"
+    """Marks the folder as an artefact of this framework."""
+    format_version: int = FORMAT_VERSION
+    """Version of this file's layout."""
+    vtp_version: str
+    """Version of vtp-core that wrote it."""
+    recipe: str = ""
+    """Name of the recipe it was trained by."""
+    step: int | None = None
+    """Training steps done."""
+    weights: Literal["student", "teacher"] = "student"
+    """Whether the trained weights or their moving average were exported."""
+    encoder: dict[str, Any]
+    """The encoder's table of the recipe: `use` and its own keys."""
+    bottleneck: dict[str, Any]
+    """The bottleneck's table."""
+    decoder: dict[str, Any] | None = None
+    """The decoder's table; null if the recipe has none."""
+    heads: dict[Names, Head] = {}
+    """Objective -> the modules it exports, under ``heads/<objective>``."""
+    image_size: Annotated[int, Field(gt=0, le=65536)]
+    """Side in pixels that `preprocess` makes."""
+    input_range: Literal["imagenet"] = "imagenet"
+    """Range of the pixels that `encode` takes and `decode` gives."""
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of [0, 1] pixels, subtracted a channel."""
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divisor a channel."""
+    latents_mean: tuple[float, ...] | None = None
+    """Mean of the latents a channel."""
+    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Standard deviation of the latents a channel."""
+    scaling_factor: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the normalised latents."""
+    latents_stats_protocol: str | None = None
+    """How mean and deviation were measured: data, images, crop."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.image_mean != (0.485, 0.456, 0.406) or self.image_std != (0.229, 0.224, 0.225):
+            raise ValueError("image_mean and image_std must be ImageNet's: encoders of this format are fed so")
+        if (self.latents_mean is None) != (self.latents_std is None):
+            raise ValueError("latents_mean and latents_std come together")
+        if self.latents_mean is not None and len(self.latents_mean) != len(self.latents_std or ()):
+            raise ValueError("latents_mean and latents_std differ in length")
+        return self
+
+    def dump(self) -> str:
+        """The text of ``config.json``."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+
+def read_config(folder: Path) -> ArtefactConfig:
+    """The checked ``config.json`` of an artefact folder.
+
+    Raises:
+        CheckpointError: Missing, too large, no JSON, of another format or a newer version.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no tokenizer here (no config.json); give the folder that a run wrote")
+    if path.stat().st_size > CONFIG_BYTES:
+        raise CheckpointError(f"{path}: larger than {CONFIG_BYTES} bytes, which no tokenizer's is")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); the file is damaged") from error
+    if not isinstance(raw, dict) or raw.get("format") != "vtp-tokenizer":
+        raise CheckpointError(f"{path}: not an artefact of this framework (no format = vtp-tokenizer)")
+    version = raw.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version {version!r}, this installation reads {FORMAT_VERSION}; upgrade vtp-core"
+        )
+    try:
+        return ArtefactConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "config"
+        raise CheckpointError(f"{path}: {where}: {first['msg']}; the file is damaged or edited") from error

@@ -1,0 +1,125 @@
+"""Writes and reads artefact folders. Writing is atomic: a new folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from torch import Tensor
+
+from vtp_core.artefact.assembly import assemble, head_modules
+from vtp_core.artefact.card import model_card
+from vtp_core.artefact.config import ArtefactConfig, read_config
+from vtp_core.artefact.weights import read_weights, write_weights
+from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.plugins import Plugins, load_plugins
+from vtp_core.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+
+
+def write_artefact(tokenizer: Tokenizer, folder: Path) -> Path:
+    """Writes ``config.json``, weights, ``preprocessor_config.json``, the model card and ``heads/``.
+
+    Args:
+        tokenizer: One with a `config`; its parameters are whole tensors (no shards).
+        folder: Where to; an artefact that is there is replaced.
+
+    Raises:
+        UsageError: No `config`, or `folder` holds something else.
+    """
+    config = tokenizer.config
+    if config is None:
+        raise UsageError("save: a tokenizer put together by hand has no component tables; pass config=")
+    folder = folder.absolute()
+    if folder.exists() and not _replaceable(folder):
+        raise UsageError(f"{folder}: holds something other than a tokenizer; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        new = scratch / "new"
+        new.mkdir()
+        _fill(new, tokenizer, config)
+        if folder.exists():
+            os.rename(folder, scratch / "old")
+        os.rename(new, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
+    """The tokenizer of a folder, in eval mode on the CPU; see `Tokenizer.load`."""
+    config = read_config(folder)
+    tokenizer = assemble(config, plugins if plugins is not None else load_plugins())
+    core = _core_state(tokenizer)
+    for name, tensor in read_weights(folder / WEIGHTS, core).items():
+        core[name].copy_(tensor)
+    for objective, children in head_modules(tokenizer, config).items():
+        state = _state(children)
+        for name, tensor in read_weights(folder / "heads" / objective / WEIGHTS, state).items():
+            state[name].copy_(tensor)
+    channels = tokenizer.bottleneck.channels
+    if config.latents_mean is not None and len(config.latents_mean) != channels:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: latents_mean has {len(config.latents_mean)} values, "
+            f"the latent {channels} channels; the file is edited"
+        )
+    return tokenizer
+
+
+def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
+    write_weights(folder / WEIGHTS, _core_state(tokenizer))
+    for objective, children in head_modules(tokenizer, config).items():
+        head = folder / "heads" / objective
+        head.mkdir(parents=True)
+        write_weights(head / WEIGHTS, _state(children))
+        (head / "config.json").write_text(
+            json.dumps(config.heads[objective].model_dump(mode="json"), indent=2) + "\n", encoding="utf-8"
+        )
+    preprocessor = {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": config.image_size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": config.image_size, "width": config.image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": config.image_mean,
+        "image_std": config.image_std,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(tokenizer, config), encoding="utf-8")
+    # Last, so that even a copy that was cut short is not taken for an artefact.
+    (folder / "config.json").write_text(config.dump(), encoding="utf-8")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _core_state(tokenizer: Tokenizer) -> dict[str, Tensor]:
+    modules = {"encoder": tokenizer.encoder, "bottleneck": tokenizer.bottleneck, "decoder": tokenizer.decoder}
+    return _state({name: module for name, module in modules.items() if module is not None})
+
+
+def _state(modules: dict) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+
+
+def _replaceable(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        read_config(folder)
+    except CheckpointError:
+        return False
+    return True

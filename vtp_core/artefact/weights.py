@@ -1,0 +1,116 @@
+"""Weights in safetensors files: no pickle, names and shapes checked before anything is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vtp_core.errors import CheckpointError
+
+HEADER_BYTES = 16_000_000
+"""Largest header that is parsed."""
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors; each gets storage of its own, so that tied ones are stored twice."""
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())},
+        path,
+        metadata={"format": "pt"},
+    )
+
+
+def read_header(path: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Names, types and shapes of a file's tensors; nothing is allocated for what the header claims.
+
+    Raises:
+        CheckpointError: Missing or not a whole safetensors file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; the artefact is incomplete, copy or export it again")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, HEADER_BYTES):
+            raise CheckpointError(f"{path}: not a safetensors file, or cut short; copy or export it again")
+        try:
+            entries = json.loads(file.read(length).decode("utf-8"))
+            header = {
+                name: _entry(entry, size - 8 - length)
+                for name, entry in entries.items()
+                if name != "__metadata__"
+            }
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path}: damaged header ({type(error).__name__}: {error}); export it again"
+            ) from error
+    return header
+
+
+def _entry(entry: Mapping[str, object], data_bytes: int) -> tuple[torch.dtype, tuple[int, ...]]:
+    dtype = _DTYPES[str(entry["dtype"])]
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
+        raise ValueError("shape and data_offsets must be lists")
+    if not all(type(number) is int and number >= 0 for number in [*shape, *offsets]):
+        raise ValueError("sizes must be whole numbers")
+    start, end = offsets
+    if not start <= end <= data_bytes or math.prod(shape) * dtype.itemsize != end - start:
+        raise ValueError("a tensor does not fit its bytes")
+    return dtype, tuple(shape)
+
+
+def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file that has exactly the expected names and shapes.
+
+    Args:
+        path: A safetensors file.
+        expected: Name -> a tensor of the wanted shape and type; floating types may differ in width.
+
+    Raises:
+        CheckpointError: Names, shapes or types differ, or the file is damaged.
+    """
+    header = read_header(path)
+    missing = sorted(expected.keys() - header.keys())
+    surplus = sorted(header.keys() - expected.keys())
+    if missing or surplus:
+        parts = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(surplus)}"] * bool(surplus)
+        raise CheckpointError(f"{path}: {'; '.join(parts)}; config.json and weights are of different models")
+    for name, (dtype, shape) in header.items():
+        want = expected[name]
+        same_kind = dtype == want.dtype or (dtype.is_floating_point and want.is_floating_point())
+        if shape != tuple(want.shape) or not same_kind:
+            raise CheckpointError(
+                f"{path}: {name} is {dtype} {list(shape)}, the model needs {want.dtype} {list(want.shape)}; "
+                "config.json and weights are of different models"
+            )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in header}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); copy or export it again") from error
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,310 @@
+"""The tokenizer that leaves the framework: encoder, bottleneck and decoder, with what turns images into pixels.
+
+    from vtp_core import load
+
+    tokenizer = load("runs/quickstart/tokenizer")
+    pixels = tokenizer.preprocess([image])              # PIL images -> (B, 3, H, W), ImageNet-normalised
+    latent = tokenizer.encode(pixels).latent            # (B, d, h, w)
+    images = tokenizer.postprocess(tokenizer.decode(latent).sample)
+
+Shapes: B images, d latent channels, h = H / patch, w = W / patch, E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.bottleneck import Bottleneck
+from vtp_core.decoder import Decoder
+from vtp_core.encoder import Encoder
+from vtp_core.errors import UsageError
+from vtp_core.features import Features, Latent
+from vtp_core.pixels import convert
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vtp_core.plugins import Plugins
+
+DETERMINISTIC_LOGVAR = -30.0
+"""Log variance that a deterministic latent shows: the floor that diffusers clamps to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentDistribution:
+    """A diagonal Gaussian over latents, with diffusers' names.
+
+    Attributes:
+        mean: (B, d, h, w).
+        logvar: (B, d, h, w); -30 everywhere if the latent is deterministic.
+        deterministic: Whether `var` and `std` are exactly zero and `sample` returns the mean.
+    """
+
+    mean: Tensor
+    logvar: Tensor
+    deterministic: bool
+
+    @property
+    def var(self) -> Tensor:
+        """Variance, (B, d, h, w)."""
+        return torch.zeros_like(self.mean) if self.deterministic else self.logvar.exp()
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation, (B, d, h, w)."""
+        return torch.zeros_like(self.mean) if self.deterministic else (0.5 * self.logvar).exp()
+
+    def mode(self) -> Tensor:
+        """The most likely latent, (B, d, h, w)."""
+        return self.mean
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """A drawn latent, (B, d, h, w).
+
+        Args:
+            generator: On the latent's device; None draws from torch's global generator.
+        """
+        if self.deterministic:
+            return self.mean
+        noise = torch.randn(
+            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+        )
+        return self.mean + self.std * noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What `Tokenizer.encode` returns.
+
+    Attributes:
+        latent: (B, d, h, w), the mode of `latent_dist`.
+        latent_dist: The distribution; of zero variance unless the bottleneck is variational.
+        indices: (B, Q, h, w) int64, one index a codebook, or None if the latent is continuous.
+    """
+
+    latent: Tensor
+    latent_dist: LatentDistribution
+    indices: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What `Tokenizer.decode` returns.
+
+    Attributes:
+        sample: (B, 3, H, W), ImageNet-normalised, unclamped.
+    """
+
+    sample: Tensor
+
+
+class Tokenizer(nn.Module):
+    """An encoder, a bottleneck and a decoder, and the modules that objectives export.
+
+    Use it in eval mode, as `load` returns it: in training mode a variational bottleneck samples.
+
+    Attributes:
+        config: What `save` writes as ``config.json``; None for a tokenizer put together by hand.
+        exports: Capability such as ``"embed_text"`` -> module. If two objectives export the same one, the
+            second is ``"<objective>/embed_text"``.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        bottleneck: Bottleneck,
+        decoder: Decoder | None,
+        exports: Mapping[str, nn.Module] | None = None,
+        *,
+        config: ArtefactConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.bottleneck = bottleneck
+        self.decoder = decoder
+        self.exports = nn.ModuleDict(dict(exports or {}))
+        self.config = config
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What it can do: encode, decode, codes, and the exported capabilities."""
+        own = {"encode"} | ({"decode"} if self.decoder is not None else set())
+        codes = {"codes"} if self.bottleneck.codebook_sizes else set()
+        return frozenset(own | codes | set(self.exports))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
+        """Encoder tokens before the bottleneck.
+
+        Args:
+            pixels: (B, 3, H, W) floating point, ImageNet-normalised; H and W are multiples of the patch.
+            layers: Encoder blocks to tap.
+
+        Raises:
+            UsageError: The pixels have another shape, type or range.
+        """
+        self._check_pixels(pixels)
+        (tokens,) = self.encoder([pixels.unsqueeze(1)], [None], layers=tuple(layers), drop_path=0.0)
+        return Features(crops={"global": tokens})
+
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Latents of images; `pixels` as for `features`."""
+        return self.encode_features(self.features(pixels, self.bottleneck.layers))
+
+    def encode_features(self, features: Features) -> Encoded:
+        """Latents of features that tap at least ``bottleneck.layers``."""
+        latent: Latent = self.bottleneck(features)
+        mean, logvar = latent.z, None
+        if latent.logvar is not None:
+            height, width = latent["global"].grid
+            logvar = latent.logvar["global"][:, 0].transpose(1, 2).unflatten(2, (height, width))
+        distribution = LatentDistribution(
+            mean=mean,
+            logvar=torch.full_like(mean, DETERMINISTIC_LOGVAR) if logvar is None else logvar,
+            deterministic=logvar is None,
+        )
+        indices = None if latent.codes is None else latent.codes["global"][:, 0]
+        return Encoded(latent=mean, latent_dist=distribution, indices=indices)
+
+    def decode(self, latent: Tensor) -> Decoded:
+        """Images of latents.
+
+        Args:
+            latent: (B, d, h, w) floating point.
+
+        Raises:
+            UsageError: Another shape or type, or a tokenizer without a decoder.
+        """
+        if self.decoder is None:
+            raise UsageError(
+                "this tokenizer has no decoder: its recipe trained none; add a [decoder] table and train again"
+            )
+        channels = self.bottleneck.channels
+        if latent.dim() != 4 or latent.shape[1] != channels or not latent.is_floating_point():
+            raise UsageError(
+                f"decode: expected a float latent (B, {channels}, h, w), got {latent.dtype} {tuple(latent.shape)}; "
+                "use decode_indices for codes"
+            )
+        return Decoded(sample=convert(self.decoder(latent), self.decoder.value_range, "imagenet"))
+
+    def decode_indices(self, indices: Tensor) -> Decoded:
+        """Images of codes (B, Q, h, w) int64, as ``encode(pixels).indices`` gives them."""
+        if not self.bottleneck.codebook_sizes:
+            raise UsageError("decode_indices: the latent of this tokenizer is continuous; use decode(latent)")
+        return self.decode(self.bottleneck.decode_codes(indices))
+
+    def encode_normalized(self, pixels: Tensor) -> Tensor:
+        """Latents with zero mean and unit variance a channel, times `scaling_factor`, (B, d, h, w)."""
+        mean, factor = self._statistics("encode_normalized")
+        latent = self.encode(pixels).latent
+        return (latent - mean.to(latent)) * factor.to(latent)
+
+    def decode_normalized(self, latent: Tensor) -> Decoded:
+        """Images of what `encode_normalized` returns."""
+        mean, factor = self._statistics("decode_normalized")
+        return self.decode(latent / factor.to(latent) + mean.to(latent))
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """L2-normalised image embeddings (B, E); needs an objective that exports ``embed_image``."""
+        head = self._export("embed_image")
+        return self.embed_features(self.features(pixels, getattr(head, "layers", ())))
+
+    def embed_features(self, features: Features) -> Tensor:
+        """L2-normalised image embeddings (B, E) of features."""
+        head = self._export("embed_image")
+        if getattr(head, "reads", "features") == "latent":
+            return head(self.bottleneck(features))
+        return head(features)
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """L2-normalised text embeddings (B, E); needs an objective that exports ``embed_text``."""
+        return self._export("embed_text")(list(texts))
+
+    def preprocess(self, images: Sequence[Image] | Image) -> Tensor:
+        """PIL images of any size and mode to pixels, by the evaluation's resize and centre crop.
+
+        Returns:
+            (B, 3, S, S) float32, ImageNet-normalised, on the tokenizer's device; S is the size it was trained at.
+        """
+        from vtp_core.artefact.images import pixels_of
+
+        if self.config is None:
+            raise UsageError("preprocess: a tokenizer put together by hand has no image size; pass config=")
+        sequence = [images] if hasattr(images, "convert") else list(images)
+        return pixels_of(sequence, self.config.image_size).to(self.device)
+
+    def postprocess(self, pixels: Tensor) -> list[Image]:
+        """ImageNet-normalised pixels (B, 3, H, W) to 8-bit PIL images, clamped and rounded."""
+        from vtp_core.artefact.images import images_of
+
+        return images_of(pixels)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the artefact folder: config, weights, preprocessor, model card. Replaces an artefact that is there.
+
+        Raises:
+            UsageError: No `config`, or `folder` holds something else.
+        """
+        from vtp_core.artefact.folder import write_artefact
+
+        return write_artefact(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path, plugins: Plugins | None = None) -> Tokenizer:
+        """Reads an artefact folder, without pickle and without training code; in eval mode, on the CPU.
+
+        Args:
+            folder: What `save` wrote.
+            plugins: Where components are looked up; None: the installed ones.
+
+        Raises:
+            CheckpointError: Missing, damaged or made by a newer version.
+            UsageError: A component whose plugin is not installed.
+        """
+        from vtp_core.artefact.folder import read_artefact
+
+        return read_artefact(Path(folder), plugins)
+
+    def _export(self, capability: str) -> nn.Module:
+        if capability not in self.exports:
+            known = ", ".join(sorted(self.capabilities))
+            raise UsageError(
+                f"{capability}: this tokenizer has {known}; train with an objective that exports {capability}, "
+                "such as clip"
+            )
+        return self.exports[capability]
+
+    def _statistics(self, caller: str) -> tuple[Tensor, Tensor]:
+        config = self.config
+        if config is None or config.latents_mean is None or config.latents_std is None:
+            raise UsageError(f"{caller}: the artefact holds no latent statistics; write it with `vtp export`")
+        mean = torch.tensor(config.latents_mean, dtype=torch.float64).view(1, -1, 1, 1)
+        std = torch.tensor(config.latents_std, dtype=torch.float64).view(1, -1, 1, 1)
+        return mean, config.scaling_factor / std
+
+    def _check_pixels(self, pixels: Tensor) -> None:
+        patch = self.encoder.patch
+        if not pixels.is_floating_point():
+            raise UsageError(
+                f"encode: got {pixels.dtype} pixels; expected float, ImageNet-normalised: use preprocess()"
+            )
+        if pixels.dim() != 4 or pixels.shape[1] != 3:
+            raise UsageError(f"encode: expected pixels (B, 3, H, W), got {tuple(pixels.shape)}")
+        height, width = pixels.shape[-2:]
+        if height % patch or width % patch or not height or not width:
+            raise UsageError(f"encode: height and width must be multiples of {patch}, got {height} x {width}")
+        if not torch.compiler.is_compiling() and pixels.numel() and pixels.detach().abs().amax() > 10:
+            raise UsageError(
+                "encode: pixels beyond +-10 are not ImageNet-normalised (0 to 255 perhaps): use preprocess()"
+            )

@@ -1,0 +1,20 @@
+"""Settings of the evaluator `knn`. Imports no torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vtp_core.recipe.component import ComponentConfig
+
+
+class KnnConfig(ComponentConfig):
+    """A table ``[evaluators.NAME]`` with ``use = "knn"``."""
+
+    use: Literal["knn"] = "knn"
+    """This evaluator."""
+    features: Literal["cls", "patches", "cls_patches", "latent"] = "cls_patches"
+    """What is read: class token, mean patch, both, or the mean latent vector."""
+    neighbours: Annotated[int, Field(gt=0)] = 20
+    """Nearest training images that vote (DINO's k)."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """A neighbour's vote is exp(cosine / temperature) (DINO's value)."""

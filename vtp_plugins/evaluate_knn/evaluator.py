@@ -1,0 +1,74 @@
+"""Whether images of one class lie together in feature space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vtp_core.errors import DataError
+from vtp_core.evaluation.evaluator import Evaluator, Observation
+from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.vectors import VectorStore, accuracy, majority, per_class_accuracy
+from vtp_core.features import Tally
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.evaluate_knn.config import KnnConfig
+from vtp_plugins.evaluate_knn.metric import knn_predict
+
+
+class Knn(Evaluator):
+    """Top-1 accuracy of a vote among the nearest training images; nothing is fitted.
+
+    The baseline is the same vote on the images themselves, averaged to at most 32 x 32 pixels.
+    """
+
+    requires = frozenset({"encode"})
+    fields = frozenset({"label"})
+    uses_train = True
+    config: KnnConfig
+
+    def __init__(self, config: KnnConfig) -> None:
+        super().__init__(config)
+        self._store = VectorStore()
+
+    @property
+    def protocol(self) -> str:
+        """Name, version and settings."""
+        config = self.config
+        return (
+            f"knn-v1 ({config.features}, centred cosine, k={config.neighbours}, temperature={config.temperature:g})"
+        )
+
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+        """Forgets what was collected."""
+        self._store = VectorStore()
+
+    def update(self, seen: Observation) -> None:
+        """Collects a batch of either set."""
+        self._store.add(seen, self.config.features)
+
+    def state(self) -> Tally:
+        """Vectors and labels."""
+        return self._store.tally()
+
+    def compute(self, state: Tally) -> Mapping[str, Score]:
+        """`knn`, a share."""
+        rows, config = state.rows, self.config
+        label = rows["held_out.label"]
+        if not len(rows["train.label"]) or not len(label):
+            raise DataError("evaluator knn: needs labels in both sets")
+        predicted, from_pixels = (
+            knn_predict(
+                rows[f"train.{name}"],
+                rows["train.label"],
+                rows[f"held_out.{name}"],
+                neighbours=config.neighbours,
+                temperature=config.temperature,
+            )
+            for name in ("features", "pixels")
+        )
+        score = Score(
+            value=accuracy(predicted, label),
+            baseline=accuracy(from_pixels, label),
+            baseline_name="raw pixels",
+            also={"majority_class": majority(label), "per_class": per_class_accuracy(predicted, label)},
+        )
+        return {"knn": score}

@@ -1,0 +1,12 @@
+"""Settings of the evaluator `reconstruction`. Imports no torch."""
+
+from typing import Literal
+
+from vtp_core.recipe.component import ComponentConfig
+
+
+class ReconstructionConfig(ComponentConfig):
+    """A table ``[evaluators.NAME]`` with ``use = "reconstruction"``."""
+
+    use: Literal["reconstruction"] = "reconstruction"
+    """This evaluator."""

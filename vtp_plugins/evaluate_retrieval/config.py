@@ -1,0 +1,16 @@
+"""Settings of the evaluator `retrieval`. Imports no torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vtp_core.recipe.component import ComponentConfig
+
+
+class RetrievalConfig(ComponentConfig):
+    """A table ``[evaluators.NAME]`` with ``use = "retrieval"``."""
+
+    use: Literal["retrieval"] = "retrieval"
+    """This evaluator."""
+    at: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1, 5)
+    """Ranks k of recall@k."""

@@ -1,0 +1,89 @@
+"""Whether an image finds its caption and a caption its image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vtp_core.errors import DataError
+from vtp_core.evaluation.evaluator import Evaluator, Observation
+from vtp_core.evaluation.protocol import Score
+from vtp_core.features import Tally
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.evaluate_retrieval.config import RetrievalConfig
+from vtp_plugins.evaluate_retrieval.metric import chance, wrong_before_right
+
+
+class Retrieval(Evaluator):
+    """Recall@k over the whole held-out set, mean of both directions.
+
+    Samples with equal captions are right answers to each other. The baseline is chance, computed with them.
+    """
+
+    requires = frozenset({"encode", "embed_image", "embed_text"})
+    fields = frozenset({"text"})
+    config: RetrievalConfig
+
+    def __init__(self, config: RetrievalConfig) -> None:
+        super().__init__(config)
+        self._rows: dict[str, list[Tensor]] = {}
+
+    @property
+    def protocol(self) -> str:
+        """Name, version and settings."""
+        return "retrieval-v1 (cosine, whole set as gallery, equal captions are hits, ties are misses)"
+
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+        """Forgets what was collected."""
+        self._rows = {}
+
+    def update(self, seen: Observation) -> None:
+        """Embeds a held-out batch."""
+        if seen.split != "held_out":
+            return
+        assert seen.batch.text is not None
+        parts = {
+            "image": F.normalize(seen.image_embedding.float(), dim=1),
+            "text": F.normalize(seen.model.embed_text(seen.batch.text).float(), dim=1),
+            "caption": torch.tensor([_digest(text) for text in seen.batch.text], dtype=torch.int64),
+        }
+        for name, values in parts.items():
+            self._rows.setdefault(name, []).append(values.cpu())
+
+    def state(self) -> Tally:
+        """Embeddings, and 63 bits of each caption's hash."""
+        empty = {"image": torch.zeros(0), "text": torch.zeros(0), "caption": torch.zeros(0, dtype=torch.int64)}
+        return Tally(
+            rows={name: torch.cat(self._rows[name]) if name in self._rows else empty[name] for name in empty}
+        )
+
+    def compute(self, state: Tally) -> Mapping[str, Score]:
+        """`retrieval_r<k>`, shares."""
+        image, text, caption = (state.rows[name] for name in ("image", "text", "caption"))
+        if len(caption) < 2:
+            raise DataError("evaluator retrieval: needs two held-out captions or more")
+        to_text = wrong_before_right(image, text, caption, caption)
+        to_image = wrong_before_right(text, image, caption, caption)
+        _, inverse, counts = caption.unique(return_inverse=True, return_counts=True)
+        right = counts[inverse]
+        scores = {}
+        for k in self.config.at:
+            directions = {
+                "image_to_text": float((to_text < k).double().mean()),
+                "text_to_image": float((to_image < k).double().mean()),
+            }
+            scores[f"retrieval_r{k}"] = Score(
+                value=sum(directions.values()) / 2,
+                baseline=chance(right, len(caption), k),
+                baseline_name="chance",
+                also=directions,
+            )
+        return scores
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,17 @@
+"""Offers the evaluator `retrieval`. Imports no torch."""
+
+from vtp_core.plugins import hookimpl
+from vtp_core.plugins.hookspecs import Register
+
+vtp_api = 1
+
+
+@hookimpl
+def register_evaluators(register: Register) -> None:
+    """Registers `retrieval`."""
+    register(
+        "retrieval",
+        "vtp_plugins.evaluate_retrieval.evaluator:Retrieval",
+        config="vtp_plugins.evaluate_retrieval.config:RetrievalConfig",
+        summary="Finding the caption of an image and the image of a caption, beside chance.",
+    )

@@ -1,0 +1,80 @@
+"""Classification by the names of the classes, without a training image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vtp_core.errors import DataError
+from vtp_core.evaluation.evaluator import Evaluator, Observation
+from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.vectors import accuracy, majority, per_class_accuracy
+from vtp_core.features import Tally
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
+
+
+class ZeroShot(Evaluator):
+    """Top-1 accuracy of the class whose prompts lie nearest to the image (CLIP, section 3.1.4).
+
+    The baseline is chance, one over the number of classes. `per_class` has exactly that chance level however
+    the classes are distributed.
+    """
+
+    requires = frozenset({"encode", "embed_image", "embed_text"})
+    fields = frozenset({"label"})
+    config: ZeroShotConfig
+
+    def __init__(self, config: ZeroShotConfig) -> None:
+        super().__init__(config)
+        self._classes: Tensor = torch.zeros(0, 0)
+        self._rows: dict[str, list[Tensor]] = {"predicted": [], "label": []}
+
+    @property
+    def protocol(self) -> str:
+        """Name, version and settings."""
+        return f"zero-shot-v1 (prompts {' | '.join(self.config.templates)}, mean of unit embeddings)"
+
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+        """Embeds the prompts of every class."""
+        if len(classes) < 2:
+            raise DataError("evaluator zero_shot: the held-out source has no class names; leave it out")
+        self._rows = {"predicted": [], "label": []}
+        prompts = [
+            template.replace("{class}", name.replace("_", " "))
+            for name in classes
+            for template in self.config.templates
+        ]
+        embeddings = F.normalize(model.embed_text(prompts).float(), dim=1)
+        self._classes = F.normalize(embeddings.unflatten(0, (len(classes), -1)).mean(1), dim=1)
+
+    def update(self, seen: Observation) -> None:
+        """Classifies a held-out batch."""
+        if seen.split != "held_out":
+            return
+        assert seen.batch.label is not None
+        known = seen.batch.label >= 0
+        scores = F.normalize(seen.image_embedding.float(), dim=1) @ self._classes.T
+        self._rows["predicted"].append(scores.argmax(1)[known].cpu())
+        self._rows["label"].append(seen.batch.label[known].cpu())
+
+    def state(self) -> Tally:
+        """Predicted and true classes."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return Tally(rows={name: torch.cat([none, *parts]) for name, parts in self._rows.items()})
+
+    def compute(self, state: Tally) -> Mapping[str, Score]:
+        """`zero_shot`, a share."""
+        predicted, label = state.rows["predicted"], state.rows["label"]
+        if not len(label):
+            raise DataError("evaluator zero_shot: no held-out sample has a label")
+        score = Score(
+            value=accuracy(predicted, label),
+            baseline=1 / len(self._classes),
+            baseline_name="chance",
+            also={"majority_class": majority(label), "per_class": per_class_accuracy(predicted, label)},
+        )
+        return {"zero_shot": score}
