@@ -1,0 +1,54 @@
+"""Fixtures and settings of the whole suite."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+_SLOW_HOST = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+
+# `ci` draws the same examples each time, so that a red build is a change's fault; `deep` is for the night.
+settings.register_profile("dev", max_examples=20, deadline=None, suppress_health_check=_SLOW_HOST)
+settings.register_profile(
+    "ci", max_examples=100, deadline=None, derandomize=True, suppress_health_check=_SLOW_HOST
+)
+settings.register_profile("deep", max_examples=2000, deadline=None, suppress_health_check=_SLOW_HOST)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of data and facts beside the repository; tests that use it skip where there is none."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder `shared` beside the repository")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_randomness() -> Iterator[None]:
+    """Each test starts from the same global generators and settings of torch, and leaves them as they were."""
+    python, legacy, state = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    threads, dtype, deterministic = (
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    random.setstate(python)
+    numpy.random.set_state(legacy)
+    torch.set_rng_state(state)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+    torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,135 @@
+"""Bytes of strangers to pixels and captions, safely. Imports no torch.
+
+Sizes are checked in the header, before any pixel is decoded; nothing is ever unpickled or run; a damaged image
+is a `BadSample`, never a grey one. `docs/data.md` has the table of conversions.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy
+from numpy.typing import NDArray
+from PIL import Image
+
+from vtp_core.data.source import BadSample
+from vtp_core.recipe.data import DecodeLimits
+
+# Formats that can't run code or start other programs (EPS would start Ghostscript).
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.uint8]:
+    """Decodes an image to RGB.
+
+    The first frame of an animation; orientation of the EXIF tag applied; transparency over white; CMYK, palette
+    and grey converted; 16-bit grey scaled to 8 bit.
+
+    Args:
+        data: The file.
+        key: Name of the sample, for the error.
+        limits: Bounds on its size.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        BadSample: It is empty, no image, truncated, too large, too small or of an unknown pixel format.
+    """
+    if not data:
+        raise BadSample(key, "empty image")
+    if len(data) > limits.max_bytes:
+        raise BadSample(key, "image file too large", f"{len(data)} bytes")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of metadata it can't read, and of sizes that our own limit judges.
+            warnings.simplefilter("ignore")
+            return _decode(data, key, limits)
+    except BadSample:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadSample(key, "too many pixels", str(error)) from error
+    except Image.UnidentifiedImageError as error:
+        raise BadSample(key, "not an image", f"starts with {data[:16]!r}") from error
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        what = "truncated image" if "truncated" in str(error) else "damaged image"
+        raise BadSample(key, what, f"{type(error).__name__}: {error}") from error
+
+
+def _decode(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.uint8]:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        width, height = image.size
+        if width * height > limits.max_pixels:
+            raise BadSample(key, "too many pixels", f"{width}x{height} is over {limits.max_pixels}")
+        if min(width, height) < limits.min_side:
+            raise BadSample(key, "too small", f"{width}x{height} is under {limits.min_side}")
+        image.load()
+        orientation = _TRANSPOSE.get(_orientation(image))
+        upright = image if orientation is None else image.transpose(orientation)
+        return numpy.array(_rgb(upright, key))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged tag: as if there were none, as browsers do
+        return 1
+
+
+def _rgb(image: Image.Image, key: str) -> Image.Image:
+    mode = image.mode
+    if mode == "RGB":
+        return image
+    if mode.startswith("I"):
+        return _grey_16_bit(image, key)
+    if mode == "F":
+        raise BadSample(key, "floating-point pixels", "store 8 or 16 bit")
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_16_bit(image: Image.Image, key: str) -> Image.Image:
+    """Scales 16-bit grey to 8 bit; Pillow's own conversion would clip it to white."""
+    values = numpy.asarray(image).astype(numpy.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadSample(key, "32-bit pixels", "store 8 or 16 bit")
+    return Image.fromarray(((values + 128) // 257).astype(numpy.uint8)).convert("RGB")
+
+
+def decode_text(data: bytes, key: str, limits: DecodeLimits) -> str:
+    """Decodes a caption: UTF-8, anything else replaced; then `clean_text`.
+
+    Raises:
+        BadSample: Nothing is left, or it is too long.
+    """
+    if len(data) > limits.max_text_bytes:
+        raise BadSample(key, "caption too long", f"{len(data)} bytes")
+    return clean_text(data.decode("utf-8", errors="replace"), key, limits)
+
+
+def clean_text(text: str, key: str, limits: DecodeLimits) -> str:
+    """A caption without NULs and blanks around.
+
+    Raises:
+        BadSample: Nothing is left, or it is too long.
+    """
+    if len(text) > limits.max_text_bytes:
+        raise BadSample(key, "caption too long", f"{len(text)} characters")
+    cleaned = text.replace("\0", "").strip()
+    if not cleaned:
+        raise BadSample(key, "no caption", "it is empty")
+    return cleaned

@@ -1,0 +1,98 @@
+"""The source interface: where samples come from. Imports no torch.
+
+A source is map-style: it knows its length and reads any sample by index, in any process. Shuffling, dealing to
+ranks, crops and replacement of bad samples are the loader's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy
+from numpy.typing import NDArray
+
+FIELDS = frozenset({"image", "latent", "text", "label"})
+"""What a sample can have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sample; fields that were not asked for may be None.
+
+    Attributes:
+        key: Name of the sample, unique within its shard or folder.
+        image: (H, W, 3) uint8 RGB, as large as stored, orientation applied.
+        text: Caption, not empty.
+        label: Class index.
+        latent: Cached latent (d, h, w) float32.
+    """
+
+    key: str
+    image: NDArray[numpy.uint8] | None = None
+    text: str | None = None
+    label: int | None = None
+    latent: NDArray[numpy.float32] | None = None
+
+
+class BadSample(Exception):
+    """A sample that can't be used: the loader counts it, writes it down and takes another one.
+
+    Args:
+        key: Name of the sample.
+        reason: Short and from a small set, as it is counted ("truncated image", "no caption").
+        detail: What exactly was found.
+    """
+
+    def __init__(self, key: str, reason: str, detail: str = "") -> None:
+        super().__init__(key, reason, detail)
+        self.key = key
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+class Source(Protocol):
+    """Where samples come from; `vtp_plugins/image_folder/source.py` is a short example.
+
+    Constructed as ``Class(config, limits)`` with a `vtp_core.data.decoding.DecodeLimits`; opening it checks
+    that its paths exist and raises `vtp_core.errors.DataError` if there is nothing to read.
+
+    Attributes:
+        fields: Fields that its samples can have.
+        classes: Class names by index; empty if there are none or they are unknown.
+    """
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Fields that its samples can have, of `FIELDS`."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names by index."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def read(self, index: int, fields: frozenset[str]) -> Sample:
+        """Reads one sample.
+
+        Args:
+            index: 0 .. len - 1.
+            fields: Fields that are needed, all of them in `self.fields`; others need not be read.
+
+        Raises:
+            BadSample: A needed field is missing or damaged.
+            DataError: The whole source can't be read any more.
+        """
+
+
+@runtime_checkable
+class FaultySource(Protocol):
+    """A source that may find faults while it is opened, such as truncated shards."""
+
+    def problems(self) -> Mapping[str, Sequence[str]]:
+        """What was found -> where."""
