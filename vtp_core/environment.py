@@ -74,7 +74,7 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Facts:
     names = getattr(os, "sysconf_names", {})
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
     return {
-        "system": platform.platform(),
+        "system": " ".join(filter(None, (platform.system(), platform.machine(), *platform.libc_ver()))),
         "processor": lines.get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": usable,

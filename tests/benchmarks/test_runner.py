@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.__main__ import main
+from benchmarks.case import Case, CaseError, load, names
+from benchmarks.measure import compare, measure, summarise
+from benchmarks.report import markdown, result
+
+
+class Machine:
+    """A clock that only moves when a variant runs, and notes who ran."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.runs: list[str] = []
+
+    def variant(self, name: str, seconds: float, answer: object = 1) -> Callable[[], object]:
+        def call() -> object:
+            self.now += seconds
+            self.runs.append(name)
+            return answer
+
+        return call
+
+
+def case(variants: dict[str, Callable[[], object]]) -> Case:
+    def check(found: object, expected: object) -> str | None:
+        return None if found == expected else f"{found} is not {expected}"
+
+    return Case(name="drawn", question="Which?", rows=10, unit="rows", variants=variants, check=check)
+
+
+def test_times_are_those_of_the_variants_and_short_calls_are_repeated() -> None:
+    machine = Machine()
+    drawn = case({"slow": machine.variant("slow", 0.5), "fast": machine.variant("fast", 1e-4)})
+    timings = measure(drawn, rounds=5, clock=lambda: machine.now)
+    assert timings["slow"].median == pytest.approx(0.5) and timings["slow"].repeats == 1
+    assert timings["fast"].median == pytest.approx(1e-4) and timings["fast"].repeats >= 50
+
+
+def test_variants_take_turns_and_no_one_is_always_first() -> None:
+    machine = Machine()
+    drawn = case({name: machine.variant(name, 1.0) for name in "abc"})
+    measure(drawn, rounds=3, clock=lambda: machine.now)
+    assert "".join(machine.runs[-9:]) == "abcbcacab"
+
+
+def test_a_variant_that_answers_something_else_is_not_timed() -> None:
+    machine = Machine()
+    drawn = case({"right": machine.variant("right", 1.0), "wrong": machine.variant("wrong", 1.0, answer=2)})
+    with pytest.raises(CaseError, match="wrong disagrees with right: 2 is not 1"):
+        compare(drawn)
+
+
+def test_quartiles_are_numpys() -> None:
+    times = numpy.random.default_rng(3).exponential(size=21)
+    timing = summarise(times.tolist(), repeats=1)
+    numpy.testing.assert_allclose(
+        [timing.low, timing.median, timing.high], numpy.quantile(times, [0.25, 0.5, 0.75])
+    )
+
+
+def test_a_report_compares_with_the_reference_and_names_the_machine() -> None:
+    machine = Machine()
+    drawn = case({"slow": machine.variant("slow", 0.5), "fast": machine.variant("fast", 0.125)})
+    timings = measure(drawn, rounds=2, clock=lambda: machine.now)
+    found = result(drawn, timings, "a clock", 1, "2026-01-31")
+    assert found["variants"]["fast"]["speedup"] == pytest.approx(4)
+    assert found["variants"]["slow"]["rows_per_s"] == pytest.approx(20)
+    text = markdown(found)
+    assert "| fast | 125.000 (125.000 to 125.000) | 80 | 4.00 x |" in text
+    assert found["machine"]["processor"] in text and "2026-01-31" in text
+
+
+def test_the_command_writes_both_files(tmp_path: Path) -> None:
+    arguments = ["resize", "--rounds", "2", "--json", str(tmp_path / "out.json"), "--reports", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads((tmp_path / "out.json").read_text())
+    assert set(found["variants"]) == {"pillow", "torch", "torch, channels first"}
+    assert (tmp_path / f"resize_{found['date']}.md").read_text() == markdown(found)
+
+
+def test_an_unknown_case_is_one_line() -> None:
+    done = CliRunner().invoke(main, ["nothing"])
+    assert done.exit_code == 1 and 'no case "nothing"; there are: ' in done.output
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_variants_of_every_case_agree(name: str) -> None:
+    built = load(name)
+    assert built.name == name and len(built.variants) > 1
+    compare(built)
