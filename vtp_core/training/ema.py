@@ -87,8 +87,8 @@ class Twins:
             copied = [(old, new) for old, new in pairs if not isinstance(old, nn.Parameter)]
             momentum = self.momentum(name, index, total)
             if averaged and momentum < 1.0:
-                old, new = ([local(tensor) for tensor in side] for side in zip(*averaged, strict=True))
-                torch._foreach_lerp_(old, new, 1.0 - momentum)
+                teachers = [local(old) for old, _ in averaged]
+                torch._foreach_lerp_(teachers, [local(new) for _, new in averaged], 1.0 - momentum)
             for old, new in copied:
                 local(old).copy_(local(new))
 

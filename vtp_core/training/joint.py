@@ -1,0 +1,193 @@
+"""One joint training step: all objectives, each on its own rows, in one optimiser step.
+
+Groups of objectives run one after another and their gradients add up. In a group each objective's loss is
+differentiated down to the cut points; then the networks run backward once for all of them. In order:
+
+1. critics are frozen; for each group: its objectives (adversarial last), then its cuts backward;
+2. clipping, optimiser, clamps, `after_step` with the reduced tallies, EMA twins;
+3. critics thaw, their losses, their optimisers.
+
+A non-finite term or gradient skips the step: nothing is moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vtp_core.batch import Batch
+from vtp_core.features import Losses, Reconstruction, Tally
+from vtp_core.objective import AdversarialObjective
+from vtp_core.recipe.schedule import value_at
+from vtp_core.training.critics import Critics
+from vtp_core.training.forwards import ForwardOptions, Forwards
+from vtp_core.training.groups import Group, build_groups, group_needs
+from vtp_core.training.guard import Guard
+from vtp_core.training.networks import Networks
+from vtp_core.training.skip import SkipStep
+from vtp_core.training.shares import GradientShares
+from vtp_core.training.step import Step
+from vtp_core.training.tallies import reduce_tallies
+from vtp_core.training.update import Update
+from vtp_core.training.world import World
+
+
+@dataclass(kw_only=True)
+class StepResult:
+    """What a joint step did, the same on every rank.
+
+    Attributes:
+        terms: ``objective/term`` -> global unweighted loss.
+        weighted: Objective -> weight times the sum of its terms.
+        report: ``objective/name`` -> logged scalar.
+        gradients: Other logged scalars: gradient norms, clip factor, gradient shares.
+        skipped: Why nothing was updated, or None.
+    """
+
+    terms: dict[str, float] = field(default_factory=dict)
+    weighted: dict[str, float] = field(default_factory=dict)
+    report: dict[str, float] = field(default_factory=dict)
+    gradients: dict[str, float] = field(default_factory=dict)
+    skipped: str | None = None
+
+
+class JointStep:
+    """Runs joint steps.
+
+    Args:
+        networks: The run's modules.
+        world: This rank.
+        options: Seed, chunks and precision of the forwards.
+        update: Main optimiser, clipping and twins; None to accumulate gradients only.
+        critics: The critics' optimisers; None if no objective has a critic.
+        guard: Refuses non-finite terms.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        world: World,
+        options: ForwardOptions,
+        update: Update | None = None,
+        critics: Critics | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        self.networks, self.world, self.options, self.update, self.critics = networks, world, options, update, critics
+        self.guard = guard or Guard(max_skipped=0)
+        self.needs = {name: objective.views() for name, objective in networks.objectives.items()}
+        self.groups: list[Group] = build_groups(self.needs, last=networks.adversaries())
+
+    def __call__(self, batches: Mapping[str, Batch], index: int, *, measure: bool = False) -> StepResult:
+        """Runs step `index` on this rank's rows of every view; `measure` adds gradient shares to the result."""
+        result, tallies, kept = StepResult(), dict[str, list[Tally]](), dict[str, Reconstruction]()
+        batches = {view: batch.to(self.world.device) for view, batch in batches.items()}
+        try:
+            with _frozen_critics(list(self.networks.adversaries().values())):
+                for group in self.groups:
+                    self._run_group(group, batches, index, result, tallies, kept, measure=measure)
+            if self.update is not None:
+                active = [name for name in self.networks.objectives if self._active(name, index)]
+                result.gradients |= self.update(index, reduce_tallies(tallies, self.world), active)
+        except SkipStep as reason:
+            result.skipped = str(reason)
+        if self.update is not None:
+            self.update.zero_grad()
+        if self.critics is not None and result.skipped is None:
+            self._run_critics(batches, index, result, kept)
+        return result
+
+    def _run_group(
+        self,
+        group: Group,
+        batches: Mapping[str, Batch],
+        index: int,
+        result: StepResult,
+        tallies: dict[str, list[Tally]],
+        kept: dict[str, Reconstruction],
+        *,
+        measure: bool,
+    ) -> None:
+        active = [name for name in group.objectives if self._active(name, index)]
+        if not active:
+            return
+        forwards = Forwards(
+            self.networks, self.world, batches, group_needs(self.needs, active), self.options, index
+        )
+        shares = GradientShares(forwards, self.world) if measure else None
+        try:
+            for name in active:
+                objective = self.networks.objectives[name]
+                with self.options.precision(self.world.device):
+                    losses: Losses = objective(Step(forwards, name, objective))
+                weight = value_at(objective.config.weight, index, self.options.total)
+                self._record(name, losses, weight, result)
+                if losses.tally is not None:
+                    tallies.setdefault(name, []).append(losses.tally)
+                forwards.backward_loss(losses.total() * weight)
+                if shares is not None:
+                    shares.after(name)
+            self._record("bottleneck", Losses(terms=forwards.aux(), report=forwards.report()), 1.0, result)
+            forwards.backward()
+            tallies.setdefault("bottleneck", []).extend(forwards.tallies())
+            kept |= forwards.reconstructions()
+            if shares is not None:
+                result.gradients |= shares.norms
+        finally:
+            forwards.close()
+
+    def _record(self, name: str, losses: Losses, weight: float, result: StepResult) -> None:
+        """Reduces an objective's scalars over ranks, notes them and refuses non-finite terms."""
+        names = [*losses.terms, *losses.report]
+        values = [value.detach().reshape(()).double() for value in (*losses.terms.values(), *losses.report.values())]
+        reduced: Sequence[float] = self.world.average(torch.stack(values)).tolist() if values else ()
+        terms = dict(zip(losses.terms, reduced, strict=False))
+        for term, value in terms.items():
+            result.terms[f"{name}/{term}"] = result.terms.get(f"{name}/{term}", 0.0) + value
+        for key, value in zip(names[len(terms) :], reduced[len(terms) :], strict=True):
+            result.report[f"{name}/{key}"] = value
+        if terms:
+            result.weighted[name] = result.weighted.get(name, 0.0) + weight * sum(terms.values())
+        if (reason := self.guard.check(name, terms)) is not None:
+            raise SkipStep(reason)
+
+    def _run_critics(
+        self, batches: Mapping[str, Batch], index: int, result: StepResult, kept: Mapping[str, Reconstruction]
+    ) -> None:
+        assert self.critics is not None
+        for name, objective in self.networks.adversaries().items():
+            if not self._active(name, index):
+                continue
+            forwards = Forwards(
+                self.networks, self.world, batches, group_needs(self.needs, [name]), self.options, index
+            )
+            with self.options.precision(self.world.device):
+                losses = objective.critic_loss(Step(forwards, name, objective, kept))
+            try:
+                self._record(f"{name}.critic", losses, 1.0, result)
+                losses.total().backward()  # type: ignore[no-untyped-call]
+                result.gradients |= self.critics.update(name, index)
+            except SkipStep as reason:
+                result.skipped = str(reason)
+            self.critics.zero_grad(name)
+
+    def _active(self, name: str, index: int) -> bool:
+        return self.networks.objectives[name].config.active(index)
+
+
+class _frozen_critics:  # noqa: N801  (a context manager reads as a verb)
+    """Keeps the critics' parameters out of the main pass."""
+
+    def __init__(self, adversaries: Sequence[AdversarialObjective]) -> None:
+        parameters = (p for adversary in adversaries for p in adversary.critic.parameters())
+        self._parameters: list[Tensor] = [p for p in parameters if p.requires_grad]
+
+    def __enter__(self) -> None:
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        for parameter in self._parameters:
+            parameter.requires_grad_(True)

@@ -1,0 +1,134 @@
+"""A checkpoint's ``manifest.json``: what it holds, so that a damaged or foreign one is recognised.
+
+A checkpoint is complete if the manifest is there and every file has the size and hash that it lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vtp_core.errors import CheckpointError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Contents of ``manifest.json``.
+
+    Attributes:
+        step: Steps that were made: the index of the next one.
+        files: File name -> size in bytes and sha256.
+        recipe: The resolved recipe as JSON data.
+        recipe_hash: Hash of `recipe`.
+        world_size: Ranks that wrote it; any number can read it.
+        nonfinite: First tensor with a value that is not finite, or None.
+        versions: Versions of the packages that wrote it.
+        extra: What the caller added, JSON data.
+        format_version: Version of this layout.
+    """
+
+    step: int
+    files: Mapping[str, Mapping[str, Any]]
+    recipe: Mapping[str, Any]
+    recipe_hash: str
+    world_size: int
+    nonfinite: str | None
+    versions: Mapping[str, str]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def finite(self) -> bool:
+        """Whether all weights and states were finite."""
+        return self.nonfinite is None
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest and flushes it to the disk."""
+        text = json.dumps({**asdict(self), "finite": self.finite}, indent=1, sort_keys=True)
+        write_durably(folder / MANIFEST, text + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads a checkpoint's manifest.
+
+    Raises:
+        CheckpointError: It is missing, can't be read or is of another format; names the folder.
+    """
+    try:
+        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version = data["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder}: has checkpoint format {version}, this vtp-core reads {FORMAT_VERSION}: "
+                "install the version that its manifest.json names"
+            )
+        return Manifest(**{key: value for key, value in data.items() if key != "finite"})
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: {MANIFEST} is missing: it was not completely written") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: {MANIFEST} can't be read ({error})") from None
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+        CheckpointError: A file is missing, has another size or another hash; names it.
+    """
+    if ".metadata" not in manifest.files:
+        raise CheckpointError(f"{folder}: {MANIFEST} lists no .metadata")
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise CheckpointError(f"{folder}: {name} is missing")
+        size = path.stat().st_size
+        if size != expected["size"]:
+            raise CheckpointError(f"{folder}: {name} has {size} bytes instead of {expected['size']}")
+        if hash_file(path) != expected["sha256"]:
+            raise CheckpointError(f"{folder}: {name} is damaged (its sha256 differs from {MANIFEST})")
+
+
+def list_files(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """File name -> size and hash, for `Manifest.files`."""
+    return {path.name: {"size": path.stat().st_size, "sha256": hash_file(path)} for path in paths}
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_recipe(recipe: Mapping[str, Any]) -> str:
+    """sha256 of a resolved recipe, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replaces a text file in one go: readers see the old or the new text, also after a power cut."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes a folder's entries (new names, renames) to the disk."""
+    if os.name == "nt":  # Windows can't open folders, and orders renames itself.
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

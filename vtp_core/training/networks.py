@@ -1,0 +1,133 @@
+"""All modules of a run, by name and by owner.
+
+Parameter names are the checkpoint's keys: ``tokenizer.<part>.*``, ``objectives.<name>.*``; EMA twins carry
+``ema.`` in front. Each trainable parameter has one owner: a tokenizer part, an objective, or its critic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from vtp_core.bottleneck import Bottleneck
+from vtp_core.decoder import Decoder
+from vtp_core.encoder import Encoder
+from vtp_core.errors import UsageError
+from vtp_core.objective import AdversarialObjective, Objective
+
+PARTS = ("encoder", "bottleneck", "decoder")
+
+
+@dataclass(kw_only=True)
+class Networks:
+    """The modules of a run.
+
+    Attributes:
+        encoder: Shared by all objectives, as are bottleneck and decoder.
+        objectives: Recipe name -> objective, in recipe order.
+        frozen: Recipe name -> frozen helper network of ``[frozen.NAME]``.
+        twins: Student module name (``tokenizer.encoder``, ``objectives.dino.head``) -> EMA twin.
+    """
+
+    encoder: Encoder
+    bottleneck: Bottleneck
+    decoder: Decoder
+    objectives: Mapping[str, Objective]
+    frozen: Mapping[str, nn.Module] = field(default_factory=dict)
+    twins: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def part(self, name: str) -> nn.Module:
+        """The tokenizer part ``encoder``, ``bottleneck`` or ``decoder``."""
+        module: nn.Module = getattr(self, name)
+        return module
+
+    def adversaries(self) -> dict[str, AdversarialObjective]:
+        """The objectives that have a critic, by name."""
+        return {name: o for name, o in self.objectives.items() if isinstance(o, AdversarialObjective)}
+
+    def modules_of(self, owner: str) -> Iterator[tuple[str, nn.Module]]:
+        """(full name, module) of an owner; of an objective without its critic and its frozen helpers."""
+        if owner in PARTS:
+            yield f"tokenizer.{owner}", self.part(owner)
+            return
+        name, _, critic = owner.partition(".")
+        if critic:
+            yield f"objectives.{name}.critic", self.adversaries()[name].critic
+            return
+        for child, module in self.objectives[name].named_children():
+            if child != "critic" and not is_frozen_helper(module):
+                yield f"objectives.{name}.{child}", module
+
+    def parameters_of(self, owner: str) -> dict[str, nn.Parameter]:
+        """Full name -> parameter of an owner, frozen ones included."""
+        found = {
+            f"{prefix}.{name}": parameter
+            for prefix, module in self.modules_of(owner)
+            for name, parameter in module.named_parameters()
+        }
+        if owner in self.objectives:
+            direct = self.objectives[owner].named_parameters(recurse=False)
+            found.update({f"objectives.{owner}.{name}": parameter for name, parameter in direct})
+        return found
+
+    def owners(self) -> tuple[str, ...]:
+        """Owners trained by the main optimiser, in order."""
+        return (*PARTS, *self.objectives)
+
+    def critics(self) -> tuple[str, ...]:
+        """Owners trained by their own optimiser after the main step."""
+        return tuple(f"{name}.critic" for name in self.adversaries())
+
+    def buffers(self) -> dict[str, object]:
+        """Full name -> persistent buffer of everything that a checkpoint keeps."""
+        return {
+            f"{prefix}.{name}": buffer
+            for owner in (*self.owners(), *self.critics())
+            for prefix, module in self.modules_of(owner)
+            for name, buffer in persistent_buffers(module)
+        } | {
+            f"objectives.{name}.{key}": buffer
+            for name, objective in self.objectives.items()
+            for key, buffer in objective.named_buffers(recurse=False)
+            if key not in objective._non_persistent_buffers_set
+        }
+
+    def twin(self, module: nn.Module, asked_by: str) -> nn.Module:
+        """The EMA twin of a student module.
+
+        Raises:
+            UsageError: The module has none, because the objective that asks does not list it in `twins`.
+        """
+        for name, twin in self.twins.items():
+            if self.named(name) is module:
+                return twin
+        raise UsageError(
+            f"objective {asked_by!r} asks for the teacher of {type(module).__name__}, which has no EMA twin; "
+            f"list it in the objective's `twins`"
+        )
+
+    def named(self, name: str) -> nn.Module:
+        """The student module of a full name such as ``tokenizer.encoder`` or ``objectives.dino.head``."""
+        root, _, rest = name.partition(".")
+        if root == "tokenizer" and rest in PARTS:
+            return self.part(rest)
+        objective, _, child = rest.partition(".")
+        if root == "objectives" and objective in self.objectives and child:
+            return self.objectives[objective].get_submodule(child)
+        raise UsageError(f"no module is called {name!r}; expected tokenizer.<part> or objectives.<name>.<child>")
+
+
+def is_frozen_helper(module: nn.Module) -> bool:
+    """Whether a child of an objective is a frozen network (an LPIPS trunk): replicated and never saved."""
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def persistent_buffers(module: nn.Module) -> Iterator[tuple[str, object]]:
+    """(name, buffer) of the buffers that a state dict holds."""
+    kept = set(module.state_dict(keep_vars=True))
+    for name, buffer in module.named_buffers():
+        if name in kept:
+            yield name, buffer

@@ -1,0 +1,53 @@
+"""Small Python objects that ranks exchange, so that all of them go on or stop together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from vtp_core.errors import CheckpointError
+
+_T = TypeVar("_T")
+
+
+def ranks() -> tuple[int, int]:
+    """This rank and the number of ranks; (0, 1) without a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def gather_objects(value: _T) -> list[_T]:
+    """The objects of all ranks, by rank."""
+    world_size = ranks()[1]
+    if world_size == 1:
+        return [value]
+    values: list[Any] = [None] * world_size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def on_first_rank(action: Callable[[], _T]) -> _T:
+    """Runs `action` on rank 0 and gives its result to every rank.
+
+    Raises:
+        CheckpointError: What rank 0 raised, on the other ranks; rank 0 raises its own exception.
+    """
+    rank, world_size = ranks()
+    box: list[Any] = [None, None]
+    failure: Exception | None = None
+    if rank == 0:
+        try:
+            box[0] = action()
+        except Exception as error:  # the other ranks wait for an answer, whatever went wrong
+            failure, box[1] = error, str(error)
+    if world_size > 1:
+        dist.broadcast_object_list(box, src=0)
+    if failure is not None:
+        raise failure
+    if box[1] is not None:
+        raise CheckpointError(box[1])
+    result: _T = box[0]
+    return result

@@ -1,0 +1,88 @@
+"""The ranks of a run and the collectives that objectives use, each right by construction.
+
+The convention everywhere: the mean over ranks of an objective's loss is the global loss, and local row j of
+rank r is global row j * W + r.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose gradient comes back to the rank that owns each row, summed over ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rank: int, size: int) -> Tensor:  # type: ignore[override]
+        ctx.rank, ctx.size = rank, size
+        parts = [torch.empty_like(x) for _ in range(size)]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        grad = grads[0].contiguous().clone()
+        dist.all_reduce(grad)
+        return grad[ctx.rank :: ctx.size], None, None
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among the ranks of a run.
+
+    Attributes:
+        rank: 0 .. size - 1.
+        size: Number of ranks W.
+        device: Where tensors live.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Rows of all ranks in global order, with gradient.
+
+        Args:
+            x: (B, ...), the same shape on every rank.
+
+        Returns:
+            (B * W, ...). Under the convention that ranks average their losses, gradients are exact.
+        """
+        if self.size == 1:
+            return x
+        gathered: Tensor = _Gather.apply(x, self.rank, self.size)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def sum(self, x: Tensor) -> Tensor:
+        """`x` added over ranks, without gradient."""
+        x = x.detach()
+        if self.size > 1:
+            x = x.clone()
+            dist.all_reduce(x)
+        return x
+
+    def average(self, x: Tensor) -> Tensor:
+        """`x` averaged over ranks, without gradient."""
+        return self.sum(x) / self.size
+
+    def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The local share of a global (weighted) mean; averaging it over ranks gives the global mean.
+
+        Args:
+            values: Any shape; ranks may hold different numbers of values, none included.
+            weights: Same shape as `values`, non-negative; None weighs all alike.
+
+        Returns:
+            A scalar; 0 (with a zero gradient) if the weights of all ranks add up to 0.
+        """
+        if weights is None:
+            weights = torch.ones_like(values)
+        weights = weights.detach().to(values.dtype)
+        total = self.sum(weights.sum())
+        return (values * weights).sum() * (self.size / torch.where(total > 0, total, torch.ones_like(total)))
