@@ -95,7 +95,8 @@ def clip_gradients(
         squares += part
 
     # One transfer to the host a step: the guard has to know whether the norms are finite anyway.
-    *norms, norm = torch.cat([squares, squares.sum()[None]]).sqrt().tolist()
+    values: list[float] = squares.tolist()
+    norms, norm = [math.sqrt(value) for value in values], math.sqrt(sum(values))
     factors = dict.fromkeys(owners, 1.0)
     for owner, own in zip(owners, norms, strict=True):
         measured = norm if scope == "global" else own
