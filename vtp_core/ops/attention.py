@@ -1,0 +1,175 @@
+"""Attention for vision transformers: query and key norm, 2-D rotation and softmax attention in one call.
+
+    out = vit_attention(q, k, v, q_norm=..., k_norm=..., rope=Rope(cos, sin))
+
+The contract is here, the torch implementations are in `attention_torch`, the choice between them and those
+of plugins in `attention_choice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from vtp_core.ops.attention_choice import AttentionCase, AttentionChoice, AttentionKernel, Rope, choose
+from vtp_core.ops.attention_torch import TORCH_KERNELS
+
+
+def attention_choice(name: str = "auto", kernels: Sequence[AttentionKernel] = ()) -> AttentionChoice:
+    """The implementations that ``[kernels] attention = name`` allows.
+
+    ``auto`` asks, in order, those of plugins, plain matmuls (CPU, below float32, short sequences) and SDPA.
+
+    Args:
+        name: ``"auto"``, ``"sdpa"``, ``"matmul"``, ``"reference"`` or the name of one of `kernels`.
+        kernels: Implementations of plugins, preferred in this order.
+
+    Raises:
+        UsageError: There is no such implementation.
+    """
+    return choose(name, (*kernels, *TORCH_KERNELS))
+
+
+@overload
+def vit_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    rope: Rope | None = None,
+    cu_seqlens: Tensor | None = None,
+    scale: float | None = None,
+    return_lse: Literal[False] = False,
+    implementation: AttentionChoice | None = None,
+) -> Tensor: ...
+@overload
+def vit_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    rope: Rope | None = None,
+    cu_seqlens: Tensor | None = None,
+    scale: float | None = None,
+    return_lse: Literal[True],
+    implementation: AttentionChoice | None = None,
+) -> tuple[Tensor, Tensor]: ...
+def vit_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    rope: Rope | None = None,
+    cu_seqlens: Tensor | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    implementation: AttentionChoice | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Self-attention without a mask, computed in the dtype of its inputs whatever autocast says.
+
+    Args:
+        q: Queries, (B, H, N, d); packed with `cu_seqlens`: (T, H, d).
+        k: Keys, same shape, dtype and device.
+        v: Values, same shape, dtype and device.
+        q_norm: Weight (d,) of an RMS norm of the queries (epsilon 1e-5, statistics in float32), or None.
+        k_norm: The same for the keys.
+        rope: Tables (P, d), P <= N: the last P tokens are rotated, after the norm. Packed: (T, d); give
+            tokens that stay a cosine of 1 and a sine of 0.
+        cu_seqlens: (S + 1,) int32 or int64, where the S sequences of the packed layout begin, T at the end.
+            Tokens attend to their own sequence only. Its values are read on the host.
+        scale: Factor on the scores; d ** -0.5 by default.
+        return_lse: Whether to return the log-sum-exp of the scaled scores as well.
+        implementation: From `attention_choice`; ``auto`` by default.
+
+    Returns:
+        Output in the shape and dtype of `q`, or (output, lse) with lse (B, H, N), packed (T, H), float32.
+
+    Raises:
+        ValueError: Shapes, dtypes or devices don't fit; names the argument.
+        UsageError: The chosen implementation can't run the case.
+    """
+    _check(q, k, v, q_norm, k_norm, rope, cu_seqlens)
+    case = AttentionCase(
+        device=q.device.type,
+        dtype=q.dtype,
+        tokens=q.shape[2] if cu_seqlens is None else max(cu_seqlens.diff().tolist(), default=0),
+        width=q.shape[-1],
+        packed=cu_seqlens is not None,
+        lse=return_lse,
+    )
+    kernel = (implementation or AttentionChoice(TORCH_KERNELS)).pick(case)
+    with _no_autocast(case.device):
+        out, lse = kernel.run(
+            q,
+            k,
+            v,
+            q_norm=q_norm,
+            k_norm=k_norm,
+            rope=rope,
+            cu_seqlens=cu_seqlens,
+            scale=q.shape[-1] ** -0.5 if scale is None else scale,
+            return_lse=return_lse,
+        )
+    if not return_lse:
+        return out
+    assert lse is not None, f"attention kernel {kernel.name} returned no log-sum-exp"
+    return out, lse
+
+
+def _no_autocast(device: str) -> AbstractContextManager[object]:
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_norm: Tensor | None,
+    k_norm: Tensor | None,
+    rope: Rope | None,
+    cu_seqlens: Tensor | None,
+) -> None:
+    layout = "(B, H, N, d)" if cu_seqlens is None else "(T, H, d)"
+    if q.dim() != layout.count(",") + 1 or not q.is_floating_point():
+        raise ValueError(f"vit_attention: q must be floating point {layout}, got {q.dtype} {tuple(q.shape)}")
+    for name, x in (("k", k), ("v", v)):
+        if x.shape != q.shape or x.dtype != q.dtype or x.device != q.device:
+            raise ValueError(f"vit_attention: {name} is {_show(x)}, but q is {_show(q)}")
+    width = q.shape[-1]
+    for name, weight in (("q_norm", q_norm), ("k_norm", k_norm)):
+        if weight is not None and weight.shape != (width,):
+            raise ValueError(
+                f"vit_attention: {name} has shape {tuple(weight.shape)}, but q's head width is {width}"
+            )
+    if rope is not None:
+        cos, sin = rope
+        tokens = q.shape[0] if cu_seqlens is not None else q.shape[2]
+        fits = cos.shape[0] == tokens if cu_seqlens is not None else cos.shape[0] <= tokens
+        if cos.dim() != 2 or cos.shape != sin.shape or cos.shape[1] != width or width % 2 or not fits:
+            shapes = f"cos {tuple(cos.shape)} and sin {tuple(sin.shape)}"
+            raise ValueError(
+                f"vit_attention: rope has {shapes}, but q is {_show(q)} (needs an even head width)"
+            )
+    if cu_seqlens is not None:
+        ends = cu_seqlens.tolist() if cu_seqlens.dim() == 1 else []
+        if not ends or ends[0] != 0 or ends[-1] != q.shape[0] or ends != sorted(ends):
+            raise ValueError(
+                f"vit_attention: cu_seqlens must be 1-D and rise from 0 to {q.shape[0]} tokens, "
+                f"got shape {tuple(cu_seqlens.shape)}: {ends[:8]}"
+            )
+
+
+def _show(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}"

@@ -1,0 +1,1 @@
+"""KL bottleneck: a Gaussian latent pulled towards the standard normal, as in latent diffusion."""

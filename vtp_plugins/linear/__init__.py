@@ -1,0 +1,1 @@
+"""Linear bottleneck: the published VTP models' projection to the latent channels."""

@@ -1,0 +1,46 @@
+"""The `linear` bottleneck."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vtp_core.bottleneck import Bottleneck
+from vtp_core.features import Features, Latent, Tokens
+from vtp_core.parameters import Dims
+from vtp_plugins.linear.config import LinearConfig
+
+
+class LinearBottleneck(Bottleneck):
+    """Projects class token and patches alike by one bias-free matrix D -> d (arXiv 2512.13687, section 3).
+
+    No norm, no noise: the latent is a linear function of the encoder's final tokens.
+    """
+
+    def __init__(self, config: LinearConfig, dims: Dims) -> None:
+        super().__init__()
+        self.channels = config.channels
+        same = config.channels == dims.width
+        self.proj = None if same else nn.Linear(dims.width, config.channels, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normal weight, standard deviation 0.02."""
+        if self.proj is not None:
+            nn.init.trunc_normal_(self.proj.weight, std=0.02)
+
+    def forward(self, features: Features) -> Latent:
+        """Latent tokens of every crop set; tapped layers are ignored."""
+        return Latent(
+            crops={
+                name: Tokens(
+                    patches=self._project(tokens.patches),
+                    grid=tokens.grid,
+                    cls=None if tokens.cls is None else self._project(tokens.cls),
+                )
+                for name, tokens in features.crops.items()
+            }
+        )
+
+    def _project(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., d) in the dtype of the parameters, under autocast too."""
+        return x if self.proj is None else self.proj(x).to(self.proj.weight.dtype)

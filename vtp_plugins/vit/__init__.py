@@ -1,0 +1,1 @@
+"""Vision transformer encoder and decoder, able to express every published VTP model."""
