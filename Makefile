@@ -75,7 +75,7 @@ examples: $(VENV)/.ready-dev  ## Install each example plugin beside the framewor
 	@set -e; for plugin in examples/vtp-plugin-*; do \
 	  rm -rf $(VENV)/example; \
 	  $(PIP) install -q --no-deps --no-build-isolation --target $(VENV)/example ./$$plugin; \
-	  PYTHONPATH=$(VENV)/example $(BIN)/python -m pytest $$plugin/tests; \
+	  PYTHONPATH=$(abspath $(VENV)/example) $(BIN)/python -m pytest $$plugin/tests; \
 	done
 
 smoke: $(VENV)/.ready  ## Run every recipe of recipes/smoke
