@@ -28,6 +28,17 @@ class ComponentConfig(Table):
     """Name of the component, as ``vtp plugins list`` prints it."""
 
 
+class SourceConfig(ComponentConfig):
+    """A table ``[data.source]`` or ``[data.sources.NAME]``."""
+
+    def offers(self) -> frozenset[str] | None:
+        """What each sample will hold, of "image", "text", "label" and "latent"; None: not known unopened.
+
+        Answered from the table alone, so that a recipe can be checked where its data is not.
+        """
+        return None
+
+
 class OptimizerOverrides(Table):
     """What an owner changes of ``[optimizer]``."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 
 class _Schedule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     warmup: Annotated[int, Field(ge=0)] = 0
     """Steps of linear rise from `warmup_from` to the schedule's first value."""
@@ -80,8 +80,17 @@ class Step(_Schedule):
 
 
 Schedule = Annotated[Constant | Linear | Cosine | Step, Field(discriminator="kind")]
-Scheduled = float | Schedule
-"""A recipe value that is either a number or a schedule table such as ``{ kind = "cosine", start = 1e-3 }``."""
+
+
+def _which(value: Any) -> str:
+    """Branch of `Scheduled` that a value is checked against, so that its errors are those of one branch."""
+    return "schedule" if isinstance(value, dict | _Schedule) else "number"
+
+
+Scheduled = Annotated[
+    Annotated[float, Tag("number")] | Annotated[Schedule, Tag("schedule")], Discriminator(_which)
+]
+"""A recipe value that is a number or a schedule table such as ``{ kind = "cosine", start = 1e-3 }``."""
 
 
 def value_at(scheduled: float | Constant | Linear | Cosine | Step, index: int, total: int) -> float:

@@ -1,0 +1,115 @@
+"""The command ``vtp``. Each subcommand is a module of its own that is imported when it is called.
+
+Imports no torch: help and recipe checks answer at once. Plugins add commands by the hook `register_commands`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from vtp_core.cli.output import describe, internal_error
+from vtp_core.errors import VtpError
+
+if TYPE_CHECKING:
+    from vtp_core.plugins import Component
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("vtp_core.cli.run:run", "Train what a recipe describes; several recipes are stages."),
+    "validate": ("vtp_core.cli.validate:validate", "Check a recipe and print everything that is wrong."),
+    "plan": ("vtp_core.cli.plan:plan", "Print what a recipe would run: groups, forwards, sizes, memory."),
+    "show": ("vtp_core.cli.show:show", "Print a recipe with all defaults and where they come from."),
+    "recipes": ("vtp_core.cli.recipes:recipes", "List and copy the recipes that ship with vtp."),
+    "schema": ("vtp_core.cli.schema:schema", "Print the JSON schema of recipes, for editors."),
+    "plugins": ("vtp_core.cli.plugins:plugins", "List installed plugins and what they offer."),
+    "new-plugin": ("vtp_core.cli.new_plugin:new_plugin", "Write the files of a new plugin."),
+    "eval": ("vtp_core.cli.eval:eval_", "Measure a trained tokenizer."),
+    "encode": ("vtp_core.cli.encode:encode", "Turn images into latents."),
+    "decode": ("vtp_core.cli.decode:decode", "Turn latents into images."),
+    "export": ("vtp_core.cli.export:export", "Write the tokenizer of a run to a folder."),
+    "report": ("vtp_core.cli.report:report", "Write the HTML report of a run."),
+    "bench": ("vtp_core.cli.bench:bench", "Measure speed."),
+    "kernels": ("vtp_core.cli.kernels:kernels", "List and check implementations of operations."),
+    "data": ("vtp_core.cli.data:data", "Check data before training on it."),
+    "doctor": ("vtp_core.cli.doctor:doctor", "Print versions, devices and what is broken."),
+}
+"""Name -> where the click command is, and its line in the list of commands."""
+
+
+class VtpGroup(click.Group):
+    """A group that imports its commands when they are called and prints the project's errors on one line."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Built-in commands in the order of work, then those of plugins."""
+        return [*COMMANDS, *self._from_plugins()]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of that name; plugins are only asked if it is not built in."""
+        if name in COMMANDS:
+            module, _, attribute = COMMANDS[name][0].partition(":")
+            command = getattr(importlib.import_module(module), attribute)
+        elif name in (found := self._from_plugins()):
+            command = found[name].load_target()
+        else:
+            return None
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion for an unknown name."""
+        name = arguments[0]
+        if not name.startswith("-") and self.get_command(context, name) is None:
+            from vtp_core.recipe.problems import did_you_mean
+
+            context.fail(f'there is no command "{name}"; {did_you_mean(name, self.list_commands(context))}')
+        return super().resolve_command(context, arguments)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands without importing them."""
+        rows = [(name, summary) for name, (_, summary) in COMMANDS.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+        if added := self._from_plugins():
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, component.summary) for name, component in added.items()])
+
+    def invoke(self, context: click.Context) -> Any:
+        """Runs a command; an error ends it with one line and the error's exit code."""
+        debug = bool(context.params.get("debug"))
+        try:
+            return super().invoke(context)
+        except VtpError as error:
+            if debug:
+                raise
+            _end(context, describe(error), error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt, BrokenPipeError):
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            _end(context, internal_error(error), 1)
+
+    def _from_plugins(self) -> dict[str, Component]:
+        from vtp_core.plugins import load_plugins
+
+        found = load_plugins().components("command")
+        return {component.name: component for component in found if component.name not in COMMANDS}
+
+
+def _end(context: click.Context, message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    context.exit(code)
+
+
+@click.group(cls=VtpGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="vtp-core", prog_name="vtp")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Pre-train, evaluate and hand over visual tokenizers.
+
+    Start with: vtp run quickstart
+    """

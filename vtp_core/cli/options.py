@@ -1,0 +1,53 @@
+"""Arguments and options that several commands share, so they mean the same everywhere. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def recipe_argument(command: Command) -> Command:
+    """``RECIPE``: passed as `recipe`."""
+    return click.argument("recipe", metavar="RECIPE")(command)
+
+
+def set_option(command: Command) -> Command:
+    """``-s KEY.PATH=VALUE``, any number of times: passed as `overrides`."""
+    option = click.option(
+        "-s",
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set a key of the recipe, such as run.steps=10; the value is TOML, else a string.",
+    )
+    return option(command)
+
+
+def plugin_option(command: Command) -> Command:
+    """``--plugin FILE``, any number of times: passed as `plugin_files`."""
+    option = click.option(
+        "--plugin",
+        "plugin_files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Load a Python file as a plugin.",
+    )
+    return option(command)
+
+
+def world_size_option(command: Command) -> Command:
+    """``--world-size N``: passed as `world_size`, None if not given."""
+    option = click.option(
+        "--world-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Ranks to check for; default: what the recipe plans for, or 1.",
+    )
+    return option(command)

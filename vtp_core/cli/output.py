@@ -1,0 +1,38 @@
+"""How commands speak: results on standard output, errors on standard error. Imports no torch."""
+
+from __future__ import annotations
+
+import traceback
+
+from vtp_core.errors import VtpError
+from vtp_core.recipe.problems import RecipeErrors
+
+
+def describe(error: VtpError) -> str:
+    """An error as the command line prints it: one line, or one line for each problem of a recipe."""
+    if isinstance(error, RecipeErrors):
+        return str(error)
+    return f"error: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def internal_error(error: Exception) -> str:
+    """One line for an error that nobody foresaw: what, where, and how to see more."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    message = " ".join(str(error).split())
+    return f"internal error: {type(error).__name__}: {message}{where}; vtp --debug shows the traceback"
+
+
+def table(rows: list[tuple[str, ...]], gap: str = "  ") -> str:
+    """Rows as aligned columns; the last column is not padded.
+
+    Args:
+        rows: All of the same length.
+        gap: Between columns.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
+    lines = []
+    for row in rows:
+        padded = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        lines.append(gap.join([*padded, row[-1]]).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,201 @@
+"""Reads a recipe's files: TOML, `extends`, `drop`, overrides, and where every value came from.
+
+The result is one tree of plain values, as if a single file had spelled it, and the origin of each key.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from vtp_core.recipe.problems import COMMAND_LINE, Origin, Problem, RecipeErrors, dotted
+from vtp_core.recipe.toml_lines import Path, scan
+
+MAX_EXTENDS = 3
+"""How many files deep `extends` may go below the recipe itself."""
+
+_ERROR_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
+
+
+@dataclass
+class Tree:
+    """A recipe before it is checked.
+
+    Attributes:
+        file: The recipe, as the user would name it.
+        values: Plain TOML values.
+        origins: Where each table, key and element of `values` was set.
+        problems: What was wrong so far.
+    """
+
+    file: str
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Path, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def origin(self, path: Path) -> Origin:
+        """Place of a key, or of the innermost table round it that some file has."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return Origin(self.file, 1)
+
+    def report(self, path: Path, message: str) -> None:
+        """Adds a problem at `path`."""
+        self.problems.append(Problem(self.origin(path), dotted(path), message))
+
+    def overlay(self, values: dict[str, Any], origins: dict[Path, Origin]) -> None:
+        """Merges other values over these, key by key; a table whose `use` changes is replaced."""
+        self._merge((), self.values, values)
+        self.origins.update(origins)
+
+    def _merge(self, path: Path, below: dict[str, Any], above: dict[str, Any]) -> None:
+        for key, value in above.items():
+            here = (*path, key)
+            old = below.get(key)
+            if isinstance(old, dict) and isinstance(value, dict) and not _other_component(old, value):
+                self._merge(here, old, value)
+            else:
+                self._forget(here)
+                below[key] = value
+
+    def remove(self, path: Path) -> bool:
+        """Removes a table or key; whether it was there."""
+        table: Any = self.values
+        for key in path[:-1]:
+            table = table.get(key) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or path[-1] not in table:
+            return False
+        del table[path[-1]]
+        self._forget(path)
+        return True
+
+    def _forget(self, path: Path) -> None:
+        for known in [known for known in self.origins if known[: len(path)] == path]:
+            del self.origins[known]
+
+
+def _other_component(below: dict[str, Any], above: dict[str, Any]) -> bool:
+    return "use" in above and "use" in below and above["use"] != below["use"]
+
+
+def read_tree(path: FilePath, overrides: Sequence[str]) -> Tree:
+    """Reads a recipe with all that it extends and the overrides of the command line.
+
+    Raises:
+        RecipeErrors: A file is missing, not TOML, extends itself or goes too deep.
+    """
+    tree = _read(path, Origin(str(path), 1), ())
+    for override in overrides:
+        _override(tree, override)
+    return tree
+
+
+def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...]) -> Tree:
+    """Reads one file over what it extends; `below` are the files that led here."""
+    name = str(path)
+    key = "extends" if below else ""
+    if path.resolve() in below:
+        raise RecipeErrors([Problem(named_at, key, f"{name} extends itself; remove one of the links")])
+    if len(below) > MAX_EXTENDS:
+        raise RecipeErrors([Problem(named_at, key, f"{name} is more than {MAX_EXTENDS} files deep")])
+    text = _text(path, named_at, key)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        match = _ERROR_LINE.search(str(error))
+        line = int(match.group(1)) if match else text.count("\n") + 1
+        message = f"not valid TOML: {_ERROR_LINE.sub('', str(error))}"
+        raise RecipeErrors([Problem(Origin(name, line), "", message)]) from None
+    origins = {key_path: Origin(name, *position) for key_path, position in scan(text).items()}
+
+    tree = Tree(name)
+    bases, dropped = _strings(name, values, origins, "extends"), _strings(name, values, origins, "drop")
+    for base, origin in bases:
+        other = FilePath(os.path.normpath(path.parent / base))
+        read = _read(other, origin, (*below, path.resolve()))
+        tree.overlay(read.values, read.origins)
+    for text_path, origin in dropped:
+        if not tree.remove(tuple(text_path.split("."))):
+            raise RecipeErrors([Problem(origin, "drop", f'what this recipe extends has no "{text_path}"')])
+    tree.overlay(values, origins)
+    return tree
+
+
+def _text(path: FilePath, named_at: Origin, key: str) -> str:
+    try:
+        # Line ends as they are: only "\n" counts as one for tomllib, and "\r" alone must stay an error.
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except FileNotFoundError:
+        message = f"there is no file {path}"
+    except UnicodeDecodeError as error:
+        message = f"{path} is not UTF-8 text (byte {error.start})"
+    except OSError as error:
+        message = f"{path} can't be read: {error.strerror}"
+    raise RecipeErrors([Problem(named_at, key, message)])
+
+
+def _strings(
+    name: str, values: dict[str, Any], origins: dict[Path, Origin], key: str
+) -> Iterator[tuple[str, Origin]]:
+    """Takes a key that holds a string or a list of strings out of a file's values."""
+    if key not in values:
+        return iter(())
+    value = values.pop(key)
+    found = value if isinstance(value, list) else [value]
+    places = {path: origins.pop(path) for path in list(origins) if path[0] == key}
+    if not all(isinstance(entry, str) for entry in found):
+        raise RecipeErrors([Problem(places[key,], key, "expected a string or a list of strings")])
+    return iter([(entry, places.get((key, index), places[key,])) for index, entry in enumerate(found)])
+
+
+def _override(tree: Tree, override: str) -> None:
+    """Applies one ``key.path=value``; the value is parsed as TOML, else taken as a string."""
+    place = Origin(COMMAND_LINE, 0)
+    key, equals, text = override.partition("=")
+    path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
+        message = f'expected KEY.PATH=VALUE, got "{override}"'
+        tree.problems.append(Problem(place, key, message))
+        return
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+        value = parsed["value"] if parsed.keys() == {"value"} else text
+    except tomllib.TOMLDecodeError:
+        value = text
+    if path[0] in ("extends", "drop"):
+        tree.problems.append(Problem(place, key, "belongs in the recipe's file"))
+        return
+    table: Any = tree.values
+    for index, part in enumerate(path[:-1]):
+        table = table.get(part, {})
+        if not isinstance(table, dict):
+            message = f"{dotted(path[: index + 1])} is not a table, so it has no keys"
+            tree.problems.append(Problem(place, key, message))
+            return
+    nested: Any = value
+    for part in reversed(path):
+        nested = {part: nested}
+    tree.overlay(nested, {path: place} | _inside(path, value, place))
+    # Tables on the way keep the place that they have in a file: what they lack is reported there.
+    for length in range(1, len(path)):
+        tree.origins.setdefault(path[:length], place)
+
+
+def _inside(path: Path, value: Any, place: Origin) -> dict[Path, Origin]:
+    if isinstance(value, dict):
+        children = [((*path, key), child) for key, child in value.items()]
+    elif isinstance(value, list):
+        children = [((*path, index), child) for index, child in enumerate(value)]
+    else:
+        return {}
+    origins = {child_path: place for child_path, _ in children}
+    for child_path, child in children:
+        origins |= _inside(child_path, child, place)
+    return origins

@@ -1,0 +1,67 @@
+"""From a recipe's file to a `Recipe`, or to everything that is wrong with it. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtp_core.recipe.check import check
+from vtp_core.recipe.files import Tree, read_tree
+from vtp_core.recipe.model import Recipe
+from vtp_core.recipe.parts import Parts, read_parts
+from vtp_core.recipe.problems import RecipeErrors, dotted
+from vtp_core.recipe.shipped import find_recipe
+
+if TYPE_CHECKING:
+    from vtp_core.plugins import Plugins
+
+
+def load_recipe(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    plugins: Plugins | None = None,
+    world_size: int | None = None,
+) -> Recipe:
+    """Reads and checks a recipe. Opens no data, weights or `init_from`.
+
+    Args:
+        path: A file, or the name of a recipe that ships with the framework.
+        overrides: ``key.path=value`` each, over what the files say; the value is TOML, else a string.
+        plugins: What is installed; None loads it.
+        world_size: Ranks to check for; None: the recipe's ``parallel.world_size``, or 1.
+
+    Raises:
+        RecipeErrors: All problems, each with file, line and key.
+        UsageError: There is no such recipe.
+    """
+    if plugins is None:
+        from vtp_core.plugins import load_plugins
+
+        plugins = load_plugins()
+    tree = read_tree(find_recipe(path), overrides)
+    tree.values.setdefault("name", _name_of(tree.file))
+    parts = read_parts(tree, plugins)
+    check(tree, parts, world_size)
+    if tree.problems:
+        raise RecipeErrors(tree.problems)
+    return _assembled(parts, tree)
+
+
+def _name_of(file: str) -> str:
+    """A valid recipe name from that of a file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(file).stem).strip("-._") or "recipe"
+
+
+def _assembled(parts: Parts, tree: Tree) -> Recipe:
+    values: dict[str, Any] = {}
+    for path, value in parts.values.items():
+        if len(path) == 1:
+            values[str(path[0])] = value
+        else:
+            values.setdefault(str(path[0]), {})[path[1]] = value
+    run, name = values["run"], values["name"]
+    values["run"] = run.model_copy(update={"out": run.out.replace("<name>", name)})
+    origins = {dotted(path): origin for path, origin in tree.origins.items()}
+    return Recipe.model_validate({**values, "provenance": origins})

@@ -1,0 +1,71 @@
+"""The recipes that ship with the framework, by name. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+from vtp_core.errors import UsageError
+from vtp_core.recipe.problems import did_you_mean
+
+PACKAGE = "vtp_recipes"
+"""Package of the shipped recipes: the directory ``recipes/`` of the project."""
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of each shipped recipe; one in a folder is called ``folder/name``.
+
+    Raises:
+        UsageError: The installation lacks them.
+    """
+    try:
+        root = Path(str(resources.files(PACKAGE)))
+    except ModuleNotFoundError:
+        raise UsageError(
+            f"package {PACKAGE} is missing from this installation; install vtp-core again"
+        ) from None
+    files = sorted(root.rglob("*.toml"))
+    return {file.relative_to(root).with_suffix("").as_posix(): file for file in files}
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe: a path as it is, or the name of a shipped one.
+
+    Raises:
+        UsageError: There is no such file and no such recipe.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = shipped_recipes()
+    if found := shipped.get(str(name)):
+        return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+    advice = did_you_mean(path.stem, shipped)
+    raise UsageError(f"there is no recipe file {name}, and none of that name ships with vtp; {advice}")
+
+
+def summary(file: Path) -> str:
+    """First sentence of the comment at the head of a recipe."""
+    words: list[str] = []
+    for line in file.read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("#:"):
+            words.extend(line.lstrip("#").split())
+    return " ".join(words).partition(". ")[0].rstrip(".")
+
+
+def recipe_files(file: Path) -> dict[Path, Path]:
+    """A shipped recipe and all that it extends: path in a copy, where the links between them hold -> file."""
+    root = Path(str(resources.files(PACKAGE)))
+    found = [file]
+    for known in found:
+        bases = tomllib.loads(known.read_text("utf-8")).get("extends", [])
+        for base in [bases] if isinstance(bases, str) else bases:
+            path = Path(os.path.normpath(known.parent / base))
+            if path not in found:
+                found.append(path)
+    top = file.parent if all(path.is_relative_to(file.parent) for path in found) else root
+    return {path.relative_to(top): path for path in found}
