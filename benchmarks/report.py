@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.case import Case
 from benchmarks.measure import Timing
-from vtp_core import environment
+from vtp_core import installation
 
 
 def result(case: Case, timings: Mapping[str, Timing], clock: str, threads: int, date: str) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def result(case: Case, timings: Mapping[str, Timing], clock: str, threads: int, 
             }
             for name, timing in timings.items()
         },
-        "machine": environment.machine(),
-        "torch": environment.torch_build(),
-        "packages": {item["name"]: item["version"] for item in environment.packages(extra=None)},
-        "vtp": environment.installation()["version"],
+        "machine": installation.machine(),
+        "torch": installation.torch_build(),
+        "packages": {item["name"]: item["version"] for item in installation.packages(extra=None)},
+        "vtp": installation.release()["version"],
     }
 
 

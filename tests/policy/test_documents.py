@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import vtp_core
 from vtp_core.cli.main import main
@@ -76,6 +77,13 @@ def test_the_changelog_has_this_version() -> None:
         rf"^## \[?{re.escape(heading)}\b", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE
     )
     assert vtp_core.__version__ == version
+
+
+@pytest.mark.parametrize("name", main.list_commands(click.Context(main)))
+def test_every_listed_command_explains_itself(name: str) -> None:
+    done = CliRunner().invoke(main, [name, "--help"])
+    assert done.exit_code == 0, done.output
+    assert f"Usage: main {name}" in done.output and len(done.output.splitlines()) > 3
 
 
 def test_every_make_target_is_explained() -> None:

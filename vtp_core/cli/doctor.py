@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vtp_core.environment import examine
+from vtp_core.installation import examine
 
 
 def render(facts: Mapping[str, Any]) -> Iterator[str]:

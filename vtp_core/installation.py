@@ -1,6 +1,6 @@
 """What this machine and this installation can do, as plain data. Imports torch only when asked about it.
 
-`vtp doctor` prints it. `packages`, `torch_build` and `machine` also serve a run's record of its environment.
+`vtp doctor` prints it, benchmark reports carry parts of it; `training/environment.py` records a run's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def examine() -> Facts:
         line for each thing that keeps the framework from working.
     """
     facts: Facts = {
-        "vtp": installation(),
+        "vtp": release(),
         "machine": machine(),
         "torch": torch_build(),
         "packages": packages(extra=None),
@@ -49,7 +49,7 @@ def examine() -> Facts:
     return facts
 
 
-def installation() -> Facts:
+def release() -> Facts:
     """Version of the framework and of Python, and where they are."""
     found: Facts = {"python": platform.python_version(), "executable": sys.executable}
     try:
@@ -136,7 +136,7 @@ def native_kernels() -> Facts:
     if importlib.util.find_spec(NATIVE_MODULE) is not None:
         return {"built": True, "reason": None}
     csrc = Path(__file__).parents[1] / "csrc"
-    if installation()["editable"] and csrc.is_dir() and not any(csrc.rglob("*.cpp")):
+    if release()["editable"] and csrc.is_dir() and not any(csrc.rglob("*.cpp")):
         reason = "csrc/ has no sources; torch does the work"
     elif os.environ.get("VTP_BUILD_EXT") == "0":
         reason = "VTP_BUILD_EXT=0"
