@@ -34,7 +34,7 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_randomness() -> Iterator[None]:
-    """Each test starts from the same global generators and settings of torch, and leaves them as they were."""
+    """Each test starts from the same global generators, and leaves them and torch's settings as they were."""
     python, legacy, state = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
     threads, dtype, deterministic = (
         torch.get_num_threads(),

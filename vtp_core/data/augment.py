@@ -1,12 +1,12 @@
 """Augmentations of a view: a decoded image to one crop.
 
-========  =====================================================================================================
+========  ====================================================================================================
 none      squashed to the size, bilinear (VTP's zero-shot evaluation)
 center    centre crop of ADM (reconstruction, latents)
 clip      random crop of 0.9 to 1 of the area, bicubic, no flip (open_clip; VTP)
 crop      random crop of 0.08 to 1 of the area, bicubic, flip (classification, linear probe)
 dino      the crops of DINOv2: global 0.32 to 1, others 0.05 to 0.32 of the area; flip, colour, blur, solarise
-========  =====================================================================================================
+========  ====================================================================================================
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def crop(
 def _dino(pixels: Tensor, name: str, number: int, rng: numpy.random.Generator) -> Tensor:
     """Colour changes of DINOv2.
 
-    Blur rates are those that DINOv2's and DINOv3's code has in effect, 0 / 0.9 / 0.5 for the first global, the
-    other global and the local crops: their helper applies 1 - p of the p = 1 / 0.1 / 0.5 in their configuration.
+    Blur rates are those that DINOv2's and DINOv3's code has in effect, 0 / 0.9 / 0.5 for the first global,
+    the other global and the local crops: their helper applies 1 - p of the p = 1 / 0.1 / 0.5 in their
+    configuration.
     """
     blurred = 0.5 if name != "global" else (0.0 if number == 0 else 0.9)
     solarised = 0.2 if name == "global" and number > 0 else 0.0

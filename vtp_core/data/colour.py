@@ -1,6 +1,7 @@
 """Colour changes of an augmentation, on float pixels (3, H, W) in 0..255, clamped after each.
 
-The same maths as torchvision's transforms, without rounding to 8 bit in between; `tests/core/data` compares them.
+The same maths as torchvision's transforms, without rounding to 8 bit in between; `tests/core/data` compares
+them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def grey(pixels: Tensor) -> Tensor:
 
 
 def hue(pixels: Tensor, shift: float) -> Tensor:
-    """Hue turned by `shift` of a full turn (-0.5 to 0.5) in HSV; largest and smallest channel keep their values."""
+    """Hue turned by `shift` of a full turn (-0.5 to 0.5) in HSV; the extreme channels keep values."""
     high, low = pixels.amax(0), pixels.amin(0)
     spread = high - low
     safe = spread.clamp(min=1e-6)

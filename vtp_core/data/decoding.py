@@ -1,7 +1,7 @@
 """Bytes of strangers to pixels and captions, safely. Imports no torch.
 
-Sizes are checked in the header, before any pixel is decoded; nothing is ever unpickled or run; a damaged image
-is a `BadSample`, never a grey one. `docs/data.md` has the table of conversions.
+Sizes are checked in the header, before any pixel is decoded; nothing is ever unpickled or run; a damaged
+image is a `BadSample`, never a grey one. `docs/data.md` has the table of conversions.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import warnings
 
 import numpy
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vtp_core.data.source import BadSample
 from vtp_core.recipe.data import DecodeLimits
 
-# Formats that can't run code or start other programs (EPS would start Ghostscript).
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Formats that can't run code or start other programs (EPS would start Ghostscript), if Pillow has them.
+Image.init()
+_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,8 +34,8 @@ _TRANSPOSE = {
 def decode_image(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.uint8]:
     """Decodes an image to RGB.
 
-    The first frame of an animation; orientation of the EXIF tag applied; transparency over white; CMYK, palette
-    and grey converted; 16-bit grey scaled to 8 bit.
+    The first frame of an animation; orientation of the EXIF tag applied; transparency over white; CMYK,
+    palette and grey converted; 16-bit grey scaled to 8 bit.
 
     Args:
         data: The file.
@@ -60,7 +61,7 @@ def decode_image(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.u
         raise
     except Image.DecompressionBombError as error:
         raise BadSample(key, "too many pixels", str(error)) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise BadSample(key, "not an image", f"starts with {data[:16]!r}") from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         what = "truncated image" if "truncated" in str(error) else "damaged image"

@@ -1,7 +1,7 @@
 """Cutting and resizing of 8-bit images.
 
-Resizing is torch's antialiased uint8 path, the same algorithm as Pillow's and several times as fast; it is handed
-a channels-last view of the array, which needs no copy.
+Resizing is torch's antialiased uint8 path, the same algorithm as Pillow's and several times as fast; it is
+handed a channels-last view of the array, which needs no copy.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Box:
 def random_box(height: int, width: int, scale: tuple[float, float], rng: numpy.random.Generator) -> Box:
     """A random part of an image, as torchvision's RandomResizedCrop draws it.
 
-    Ten tries of a share of the area (uniform) and an aspect ratio (uniform in its logarithm), then the largest
-    central part of an allowed ratio.
+    Ten tries of a share of the area (uniform) and an aspect ratio (uniform in its logarithm), then the
+    largest central part of an allowed ratio.
 
     Args:
         height: Rows of the image.
@@ -85,7 +85,7 @@ def resize(image: NDArray[numpy.uint8], box: Box | None, size: tuple[int, int], 
 
 
 def centre(image: NDArray[numpy.uint8], size: int) -> Tensor:
-    """The centre crop of ADM (Dhariwal and Nichol 2021), with which reconstruction and generation are measured.
+    """The centre crop of ADM (Dhariwal and Nichol 2021), the usual one for reconstruction and generation.
 
     Halved with a box filter while the shorter side is at least twice `size`, then bicubic to `size`, then the
     central square.

@@ -1,8 +1,8 @@
-"""Index of a tar shard: where each sample's files lie, so that any sample is one positioned read. Imports no torch.
+"""Index of a tar shard: where each sample's files lie, so that any is one positioned read. No torch.
 
-Built once by walking the headers, kept beside the shard (``NAME.tar.vtp-index.npz``) or in the user's cache, and
-used only while size and modification time of the shard are the same. Damage that a stream reader passes over in
-silence (a cut archive, interleaved or duplicate members) is seen here and named.
+Built once by walking the headers, kept beside the shard (``NAME.tar.vtp-index.npz``) or in the user's cache,
+and used only while size and modification time of the shard are the same. Damage that a stream reader passes
+over in silence (a cut archive, interleaved or duplicate members) is seen here and named.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ class ShardIndex:
 def split_name(name: str, known: Sequence[str]) -> tuple[str, str]:
     """Key and extension of a member.
 
-    The longest known extension wins, so ``a/img.v1.jpg`` is key ``a/img.v1``, extension ``jpg``; an unknown one is
-    what follows the last dot. Keys never leave the archive: ``..``, ``.`` and leading slashes are dropped.
+    The longest known extension wins, so ``a/img.v1.jpg`` is key ``a/img.v1``, extension ``jpg``; an unknown
+    one is what follows the last dot. Keys never leave the archive: ``..``, ``.`` and leading slashes are
+    dropped.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     if not parts:
@@ -160,7 +161,7 @@ def _members(shard: Path, size: int, problems: dict[str, int]) -> Iterator[tarfi
                     yield member
                 elif not member.isdir():
                     _count(problems, "long-named member (ignored)" if plain else "link or device (ignored)")
-                archive.members.clear()  # else it keeps every header in memory
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps every header in memory
         except tarfile.TarError:
             _count(problems, _CUT)
             return

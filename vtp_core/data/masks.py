@@ -1,8 +1,8 @@
 """Block masks for masked image modelling, as iBOT and DINOv2 draw them. Imports no torch.
 
-A share of the step's global crops is masked; their ratios fill equal bins of the recipe's range, one crop a bin,
-and are shuffled over the crops. All of it is drawn over the global rows of the step, so that every world size
-sees the same masks.
+A share of the step's global crops is masked; their ratios fill equal bins of the recipe's range, one crop a
+bin, and are shuffled over the crops. All of it is drawn over the global rows of the step, so that every world
+size sees the same masks.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def patch_counts(config: MaskConfig, crops: int, patches: int, seed: int, step: 
     ratios = low + width * (numpy.arange(masked) + rng.random(masked))
     counts = numpy.zeros(crops, dtype=numpy.int64)
     counts[:masked] = (ratios * patches).astype(numpy.int64)
-    return rng.permutation(counts).tolist()
+    return [int(count) for count in rng.permutation(counts)]
 
 
 def block_mask(count: int, grid: tuple[int, int], rng: numpy.random.Generator) -> NDArray[numpy.bool_]:
     """A mask made of rectangles, until `count` patches are masked or no further block fits.
 
-    A block has 4 patches up to what is missing, at most half the grid. It counts only if it adds something and
-    not too much; after ten tries without one the mask stays as it is, so it may hold a few patches less.
+    A block has 4 patches up to what is missing, at most half the grid. It counts only if it adds something
+    and not too much; after ten tries without one the mask stays as it is, so it may hold a few patches less.
 
     Args:
         count: Patches to mask; never exceeded.
@@ -113,8 +113,8 @@ def draw_masks(
         wanted: Global rows to draw; a rank's share.
 
     Returns:
-        Mask (len(wanted), crops, patches) bool, True = masked, and weight of the same shape, float32: 1 / (masked
-        patches of the crop) where masked, else 0.
+        Mask (len(wanted), crops, patches) bool, True = masked, and weight of the same shape, float32: 1 /
+        (masked patches of the crop) where masked, else 0.
     """
     patches = grid[0] * grid[1]
     counts = patch_counts(config, rows * crops, patches, seed, step, view)

@@ -1,13 +1,12 @@
 """Samples over many tar shards, read by number. Imports no torch.
 
-A reader for sources that keep samples in tar files: it knows which members belong to which field, not what they
-mean. Safe to share with forked workers: all reads are positioned.
+A reader for sources that keep samples in tar files: it knows which members belong to which field, not what
+they mean. Safe to share with forked workers: all reads are positioned.
 """
 
 from __future__ import annotations
 
 import os
-from random import SystemRandom
 import tarfile
 import time
 from bisect import bisect_right
@@ -15,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import numpy
@@ -162,7 +162,9 @@ class Shards:
             except OSError as error:
                 self._close(shard)
                 if attempt + 1 == _ATTEMPTS:
-                    raise BadSample(self.key(index), "unreadable", f"{self._paths[shard]}: {error}") from error
+                    raise BadSample(
+                        self.key(index), "unreadable", f"{self._paths[shard]}: {error}"
+                    ) from error
                 # Network file systems fail for moments; jitter keeps workers from asking all at once.
                 time.sleep(0.05 * 4**attempt * (1 + jitter.random()))
         raise AssertionError("unreachable")
@@ -171,7 +173,7 @@ class Shards:
         handle = self._open(shard)
         stat = os.fstat(handle)
         if (stat.st_size, stat.st_mtime_ns) != self._stats[shard]:
-            raise DataError(f"{self._paths[shard]} changed after it was indexed; start again to index it anew")
+            raise DataError(f"{self._paths[shard]} changed after it was indexed; start again")
         data = os.pread(handle, length, offset)
         while len(data) < length:
             more = os.pread(handle, length - len(data), offset + len(data))

@@ -1,7 +1,7 @@
 """The source interface: where samples come from. Imports no torch.
 
-A source is map-style: it knows its length and reads any sample by index, in any process. Shuffling, dealing to
-ranks, crops and replacement of bad samples are the loader's.
+A source is map-style: it knows its length and reads any sample by index, in any process. Shuffling, dealing
+to ranks, crops and replacement of bad samples are the loader's.
 """
 
 from __future__ import annotations

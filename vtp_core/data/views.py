@@ -37,8 +37,8 @@ def cut_crops(
 ) -> None:
     """Cuts all crops of one row.
 
-    Each crop draws from a generator of its own, keyed by (seed, step, view, global row, crop): asking for one more
-    crop set, or one row less, changes no other crop.
+    Each crop draws from a generator of its own, keyed by (seed, step, view, global row, crop): asking for one
+    more crop set, or one row less, changes no other crop.
 
     Args:
         image: (H, W, 3) uint8, the decoded sample.

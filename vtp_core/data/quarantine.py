@@ -1,0 +1,101 @@
+"""Bad samples: counted by reason, written down, and too many of them end the run. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vtp_core.errors import DataError
+
+_WINDOW = 10_000  # samples over which the share is taken: a shard gone bad late in a long run must show
+_SLACK = 10  # bad samples that are always allowed in a window: a share of few samples says nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRead:
+    """One sample that the loader replaced.
+
+    Attributes:
+        step: Step for which it was read.
+        row: Global row of that step.
+        source: Name of the source in the recipe.
+        index: Number of the sample in its source.
+        key: Its name.
+        reason: Why, from a small set.
+        detail: What exactly was found.
+    """
+
+    step: int
+    row: int
+    source: str
+    index: int
+    key: str
+    reason: str
+    detail: str
+
+
+class Quarantine:
+    """Tallies bad samples of one rank.
+
+    Args:
+        max_bad_fraction: Share of a window of 10,000 samples above which the run stops; ten bad samples are
+            always allowed, unless the share is 0.
+        path: File to which a JSON line is added for each sample the first time it is bad; None: none.
+
+    Attributes:
+        seen: Samples read, bad ones included.
+        reasons: Reason -> bad samples.
+    """
+
+    def __init__(self, max_bad_fraction: float, path: Path | None = None) -> None:
+        self.max_bad_fraction = max_bad_fraction
+        self.path = path
+        self.seen = 0
+        self.reasons: Counter[str] = Counter()
+        self._known: set[tuple[str, int]] = set()
+        self._window = [0, 0]
+
+    def add(self, rows: int, bad: Sequence[BadRead]) -> None:
+        """Counts a step.
+
+        Args:
+            rows: Samples that the step used.
+            bad: Samples that it had to replace.
+
+        Raises:
+            DataError: Too many were bad.
+        """
+        self.seen += rows + len(bad)
+        self.reasons.update(item.reason for item in bad)
+        self._write([item for item in bad if (item.source, item.index) not in self._known])
+        self._known.update((item.source, item.index) for item in bad)
+        self._window[0] += rows + len(bad)
+        self._window[1] += len(bad)
+        seen, count = self._window
+        slack = _SLACK if self.max_bad_fraction > 0 else 0
+        if count > slack + self.max_bad_fraction * seen:
+            where = f"; see {self.path}" if self.path else ""
+            raise DataError(
+                f"{count} of the last {seen} samples are bad ({histogram(self.reasons)}), more than "
+                f"data.max_bad_fraction = {self.max_bad_fraction:g} allows; the last: {bad[-1].key} of "
+                f"source {bad[-1].source}{where}; run `vtp data check` on the source"
+            )
+        if seen >= _WINDOW:
+            self._window = [0, 0]
+
+    def _write(self, bad: Sequence[BadRead]) -> None:
+        if self.path is None or not bad:
+            return
+        lines = "".join(json.dumps(asdict(item)) + "\n" for item in bad)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+
+
+def histogram(reasons: Mapping[str, int]) -> str:
+    """Reasons with their counts on one line, the most frequent first."""
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason}: {count}" for reason, count in ordered)

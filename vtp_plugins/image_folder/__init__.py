@@ -1,0 +1,1 @@
+"""The source `image_folder`: images in folders named for their class."""

@@ -1,0 +1,36 @@
+"""Keys of the source `image_folder`. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import field_validator, model_validator
+
+from vtp_core.recipe.component import ComponentConfig
+
+
+class ImageFolderConfig(ComponentConfig):
+    """Image files below a folder; folders directly below it, if there are any, are the classes."""
+
+    use: str = "image_folder"
+    """Name of the component."""
+    path: str
+    """The folder."""
+    extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
+    """Extensions of images; other files are passed over."""
+    caption: str | None = None
+    """Caption made of a template, such as `"a photo of a {class}"`; else captions are `NAME.txt`."""
+
+    @field_validator("extensions")
+    @classmethod
+    def _lower(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(extension.lower().lstrip(".") for extension in extensions)
+
+    @model_validator(mode="after")
+    def _template_fits(self) -> Self:
+        if self.caption is not None:
+            try:
+                self.caption.format_map({"class": ""})
+            except (KeyError, ValueError, IndexError, AttributeError) as error:
+                raise ValueError(f"caption: only {{class}} can be filled in ({error!r})") from error
+        return self

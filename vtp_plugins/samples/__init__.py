@@ -1,0 +1,1 @@
+"""The source `samples`: a few drawings that ship with the package."""

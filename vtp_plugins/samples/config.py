@@ -1,0 +1,19 @@
+"""Keys of the source `samples`. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vtp_core.recipe.component import ComponentConfig
+
+
+class SamplesConfig(ComponentConfig):
+    """The drawings that ship with the package; origin and licence: `vtp_plugins/samples/data/README.md`."""
+
+    use: str = "samples"
+    """Name of the component."""
+    split: Literal["train", "val"] = "train"
+    """`train`: 800 samples; `val`: 215 others."""
+    caption: Literal["title", "title_and_class"] = "title"
+    """`title`: the drawing's title and keywords. `title_and_class`: then "A drawing of animals." or
+    what it is, so that class names mean something to a text tower."""

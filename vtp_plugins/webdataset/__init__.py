@@ -1,0 +1,1 @@
+"""The source `webdataset`: tar shards with one group of files a sample."""

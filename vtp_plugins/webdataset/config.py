@@ -1,0 +1,70 @@
+"""Keys of the source `webdataset`. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import field_validator, model_validator
+
+from vtp_core.recipe.component import ComponentConfig
+
+
+class WebDatasetConfig(ComponentConfig):
+    """Tar shards on a local or mounted disk."""
+
+    use: str = "webdataset"
+    """Name of the component."""
+    urls: str | tuple[str, ...]
+    """Shards: paths with braces (`{00000..00123}.tar`), wildcards (`*.tar`), or a list of them."""
+    image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
+    """Extensions of images; a sample's first one is taken."""
+    text: tuple[str, ...] = ("txt", "caption")
+    """Extensions of captions."""
+    label: tuple[str, ...] = ("cls", "label")
+    """Extensions of class indices."""
+    latent: tuple[str, ...] = ("latent.npy",)
+    """Extensions of cached latents (NumPy, never pickled)."""
+    record: tuple[str, ...] = ("json",)
+    """Extensions of JSON objects with further fields."""
+    record_text: tuple[str, ...] = ("text", "caption")
+    """Keys of the caption in the JSON object, for samples without a caption file."""
+    record_label: tuple[str, ...] = ("cls", "label")
+    """Keys of the class in the JSON object: an index, or a name of `classes`."""
+    ignored: tuple[str, ...] = ()
+    """Further extensions with dots that belong to a sample and are not read (`seg.png`)."""
+    classes: tuple[str, ...] = ()
+    """Class names by index; labels outside are an error."""
+    caption: str | None = None
+    """Caption made of a template, such as `"a photo of a {class}"` or `"{text} A drawing of {class}."`."""
+    allow_missing: bool = False
+    """Whether shards that don't exist are passed over."""
+    index_cache: bool = True
+    """Whether shard indices are kept: beside the shards, or in the user's cache if that is read-only."""
+
+    @field_validator("image", "text", "label", "latent", "record", "ignored")
+    @classmethod
+    def _lower(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(extension.lower().lstrip(".") for extension in extensions)
+
+    @field_validator("urls")
+    @classmethod
+    def _only_files(cls, urls: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for url in (urls,) if isinstance(urls, str) else urls:
+            if url.startswith("pipe:"):
+                raise ValueError(f"{url!r} would run a shell command; copy or mount the shards instead")
+            if "://" in url:
+                raise ValueError(f"{url!r} is not a path; shards are read by position: copy or mount them")
+        return urls
+
+    @model_validator(mode="after")
+    def _template_fits(self) -> Self:
+        if self.caption is not None:
+            try:
+                self.caption.format_map({"class": "", "text": ""})
+            except (KeyError, ValueError, IndexError, AttributeError) as error:
+                raise ValueError(
+                    f"caption: only {{class}} and {{text}} can be filled in ({error!r})"
+                ) from error
+            if "{class}" in self.caption and not self.classes:
+                raise ValueError("caption uses {class}, so classes must name them")
+        return self

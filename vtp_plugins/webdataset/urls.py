@@ -1,0 +1,62 @@
+"""Paths with braces and wildcards to the list of shards."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from vtp_core.errors import DataError
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_MOST = 10_000_000
+
+
+def expand(pattern: str) -> list[str]:
+    """Expands ``{00..12}`` and ``{a,b}``, the leftmost braces varying slowest; digits keep their width.
+
+    Raises:
+        DataError: It would give more than ten million paths.
+    """
+    start = pattern.find("{")
+    end = pattern.find("}", start)
+    if start < 0 or end < 0:
+        return [pattern]
+    head, body, tails = pattern[:start], pattern[start + 1 : end], expand(pattern[end + 1 :])
+    if match := _RANGE.fullmatch(body):
+        first, last = int(match[1]), int(match[2])
+        count = abs(last - first) + 1
+        if count * len(tails) > _MOST:
+            raise DataError(f"{pattern}: {count * len(tails)} paths are more than {_MOST}")
+        numbers = range(first, last + 1) if last >= first else range(first, last - 1, -1)
+        options = [str(number).zfill(len(match[1])) for number in numbers]
+    else:
+        options = body.split(",")
+    return [head + option + tail for option in options for tail in tails]
+
+
+def find_shards(urls: str | Sequence[str], *, allow_missing: bool = False) -> list[Path]:
+    """The shards that `urls` name, in order, wildcards sorted by name, each once.
+
+    Args:
+        urls: Paths with braces or wildcards; ``~`` is the home folder.
+        allow_missing: Whether missing ones are passed over.
+
+    Raises:
+        DataError: One is missing, a wildcard matches nothing, or nothing is left.
+    """
+    paths: dict[Path, None] = {}
+    missing: list[str] = []
+    for pattern in (urls,) if isinstance(urls, str) else urls:
+        for text in expand(str(Path(pattern).expanduser())):
+            found = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else [text]
+            present = [Path(path) for path in found if Path(path).is_file()]
+            paths.update(dict.fromkeys(present))
+            if not present:
+                missing.append(text)
+    if missing and not (allow_missing and paths):
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        advice = "mend the urls of the source" + (", or set allow_missing = true" if paths else "")
+        raise DataError(f"{len(missing)} shards are missing: {shown}; {advice}")
+    return list(paths)
