@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from vtp_core.batch import Batch
@@ -107,6 +108,7 @@ class Forwards:
         self._memo: dict[tuple[object, ...], Forward] = {}
         self._tape: list[tuple[Cut, Forward]] = []
         self._calls: list[Cut] = []
+        self._gathered: list[FSDPModule] = []
 
     def rows(self, view: str, need: ViewNeed) -> int:
         """Local rows of a view that a need covers."""
@@ -204,8 +206,20 @@ class Forwards:
             cut, forward = self._tape.pop()
             cut.backward(cut.row_count / max(forward.rows, 1))
 
+    def keep_gathered(self, module: nn.Module) -> None:
+        """Keeps a sharded module's parameters whole until `close`: a second derivative reads them twice."""
+        for unit in (unit for unit in module.modules() if isinstance(unit, FSDPModule)):
+            unit.set_reshard_after_forward(False, recurse=False)
+            unit.set_reshard_after_backward(False, recurse=False)
+            self._gathered.append(unit)
+
     def close(self) -> None:
         """Forgets all outputs."""
+        for unit in self._gathered:
+            unit.set_reshard_after_forward(True, recurse=False)
+            unit.set_reshard_after_backward(True, recurse=False)
+            unit.reshard()
+        self._gathered.clear()
         self._tape.clear()
         self._memo.clear()
 

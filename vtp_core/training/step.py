@@ -238,6 +238,7 @@ class Step:
     def _attached(self, view: str, masked: bool) -> Features:
         self._refuse_in_critic()
         forwards = self._forwards
+        forwards.keep_gathered(forwards.networks.encoder)
         inputs, crops, layers = forwards.encoder_inputs("student", view, masked, self.batch(view))
         drop_path = forwards.options.drop_path.get(view, 0.0)
         seed = derive_seed(forwards.options.seed, self.index, "attached", self.name, view, self.rank)
