@@ -10,12 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vtp_core.artefact.loading import load
     from vtp_core.bottleneck import Bottleneck
     from vtp_core.decoder import Decoder
     from vtp_core.encoder import Encoder
     from vtp_core.objective import AdversarialObjective, Objective
     from vtp_core.tokenizer import Decoded, Encoded, LatentDistribution, Tokenizer
-    from vtp_core.artefact.loading import load
 
 try:
     __version__ = version("vtp-core")

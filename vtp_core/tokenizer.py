@@ -1,4 +1,4 @@
-"""The tokenizer that leaves the framework: encoder, bottleneck and decoder, with what turns images into pixels.
+"""The tokenizer that leaves the framework: encoder, bottleneck, decoder, and what turns images into pixels.
 
     from vtp_core import load
 
@@ -167,8 +167,7 @@ class Tokenizer(nn.Module):
         latent: Latent = self.bottleneck(features)
         mean, logvar = latent.z, None
         if latent.logvar is not None:
-            height, width = latent["global"].grid
-            logvar = latent.logvar["global"][:, 0].transpose(1, 2).unflatten(2, (height, width))
+            logvar = latent.logvar["global"][:, 0].transpose(1, 2).reshape(mean.shape)
         distribution = LatentDistribution(
             mean=mean,
             logvar=torch.full_like(mean, DETERMINISTIC_LOGVAR) if logvar is None else logvar,
@@ -188,13 +187,13 @@ class Tokenizer(nn.Module):
         """
         if self.decoder is None:
             raise UsageError(
-                "this tokenizer has no decoder: its recipe trained none; add a [decoder] table and train again"
+                "this tokenizer has no decoder: its recipe trained none; add [decoder] and train again"
             )
         channels = self.bottleneck.channels
         if latent.dim() != 4 or latent.shape[1] != channels or not latent.is_floating_point():
             raise UsageError(
-                f"decode: expected a float latent (B, {channels}, h, w), got {latent.dtype} {tuple(latent.shape)}; "
-                "use decode_indices for codes"
+                f"decode: expected a float latent (B, {channels}, h, w), got {latent.dtype} "
+                f"{tuple(latent.shape)}; use decode_indices for codes"
             )
         return Decoded(sample=convert(self.decoder(latent), self.decoder.value_range, "imagenet"))
 
@@ -224,24 +223,26 @@ class Tokenizer(nn.Module):
         """L2-normalised image embeddings (B, E) of features."""
         head = self._export("embed_image")
         if getattr(head, "reads", "features") == "latent":
-            return head(self.bottleneck(features))
-        return head(features)
+            features = self.bottleneck(features)
+        embedding: Tensor = head(features)
+        return embedding
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """L2-normalised text embeddings (B, E); needs an objective that exports ``embed_text``."""
-        return self._export("embed_text")(list(texts))
+        embedding: Tensor = self._export("embed_text")(list(texts))
+        return embedding
 
     def preprocess(self, images: Sequence[Image] | Image) -> Tensor:
         """PIL images of any size and mode to pixels, by the evaluation's resize and centre crop.
 
         Returns:
-            (B, 3, S, S) float32, ImageNet-normalised, on the tokenizer's device; S is the size it was trained at.
+            (B, 3, S, S) float32, ImageNet-normalised, on the tokenizer's device; S is ``config.image_size``.
         """
         from vtp_core.artefact.images import pixels_of
 
         if self.config is None:
             raise UsageError("preprocess: a tokenizer put together by hand has no image size; pass config=")
-        sequence = [images] if hasattr(images, "convert") else list(images)
+        sequence = list(images) if isinstance(images, Sequence) else [images]
         return pixels_of(sequence, self.config.image_size).to(self.device)
 
     def postprocess(self, pixels: Tensor) -> list[Image]:
@@ -251,7 +252,7 @@ class Tokenizer(nn.Module):
         return images_of(pixels)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the artefact folder: config, weights, preprocessor, model card. Replaces an artefact that is there.
+        """Writes the artefact folder; replaces an artefact that is there.
 
         Raises:
             UsageError: No `config`, or `folder` holds something else.
@@ -280,8 +281,7 @@ class Tokenizer(nn.Module):
         if capability not in self.exports:
             known = ", ".join(sorted(self.capabilities))
             raise UsageError(
-                f"{capability}: this tokenizer has {known}; train with an objective that exports {capability}, "
-                "such as clip"
+                f"{capability}: this tokenizer has {known}; train with an objective that exports it (clip)"
             )
         return self.exports[capability]
 

@@ -18,12 +18,13 @@ from vtp_core.errors import CheckpointError
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
+from vtp_core.plugins.hookspecs import Kind
 from vtp_core.recipe.component import ComponentConfig
 from vtp_core.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Networks:
+class TokenizerNetworks:
     """The three networks of a tokenizer and the sizes they fixed."""
 
     encoder: Encoder
@@ -37,7 +38,7 @@ def build_networks(
     encoder: ComponentConfig,
     bottleneck: ComponentConfig,
     decoder: ComponentConfig | None,
-) -> Networks:
+) -> TokenizerNetworks:
     """Builds the networks in order; each gets the sizes that those before it fixed."""
     encoder_module: Encoder = plugins.find("encoder", encoder.use).load_target()(encoder)
     dims = Dims(
@@ -52,7 +53,9 @@ def build_networks(
     if decoder is not None:
         decoder_module = cast(Decoder, plugins.find("decoder", decoder.use).load_target()(decoder, dims))
         dims = replace(dims, value_range=decoder_module.value_range)
-    return Networks(encoder=encoder_module, bottleneck=bottleneck_module, decoder=decoder_module, dims=dims)
+    return TokenizerNetworks(
+        encoder=encoder_module, bottleneck=bottleneck_module, decoder=decoder_module, dims=dims
+    )
 
 
 def assemble(config: ArtefactConfig, plugins: Plugins) -> Tokenizer:
@@ -109,7 +112,7 @@ def load_training_state(
         weights: ``"teacher"`` takes the moving average of every network that has one.
 
     Returns:
-        Networks for which the teacher was asked for but none exists, so that the student's weights were taken.
+        Networks without a teacher although it was asked for; they got the student's weights.
 
     Raises:
         CheckpointError: A tensor is missing or has another shape.
@@ -137,7 +140,8 @@ def load_training_state(
         for key, tensor in own.items():
             found = state.get(f"{prefix}.{key}")
             if found is None or found.shape != tensor.shape:
-                what = "missing" if found is None else f"of shape {list(found.shape)}, not {list(tensor.shape)}"
+                shape = None if found is None else list(found.shape)
+                what = "missing" if shape is None else f"of shape {shape}, not {list(tensor.shape)}"
                 raise CheckpointError(
                     f"checkpoint: {prefix}.{key} is {what}; is it a checkpoint of this recipe?"
                 )
@@ -146,7 +150,7 @@ def load_training_state(
     return without_twin
 
 
-def _table(plugins: Plugins, kind: str, values: Mapping[str, Any]) -> ComponentConfig:
+def _table(plugins: Plugins, kind: Kind, values: Mapping[str, Any]) -> ComponentConfig:
     use = values.get("use")
     if not isinstance(use, str):
         raise CheckpointError(f"config.json: the {kind}'s table has no `use`; the file is damaged or edited")

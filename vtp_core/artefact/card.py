@@ -60,8 +60,8 @@ images = tokenizer.postprocess(tokenizer.decode(latent).sample)
 
 ## Before you publish it
 
-Say what data it was trained on and under what licence, what it is meant for, and its measured quality with the
-protocol of each number (`eval.json` of the run has both).
+Say what data it was trained on and under what licence, what it is meant for, and its measured quality with
+the protocol of each number (`eval.json` of the run has both).
 """
 
 

@@ -70,7 +70,7 @@ class ArtefactConfig(Table):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.image_mean != (0.485, 0.456, 0.406) or self.image_std != (0.229, 0.224, 0.225):
-            raise ValueError("image_mean and image_std must be ImageNet's: encoders of this format are fed so")
+            raise ValueError("image_mean and image_std must be ImageNet's in this format")
         if (self.latents_mean is None) != (self.latents_std is None):
             raise ValueError("latents_mean and latents_std come together")
         if self.latents_mean is not None and len(self.latents_mean) != len(self.latents_std or ()):
@@ -90,7 +90,7 @@ def read_config(folder: Path) -> ArtefactConfig:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder}: no tokenizer here (no config.json); give the folder that a run wrote")
+        raise CheckpointError(f"{folder}: no tokenizer here (no config.json); give a folder that a run wrote")
     if path.stat().st_size > CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {CONFIG_BYTES} bytes, which no tokenizer's is")
     try:

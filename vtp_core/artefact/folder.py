@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vtp_core.artefact.assembly import assemble, head_modules
 from vtp_core.artefact.card import model_card
@@ -94,7 +95,8 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
         "image_mean": config.image_mean,
         "image_std": config.image_std,
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(preprocessor, indent=2) + "\n"
+    (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(model_card(tokenizer, config), encoding="utf-8")
     # Last, so that even a copy that was cut short is not taken for an artefact.
     (folder / "config.json").write_text(config.dump(), encoding="utf-8")
@@ -109,8 +111,12 @@ def _core_state(tokenizer: Tokenizer) -> dict[str, Tensor]:
     return _state({name: module for name, module in modules.items() if module is not None})
 
 
-def _state(modules: dict) -> dict[str, Tensor]:
-    return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+def _state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
 
 
 def _replaceable(folder: Path) -> bool:

@@ -94,8 +94,10 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     missing = sorted(expected.keys() - header.keys())
     surplus = sorted(header.keys() - expected.keys())
     if missing or surplus:
-        parts = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(surplus)}"] * bool(surplus)
-        raise CheckpointError(f"{path}: {'; '.join(parts)}; config.json and weights are of different models")
+        raise CheckpointError(
+            f"{path}: missing {_some(missing)}; unexpected {_some(surplus)}; "
+            "config.json and weights are of different models"
+        )
     for name, (dtype, shape) in header.items():
         want = expected[name]
         same_kind = dtype == want.dtype or (dtype.is_floating_point and want.is_floating_point())
@@ -113,4 +115,6 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:3])
+    if not names:
+        return "nothing"
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

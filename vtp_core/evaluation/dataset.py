@@ -76,5 +76,5 @@ class EvaluationSet:
             DataError: Nothing was read.
         """
         if samples == 0:
-            raise DataError(f"{self.name}: no usable sample to evaluate on; run `vtp data check` on its files")
+            raise DataError(f"{self.name}: no usable sample to evaluate on; run `vtp data check`")
         return SetFacts(name=self.name, samples=samples, total=len(self.source))

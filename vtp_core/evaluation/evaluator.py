@@ -88,7 +88,7 @@ class Evaluator(ABC):
     def protocol(self) -> str:
         """Name, version and settings: all that changes the numbers and is not the data."""
 
-    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:  # noqa: B027 (optional to override)
         """Before the first batch: forgets what it counted.
 
         Args:

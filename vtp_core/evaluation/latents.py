@@ -39,11 +39,15 @@ def measure_latents(model: Tokenizer, data: EvaluationSet, *, rows: int = 64) ->
     # A constant channel keeps its scale: dividing by zero would turn it into noise.
     std = (squares / count - mean.square()).clamp_min(0).sqrt()
     std = torch.where(std > 1e-8, std, torch.ones_like(std))
-    return model.config.model_copy(
+    config = model.config
+    protocol = (
+        "latent-statistics-v1 (mode, all positions, float64); "
+        f"{IMAGE_PROTOCOL} {config.image_size} px; on {facts}; {config.weights} weights"
+    )
+    return config.model_copy(
         update={
             "latents_mean": tuple((mean + shift[:, 0]).tolist()),
             "latents_std": tuple(std.tolist()),
-            "latents_stats_protocol": f"latent-statistics-v1 (mode, all positions, float64); {IMAGE_PROTOCOL} "
-            f"{model.config.image_size} px; on {facts}; {model.config.weights} weights",
+            "latents_stats_protocol": protocol,
         }
     )

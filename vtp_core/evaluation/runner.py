@@ -73,8 +73,8 @@ def evaluate(
         world: The ranks that share the work; None: this process alone.
 
     Returns:
-        Metric -> ``{"value", "baseline", "baseline_name", "unit", "higher_is_better", "also", "protocol"}``. A metric
-        that two evaluators have is ``<evaluator>.<metric>`` the second time.
+        Metric -> what `Score.entry` returns. A metric that two evaluators have is ``<evaluator>.<metric>``
+        the second time.
 
     Raises:
         UsageError: An evaluator asks for what the tokenizer or the data lacks.
@@ -82,7 +82,7 @@ def evaluate(
     """
     world = world if world is not None else World()
     if model.config is None:
-        raise UsageError("evaluate: the tokenizer has no config, so no image size; pass config= when building it")
+        raise UsageError("evaluate: the tokenizer has no config, so no image size; pass config=")
     for name, evaluator in evaluators.items():
         if reason := why_not(evaluator, model, held_out, train):
             raise UsageError(f"evaluator {name}: {reason}; leave it out or change the data")
@@ -113,7 +113,7 @@ def evaluate(
             )
             for metric, score in evaluator.compute(reduce(evaluator.state(), world)).items():
                 if not math.isfinite(score.value):
-                    raise NumericError(f"evaluator {name}: {metric} is {score.value}; are the weights finite?")
+                    raise NumericError(f"evaluator {name}: {metric} is {score.value}; check the weights")
                 score = replace(score, baseline=_finite(score.baseline))
                 results[f"{name}.{metric}" if metric in results else metric] = score.entry(protocol)
     return results

@@ -58,14 +58,15 @@ class VectorStore:
 
     def tally(self) -> Tally:
         """Everything collected, rows first."""
-        names = [f"{split}.{name}" for split in ("train", "held_out") for name in ("features", "pixels", "label")]
+        kinds = ("features", "pixels", "label")
+        names = [f"{split}.{kind}" for split in ("train", "held_out") for kind in kinds]
         return Tally(rows={name: _cat(self._parts.get(name), name) for name in names})
 
 
 def _cat(parts: list[Tensor] | None, name: str) -> Tensor:
     if parts:
         return torch.cat(parts)
-    return torch.zeros(0, dtype=torch.int64) if name.endswith("label") else torch.zeros(0, 0)
+    return torch.zeros(0, dtype=torch.int64) if name.endswith("label") else torch.zeros(0)
 
 
 def accuracy(predicted: Tensor, label: Tensor) -> float:
@@ -76,9 +77,9 @@ def accuracy(predicted: Tensor, label: Tensor) -> float:
 def per_class_accuracy(predicted: Tensor, label: Tensor) -> float:
     """Accuracy of each class that occurs, averaged: 1 / classes for whatever ignores the image."""
     right = (predicted == label).double()
-    return float(torch.stack([right[label == c].mean() for c in label.unique()]).mean())
+    return float(torch.stack([right[label == c].mean() for c in torch.bincount(label).nonzero()]).mean())
 
 
 def majority(label: Tensor) -> float:
     """Share of the most frequent class."""
-    return float(label.unique(return_counts=True)[1].max()) / len(label)
+    return float(torch.bincount(label).max()) / len(label)

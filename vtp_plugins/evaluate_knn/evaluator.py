@@ -33,9 +33,8 @@ class Knn(Evaluator):
     def protocol(self) -> str:
         """Name, version and settings."""
         config = self.config
-        return (
-            f"knn-v1 ({config.features}, centred cosine, k={config.neighbours}, temperature={config.temperature:g})"
-        )
+        settings = f"k={config.neighbours}, temperature={config.temperature:g}"
+        return f"knn-v1 ({config.features}, centred cosine, {settings})"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Forgets what was collected."""

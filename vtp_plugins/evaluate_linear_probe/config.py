@@ -6,6 +6,8 @@ from pydantic import Field
 
 from vtp_core.recipe.component import ComponentConfig
 
+Strength = Annotated[float, Field(gt=0)]
+
 
 class LinearProbeConfig(ComponentConfig):
     """A table ``[evaluators.NAME]`` with ``use = "linear_probe"``."""
@@ -14,5 +16,5 @@ class LinearProbeConfig(ComponentConfig):
     """This evaluator."""
     features: Literal["cls", "patches", "cls_patches", "latent"] = "cls_patches"
     """What is read: class token, mean patch, both, or the mean latent vector."""
-    strengths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1e-3, 1e-2, 1e-1, 1.0)
-    """L2 penalties to choose from, on a fifth of the training set that is put aside; never on the held-out set."""
+    strengths: Annotated[tuple[Strength, ...], Field(min_length=1)] = (1e-3, 1e-2, 1e-1, 1.0)
+    """L2 penalties to choose from, on a fifth of the training set put aside; never on the held-out set."""

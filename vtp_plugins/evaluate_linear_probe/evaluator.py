@@ -36,8 +36,8 @@ class LinearProbe(Evaluator):
         """Name, version and settings."""
         strengths = "/".join(f"{strength:g}" for strength in self.config.strengths)
         return (
-            f"linear-probe-v1 ({self.config.features}, logistic regression, float64 L-BFGS, L2 of {strengths} "
-            "chosen on a fifth of the training set, no augmentation)"
+            f"linear-probe-v1 ({self.config.features}, logistic regression by float64 L-BFGS, L2 of "
+            f"{strengths} chosen on a fifth of the training set, no augmentation)"
         )
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:

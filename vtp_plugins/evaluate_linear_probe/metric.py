@@ -33,7 +33,9 @@ def rotate(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return train @ basis, test @ basis
 
 
-def fit(x: Tensor, label: Tensor, classes: int, strength: float, *, iterations: int = 200) -> tuple[Tensor, Tensor]:
+def fit(
+    x: Tensor, label: Tensor, classes: int, strength: float, *, iterations: int = 200
+) -> tuple[Tensor, Tensor]:
     """Minimises mean cross-entropy + strength / 2 * |weight|^2 by L-BFGS from zero; deterministic.
 
     Args:

@@ -30,8 +30,8 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
     """Structural similarity an image (Wang et al. 2004, section III-B).
 
-    An 11 x 11 Gaussian window of deviation 1.5 at every position where it fits, population moments, K1 = 0.01,
-    K2 = 0.03, each colour channel apart, averaged.
+    An 11 x 11 Gaussian window of deviation 1.5 at every position where it fits, population moments,
+    K1 = 0.01, K2 = 0.03, each colour channel apart, averaged.
 
     Args:
         image: (B, 3, H, W) in [0, 255]; H and W at least 11.

@@ -56,7 +56,11 @@ class Retrieval(Evaluator):
 
     def state(self) -> Tally:
         """Embeddings, and 63 bits of each caption's hash."""
-        empty = {"image": torch.zeros(0), "text": torch.zeros(0), "caption": torch.zeros(0, dtype=torch.int64)}
+        empty = {
+            "image": torch.zeros(0),
+            "text": torch.zeros(0),
+            "caption": torch.zeros(0, dtype=torch.int64),
+        }
         return Tally(
             rows={name: torch.cat(self._rows[name]) if name in self._rows else empty[name] for name in empty}
         )
@@ -86,4 +90,5 @@ class Retrieval(Evaluator):
 
 
 def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big") >> 1
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -12,7 +12,11 @@ class ZeroShotConfig(ComponentConfig):
 
     use: Literal["zero_shot"] = "zero_shot"
     """This evaluator."""
-    templates: Annotated[tuple[str, ...], Field(min_length=1)] = ("{class}", "a photo of {class}", "an image of {class}")
+    templates: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "{class}",
+        "a photo of {class}",
+        "an image of {class}",
+    )
     """Prompts; ``{class}`` is the class name with underscores as spaces. Their embeddings are averaged."""
 
     @field_validator("templates")

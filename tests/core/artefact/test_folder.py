@@ -1,0 +1,246 @@
+"""Artefact folders: what is written is read back, and damage is named."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.core.toy_tokenizer import toy_config, toy_plugins, toy_tokenizer
+from vtp_core import load
+from vtp_core.artefact.assembly import assemble, load_training_state
+from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.plugins import Plugins
+from vtp_core.tokenizer import Tokenizer
+
+PIXELS = (0.4 * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))).clamp(-1.5, 1.5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tokenizer = toy_tokenizer()
+    with torch.no_grad():
+        tokenizer.encoder.scale.fill_(1.25)
+        tokenizer.bottleneck.seen.fill_(9)
+    return tokenizer.save(tmp_path / "deep" / "tokenizer")
+
+
+def test_what_is_saved_is_loaded(folder: Path) -> None:
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names == {
+        "README.md",
+        "config.json",
+        "heads/words/config.json",
+        "heads/words/model.safetensors",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
+    first, second = (load(folder, plugins=toy_plugins()) for _ in range(2))
+    assert not first.training and not any(p.requires_grad for p in first.parameters())
+    assert float(first.encoder.scale) == 1.25 and first.bottleneck.seen.tolist() == [9, 9]
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+    assert torch.equal(first.embed_image(PIXELS), second.embed_image(PIXELS))
+    assert torch.equal(first.embed_text(["x"]), second.embed_text(["x"]))
+    assert set(load_file(folder / "heads/words/model.safetensors")) == {
+        "image_head.project.weight",
+        "text_head.table.weight",
+    }
+    config = json.loads((folder / "config.json").read_text())
+    assert config["format_version"] == 1 and config["input_range"] == "imagenet" and config["step"] == 7
+    card = (folder / "README.md").read_text()
+    assert "48 x 4 x 4" in card and "after 7 steps" in card
+
+
+def test_saving_again_replaces_whole(folder: Path) -> None:
+    (folder / "left_over").write_text("x")
+    tokenizer = toy_tokenizer(text=False)
+    tokenizer.save(folder)
+    assert not (folder / "left_over").exists() and not (folder / "heads").exists()
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["tokenizer"]
+
+
+def test_a_failed_save_leaves_the_old_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (folder / "model.safetensors").read_bytes()
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vtp_core.artefact.folder.model_card", full)
+    with pytest.raises(OSError, match="No space"):
+        toy_tokenizer(text=False).save(folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["tokenizer"]
+
+
+def test_other_folders_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").write_text("mine")
+    with pytest.raises(UsageError, match="something other than a tokenizer"):
+        toy_tokenizer().save(tmp_path / "photos")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="something other than a tokenizer"):
+        toy_tokenizer().save(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    toy_tokenizer().save(tmp_path / "empty")
+
+
+def test_by_hand_has_no_config(tmp_path: Path) -> None:
+    whole = toy_tokenizer()
+    by_hand = Tokenizer(whole.encoder, whole.bottleneck, whole.decoder)
+    with pytest.raises(UsageError, match="no component tables"):
+        by_hand.save(tmp_path / "x")
+
+
+def test_loading_leaves_the_random_state_alone(folder: Path) -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    load(folder, plugins=toy_plugins())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def edit(key: str, value: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config[key] = value
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+def write(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+def reweigh(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def run(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return run
+
+
+def header(entry: dict[str, object]) -> bytes:
+    text = json.dumps(entry).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+HUGE = {"encoder.scale": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}
+NEGATIVE = {"encoder.scale": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "no tokenizer here"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: missing"),
+        (lambda folder: (folder / "heads/words/model.safetensors").unlink(), "missing"),
+        (write("config.json", b"{"), "not JSON"),
+        (write("config.json", b"[" * 100_000), "not JSON"),
+        (write("config.json", b'{"model_type": "bert"}'), "not an artefact"),
+        (write("config.json", b" " * 1_000_001), "larger than"),
+        (edit("format_version", 2), "format_version 2, this installation reads 1; upgrade"),
+        (edit("surprise", 1), "surprise"),
+        (edit("image_size", -1), "image_size"),
+        (edit("image_mean", [0.5, 0.5, 0.5]), "must be ImageNet's"),
+        (edit("latents_mean", [0.0]), "come together"),
+        (edit("encoder", {"use": "toy", "scale": "big"}), "encoder toy: scale"),
+        (edit("encoder", {}), "no `use`"),
+        (edit("heads", {"../../up": {"objective": {}, "exports": {}}}), "heads"),
+        (
+            edit(
+                "heads", {"words": {"objective": {"use": "toy_text"}, "exports": {"embed_text": "nothing"}}}
+            ),
+            "has no module 'nothing'",
+        ),
+        (write("model.safetensors", b""), "not a safetensors file"),
+        (write("model.safetensors", b"\xff" * 100), "not a safetensors file"),
+        (write("model.safetensors", pickle.dumps(print)), "not a safetensors file"),
+        (write("model.safetensors", header(HUGE)), "does not fit"),
+        (write("model.safetensors", header(NEGATIVE)), "whole numbers"),
+        (write("model.safetensors", header({"encoder.scale": 3})), "damaged header"),
+        (reweigh(lambda tensors: tensors.pop("decoder.gain")), "missing decoder.gain"),
+        (reweigh(lambda tensors: tensors.update(extra=torch.zeros(1))), "unexpected extra"),
+        (reweigh(lambda tensors: tensors.update({"decoder.gain": torch.zeros(2)})), r"\[2\].*needs.*\[1\]"),
+        (reweigh(lambda tensors: tensors.update({"bottleneck.seen": torch.zeros(2)})), "bottleneck.seen is"),
+    ],
+)
+def test_damage_is_named(folder: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(folder, plugins=toy_plugins())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_file_is_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="does not fit its bytes"):
+        load(folder, plugins=toy_plugins())
+
+
+def test_half_precision_weights_load(folder: Path) -> None:
+    reweigh(lambda tensors: tensors.update({"encoder.scale": tensors["encoder.scale"].bfloat16()}))(folder)
+    assert load(folder, plugins=toy_plugins()).encoder.scale.dtype == torch.float32
+
+
+def test_a_missing_plugin_is_a_usage_error(folder: Path) -> None:
+    with pytest.raises(UsageError, match="toy"):
+        load(folder, plugins=Plugins())
+
+
+def training_state() -> dict[str, torch.Tensor]:
+    source = toy_tokenizer()
+    parts = {
+        "tokenizer.encoder": source.encoder,
+        "tokenizer.bottleneck": source.bottleneck,
+        "tokenizer.decoder": source.decoder,
+        "objectives.words.image_head": source.exports["embed_image"],
+        "objectives.words.text_head": source.exports["embed_text"],
+    }
+    state = {f"{name}.{key}": v for name, part in parts.items() for key, v in part.state_dict().items()}
+    state.update({f"ema.tokenizer.encoder.{k}": v + 1 for k, v in source.encoder.state_dict().items()})
+    return state
+
+
+def test_student_and_teacher_come_from_a_training_state() -> None:
+    state = training_state()
+    student, teacher = (assemble(toy_config(), toy_plugins()) for _ in range(2))
+    assert load_training_state(student, state, "student") == []
+    lacking = load_training_state(teacher, state, "teacher")
+    assert torch.equal(student.encoder.noise, state["tokenizer.encoder.noise"])
+    assert torch.equal(teacher.encoder.noise, state["tokenizer.encoder.noise"] + 1)
+    assert torch.equal(
+        teacher.exports["embed_text"].table.weight, state["objectives.words.text_head.table.weight"]
+    )
+    assert lacking == [
+        "tokenizer.bottleneck",
+        "tokenizer.decoder",
+        "objectives.words.image_head",
+        "objectives.words.text_head",
+    ]
+
+
+def test_an_incomplete_training_state_is_refused() -> None:
+    state = training_state()
+    del state["tokenizer.decoder.gain"]
+    with pytest.raises(CheckpointError, match=r"tokenizer\.decoder\.gain is missing"):
+        load_training_state(toy_tokenizer(), state, "student")
+
+
+def test_two_objectives_may_export_the_same_capability(tmp_path: Path) -> None:
+    config = toy_config()
+    config = config.model_copy(update={"heads": {**config.heads, "second": config.heads["words"]}})
+    tokenizer = assemble(config, toy_plugins())
+    assert {"embed_text", "second/embed_text"} <= tokenizer.capabilities
+    tokenizer.save(tmp_path / "t")
+    again = load(tmp_path / "t", plugins=toy_plugins())
+    assert torch.equal(
+        again.exports["second/embed_text"].table.weight, tokenizer.exports["second/embed_text"].table.weight
+    )

@@ -1,0 +1,178 @@
+"""The runner: splits, ranks, protocols, refusals; latent statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
+from tests.core.toy_tokenizer import toy_tokenizer
+from vtp_core.errors import DataError, NumericError, UsageError
+from vtp_core.evaluation.dataset import EvaluationSet, Subset
+from vtp_core.evaluation.evaluator import Evaluator, Observation
+from vtp_core.evaluation.latents import measure_latents
+from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.runner import evaluate, reduce, write_results
+from vtp_core.features import Tally
+from vtp_core.recipe.component import ComponentConfig
+from vtp_core.training.world import World
+
+
+class Count(Evaluator):
+    """Counts images and remembers what it saw."""
+
+    def __init__(self, *, uses_train: bool = False, value: float = 1.0) -> None:
+        super().__init__(ComponentConfig(use="count"))
+        self.uses_train = uses_train  # type: ignore[misc]
+        self.value = value
+        self.seen: list[tuple[str, tuple[str, ...]]] = []
+
+    protocol = "count-v1"
+
+    def update(self, seen: Observation) -> None:
+        assert not seen.model.training and not torch.is_grad_enabled()
+        self.seen.append((seen.split, seen.batch.keys))
+
+    def state(self) -> Tally:
+        return Tally(sums={"n": torch.tensor(float(sum(len(keys) for _, keys in self.seen)))})
+
+    def compute(self, state: Tally) -> Mapping[str, Score]:
+        return {"images": Score(value=state.sums["n"].item() * self.value)}
+
+
+def test_every_sample_once_and_only_the_splits_asked_for() -> None:
+    plain, trained = Count(), Count(uses_train=True)
+    results = evaluate(
+        toy_tokenizer(text=False),
+        {"plain": plain, "trained": trained},
+        drawn_set("val", 7, 0),
+        drawn_set("train", 5, 1),
+        rows=3,
+    )
+    assert [keys for _, keys in plain.seen] == [("s0", "s1", "s2"), ("s3", "s4", "s5"), ("s6",)]
+    assert [split for split, _ in trained.seen] == ["train"] * 2 + ["held_out"] * 3
+    assert results["images"]["value"] == 7 and results["trained.images"]["value"] == 12
+    assert results["images"]["protocol"] == "count-v1; centre-crop-v1 16 px; on val, all 7; student weights"
+    assert "fitted on train, all 5" in str(results["trained.images"]["protocol"])
+    assert list(results["images"])[:3] == ["value", "protocol", "baseline"]
+
+
+def test_the_train_set_is_not_read_for_nothing() -> None:
+    class Broken(ArraySet):
+        def batches(self, size: int, rows: int, rank: int = 0, world_size: int = 1):  # type: ignore[no-untyped-def]
+            raise AssertionError("read")
+
+    train = Broken(name="train", source=drawn_set("x", 3, 0).source)
+    evaluate(toy_tokenizer(), {"plain": Count()}, drawn_set("val", 3, 0), train)
+
+
+def test_partial_sets_are_named_so() -> None:
+    held_out = drawn_set("val", 20, 0)
+    held_out = ArraySet(name="val", source=held_out.source, limit=6)
+    counter = Count()
+    results = evaluate(toy_tokenizer(), {"c": counter}, held_out)
+    assert "PARTIAL 6 of 20" in str(results["images"]["protocol"])
+    assert counter.seen[0][1] == ("s0", "s3", "s6", "s10", "s13", "s16")
+
+
+def test_an_unusable_set_is_refused() -> None:
+    empty = ArraySet(name="val", source=drawn_set("val", 3, 0).source, limit=0)
+    with pytest.raises(DataError, match="val: no usable sample"):
+        evaluate(toy_tokenizer(), {"c": Count()}, empty)
+
+
+def test_what_is_lacking_is_named_before_anything_runs() -> None:
+    counter = Count()
+
+    class NeedsText(Count):
+        requires = frozenset({"encode", "embed_text"})
+        fields = frozenset({"text"})
+
+    data = drawn_set("val", 3, 0)
+    with pytest.raises(UsageError, match="evaluator b: the tokenizer has no embed_text"):
+        evaluate(toy_tokenizer(text=False), {"a": counter, "b": NeedsText()}, data)
+    assert not counter.seen
+    assert isinstance(data.source, ArraySource)
+    mute = ArraySet(name="mute", source=ArraySource(images=data.source.images))
+    with pytest.raises(UsageError, match="mute has no text"):
+        evaluate(toy_tokenizer(), {"b": NeedsText()}, mute)
+    with pytest.raises(UsageError, match="needs a training set"):
+        evaluate(toy_tokenizer(), {"b": Count(uses_train=True)}, data)
+
+
+def test_the_model_comes_back_as_it_was() -> None:
+    model = toy_tokenizer()
+    model.train()
+    model.decoder.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    evaluate(model, {"c": Count()}, drawn_set("val", 3, 0))
+    assert before == {name: module.training for name, module in model.named_modules()}
+
+
+def test_not_a_number_is_refused() -> None:
+    with pytest.raises(NumericError, match="images is nan"):
+        evaluate(toy_tokenizer(), {"c": Count(value=float("nan"))}, drawn_set("val", 3, 0))
+
+
+def test_one_forward_serves_all_evaluators() -> None:
+    model = toy_tokenizer()
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+
+    class Reads(Count):
+        def update(self, seen: Observation) -> None:
+            super().update(seen)
+            assert seen.reconstruction.shape == seen.image.shape
+            assert seen.image_embedding.shape[1] == 5
+            assert seen.encoded.latent.shape[1] == 48
+
+    evaluate(model, {"a": Reads(), "b": Reads()}, drawn_set("val", 4, 0), rows=2)
+    assert len(calls) == 2
+
+
+def test_subsets_and_shares_are_disjoint_and_whole() -> None:
+    data = drawn_set("val", 11, 0)
+    keys = [key for rank in range(4) for batch in data.batches(16, 2, rank, 4) for key in batch.keys]
+    assert sorted(keys) == sorted(f"s{i}" for i in range(11))
+    subset = Subset(data.source, [4, 2])
+    assert len(subset) == 2 and subset.read(1, subset.fields).key == "s2"
+
+
+def test_reduce_alone_changes_nothing() -> None:
+    state = Tally(sums={"a": torch.ones(2)}, rows={"b": torch.zeros(3, 1)})
+    assert reduce(state, World()) is state
+
+
+def test_results_file(tmp_path: Path) -> None:
+    results = evaluate(toy_tokenizer(), {"c": Count()}, drawn_set("val", 3, 0))
+    write_results(results, tmp_path / "eval.json")
+    assert json.loads((tmp_path / "eval.json").read_text()) == results
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+
+def test_latent_statistics_are_numpys() -> None:
+    data = drawn_set("train", 9, 0)
+    model = toy_tokenizer()
+    config = measure_latents(model, data, rows=4)
+    latents = torch.cat([model.encode(b.to(model.device).image).latent for b in data.batches(16, 9)])
+    flat = latents.detach().transpose(0, 1).flatten(1).double().numpy()
+    assert config.latents_mean == pytest.approx(flat.mean(1), abs=1e-5)
+    assert config.latents_std == pytest.approx(flat.std(1), rel=1e-5)
+    assert "train, all 9" in str(config.latents_stats_protocol)
+    model.config = config
+    normal = torch.cat([model.encode_normalized(b.to(model.device).image) for b in data.batches(16, 9)])
+    assert abs(normal.mean().item()) < 1e-4 and normal.std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_the_loader_feeds_an_evaluation() -> None:
+    loader = pytest.importorskip("vtp_core.data.loader")
+    assert loader.evaluation_batches
+    drawn = drawn_set("val", 5, 0, size=20)
+    data = EvaluationSet(name="val", source=drawn.source)
+    counter = Count()
+    evaluate(toy_tokenizer(), {"c": counter}, data, rows=2)
+    assert [key for _, keys in counter.seen for key in keys] == [f"s{i}" for i in range(5)]
