@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 Filter = Literal["bilinear", "bicubic"]
+_TRIES = 10
 RATIO = (3 / 4, 4 / 3)  # width / height of random crops, as in Inception and everything after it
 
 
@@ -50,15 +51,15 @@ def random_box(height: int, width: int, scale: tuple[float, float], rng: numpy.r
         scale: Smallest and largest share of the area.
         rng: Source of the numbers.
     """
-    areas = rng.uniform(*scale, size=10) * height * width
-    ratios = numpy.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1]), size=10))
-    places = rng.random(2)
-    for area, ratio in zip(areas.tolist(), ratios.tolist(), strict=True):
+    numbers = rng.random(2 * _TRIES + 2).tolist()
+    top, left = numbers[-2:]
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    for attempt in range(_TRIES):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * numbers[2 * attempt])
+        ratio = math.exp(low + (high - low) * numbers[2 * attempt + 1])
         columns, rows = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < columns <= width and 0 < rows <= height:
-            top = int(places[0] * (height - rows + 1))
-            left = int(places[1] * (width - columns + 1))
-            return Box(top, left, rows, columns)
+            return Box(int(top * (height - rows + 1)), int(left * (width - columns + 1)), rows, columns)
     rows = min(height, max(1, round(width / RATIO[0])))
     columns = min(width, max(1, round(height * RATIO[1])))
     return Box((height - rows) // 2, (width - columns) // 2, rows, columns)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from importlib.resources import as_file, files
 
+import numpy
+from numpy.typing import NDArray
+
 from vtp_core.data.decoding import clean_text, decode_image
 from vtp_core.data.shards import Shards
 from vtp_core.data.source import BadSample, Sample
@@ -44,6 +47,9 @@ class Samples:
             # A thousand headers are read in milliseconds; no index is left in the installed package.
             self._shards = Shards([path], {"image": ["webp"], "record": ["json"]}, cache=False)
 
+        # Ten megabytes: most of a quickstart's loading time would be decoding the same drawings again.
+        self._decoded: dict[int, NDArray[numpy.uint8]] = {}
+
     def __len__(self) -> int:
         return len(self._shards)
 
@@ -54,9 +60,9 @@ class Samples:
         text = clean_text(record["text"], key, self.limits)
         if self.config.caption == "title_and_class":
             text = f"{text.rstrip('. ')}. A drawing of {CLASSES[record['cls']]}."
-        image = None
-        if "image" in fields:
-            image = decode_image(self._member(index, "image"), key, self.limits)
+        if "image" in fields and index not in self._decoded:
+            self._decoded[index] = decode_image(self._member(index, "image"), key, self.limits)
+        image = self._decoded[index] if "image" in fields else None
         return Sample(key=key, image=image, text=text, label=record["cls"])
 
     def _member(self, index: int, column: str) -> bytes:

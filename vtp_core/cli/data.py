@@ -1,0 +1,114 @@
+"""``vtp data check``: reads data before a run does. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vtp_core.cli.options import plugin_option, set_option
+from vtp_core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from vtp_core.plugins import Plugins
+    from vtp_core.recipe.component import ComponentConfig
+    from vtp_core.recipe.data import DecodeLimits
+
+_RECIPES = (".toml",)
+
+
+@click.group()
+def data() -> None:
+    """Check data before training on it."""
+
+
+@data.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read at most N samples a source.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@set_option
+@plugin_option
+def check(
+    paths: Sequence[str],
+    limit: int | None,
+    as_json: bool,
+    overrides: Sequence[str],
+    plugin_files: Sequence[Path],
+) -> None:
+    """Reads samples and says what is wrong with them.
+
+    PATH is a recipe (all its sources are checked), tar shards (braces and wildcards in quotes), a folder of
+    tar shards, or a folder of images. Exit code 3 if one of them holds nothing usable.
+    """
+    from vtp_core.data.check import check_source, summary
+    from vtp_core.data.opening import open_source
+    from vtp_core.plugins import load_plugins
+
+    if overrides and not any(path.endswith(_RECIPES) for path in paths):
+        raise UsageError("-s changes keys of a recipe, and no PATH is a recipe (.toml)")
+    plugins = load_plugins(plugin_files)
+    results, useless, broken = {}, [], []
+    for name, config, limits in _sources(paths, overrides, plugins):
+        try:
+            report = check_source(open_source(config, limits, plugins), limit)
+        except DataError as error:
+            broken.append(f"{name}: {error}")
+            continue
+        results[name] = asdict(report) | {"problems": dict(report.problems)}
+        if not report.usable:
+            useless.append(f"{name}: none of {report.read} samples is usable")
+        if not as_json:
+            click.echo("\n".join([name, *(f"  {line}" for line in summary(report))]))
+    if as_json:
+        click.echo(json.dumps({"sources": results, "errors": broken}, indent=2))
+    if broken or useless:
+        raise DataError("; ".join([*broken, *useless]))
+
+
+def _sources(
+    paths: Sequence[str], overrides: Sequence[str], plugins: Plugins
+) -> Iterator[tuple[str, ComponentConfig, DecodeLimits]]:
+    """Name, table and limits of each source that the paths mean."""
+    from vtp_core.recipe.data import DecodeLimits
+
+    for path in paths:
+        if path.endswith(_RECIPES):
+            yield from _of_recipe(path, overrides, plugins)
+        elif Path(path).is_dir() and not any(Path(path).glob("*.tar")):
+            yield path, _table(plugins, "image_folder", "path", path), DecodeLimits()
+        else:
+            urls = str(Path(path) / "*.tar") if Path(path).is_dir() else path
+            yield path, _table(plugins, "webdataset", "urls", urls), DecodeLimits()
+
+
+def _of_recipe(
+    path: str, overrides: Sequence[str], plugins: Plugins
+) -> Iterator[tuple[str, ComponentConfig, DecodeLimits]]:
+    from vtp_core.recipe import load_recipe
+
+    recipe = load_recipe(path, overrides, plugins)
+    named = {
+        "data.source": recipe.data.source,
+        **{f"data.sources.{name}": config for name, config in recipe.data.sources.items()},
+        "evaluate.source": recipe.evaluate.source,
+        "evaluate.train_source": recipe.evaluate.train_source,
+    }
+    for name, config in named.items():
+        if config is not None:
+            yield f"{path} {name}", config, recipe.data.decode
+
+
+def _table(plugins: Plugins, use: str, key: str, value: str) -> ComponentConfig:
+    """The table of a source of a plugin, with one key set."""
+    from pydantic import ValidationError
+
+    model = plugins.find("source", use).load_config()
+    assert model is not None
+    try:
+        return model.model_validate({"use": use, key: value})
+    except ValidationError as error:
+        raise UsageError(f"{value}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
