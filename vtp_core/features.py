@@ -150,7 +150,15 @@ def _unflatten_tokens(values: Iterable[Any], grid: tuple[int, int]) -> Tokens:
     return Tokens(patches=patches, cls=cls, layers=layers, grid=grid)
 
 
+def _flatten_tokens_with_keys(tokens: Tokens) -> tuple[list[tuple[Any, Any]], tuple[int, int]]:
+    values, grid = _flatten_tokens(tokens)
+    keys = [_pytree.GetAttrKey(name) for name in ("patches", "cls", "layers")]
+    return list(zip(keys, values, strict=True)), grid
+
+
 # The grid says how the tensors are laid out, so it belongs to the tree's structure, not to its leaves.
-_pytree.register_pytree_node(Tokens, _flatten_tokens, _unflatten_tokens)
+_pytree.register_pytree_node(
+    Tokens, _flatten_tokens, _unflatten_tokens, flatten_with_keys_fn=_flatten_tokens_with_keys
+)
 for _class in (Tally, Features, Latent, Reconstruction, Losses):
     _pytree.register_dataclass(_class)

@@ -1,0 +1,23 @@
+"""Public helpers for tests of one's own plugins: a step without a run, conformance checks, drawn pictures."""
+
+from vtp_core.testing.batches import drawn_batch
+from vtp_core.testing.conformance import ConformanceError, check_objective
+from vtp_core.testing.fake_step import FakeStep
+from vtp_core.testing.networks import TINY_DIMS, TinyNetworks
+from vtp_core.testing.ranks import run_processes, run_ranks
+from vtp_core.testing.shapes import Drawing, draw
+from vtp_core.testing.source import ShapesSource
+
+__all__ = [
+    "TINY_DIMS",
+    "ConformanceError",
+    "Drawing",
+    "FakeStep",
+    "ShapesSource",
+    "TinyNetworks",
+    "check_objective",
+    "draw",
+    "drawn_batch",
+    "run_processes",
+    "run_ranks",
+]

@@ -1,0 +1,95 @@
+"""Ranks as threads and as processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vtp_core.testing import run_processes, run_ranks
+from vtp_core.testing.ranks import Ranks
+from vtp_core.training.world import World
+
+
+def _collectives(world: Ranks) -> dict[str, Tensor]:
+    x = (torch.arange(6, dtype=torch.float64).view(3, 2) * 10 + world.rank).requires_grad_()
+    weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64) * (world.rank + 1)
+    gathered = world.gather(x)
+    factors = torch.arange(gathered.numel()).view(-1, 2) * (world.rank + 1)
+    loss = (gathered * factors).sum() + world.mean(x[:, 0] ** 2, weights)
+    (gradient,) = torch.autograd.grad(loss, x, retain_graph=True)
+    return {
+        "gathered": gathered.detach(),
+        "sum": world.sum(x),
+        "mean": world.mean(x[:, 0] ** 2, weights).detach(),
+        "empty": world.mean(x[:, 0], torch.zeros(3)).detach(),
+        "gradient": gradient,
+    }
+
+
+def test_one_rank() -> None:
+    for found in (_collectives(World()), run_ranks(1, _collectives)[0]):
+        x = torch.arange(6, dtype=torch.float64).view(3, 2) * 10
+        assert torch.equal(found["gathered"], x) and torch.equal(found["sum"], x)
+        assert found["mean"].item() == pytest.approx((0 * 1 + 2 * 40**2) / 3)
+        assert found["empty"].item() == 0
+
+
+def test_threads_agree_with_plain_formulas() -> None:
+    first, second = run_ranks(2, _collectives)
+    expected = torch.arange(6, dtype=torch.float64).view(3, 2) * 10
+    assert torch.equal(first["gathered"][0::2], expected) and torch.equal(
+        first["gathered"][1::2], expected + 1
+    )
+    assert torch.equal(first["gathered"], second["gathered"]) and torch.equal(first["sum"], 2 * expected + 1)
+    share = (first["mean"] + second["mean"]).item() / 2
+    assert share == pytest.approx((1 * 0 + 2 * 40**2 + 2 * 1 + 4 * 41**2) / 9)
+
+
+def test_a_failing_rank_frees_the_others() -> None:
+    def body(world: Ranks) -> None:
+        if world.rank == 1:
+            raise KeyError("mine")
+        world.sum(torch.zeros(()))
+
+    with pytest.raises(KeyError, match="mine"):
+        run_ranks(2, body, timeout=30)
+
+
+def test_different_collectives_are_named() -> None:
+    def body(world: Ranks) -> None:
+        world.sum(torch.zeros(1)) if world.rank else world.gather(torch.zeros(1))
+
+    with pytest.raises(RuntimeError, match="different collectives"):
+        run_ranks(2, body, timeout=30)
+
+
+def test_a_missing_call_ends() -> None:
+    def body(world: Ranks) -> None:
+        if world.rank:
+            world.sum(torch.zeros(()))
+
+    with pytest.raises(RuntimeError, match="fewer collective calls"):
+        run_ranks(2, body, timeout=0.5)
+
+
+@pytest.mark.distributed
+def test_processes_agree_with_threads() -> None:
+    processes = run_processes(2, _collectives)
+    threads = run_ranks(2, _forward_only)
+    for real, simulated in zip(processes, threads, strict=True):
+        for name, value in simulated.items():
+            assert torch.allclose(real[name], value), name
+    x = torch.arange(12, dtype=torch.float64).view(6, 2)
+    for rank, real in enumerate(processes):  # gradient of both ranks' losses, of the rows that the rank owns
+        own = torch.arange(6, dtype=torch.float64).view(3, 2) * 10 + rank
+        expected = x[rank::2] * 3
+        weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64) * (rank + 1)
+        expected[:, 0] += 2 * own[:, 0] * weights * 2 / 9
+        assert torch.allclose(real["gradient"], expected)
+
+
+def _forward_only(world: Ranks) -> dict[str, Tensor]:
+    found = _collectives(world)
+    del found["gradient"]  # with threads it is the gradient of one rank's loss
+    return found

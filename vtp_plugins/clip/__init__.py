@@ -1,0 +1,1 @@
+"""Image-text contrast with a text tower of its own."""

@@ -1,0 +1,54 @@
+"""The table of ``use = "clip"``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.view import ViewNeed
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ClipConfig(ObjectiveConfig):
+    """Image-text contrast. The text tower's defaults are VTP's: 12 layers of width 768, 77 tokens."""
+
+    view: str
+    """View whose first global crop and caption make a pair."""
+    rows: Positive | None = None
+    """Global rows a step, the view's first ones; all by default."""
+    features: Literal["cls", "pooled"] = "cls"
+    """The image's class token, or the mean of its patch tokens."""
+    bottleneck: bool = False
+    """Read the latent's tokens instead of the encoder's (VTP's `bottleneck_ae_only = False`)."""
+    width: Positive = 768
+    """Width of the text tower."""
+    depth: Positive = 12
+    """Blocks of the text tower."""
+    heads: Positive = 12
+    """Attention heads of the text tower; they divide `width`."""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """Hidden width of a block's MLP over `width`."""
+    quick_gelu: bool = False
+    """x * sigmoid(1.702 x) in place of GELU, as OpenAI's CLIP weights need it."""
+    context: Annotated[int, Field(ge=3)] = 77
+    """Tokens a caption is padded or cut to, start and end token included."""
+    embedding: Positive | None = None
+    """Width of the joint embedding; the text tower's by default."""
+    temperature: Annotated[float, Field(gt=0, le=1)] = 0.07
+    """Initial temperature; its inverse, the scale of the logits, is trained and stays within 1 .. 100."""
+    equal_text_mask: bool = True
+    """Pairs with the same caption are not each other's negatives."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
+        return self
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        """The one view, with captions."""
+        return {self.view: ViewNeed(text=True, rows=self.rows)}

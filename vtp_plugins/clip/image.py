@@ -1,0 +1,54 @@
+"""The image side of the contrast: a projection of the encoder's or the latent's tokens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vtp_core.features import Features, Latent
+
+
+class ImageHead(nn.Module):
+    """Tokens of the first global crop to unit-length embeddings.
+
+    Args:
+        width: Width of the tokens.
+        embedding: Width E of the embedding.
+        features: Take the class token or the mean of the patch tokens.
+        reads: What it is fed, for whoever uses it after training: the encoder's features or the latent.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        embedding: int,
+        features: Literal["cls", "pooled"],
+        reads: Literal["features", "latent"] = "features",
+    ) -> None:
+        super().__init__()
+        self.kind, self.reads = features, reads
+        self.projection = nn.Linear(width, embedding, bias=False)
+        nn.init.normal_(self.projection.weight, std=width**-0.5)
+
+    def tokens(self, source: Features | Latent) -> Tensor:
+        """What `forward` needs of a view: class tokens (B, C, D) or patch tokens (B, C, N, D)."""
+        tokens = source["global"]
+        if self.kind == "pooled":
+            return tokens.patches
+        if tokens.cls is None:
+            raise ValueError("features = 'cls' needs an encoder with a class token; use features = 'pooled'")
+        return tokens.cls
+
+    def forward(self, source: Features | Latent | Tensor) -> Tensor:
+        """Unit-length embeddings (B, E), float32 or wider.
+
+        Args:
+            source: Features or latent of a view, or what `tokens` returned for it.
+        """
+        tokens = source if isinstance(source, Tensor) else self.tokens(source)
+        first = tokens[:, 0]
+        projected = self.projection(first if first.ndim == 2 else first.mean(1))
+        return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)

@@ -1,0 +1,1 @@
+"""Distance in the features of a pretrained network: LPIPS and timm networks."""

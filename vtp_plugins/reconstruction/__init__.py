@@ -1,0 +1,1 @@
+"""Pixel losses between input and reconstruction: ``l1`` and ``l2``."""

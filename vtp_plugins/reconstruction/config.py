@@ -1,0 +1,26 @@
+"""The table of ``use = "l1"`` and ``use = "l2"``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.view import ViewNeed
+
+
+class ReconstructionConfig(ObjectiveConfig):
+    """A pixel loss."""
+
+    view: str
+    """View whose first global crop is reconstructed."""
+    rows: Annotated[int, Field(gt=0)] | None = None
+    """Global rows a step, the view's first ones; all by default."""
+    space: Literal["normalised", "unit"] = "normalised"
+    """Pixels divided by ImageNet's standard deviation (VTP), or in [0, 1]."""
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        """The one view."""
+        return {self.view: ViewNeed(rows=self.rows)}
