@@ -1,0 +1,247 @@
+"""Clipping, EMA and checkpoints on sharded parameters: real gloo processes against one process in float64.
+
+Sizes are odd on purpose: shards are uneven, and with four ranks some are empty.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import socket
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from vtp_core.errors import CheckpointError
+from vtp_core.parameters import ParamRule
+from vtp_core.training.checkpoint import find_latest, load, load_available, save, verify
+from vtp_core.training.ema import Twins
+from vtp_core.training.optimizer import Owner, build_optimizer
+
+pytestmark = pytest.mark.distributed
+STEPS = 4
+ROWS = 8
+
+
+class Model(nn.Module):
+    """An encoder of odd sizes, to be sharded, and a head that stays replicated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(
+            nn.Linear(17, 33), nn.GELU(), nn.LayerNorm(33), nn.Linear(33, 3)
+        ).double()
+        self.head = nn.Linear(3, 2).double()
+
+    def forward(self, x):
+        return self.head(self.encoder(x)).pow(2).mean() * 30
+
+
+class Run:
+    """One rank's half of a training: the same code sharded or not."""
+
+    def __init__(self, world_size: int, rank: int, shard: int | None, scope: str) -> None:
+        self.model, self.world_size, self.rank = Model(), world_size, rank
+        self.twins = Twins({"tokenizer.encoder": self.model.encoder}, 0.9)
+        if shard is not None:
+            mesh = init_device_mesh(
+                "cpu", (world_size // shard, shard), mesh_dim_names=("replicate", "shard")
+            )
+            for encoder in (self.model.encoder, self.twins.of(self.model.encoder)):
+                fully_shard(encoder, mesh=mesh)
+        owners = [
+            Owner(
+                name=name,
+                parameters={f"{prefix}{key}": value for key, value in module.named_parameters()},
+                rules=[ParamRule(pattern="3.bias", lr=0.5, clamp=(-0.05, 0.05))],
+                prefix=prefix,
+            )
+            for name, prefix, module in (
+                ("encoder", "tokenizer.encoder.", self.model.encoder),
+                ("toy", "objectives.toy.", self.model.head),
+            )
+        ]
+        config = SimpleNamespace(
+            lr=1e-2, weight_decay=0.1, betas=(0.9, 0.95), eps=1e-8, clip=0.5, clip_scope=scope, use="adamw"
+        )
+        self.optimizer = build_optimizer(owners, config, 100)
+        self.norms: list[float] = []
+
+    def state(self) -> dict[str, torch.Tensor]:
+        encoder, head = self.model.encoder.state_dict(), self.model.head.state_dict()
+        return {
+            **{f"tokenizer.encoder.{name}": value for name, value in encoder.items()},
+            **{f"objectives.toy.{name}": value for name, value in head.items()},
+            **self.optimizer.state_tensors(),
+            **self.twins.state_tensors(),
+        }
+
+    def train(self, start: int, stop: int) -> None:
+        for index in range(start, stop):
+            generator = torch.Generator().manual_seed(index)
+            rows = torch.randn(ROWS, 17, generator=generator, dtype=torch.float64)
+            self.model(rows[self.rank :: self.world_size]).backward()
+            if self.world_size > 1:
+                for value in self.model.head.parameters():
+                    dist.all_reduce(value.grad)
+                    value.grad /= self.world_size
+            self.optimizer.set_schedules(index)
+            clipped = self.optimizer.clip()
+            self.norms += [clipped.norm, *clipped.norms.values(), *clipped.factors.values()]
+            self.optimizer.step()
+            self.optimizer.clamp()
+            self.optimizer.zero_grad()
+            self.twins.update(index, 100)
+
+    def full_state(self) -> dict[str, torch.Tensor]:
+        return {
+            name: (value.full_tensor() if hasattr(value, "full_tensor") else value).detach().clone()
+            for name, value in self.state().items()
+        }
+
+
+CASES = {"global": 1, "owner": 2}
+"""Clip scope -> copies of the parameters; the other mesh dimension shards."""
+
+
+def rank_main(rank: int, world_size: int, port: int, folder: Path, part: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group("gloo", rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
+        for scope, copies in CASES.items():
+            run = Run(world_size, rank, world_size // copies, scope)
+            {"first": train_and_save, "second": resume}[part](run, folder / scope)
+        dist.barrier()
+    except BaseException:
+        (folder / f"error-{rank}.txt").write_text(traceback.format_exc())
+        os._exit(1)
+    os._exit(0)  # gloo may abort at interpreter exit; what counts are the files
+
+
+def train_and_save(run: Run, folder: Path) -> None:
+    run.train(0, STEPS)
+    torch.save({"norms": run.norms, "state": run.full_state()}, folder / f"first-{run.rank}.pt")
+    save(folder / "run", STEPS, run.state(), recipe={"a": 1})
+    # A rank that can't write: all ranks hear of it, nothing is published.
+    if run.rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    try:
+        save(folder / "run", STEPS + 1, run.state(), recipe={"a": 1})
+        outcome = "published"
+    except CheckpointError as error:
+        outcome = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    (folder / f"failed-{run.rank}.txt").write_text(outcome)
+
+
+def resume(run: Run, folder: Path) -> None:
+    with torch.no_grad():
+        for value in run.state().values():
+            value.fill_(7)
+    load(find_latest(folder / "run"), run.state())
+    loaded = run.full_state()
+    run.train(STEPS, STEPS + 3)
+    torch.save({"loaded": loaded, "state": run.full_state()}, folder / f"second-{run.rank}.pt")
+
+
+def launch(world_size: int, folder: Path, part: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=rank_main, args=(rank, world_size, port, folder, part))
+        for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=150)
+        if process.is_alive():
+            process.kill()
+    errors = [path.read_text() for path in sorted(folder.glob("error-*.txt"))]
+    assert not errors, errors[0]
+    assert [process.exitcode for process in processes] == [0] * world_size
+
+
+def single(scope: str) -> Run:
+    return Run(1, 0, None, scope)
+
+
+def close(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """What two ranks wrote, and then four that went on from it."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for scope in CASES:
+        (folder / scope).mkdir()
+    launch(2, folder, "first")
+    launch(4, folder, "second")
+    return folder
+
+
+def written(files: Path, scope: str, part: str, ranks: int) -> list[dict]:
+    return [torch.load(files / scope / f"{part}-{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("scope", CASES)
+def test_two_ranks_train_as_one(files, scope):
+    oracle = single(scope)
+    oracle.train(0, STEPS)
+    for ours in written(files, scope, "first", 2):
+        assert ours["norms"] == pytest.approx(oracle.norms, rel=1e-10)
+        close(ours["state"], oracle.full_state())
+    assert min(oracle.norms) < 0.5 < max(oracle.norms)  # clipping did something
+
+
+@pytest.mark.parametrize("scope", CASES)
+def test_one_rank_goes_on_from_two(files, scope):
+    path = find_latest(files / scope / "run")
+    assert verify(path).world_size == 2
+    resumed, oracle = single(scope), single(scope)
+    load(path, resumed.state())
+    saved = written(files, scope, "first", 1)[0]["state"]
+    assert all(torch.equal(value, saved[name]) for name, value in resumed.full_state().items())
+    oracle.train(0, STEPS + 3)
+    resumed.train(STEPS, STEPS + 3)
+    close(resumed.full_state(), oracle.full_state())
+
+
+@pytest.mark.parametrize("scope", CASES)
+def test_four_ranks_go_on_from_two(files, scope):
+    saved = written(files, scope, "first", 1)[0]["state"]
+    oracle = single(scope)
+    oracle.train(0, STEPS + 3)
+    for ours in written(files, scope, "second", 4):
+        assert all(torch.equal(value, saved[name]) for name, value in ours["loaded"].items())
+        close(ours["state"], oracle.full_state())
+
+
+@pytest.mark.parametrize("scope", CASES)
+def test_all_ranks_hear_of_one_that_can_not_write(files, scope):
+    for rank in range(2):
+        assert "could not be written" in (files / scope / f"failed-{rank}.txt").read_text()
+    assert sorted(path.name for path in (files / scope / "run").iterdir()) == ["latest", f"step-{STEPS:08d}"]
+
+
+def test_a_stage_takes_the_part_that_it_has(files):
+    part = {name: value for name, value in single("global").state().items() if name.startswith("tokenizer.")}
+    loaded, missing, unexpected = load_available(find_latest(files / "global" / "run"), part)
+    assert set(loaded) == set(part) and not missing
+    assert {name.split(".")[0] for name in unexpected} == {"objectives", "optimizer", "ema"}

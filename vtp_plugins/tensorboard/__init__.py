@@ -1,0 +1,1 @@
+"""TensorBoard: logged values and results as event files."""
