@@ -30,8 +30,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "decode": ("vtp_core.cli.decode:decode", "Turn latents into images."),
     "export": ("vtp_core.cli.export:export", "Write the tokenizer of a run to a folder."),
     "report": ("vtp_core.cli.report:report", "Write the HTML report of a run."),
-    "bench": ("vtp_core.cli.bench:bench", "Measure speed."),
-    "kernels": ("vtp_core.cli.kernels:kernels", "List and check implementations of operations."),
     "data": ("vtp_core.cli.data:data", "Check data before training on it."),
     "doctor": ("vtp_core.cli.doctor:doctor", "Print versions, devices and what is broken."),
 }

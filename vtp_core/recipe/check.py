@@ -19,7 +19,7 @@ from vtp_core.view import ViewNeed
 TOKENIZER = ("encoder", "bottleneck", "decoder")
 """Owners that every recipe has."""
 
-_NOT_ABOUT_VIEWS = frozenset(ObjectiveConfig.model_fields) - {"use"}
+_ABOUT_VIEWS = ("use", "view", "rows", "crop", "mask", "layer", "text", "label", "latent")
 
 
 def check(tree: Tree, parts: Parts, world_size: int | None) -> None:
@@ -81,16 +81,18 @@ def _check_sources(tree: Tree, parts: Parts) -> None:
         ):
             advice = did_you_mean(view.source, ["default", *data.sources])
             tree.report(("views", name, "source"), f"there is no [data.sources.{view.source}]; {advice}")
-    if parts.sure("views"):
+    if parts.complete("views") and all(parts.sure("views", name, "source") for name in views):
         for name in data.sources.keys() - {view.source for view in views.values()}:
             tree.report(("data", "sources", name), "no view takes samples from it; remove it")
 
 
 def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
+    views = parts.names.get("views", [])
     used: set[str] = set()
-    all_known = parts.sure("objectives") or "objectives" in parts.names
-    if not parts.names.get("objectives") and parts.sure("objectives"):
+    all_known = parts.complete("objectives")
+    if all_known and not parts.names.get("objectives"):
         tree.report(("objectives",), "there is nothing to train; add a table [objectives.NAME]")
+        return
     for name in parts.names.get("objectives", []):
         objective = parts.get(ObjectiveConfig, "objectives", name)
         if objective is None or not _views_are_sure(parts, name):
@@ -100,24 +102,28 @@ def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
             tree.report(("objectives", name, "stop"), f"must come after start = {objective.start}")
         for view_name, need in objective.views().items():
             used.add(view_name)
-            place = _place(tree, name, view_name)
-            if view_name in parts.names.get("views", []):
-                view = parts.get(ViewConfig, "views", view_name)
-                if view is not None:
-                    _check_need(tree, parts, name, view_name, view, need, ranks)
-            elif parts.sure("views"):
-                advice = did_you_mean(view_name, parts.names.get("views", []))
+            view = parts.get(ViewConfig, "views", view_name)
+            if view is not None:
+                _check_need(tree, parts, name, view_name, view, need, ranks)
+            elif view_name not in views and parts.complete("views"):
+                advice = did_you_mean(view_name, views)
+                place = _place(tree, name, view_name)
                 tree.report(place, f"there is no [views.{view_name}]; {advice}")
-    if all_known:
-        for view_name in parts.names.get("views", []):
+    # A view that nobody uses may be the one that an objective meant.
+    if all_known and used <= set(views):
+        for view_name in views:
             if view_name not in used:
                 tree.report(("views", view_name), "no objective uses this view; remove it")
 
 
 def _views_are_sure(parts: Parts, name: str) -> bool:
-    """Whether nothing is wrong with an objective that may change which views it asks for."""
+    """Whether nothing is wrong with an objective that may change what it asks of views.
+
+    What `views` reads is up to the plugin; by their names these keys are likely to be among it.
+    """
     return not any(
-        path[:2] == ("objectives", name) and (len(path) < 3 or path[2] not in _NOT_ABOUT_VIEWS)
+        path[:2] == ("objectives", name)
+        and (len(path) < 3 or any(word in str(path[2]) for word in _ABOUT_VIEWS))
         for path in parts.doubtful
     )
 

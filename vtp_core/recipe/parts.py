@@ -14,7 +14,7 @@ from vtp_core.recipe.files import Tree
 from vtp_core.recipe.keys import field_type, key_of
 from vtp_core.recipe.messages import Finding, findings
 from vtp_core.recipe.model import Recipe
-from vtp_core.recipe.problems import did_you_mean
+from vtp_core.recipe.problems import closest, did_you_mean
 from vtp_core.recipe.toml_lines import Path
 
 if TYPE_CHECKING:
@@ -51,6 +51,14 @@ class Parts:
         """Whether nothing at, above or below `path` was wrong."""
         return not any(path[: len(wrong)] == wrong or wrong[: len(path)] == path for wrong in self.doubtful)
 
+    def complete(self, table: str) -> bool:
+        """Whether `names` has all that the recipe meant to put into a table of tables."""
+        names = self.names.get(table, [])
+        return not any(
+            path == (table,) or (len(path) == 2 and path[0] == table and path[1] not in names)
+            for path in self.doubtful
+        )
+
 
 def read_parts(tree: Tree, plugins: Plugins) -> Parts:
     """Checks every table of a recipe; problems go to ``tree.problems``."""
@@ -58,6 +66,10 @@ def read_parts(tree: Tree, plugins: Plugins) -> Parts:
     fields = {key_of(name, found): found for name, found in Recipe.model_fields.items() if not found.exclude}
     for key in tree.values.keys() - fields.keys():
         tree.report((key,), f"unknown key; {did_you_mean(key, fields)}")
+        if meant := closest(key, fields):
+            value = tree.values[key]
+            names = value if _is_mapping(field_type(fields[meant])) and isinstance(value, dict) else {}
+            parts.doubtful.update({(meant, name) for name in names} or {(meant,)})
     for key, found in fields.items():
         annotation = field_type(found)
         if key not in tree.values:
@@ -68,7 +80,7 @@ def read_parts(tree: Tree, plugins: Plugins) -> Parts:
                 parts.values[key,] = found.get_default()
             continue
         value = tree.values[key]
-        if get_origin(annotation) is not Mapping:
+        if not _is_mapping(annotation):
             _read(tree, parts, (key,), annotation, plugins)
         elif isinstance(value, dict):
             parts.names[key] = list(value)
@@ -78,6 +90,10 @@ def read_parts(tree: Tree, plugins: Plugins) -> Parts:
             tree.report((key,), f"expected tables [{key}.NAME]")
             parts.doubtful.add((key,))
     return parts
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is Mapping
 
 
 def _read(tree: Tree, parts: Parts, base: Path, annotation: Any, plugins: Plugins) -> None:

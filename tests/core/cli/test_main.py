@@ -1,0 +1,233 @@
+"""The command line: what it prints, its exit codes, and that it starts without torch."""
+
+import importlib
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from vtp_core.cli.main import COMMANDS, main
+from vtp_core.cli.output import table
+from vtp_core.errors import VtpError
+
+RECIPE = """\
+[run]
+steps = "many"
+stpes = 1
+
+[data.source]
+use = "image_folder"
+path = "somewhere"
+
+[views.image]
+rows = 8
+size = 32
+augment = "crop"
+
+[encoder]
+use = "vit"
+preset = "nano"
+patch = 8
+
+[bottleneck]
+use = "linear"
+
+[decoder]
+use = "vit"
+preset = "nano"
+
+[objectives.l1]
+use = "l1"
+view = "image"
+rows = 16
+
+[objectives.far]
+use = "faraway.loss"
+
+[optimizer]
+lr = 1e-3
+"""
+
+
+def vtp(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_four_mistakes_give_four_lines_and_exit_code_2() -> None:
+    Path("bad.toml").write_text(RECIPE, "utf-8")
+    result = vtp("validate", "bad.toml")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = [line.split(maxsplit=2) for line in result.stderr.splitlines()]
+    assert [line[:2] for line in lines[:-1]] == [
+        ["bad.toml:2", "run.steps"],
+        ["bad.toml:3", "run.stpes"],
+        ["bad.toml:29", "objectives.l1.rows"],
+        ["bad.toml:32", "objectives.far.use"],
+    ]
+    assert "vtp-plugin-faraway" in lines[3][2]
+    assert result.stderr.endswith("4 errors; nothing was started.\n")
+
+
+def test_a_right_recipe_is_said_to_be_so() -> None:
+    text = RECIPE.replace('"many"\nstpes = 1', "5").replace("rows = 16", "").replace("faraway.loss", "l2")
+    Path("good.toml").write_text(text.replace('use = "l2"', 'use = "l2"\nview = "image"'), "utf-8")
+    result = vtp("validate", "good.toml", "--world-size", "4", "-s", "run.steps=7")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "good.toml is valid: good, 7 steps, 1 view, 2 objectives, world size 4\n"
+    assert "8 is not divisible by world size 3" in vtp("validate", "good.toml", "--world-size", "3").stderr
+    shown = vtp("show", "good.toml", "--sources")
+    assert shown.exit_code == 0
+    assert tomllib.loads(shown.stdout)["run"]["steps"] == 5
+    assert "steps = 5  # good.toml:2\n" in shown.stdout
+
+
+def test_a_loose_file_brings_a_component() -> None:
+    Path("own.py").write_text(
+        "from vtp_core.plugins import hookimpl\n"
+        "vtp_api = 1\n"
+        "@hookimpl\n"
+        "def register_bottlenecks(register):\n"
+        "    register('thin', 'own:Thin', summary='thin')\n",
+        "utf-8",
+    )
+    text = RECIPE.replace('"many"\nstpes = 1', "5").replace("rows = 16", "").replace('"linear"', '"own.thin"')
+    Path("r.toml").write_text(text.partition("[objectives.far]")[0] + "[optimizer]\nlr = 1\n", "utf-8")
+    assert "own" in vtp("validate", "r.toml").stderr
+    assert vtp("validate", "r.toml", "--plugin", "own.py").exit_code == 0
+    assert "own.thin" in vtp("schema", "--plugin", "own.py").stdout
+
+
+def test_shipped_recipes_are_listed_copied_and_never_overwritten() -> None:
+    assert vtp("recipes", "list").stdout.splitlines()[0] != ""
+    assert any(line.startswith("quickstart ") for line in vtp("recipes", "list").stdout.splitlines())
+    copied = vtp("recipes", "copy", "quickstart", "mine")
+    assert (copied.exit_code, copied.stdout) == (0, "mine/quickstart.toml\n")
+    Path("mine/quickstart.toml").write_text("changed", "utf-8")
+    again = vtp("recipes", "copy", "quickstart", "mine")
+    assert (again.exit_code, again.stderr) == (
+        2,
+        "error: mine/quickstart.toml exists; remove it or choose another folder\n",
+    )
+    assert Path("mine/quickstart.toml").read_text("utf-8") == "changed"
+    assert 'did you mean "quickstart"?' in vtp("recipes", "copy", "quikstart").stderr
+
+
+def test_the_schema_is_json() -> None:
+    assert "properties" in json.loads(vtp("schema").stdout)
+
+
+def test_an_unknown_command_and_an_unknown_option() -> None:
+    result = vtp("valdate")
+    assert result.exit_code == 2
+    assert 'no command "valdate"; did you mean "validate"?' in result.stderr
+    assert vtp("validate").exit_code == 2
+    assert vtp("validate", "--nope", "x").exit_code == 2
+
+
+class Wrong(VtpError):
+    exit_code = 5
+
+
+def failing(error: Exception) -> click.Command:
+    def fail() -> None:
+        raise error
+
+    return click.Command("doctor", callback=fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (Wrong("first\nsecond"), 5, "error: first second\n"),
+        (ValueError("a b"), 1, "internal error: ValueError: a b at "),
+        (KeyError(), 1, "internal error: KeyError"),
+    ],
+)
+def test_an_error_is_one_line_unless_debug_asks_for_more(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, text: str
+) -> None:
+    monkeypatch.setattr("vtp_core.cli.doctor.doctor", failing(error))
+    result = vtp("doctor")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith(text)
+    assert result.stderr.count("\n") == 1
+    assert vtp("--debug", "doctor").exception is error
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_exists_and_its_line_of_help_is_short(name: str) -> None:
+    place, summary = COMMANDS[name]
+    module, _, attribute = place.partition(":")
+    assert isinstance(getattr(importlib.import_module(module), attribute), click.Command)
+    assert len(summary) < 72
+    assert summary.endswith(".")
+    assert vtp(name, "--help").exit_code == 0
+
+
+def test_help_lists_all_commands_in_order() -> None:
+    listed = vtp("--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed[: len(COMMANDS)]] == list(COMMANDS)
+
+
+def test_a_plugin_adds_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from vtp_core.plugins import Plugins, Register, hookimpl
+
+    @hookimpl
+    def register_commands(register: Register) -> None:
+        register("hello", click.Command("hello", callback=lambda: click.echo("hi")), summary="Greets.")
+
+    plugins = Plugins()
+    plugins.add(SimpleNamespace(vtp_api=1, register_commands=register_commands), "polite")
+    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: plugins)
+    assert vtp("polite.hello").stdout == "hi\n"
+    assert "Commands of plugins:\n  polite.hello  Greets.\n" in vtp("--help").stdout
+    assert vtp("polite.nothing").exit_code == 2
+
+
+# Commands that must answer before torch could be imported.
+LIGHT = [
+    "--help",
+    "--version",
+    "validate quickstart",
+    "show quickstart",
+    "recipes list",
+    "schema",
+    "plugins list",
+]
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
+def test_no_torch_is_imported(arguments: str) -> None:
+    code = (
+        "import sys\n"
+        "from vtp_core.cli.main import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'open_clip', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    run = [sys.executable, "-W", "error", "-c", code, *arguments.split()]
+    result = subprocess.run(run, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_it_is_a_module_too() -> None:
+    result = subprocess.run([sys.executable, "-m", "vtp_core", "--version"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout.split(", ")[0]) == (0, "vtp")
+
+
+def test_tables_are_aligned() -> None:
+    assert table([("a", "bb", "c"), ("aaa", "b", "")]) == "a    bb  c\naaa  b"
+    assert table([]) == ""
