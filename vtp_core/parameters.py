@@ -13,7 +13,7 @@ class ParamRule:
     """Multipliers for the parameters whose name matches a pattern.
 
     Attributes:
-        pattern: Shell pattern on the name below the owner, such as ``blocks.0.*`` or ``*.bias``.
+        pattern: Shell pattern on the name below the owner, such as ``block.0.*`` or ``*.bias``.
         lr: Factor on the owner's learning rate; 0 freezes. A schedule makes it depend on the step.
         decay: Factor on the weight decay; None leaves the default: 1 for parameters of two or more
             dimensions, 0 for the rest (biases, norms).

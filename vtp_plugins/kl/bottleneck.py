@@ -64,4 +64,5 @@ class KlBottleneck(Bottleneck):
         if y.dtype in (torch.bfloat16, torch.float16):
             y = y.float()
         mean, logvar = y.chunk(2, dim=-1)
-        return mean, logvar.clamp(*LOGVAR_RANGE)
+        # A copy, because a sharded module must not return views of one tensor.
+        return mean.clone(), logvar.clamp(*LOGVAR_RANGE)

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from vtp_core.decoder import Decoder
 from vtp_core.ops import AttentionChoice
-from vtp_core.parameters import Dims, ParamRule
+from vtp_core.parameters import Dims
 from vtp_plugins.vit.attention import CropRows
 from vtp_plugins.vit.block import Block, initialise
 from vtp_plugins.vit.config import VitDecoderConfig
 from vtp_plugins.vit.norm import make_norm
 from vtp_plugins.vit.rope import AxialRope
-from vtp_plugins.vit.rules import undecayed_rules
 
 
 class VitDecoder(Decoder):
@@ -57,10 +56,6 @@ class VitDecoder(Decoder):
     def last_layer(self) -> nn.Module:
         """The 1 x 1 convolution before the pixel shuffle."""
         return self.proj_out
-
-    def rules(self) -> Sequence[ParamRule]:
-        """No weight decay of biases, norms and scales."""
-        return undecayed_rules()
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, d, h, w) to (B, 3, h * upscale, w * upscale) in `value_range`, unclamped."""

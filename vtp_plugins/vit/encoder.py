@@ -16,7 +16,6 @@ from vtp_plugins.vit.block import Block, initialise
 from vtp_plugins.vit.config import VitEncoderConfig
 from vtp_plugins.vit.norm import make_norm
 from vtp_plugins.vit.rope import AxialRope
-from vtp_plugins.vit.rules import decay_rules
 
 
 class PatchEmbed(nn.Module):
@@ -75,8 +74,19 @@ class VitEncoder(Encoder):
         return list(self.block)
 
     def rules(self) -> Sequence[ParamRule]:
-        """No decay of biases, norms, scales and tokens; layer decay and the patch embedding's factor."""
-        return decay_rules(self.depth, self.config.layer_decay, self.config.patch_embed_lr)
+        """No decay of the tokens; layer decay and the patch embedding's factor (DINOv2).
+
+        Block i learns at ``layer_decay ** (depth - i)`` of the rate, patch embedding and tokens at
+        ``layer_decay ** (depth + 1)``, the final norm at the whole rate.
+        """
+        decay = self.config.layer_decay
+        lowest = decay ** (self.depth + 1)
+        return [
+            ParamRule(pattern="cls_token", lr=lowest, decay=0.0),
+            ParamRule(pattern="mask_token", lr=lowest, decay=0.0),
+            ParamRule(pattern="patch_embed.*", lr=lowest * self.config.patch_embed_lr),
+            *(ParamRule(pattern=f"block.{i}.*", lr=decay ** (self.depth - i)) for i in range(self.depth)),
+        ]
 
     def forward(
         self,
@@ -99,14 +109,17 @@ class VitEncoder(Encoder):
         prefix = int(self.has_cls)
         result = []
         for at, image in enumerate(images):
-            tokens = final[at].view(*image.shape[:2], layout[at].tokens, self.width)
-            raw = {index: tap[at].view_as(tokens)[:, :, prefix:] for index, tap in tapped.items()}
+            shape = (*image.shape[:2], layout[at].tokens, self.width)
+            tokens = final[at].view(shape)
+            # Copies, because a sharded module must not return views of one tensor.
             result.append(
                 Tokens(
-                    patches=tokens[:, :, prefix:],
+                    patches=tokens[:, :, prefix:].clone(),
                     grid=self._grid(image),
-                    cls=tokens[:, :, 0] if prefix else None,
-                    layers=raw,
+                    cls=tokens[:, :, 0].clone() if prefix else None,
+                    layers={
+                        index: tap[at].view(shape)[:, :, prefix:].clone() for index, tap in tapped.items()
+                    },
                 )
             )
         return result
