@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from vtp_core.errors import CheckpointError
-from vtp_core.training.manifest import Manifest, check_files, read_manifest, sync_folder
+from vtp_core.training.manifest import MANIFEST, Manifest, check_files, read_manifest, sync_folder
 from vtp_core.training.rank_objects import on_first_rank
 
 LATEST = "latest"
@@ -24,7 +24,7 @@ def find_latest(folder: Path) -> Path:
     ``latest`` is not asked: a process may be killed after the rename and before it is replaced.
 
     Args:
-        folder: A run folder or its ``checkpoints`` folder.
+        folder: A run folder, its ``checkpoints`` folder or a checkpoint itself.
 
     Returns:
         Its folder. Damaged or incomplete newer ones are named in a warning.
@@ -34,6 +34,9 @@ def find_latest(folder: Path) -> Path:
     """
 
     def find() -> Path:
+        if (folder / MANIFEST).is_file():
+            verify(folder)
+            return folder
         inner = folder / "checkpoints"
         home = inner if inner.is_dir() else folder
         problems = []

@@ -208,7 +208,8 @@ def build_optimizer(owners: Sequence[Owner], config: OptimizerConfig, total_step
     """Freezes what rules freeze and builds the optimiser of the rest.
 
     Args:
-        owners: In the order of their names in logs; critics get an optimiser of their own.
+        owners: In the order of their names in logs; critics get an optimiser of their own,
+            built before they are frozen for the main pass.
         config: The recipe's ``[optimizer]``.
         total_steps: Steps of the run, for schedules.
 

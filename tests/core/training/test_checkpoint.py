@@ -60,7 +60,11 @@ def test_round_trip_to_the_bit(tmp_path):
 
 def test_run_folder_serves_as_well_as_its_checkpoints_folder(tmp_path):
     write(tmp_path / "checkpoints", 3)
-    assert find_latest(tmp_path) == find_latest(tmp_path / "checkpoints")
+    found = find_latest(tmp_path)
+    assert found == find_latest(tmp_path / "checkpoints") == find_latest(found)
+    flip(found / "__0_0.distcp")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        find_latest(found)
 
 
 def test_keeps_the_newest_and_the_last_good_one(tmp_path):

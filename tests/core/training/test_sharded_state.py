@@ -21,11 +21,13 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from vtp_core.errors import CheckpointError
+from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.parameters import ParamRule
 from vtp_core.training.checkpoint import find_latest, load, load_available, save, verify
+from vtp_core.training.clipping import local
 from vtp_core.training.ema import Twins
 from vtp_core.training.optimizer import Owner, build_optimizer
+from vtp_core.training.replicas import check_replicas
 
 pytestmark = pytest.mark.distributed
 STEPS = 4
@@ -131,6 +133,8 @@ def rank_main(rank: int, world_size: int, port: int, folder: Path, part: str) ->
 
 def train_and_save(run: Run, folder: Path) -> None:
     run.train(0, STEPS)
+    drifts = [drift(run, name) for name in ("", "objectives.toy.bias", "tokenizer.encoder.0.weight")]
+    (folder / f"drift-{run.rank}.txt").write_text("\n".join(drifts))
     torch.save({"norms": run.norms, "state": run.full_state()}, folder / f"first-{run.rank}.pt")
     save(folder / "run", STEPS, run.state(), recipe={"a": 1})
     # A rank that can't write: all ranks hear of it, nothing is published.
@@ -143,6 +147,23 @@ def train_and_save(run: Run, folder: Path) -> None:
         outcome = str(error)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     (folder / f"failed-{run.rank}.txt").write_text(outcome)
+
+
+def drift(run: Run, name: str) -> str:
+    """What the comparison of replicas says when the last rank's copy of a tensor has one changed bit."""
+    state = dict(run.state())
+    if name:
+        value = local(state[name].detach())
+        if run.rank == run.world_size - 1:
+            value.view(torch.int64).view(-1)[0] ^= 1
+    try:
+        check_replicas(state)
+        return "equal"
+    except DistributedError as error:
+        return str(error)
+    finally:
+        if name and run.rank == run.world_size - 1:
+            value.view(torch.int64).view(-1)[0] ^= 1
 
 
 def resume(run: Run, folder: Path) -> None:
@@ -238,6 +259,18 @@ def test_all_ranks_hear_of_one_that_can_not_write(files, scope):
     for rank in range(2):
         assert "could not be written" in (files / scope / f"failed-{rank}.txt").read_text()
     assert sorted(path.name for path in (files / scope / "run").iterdir()) == ["latest", f"step-{STEPS:08d}"]
+
+
+@pytest.mark.parametrize("scope", CASES)
+def test_a_rank_that_drifted_is_seen_by_all(files, scope):
+    for rank in range(2):
+        clean, plain, sharded = (files / scope / f"drift-{rank}.txt").read_text().splitlines()
+        assert clean == "equal"
+        assert plain.startswith("objectives.toy.bias differs between rank 0 and rank 1")
+        if CASES[scope] == 1:  # each rank has a shard of its own: there is nothing to compare
+            assert sharded == "equal"
+        else:
+            assert sharded.startswith("tokenizer.encoder.0.weight differs between rank 0 and rank 1")
 
 
 def test_a_stage_takes_the_part_that_it_has(files):
