@@ -10,20 +10,13 @@ from pathlib import Path
 
 import click
 
+from vtp_core.cli.options import plugin_option
+from vtp_core.cli.output import table
 from vtp_core.errors import UsageError
 from vtp_core.plugins import KINDS, Component, Kind, Plugins, load_plugins
 from vtp_core.plugins.component import import_path
 from vtp_core.plugins.describe import ConfigKey, config_keys
 from vtp_core.plugins.manager import owner
-
-plugin_files = click.option(
-    "--plugin",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A Python file that is a plugin; may be given again.",
-)
 
 
 @click.group()
@@ -35,18 +28,18 @@ def plugins() -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="Only components of this kind.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--strict", is_flag=True, help="Fail if a plugin failed to load.")
-@plugin_files
-def list_(kind: Kind | None, as_json: bool, strict: bool, files: tuple[Path, ...]) -> None:
+@plugin_option
+def list_(kind: Kind | None, as_json: bool, strict: bool, plugin_files: tuple[Path, ...]) -> None:
     """Lists components and the plugins that failed.
 
     VTP_PLUGINS=clip,vit restricts what is loaded to these plugins.
     """
-    found = load_plugins(files)
+    found = load_plugins(plugin_files)
     components = found.components(kind)
     if as_json:
         click.echo(json.dumps(_listing(found, components), indent=2))
     else:
-        _print_table([("kind", "name", "plugin", "summary"), *(_row(item) for item in components)])
+        click.echo(table([("kind", "name", "plugin", "summary"), *(_row(item) for item in components)]))
         for plugin in found:
             for notice in plugin.notices:
                 click.echo(f"note: {owner(plugin)} {notice} while loading")
@@ -60,10 +53,10 @@ def list_(kind: Kind | None, as_json: bool, strict: bool, files: tuple[Path, ...
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Needed only if several kinds have that name.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@plugin_files
-def show(name: str, kind: Kind | None, as_json: bool, files: tuple[Path, ...]) -> None:
+@plugin_option
+def show(name: str, kind: Kind | None, as_json: bool, plugin_files: tuple[Path, ...]) -> None:
     """Shows one component: where it comes from and the keys of its recipe table."""
-    found = load_plugins(files)
+    found = load_plugins(plugin_files)
     matches = [item for item in found.components(kind) if item.name == name]
     if not matches:
         found.find(kind or _likely_kind(found, name), name)
@@ -134,11 +127,3 @@ def _print_component(item: Component, keys: Sequence[ConfigKey]) -> None:
         click.echo(f"\n  {key.key}: {key.type}" + (" (required)" if key.required else f" = {default}"))
         if key.doc:
             click.echo(f"      {key.doc}")
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns aligned by spaces, the last one as long as it is: easy to read and to grep."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())

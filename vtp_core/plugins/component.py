@@ -18,6 +18,7 @@ _BASES: dict[str, str] = {
     "bottleneck": "vtp_core.bottleneck:Bottleneck",
     "decoder": "vtp_core.decoder:Decoder",
     "objective": "vtp_core.objective:Objective",
+    "evaluator": "vtp_core.evaluation.evaluator:Evaluator",
     "command": "click:Command",
 }
 

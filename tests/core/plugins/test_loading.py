@@ -1,0 +1,249 @@
+"""Finding plugins: entry points of (written, not installed) packages and loose files, one broken or many."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import numpy
+import pytest
+import torch
+
+from vtp_core.errors import UsageError
+from vtp_core.plugins import UnknownComponent, load_plugins
+
+GOOD = """
+from vtp_core.plugins import hookimpl
+vtp_api = 1
+
+@hookimpl
+def register_objectives(register):
+    register("thing", "nowhere:Thing", summary="A thing.")
+"""
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Writes packages with an entry point into a folder on the path, as pip would leave them."""
+    monkeypatch.delenv("VTP_PLUGINS", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(name, code, *, distribution=None, version="0.2", module=None):
+        module = module or f"test_plugin_{name}"
+        distribution = distribution or f"vtp-plugin-{name}"
+        (tmp_path / f"{module}.py").write_text(code)
+        info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[vtp]\n{name} = {module}\n")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return write
+
+
+def test_an_installed_plugin_is_found_with_its_package(site):
+    site("zeta", GOOD)
+    plugins = load_plugins(only=["zeta"])
+    item = plugins.find("objective", "zeta.thing")
+    assert (item.plugin, item.distribution, item.version) == ("zeta", "vtp-plugin-zeta", "0.2")
+    assert plugins.failures == []
+
+
+def test_the_distribution_vtp_core_comes_through_the_same_door_with_bare_names(site):
+    site("zeta", GOOD, distribution="vtp_core", version="9.9")
+    item = load_plugins(only=["zeta"]).find("objective", "thing")
+    assert (item.distribution, item.version) == ("vtp-core", "9.9")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import no_such_module_here", "ModuleNotFoundError: No module named 'no_such_module_here'"),
+        ("vtp_api = (", "SyntaxError: '(' was never closed"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        (GOOD.replace("vtp_api = 1", ""), "it does not state its API version"),
+        (GOOD.replace("vtp_api = 1", "vtp_api = 7"), "it is written for vtp_api 7"),
+        (GOOD.replace("register_objectives", "register_objetives"), "did you mean register_objectives?"),
+        (GOOD + "    raise ValueError('in the hook')\n", "ValueError: in the hook"),
+        (GOOD + "    register('thing', 'nowhere:Thing')\n", "is registered twice"),
+    ],
+)
+def test_a_broken_plugin_is_listed_and_stops_nothing(site, code, reason):
+    site("bad", code)
+    site("good", GOOD)
+    plugins = load_plugins(only=["bad", "good"])
+    assert plugins.find("objective", "good.thing")
+    (failure,) = plugins.failures
+    assert (failure.plugin, failure.distribution, failure.version) == ("bad", "vtp-plugin-bad", "0.2")
+    assert reason in failure.reason and "\n" not in failure.reason
+    assert failure.traceback.startswith("Traceback") or "SyntaxError" in failure.traceback
+    with pytest.raises(UnknownComponent, match=r"plugin bad \(vtp-plugin-bad 0\.2\) failed to load: "):
+        plugins.find("objective", "bad.thing")
+
+
+def test_keyboard_interrupt_is_not_swallowed(site):
+    site("bad", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_plugins(only=["bad"])
+
+
+def test_a_name_that_two_packages_claim_means_nothing(site):
+    site("twin", GOOD, distribution="vtp-plugin-twin")
+    site("twin", GOOD, distribution="another-twin", version="3", module="other_twin")
+    plugins = load_plugins(only=["twin"])
+    assert plugins.components() == []
+    assert [item.distribution for item in plugins.failures] == ["another-twin", "vtp-plugin-twin"]
+    assert all("another-twin 3 and vtp-plugin-twin 0.2" in item.reason for item in plugins.failures)
+
+
+def test_a_package_that_claims_a_built_in_name_does_not_break_it(site):
+    site("twin", GOOD, distribution="a-rival", module="rival_twin")
+    site("twin", GOOD, distribution="vtp-core", version="9.9")
+    plugins = load_plugins(only=["twin"])
+    assert [item.name for item in plugins.components()] == ["thing"]
+    (failure,) = plugins.failures
+    assert failure.distribution == "a-rival" and "vtp-core 9.9" in failure.reason
+
+
+def test_selection_by_argument_and_by_environment(site, monkeypatch):
+    site("one", GOOD)
+    site("two", GOOD)
+    assert [plugin.name for plugin in load_plugins(only=["two"])] == ["two"]
+    monkeypatch.setenv("VTP_PLUGINS", " one, two ,")
+    plugins = load_plugins()
+    assert [plugin.name for plugin in plugins] == ["one", "two"]
+    monkeypatch.setenv("VTP_PLUGINS", "")
+    plugins = load_plugins()
+    assert list(plugins) == [] and {"one", "two"} <= set(plugins.left_out)
+    with pytest.raises(UnknownComponent, match="VTP_PLUGINS"):
+        plugins.find("objective", "one.thing")
+    assert [plugin.name for plugin in load_plugins(only=["one"])] == ["one"]  # the argument wins
+
+
+def test_a_selected_name_that_is_not_installed_is_a_failure():
+    plugins = load_plugins(only=["never_installed"])
+    assert [item.plugin for item in plugins.failures] == ["never_installed"]
+    assert "no installed package" in plugins.failures[0].reason
+
+
+def test_order_is_built_ins_first_then_by_name(site):
+    for name in ("one", "two", "three"):
+        site(name, GOOD)
+    site("zeta", GOOD, distribution="vtp-core", version="9.9")
+    assert [plugin.name for plugin in load_plugins(only=["two", "zeta", "one", "three"])] == [
+        "zeta",
+        "one",
+        "three",
+        "two",
+    ]
+
+
+def test_loose_files_with_classes_and_strings(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from vtp_core.recipe.component import ObjectiveConfig\n"
+        "class Config(ObjectiveConfig):\n    size: int = 3\n"
+        + GOOD
+        + "    register('other', 'nowhere:Other', config=Config)\n"
+        + "    register('third', 'nowhere:Other', config=f'{__name__}:Config')\n"
+    )
+    plugins = load_plugins([file], only=[])
+    assert plugins.find("objective", "mine.thing").distribution == str(file)
+    assert plugins.find("objective", "mine.other").load_config()(use="mine.other").size == 3
+    assert plugins.find("objective", "mine.third").load_config()(use="mine.third").size == 3
+
+
+def test_a_broken_loose_file_is_a_failure_and_a_missing_one_an_error(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("import no_such_module_here")
+    (failure,) = load_plugins([str(file)], only=[]).failures
+    assert failure.plugin == "mine" and "no_such_module_here" in failure.reason
+    assert "vtp_loose_mine" not in sys.modules
+    with pytest.raises(UsageError, match="no such file"):
+        load_plugins([tmp_path / "absent.py"], only=[])
+
+
+def test_a_loose_file_may_not_take_an_installed_name(site, tmp_path):
+    site("zeta", GOOD)
+    file = tmp_path / "zeta.py"
+    file.write_text(GOOD)
+    plugins = load_plugins([file], only=["zeta"])
+    assert plugins.find("objective", "zeta.thing").distribution == "vtp-plugin-zeta"
+    assert "two plugins are called" in plugins.failures[0].reason and str(file) in plugins.failures[0].reason
+
+
+RUDE = """
+import random, sys
+import numpy
+import torch
+
+def disturb():
+    print("hello from a plugin")
+    random.seed(5)
+    numpy.random.seed(5)
+    torch.manual_seed(5)
+    torch.set_default_dtype(torch.float64)
+"""
+
+
+@pytest.mark.parametrize("place", ["import", "hook", "target", "config"])
+def test_prints_and_random_state_do_not_leak(site, capsys, place):
+    code = RUDE + GOOD.replace("nowhere:", "rude_target:").replace(
+        "summary=", "config='rude_target:C', summary="
+    )
+    call = "disturb()\n"
+    if place == "import":
+        code += call
+    elif place == "hook":
+        code = code.replace('    register("thing"', f'    {call}    register("thing"')
+    site("rude", code)
+    target = RUDE + (call if place in ("target", "config") else "") + "class Thing: pass\nclass C: pass\n"
+    site("unused", target, module="rude_target")
+
+    def draw():
+        return (
+            random.random(),
+            numpy.random.rand(),
+            torch.rand(2).tolist(),
+            torch.get_default_dtype(),
+        )
+
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    expected = draw()
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    plugins = load_plugins(only=["rude"])
+    item = plugins.find("objective", "rude.thing")
+    if place == "target":
+        with pytest.raises(UsageError):
+            item.load_target()
+    if place == "config":
+        with pytest.raises(UsageError):
+            item.load_config()
+    assert draw() == expected
+    printed = capsys.readouterr()
+    assert printed.out == "" and "hello from a plugin" in printed.err
+    if place in ("import", "hook"):
+        (plugin,) = plugins
+        assert [note.split()[0] for note in plugin.notices] == ["printed"] + ["changed"] * 4
+
+
+def test_a_quiet_plugin_has_no_notices(site):
+    site("zeta", GOOD)
+    (plugin,) = load_plugins(only=["zeta"])
+    assert plugin.notices == ()
+
+
+def test_importing_and_loading_import_no_torch():
+    code = (
+        "import sys, vtp_core.plugins, vtp_core.plugins.describe;"
+        "import vtp_core.cli.plugins, vtp_core.cli.new_plugin;"
+        "plugins = vtp_core.plugins.load_plugins();"
+        "[item.load_config() for item in plugins.components()];"
+        "print(sorted({'torch', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
