@@ -47,9 +47,8 @@ def new_plugin(name: str, kind: str, folder: Path | None) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
         click.echo(str(folder / path))
-    click.echo(
-        f"\nNext:\n  pip install -e {folder}\n  vtp plugins show {values['use']}\n  python -m pytest {folder}"
-    )
+    commands = (f"pip install -e {folder}", f"vtp plugins show {values['use']}", f"python -m pytest {folder}")
+    click.echo("\n  ".join(["\nNext:", *commands]))
 
 
 def plugin_files(values: dict[str, str]) -> dict[str, str]:
@@ -63,13 +62,10 @@ def plugin_files(values: dict[str, str]) -> dict[str, str]:
     own = dict(_texts(templates / kind))
     values = values | {"recipe": string.Template(own.pop("recipe.toml")).substitute(values).rstrip()}
     shared = dict(_texts(templates / "any"))
-    renamed = {
-        "gitignore": ".gitignore",
-        "init": f"{package}/__init__.py",
-        "plugin.py": f"{package}/plugin.py",
+    texts = {
+        path.replace("package/", f"{package}/", 1).replace("gitignore", ".gitignore"): text
+        for path, text in (shared | own).items()
     }
-    texts = {renamed.get(path, path): text for path, text in shared.items()}
-    texts |= {re.sub(r"^package/", f"{package}/", path): text for path, text in own.items()}
     return {path: string.Template(texts[path]).substitute(values) for path in sorted(texts)}
 
 
