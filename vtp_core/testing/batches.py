@@ -36,6 +36,8 @@ def drawn_batch(
 ) -> Batch:
     """One rank's rows of a view, with no more than what `need` asks: pixels normalised, as after `Batch.to`.
 
+    A little grain keeps pixels from being equal: at the ties of a max-pooling no gradient is defined.
+
     Args:
         need: What is asked; its `rows` goes before `rows`.
         rows: Global rows of the step, a multiple of the ranks.
@@ -61,8 +63,9 @@ def drawn_batch(
             )
             for i in pictures
         ]
-        stacked = torch.from_numpy(numpy.stack(rows_of_crops))
-        return normalise(stacked.movedim(-1, 2).to(dtype) / 255)
+        unit = torch.from_numpy(numpy.stack(rows_of_crops)).movedim(-1, 2).to(dtype) / 255
+        grain = [torch.randn(unit.shape[1:], generator=generator("grain", seed, name, i)) for i in pictures]
+        return normalise(unit + 0.01 * torch.stack(grain).to(dtype))
 
     captions = [draw(i, size=8, seed=seed) for i in pictures]
     grid = size // dims.patch

@@ -14,6 +14,7 @@ from vtp_core.encoder import Encoder
 from vtp_core.features import Features, Latent, Tokens
 from vtp_core.parameters import Dims
 from vtp_core.pixels import ValueRange
+from vtp_core.training.seeds import generator
 
 TINY_DIMS = Dims(width=16, patch=8, depth=2, has_cls=True, channels=4, value_range="imagenet")
 """Sizes of the tiny networks unless told otherwise."""
@@ -30,7 +31,7 @@ class TinyEncoder(Encoder):
         super().__init__()
         self.width, self.patch, self.depth, self.has_cls = dims.width, dims.patch, dims.depth, dims.has_cls
         self.embed = nn.Conv2d(3, dims.width, dims.patch, dims.patch)
-        self.mask_token = nn.Parameter(torch.randn(1, dims.width) * 0.5)
+        self.mask_token = nn.Parameter(torch.randn(1, dims.width))
         self.mixers = nn.ModuleList(nn.Linear(2 * dims.width, dims.width) for _ in range(dims.depth))
         self.norm = nn.LayerNorm(dims.width)
 
@@ -123,8 +124,15 @@ class TinyNetworks(nn.Module):
 
     def __init__(self, dims: Dims = TINY_DIMS, seed: int = 0) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch.device("meta"):  # ranks that are threads share the global generator: keep off it
             self.encoder = TinyEncoder(dims)
             self.bottleneck = TinyBottleneck(dims)
             self.decoder = TinyDecoder(dims)
+        self.to_empty(device="cpu")
+        rng = generator("tiny networks", seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
+                parameter.copy_(torch.randn(parameter.shape, generator=rng) * fan_in**-0.5)
+                if name == "encoder.norm.weight":
+                    parameter.add_(1)
