@@ -21,6 +21,7 @@ TEMPLATES = {
     "decoder": ("convolutional", "Convolutional", "Residual convolutions and a pixel shuffle."),
     "source": ("stripes", "Stripes", "Drawn stripes with captions and classes."),
     "evaluator": ("absolute_error", "AbsoluteError", "Mean absolute error of the reconstruction."),
+    "callback": ("table", "LossTable", "Loss terms as a table for spreadsheets."),
 }
 """Kind -> name, class and summary of the component that its template starts from."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtp_core.errors import UsageError
 from vtp_core.plugins.hookspecs import Kind
 from vtp_core.plugins.isolation import isolated
-from vtp_core.recipe.component import ComponentConfig, ObjectiveConfig
+
+if TYPE_CHECKING:
+    from vtp_core.recipe.component import ComponentConfig
 
 # Kinds whose components are subclasses of an interface of the core; the rest are duck-typed.
 _BASES: dict[str, str] = {
@@ -19,6 +21,7 @@ _BASES: dict[str, str] = {
     "decoder": "vtp_core.decoder:Decoder",
     "objective": "vtp_core.objective:Objective",
     "evaluator": "vtp_core.evaluation.evaluator:Evaluator",
+    "callback": "vtp_core.training.callback:Callback",
     "command": "click:Command",
 }
 
@@ -99,6 +102,9 @@ class Component:
         """
         if self.config is None:
             return None
+        # pydantic is half of what a start takes, and listing components needs none of it.
+        from vtp_core.recipe.component import ComponentConfig, ObjectiveConfig
+
         config = self._import(self.config)
         base = ObjectiveConfig if self.kind == "objective" else ComponentConfig
         if not (isinstance(config, type) and issubclass(config, base)):

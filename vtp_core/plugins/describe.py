@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from vtp_core.recipe import schedule
+from vtp_core.recipe.docs import key_docs
 
 _BOUNDS = {
     annotated_types.Ge: (">=", "ge"),
@@ -48,6 +49,7 @@ def config_keys(config: type[BaseModel]) -> list[ConfigKey]:
     inherited = [
         name for base in config.__mro__[1:] if issubclass(base, BaseModel) for name in base.model_fields
     ]
+    docs = key_docs(config)
     fields = sorted(config.model_fields.items(), key=lambda item: item[0] in inherited)
     return [
         ConfigKey(
@@ -55,7 +57,7 @@ def config_keys(config: type[BaseModel]) -> list[ConfigKey]:
             type=_words(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation),
             required=field.is_required(),
             default=_plain(field.get_default(call_default_factory=True)),
-            doc=" ".join((field.description or "").split()),
+            doc=" ".join(docs.get(name, "").split()),
         )
         for name, field in fields
     ]

@@ -93,7 +93,7 @@ def register_kernels(register: Register) -> None:
 
 @hookspec
 def register_evaluators(register: Register) -> None:
-    """Measurements of a frozen tokenizer: classes with the methods of `vtp_core.evaluation`'s evaluators."""
+    """Measurements of a frozen tokenizer: subclasses of `vtp_core.evaluation.evaluator.Evaluator`."""
 
 
 @hookspec
@@ -103,7 +103,7 @@ def register_formats(register: Register) -> None:
 
 @hookspec
 def register_callbacks(register: Register) -> None:
-    """Listeners to a run, such as a logger; the recipe names those it wants under ``[callbacks.NAME]``."""
+    """Listeners to a run, such as a logger: subclasses of `vtp_core.training.callback.Callback`."""
 
 
 @hookspec
