@@ -101,6 +101,20 @@ def head_modules(tokenizer: Tokenizer, config: ArtefactConfig) -> dict[str, dict
     return heads
 
 
+def training_modules(tokenizer: Tokenizer) -> dict[str, nn.Module]:
+    """The tokenizer's networks by the names that a training run gives them."""
+    assert tokenizer.config is not None
+    modules: dict[str, nn.Module] = {
+        "tokenizer.encoder": tokenizer.encoder,
+        "tokenizer.bottleneck": tokenizer.bottleneck,
+    }
+    if tokenizer.decoder is not None:
+        modules["tokenizer.decoder"] = tokenizer.decoder
+    for objective, children in head_modules(tokenizer, tokenizer.config).items():
+        modules.update({f"objectives.{objective}.{child}": module for child, module in children.items()})
+    return modules
+
+
 def load_training_state(
     tokenizer: Tokenizer, state: Mapping[str, Tensor], weights: Literal["student", "teacher"]
 ) -> list[str]:
@@ -117,18 +131,8 @@ def load_training_state(
     Raises:
         CheckpointError: A tensor is missing or has another shape.
     """
-    assert tokenizer.config is not None
-    networks: dict[str, nn.Module] = {
-        "tokenizer.encoder": tokenizer.encoder,
-        "tokenizer.bottleneck": tokenizer.bottleneck,
-    }
-    if tokenizer.decoder is not None:
-        networks["tokenizer.decoder"] = tokenizer.decoder
-    for objective, children in head_modules(tokenizer, tokenizer.config).items():
-        for child, module in children.items():
-            networks[f"objectives.{objective}.{child}"] = module
     without_twin = []
-    for name, module in networks.items():
+    for name, module in training_modules(tokenizer).items():
         prefix = name
         own = module.state_dict()
         if weights == "teacher" and own:

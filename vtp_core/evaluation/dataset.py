@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vtp_core.batch import Batch
 from vtp_core.data.source import Sample, Source
@@ -62,12 +62,24 @@ class EvaluationSet:
             return range(total)
         return [position * total // self.limit for position in range(self.limit)]
 
-    def batches(self, size: int, rows: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """This rank's samples in index order, `rows` at a time, at `size` pixels."""
+    def batches(
+        self,
+        size: int,
+        rows: int,
+        rank: int = 0,
+        world_size: int = 1,
+        fields: frozenset[str] = frozenset({"image"}),
+    ) -> Iterator[Batch]:
+        """This rank's samples in index order, `rows` at a time, at `size` pixels, with these fields."""
         from vtp_core.data.loader import evaluation_batches
 
         share = Subset(self.source, self.indices()[rank::world_size])
-        return evaluation_batches(share, size, rows)
+        return evaluation_batches(share, size, rows, fields=fields)
+
+    def subset(self, indices: Sequence[int]) -> EvaluationSet:
+        """The samples at some positions of `indices()`."""
+        chosen = self.indices()
+        return replace(self, source=Subset(self.source, [chosen[i] for i in indices]), limit=None)
 
     def facts(self, samples: int) -> SetFacts:
         """What the protocol says, once `samples` of the source have been read.

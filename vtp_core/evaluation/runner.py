@@ -96,7 +96,8 @@ def evaluate(
             sets.insert(0, ("train", train))
         for split, data in sets:
             takers = [item for item in evaluators.values() if split == "held_out" or item.uses_train]
-            for batch in data.batches(size, rows, world.rank, world.size):
+            fields = frozenset({"image"}).union(*(item.fields for item in takers))
+            for batch in data.batches(size, rows, world.rank, world.size, fields):
                 counts[split] += len(batch)
                 seen = Observation(model, batch.to(model.device), split)
                 for evaluator in takers:

@@ -1,0 +1,90 @@
+"""From a recipe to an artefact: its config, and its weights from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import vtp_core
+from vtp_core.artefact.assembly import assemble, load_training_state, training_modules
+from vtp_core.artefact.config import ArtefactConfig, Head
+from vtp_core.objective import Objective
+from vtp_core.plugins import Plugins
+from vtp_core.recipe import Recipe
+from vtp_core.recipe.component import ComponentConfig
+from vtp_core.tokenizer import Tokenizer
+
+
+def artefact_config(
+    recipe: Recipe,
+    plugins: Plugins,
+    *,
+    step: int | None = None,
+    weights: Literal["student", "teacher"] = "student",
+) -> ArtefactConfig:
+    """What the artefact of a run says. The image size is that of the recipe's largest view.
+
+    Args:
+        recipe: The run's recipe.
+        plugins: Where its objectives are looked up, for what they export.
+        step: Training steps done.
+        weights: Which weights will be saved with it.
+    """
+    heads = {}
+    for name, table in recipe.objectives.items():
+        objective: type[Objective] = plugins.find("objective", table.use).load_target()
+        if objective.exports:
+            heads[name] = Head(objective=_plain(table), exports=dict(objective.exports))
+    return ArtefactConfig(
+        vtp_version=vtp_core.__version__,
+        recipe=recipe.name,
+        step=step,
+        weights=weights,
+        encoder=_plain(recipe.encoder),
+        bottleneck=_plain(recipe.bottleneck),
+        decoder=_plain(recipe.decoder),
+        heads=heads,
+        image_size=max(view.size for view in recipe.views.values()),
+    )
+
+
+def tokenizer_from_checkpoint(
+    checkpoint: Path,
+    recipe: Recipe,
+    plugins: Plugins,
+    *,
+    step: int | None = None,
+    weights: Literal["student", "teacher"] = "student",
+) -> tuple[Tokenizer, list[str]]:
+    """The tokenizer in a checkpoint of a run.
+
+    Args:
+        checkpoint: Folder of one checkpoint.
+        recipe: The recipe it belongs to.
+        plugins: Where components are looked up.
+        step: Training steps done.
+        weights: Whose weights.
+
+    Returns:
+        The tokenizer, and the networks that have no teacher although it was asked for.
+
+    Raises:
+        CheckpointError: It is of another recipe or can't be read.
+    """
+    from vtp_core.training.checkpoint import load_available
+
+    tokenizer = assemble(artefact_config(recipe, plugins, step=step, weights=weights), plugins)
+    state = {
+        f"{prefix}{name}.{key}": torch.empty_like(value)
+        for prefix in (("", "ema.") if weights == "teacher" else ("",))
+        for name, module in training_modules(tokenizer).items()
+        for key, value in module.state_dict().items()
+    }
+    loaded, _, _ = load_available(checkpoint, state)
+    return tokenizer, load_training_state(tokenizer, {name: state[name] for name in loaded}, weights)
+
+
+def _plain(table: ComponentConfig) -> dict[str, object]:
+    return table.model_dump(mode="json", by_alias=True)

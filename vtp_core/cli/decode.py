@@ -1,0 +1,52 @@
+"""``vtp decode``: latents back to images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vtp_core.cli.options import plugin_option
+from vtp_core.errors import DataError
+
+
+@click.command()
+@click.argument("artefact", type=click.Path(path_type=Path))
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for PNG files.")
+@click.option("--rows", type=click.IntRange(min=1), default=16, show_default=True, help="Images at a time.")
+@plugin_option
+def decode(artefact: Path, latents: Path, output: Path, rows: int, plugin_files: tuple[Path, ...]) -> None:
+    """Write PNG images of LATENTS, a file of `vtp encode`, by the tokenizer in the folder ARTEFACT."""
+    import json
+
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    from vtp_core.plugins import load_plugins
+    from vtp_core.tokenizer import Tokenizer
+
+    model = Tokenizer.load(artefact, load_plugins(plugin_files))
+    if not latents.is_file():
+        raise DataError(f"{latents}: no such file; `vtp encode` writes one")
+    try:
+        with safe_open(latents, framework="pt", device="cpu") as file:
+            if "latents" not in file.keys():
+                raise DataError(f"{latents}: holds no tensor `latents`; use a file of `vtp encode`")
+            values = file.get_tensor("latents")
+            metadata = file.metadata() or {}
+        names = json.loads(metadata.get("images", "[]"))
+        normalized = json.loads(metadata.get("normalized", "false")) is True
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{latents}: not a latents file ({error}); use a file of `vtp encode`") from error
+    output.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        for start in range(0, len(values), rows):
+            part = values[start : start + rows]
+            decoded = model.decode_normalized(part) if normalized else model.decode(part)
+            for offset, image in enumerate(model.postprocess(decoded.sample)):
+                index = start + offset
+                # Only the stem: names come from a file and must not lead out of the folder.
+                stem = Path(str(names[index])).stem if index < len(names) else "image"
+                image.save(output / f"{index:06d}-{stem}.png")
+    click.echo(f"{output}: {len(values)} images")

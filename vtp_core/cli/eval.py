@@ -1,0 +1,121 @@
+"""``vtp eval``: measures a tokenizer that a run left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vtp_core.cli.options import plugin_option
+from vtp_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from vtp_core.evaluation.runner import Results
+    from vtp_core.plugins import Plugins
+    from vtp_core.recipe.component import ComponentConfig
+
+
+@click.command("eval")
+@click.argument("artefact", type=click.Path(path_type=Path))
+@click.option("--source", required=True, metavar="TABLE", help="Held-out data: a name or a TOML table.")
+@click.option("--train-source", metavar="TABLE", help="Data that probes learn from.")
+@click.option("--evaluator", "names", multiple=True, metavar="TABLE", help="Default: all that can run.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use that many samples of each source; named so.")
+@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Samples at a time.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the results as JSON.")
+@plugin_option
+def eval_(
+    artefact: Path,
+    source: str,
+    train_source: str | None,
+    names: tuple[str, ...],
+    limit: int | None,
+    rows: int,
+    device: str,
+    output: Path | None,
+    plugin_files: tuple[Path, ...],
+) -> None:
+    """Measure the tokenizer in the folder ARTEFACT.
+
+    TABLE is a component's name, or an inline table as in a recipe: '{ use = "samples", split = "val" }'.
+    """
+    from vtp_core.cli.output import table
+    from vtp_core.evaluation.opening import open_set
+    from vtp_core.evaluation.runner import evaluate, why_not, write_results
+    from vtp_core.plugins import load_plugins
+    from vtp_core.tokenizer import Tokenizer
+
+    plugins = load_plugins(plugin_files)
+    model = Tokenizer.load(artefact, plugins)
+    held_out = open_set(read_table(source, "source", plugins), plugins, limit=limit)
+    train = None
+    if train_source is not None:
+        train = open_set(read_table(train_source, "source", plugins), plugins, limit=limit)
+    model.to(_device(device))
+    chosen = names or tuple(component.name for component in plugins.components("evaluator"))
+    evaluators = {}
+    for name in chosen:
+        config = read_table(name, "evaluator", plugins)
+        evaluator = plugins.find("evaluator", config.use).load_target()(config)
+        reason = why_not(evaluator, model, held_out, train)
+        if reason and not names:
+            click.echo(f"left out: {config.use}: {reason}", err=True)
+        else:
+            evaluators[config.use] = evaluator
+    if not evaluators:
+        raise UsageError("no evaluator can run on this tokenizer and these sources; the lines above say why")
+    results = evaluate(model, evaluators, held_out, train, rows=rows)
+    click.echo(table(_lines(results)))
+    for protocol in dict.fromkeys(str(entry["protocol"]) for entry in results.values()):
+        click.echo(f"protocol: {protocol}")
+    if output is not None:
+        write_results(results, output)
+
+
+def read_table(text: str, kind: Any, plugins: Plugins) -> ComponentConfig:
+    """The config of a component from its name or an inline TOML table."""
+    import tomllib
+
+    from pydantic import ValidationError
+
+    from vtp_core.recipe.component import ComponentConfig
+
+    values: dict[str, Any] = {"use": text}
+    if text.lstrip().startswith("{"):
+        try:
+            values = tomllib.loads(f"table = {text}")["table"]
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{kind} {text!r}: not a TOML table ({error})") from error
+    use = values.get("use")
+    if not isinstance(use, str):
+        raise UsageError(f"{kind} {text!r}: the table has no `use`; name a component of `vtp plugins list`")
+    config_class = plugins.find(kind, use).load_config() or ComponentConfig
+    try:
+        return config_class.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "table"
+        raise UsageError(f"{kind} {use}: {where}: {first['msg']}; see `vtp plugins show {use}`") from error
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name}: {str(error).splitlines()[0]}; see `vtp doctor`") from error
+    return device
+
+
+def _lines(results: Results) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("metric", "value", "baseline", "")]
+    for name, entry in results.items():
+        value, baseline = entry["value"], entry["baseline"]
+        unit = f" {entry['unit']}" if entry["unit"] else ""
+        shown = f"{baseline:.4f}{unit}" if isinstance(baseline, float) else "-"
+        rows.append((name, f"{value:.4f}{unit}", shown, str(entry["baseline_name"])))
+    return rows

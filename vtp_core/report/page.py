@@ -1,0 +1,225 @@
+"""Builds ``report.html``: one file, offline, readable without JavaScript. Imports no torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+import vtp_core
+from vtp_core.plugins import Plugins
+from vtp_core.report.chart import Axis, Chart, line_chart, number
+from vtp_core.report.run_data import RunData, read_run
+from vtp_core.report.samples import refresh_gallery
+from vtp_core.report.verdict import Fact, alarms, facts, scores
+
+IMAGE_BUDGET = 3_500_000
+"""Bytes of embedded images; the page stays under 5 MB."""
+IMAGE_SIDE = 256
+"""Side in pixels to which larger images are reduced for the page."""
+
+GROUPS = {
+    "spread": "Spread evenly over the held-out set",
+    "worst": "The worst of the set",
+    "median": "Around the median",
+}
+
+
+def build_report(
+    run_folder: str | Path, output: str | Path | None = None, *, plugins: Plugins | None = None
+) -> Path:
+    """Writes the report of a run.
+
+    The reconstructions are made from the run's artefact and held-out set, unless its folder ``samples`` is of
+    the same weights already.
+
+    Args:
+        run_folder: What ``vtp run`` wrote; parts that are missing are named on the page.
+        output: Where to; None: ``report.html`` in the run folder.
+        plugins: Where the artefact's components are looked up; None: the installed ones.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: `run_folder` is no run folder.
+    """
+    problem = refresh_gallery(Path(run_folder), plugins)
+    run = read_run(Path(run_folder))
+    if problem:
+        run.missing.append(f"the reconstructions could not be made: {problem}")
+    path = Path(output) if output is not None else run.folder / "report.html"
+    text = render(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def render(run: RunData) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vtp_core.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _shown
+    environment.filters["decibel"] = lambda value: f"{float(value):.2f} dB"
+    groups, omitted = _images(run)
+    return environment.get_template("report.html.j2").render(
+        name=str(run.recipe.get("name", run.folder.name)),
+        version=vtp_core.__version__,
+        facts=facts(run),
+        alarms=alarms(run),
+        scores=scores(run),
+        groups=groups,
+        omitted=omitted,
+        gallery=run.gallery,
+        charts=list(charts(run)),
+        latent=_latent(run),
+        data=list(_data(run)),
+        machine=list(_machine(run)),
+        recipe_text=run.recipe_text,
+        command=_command(run),
+    )
+
+
+def charts(run: RunData) -> Iterable[Chart]:
+    """Loss terms by objective, then weighted losses, gradient norms, learning rate and speed."""
+    rows = run.metrics
+    by_objective: dict[str, list[str]] = {}
+    for key in _keys(rows):
+        if key.startswith("loss/") and key.count("/") >= 2:
+            by_objective.setdefault(key.split("/")[1], []).append(key)
+    wanted = [
+        (f"Loss of {name}", {key.split("/", 2)[2]: key for key in keys}, "")
+        for name, keys in by_objective.items()
+    ]
+    for title, prefix in (("Weighted losses", "weighted/"), ("Gradient norm by owner", "grad_norm/")):
+        wanted.append((title, {k.removeprefix(prefix): k for k in _keys(rows) if k.startswith(prefix)}, ""))
+    rates = {k.removeprefix("lr/"): k for k in _keys(rows) if k == "lr" or k.startswith("lr/")}
+    wanted.append(("Learning rate", rates, ""))
+    wanted.append(("Throughput", {"rows": "rows_per_s"}, "rows/s"))
+    reports: dict[str, dict[str, str]] = {}
+    for key in _keys(rows):
+        if key.startswith("report/"):
+            owner, _, what = key.removeprefix("report/").partition("/")
+            reports.setdefault(owner, {})[what or owner] = key
+    for owner, terms in reports.items():
+        wanted += [(f"Reported by {owner}: {what}", {what: key}, "") for what, key in terms.items()]
+    for title, keys, unit in wanted:
+        series = {name: _points(rows, key) for name, key in keys.items()}
+        axis: Axis = "zero" if title in ("Learning rate", "Throughput") else "auto"
+        if chart := line_chart(title, series, unit, axis):
+            yield chart
+
+
+def _points(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [
+        (float(row["step"]), float(row[key]))
+        for row in rows
+        if isinstance(row.get(key), int | float) and isinstance(row.get("step"), int | float)
+    ]
+
+
+def _keys(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _images(run: RunData) -> tuple[list[dict[str, Any]], int]:
+    """Groups of rows with their images as ``data:`` addresses, and how many rows had no room."""
+    spent = omitted = 0
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for item in run.gallery.get("images", []):
+        row = {key: item.get(key, "") for key in ("key", "caption", "psnr")}
+        for kind in ("input", "output", "error", "latent"):
+            # The name comes from a file: only its last part is used, so that it can't lead elsewhere.
+            row[kind] = _embedded(run.folder / "samples" / Path(str(item.get(kind, ""))).name)
+            spent += len(row[kind])
+        if spent > IMAGE_BUDGET:
+            omitted += 1
+            continue
+        groups.setdefault(str(item.get("group", "")), []).append(row)
+    return [{"title": GROUPS.get(name, name), "rows": rows} for name, rows in groups.items()], omitted
+
+
+def _embedded(path: Path) -> str:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
+            data = io.BytesIO()
+            image.convert("RGB").save(data, "PNG", optimize=True)
+    except (OSError, Image.DecompressionBombError):
+        return ""
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _latent(run: RunData) -> dict[str, Any] | None:
+    latent = run.gallery.get("latent") or {}
+    std, mean = latent.get("std") or [], latent.get("mean") or []
+    if not std:
+        return None
+    widest = max(*std, *(abs(value) for value in mean), 1e-12)
+    shares = [share for share in latent.get("explained", []) if share > 0]
+    rank = math.exp(-sum(share * math.log(share) for share in shares)) if shares else 0.0
+    return {
+        "channels": [
+            {"index": index, "mean": m, "std": s, "width": 100 * s / widest}
+            for index, (m, s) in enumerate(zip(mean[:64], std[:64], strict=False))
+        ],
+        "count": len(std),
+        "effective_rank": rank,
+        "explained": 100 * sum(latent.get("explained", [])[:3]),
+    }
+
+
+def _data(run: RunData) -> Iterable[Fact]:
+    for name, entry in run.recipe.get("views", {}).items():
+        if isinstance(entry, dict):
+            value = f"{entry.get('rows', '?')} rows a step at {entry.get('size', '?')} px"
+            yield Fact(name=f"view {name}", value=value, note=f"augment {entry.get('augment', '?')}")
+    source = run.recipe.get("data", {}).get("source", {})
+    if isinstance(source, dict) and source:
+        settings = ", ".join(f"{key} = {value}" for key, value in source.items() if key != "use")
+        yield Fact(name="training data", value=str(source.get("use", "?")), note=settings)
+    if held_out := run.gallery.get("held_out"):
+        yield Fact(name="held-out data", value=str(held_out), note="")
+    bad = sum(run.bad_samples.values())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(run.bad_samples.items()))
+    yield Fact(name="bad samples", value=str(bad), note=reasons or "none was replaced")
+
+
+def _machine(run: RunData) -> Iterable[Fact]:
+    for key, value in run.environment.items():
+        if key in ("command", "failed_plugins") and not value:
+            continue
+        if isinstance(value, dict):
+            text = ", ".join(f"{name} {_brief(item)}" for name, item in value.items() if item is not None)
+        elif isinstance(value, list):
+            text = " ".join(str(item) for item in value)
+        else:
+            text = "none" if value is None else str(value)
+        yield Fact(name=key.replace("_", " "), value=text, note="")
+
+
+def _brief(item: Any) -> str:
+    return " ".join(str(part) for part in item.values() if part) if isinstance(item, dict) else str(item)
+
+
+def _command(run: RunData) -> str:
+    extra = " ".join("--plugin FILE" for _ in run.environment.get("loose_plugins", []))
+    return f"vtp run resolved.toml {extra}".strip()
+
+
+def _shown(value: object) -> str:
+    return number(float(value)) if isinstance(value, int | float) else str(value)

@@ -1,0 +1,190 @@
+"""The top of the report: how far the run came, what it reached, and what should worry the reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from vtp_core.report.chart import number
+from vtp_core.report.run_data import RunData
+
+TITLES = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "linear_probe": "Linear probe, top-1",
+    "knn": "Nearest neighbours, top-1",
+    "zero_shot": "Zero-shot by class name, top-1",
+    "retrieval_r1": "Retrieval, recall at 1",
+    "retrieval_r5": "Retrieval, recall at 5",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A name, its value, and a line below it."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownScore:
+    """A metric beside its baseline.
+
+    Attributes:
+        metric: Its key in ``eval.json``.
+        title: What it is.
+        value: With its unit.
+        baseline: With its unit, or empty.
+        baseline_name: What the baseline is.
+        better: Whether it beats the baseline; None without one.
+        times: How many times the baseline, for shares whose baseline is chance.
+        bar: Length of the value's bar, percent.
+        mark: Place of the baseline on it, percent, or None.
+        protocol: What the number means.
+        also: Further numbers.
+    """
+
+    metric: str
+    title: str
+    value: str
+    baseline: str
+    baseline_name: str
+    better: bool | None
+    times: str
+    bar: float
+    mark: float | None
+    protocol: str
+    also: list[tuple[str, str]]
+
+
+def facts(run: RunData) -> list[Fact]:
+    """Status, steps, samples, time and speed."""
+    rows = run.metrics
+    planned = run.recipe.get("run", {}).get("steps")
+    last = _last(rows, "step")
+    # The last line may be some steps before the end, if the run logs every few steps.
+    finished = bool(run.artefact) and run.artefact.get("step") == planned
+    status = "complete" if finished else ("stopped" if last is not None else "not started")
+    result = [
+        Fact(
+            name="status",
+            value=status,
+            note="all planned steps done" if finished else "resume with vtp run --resume",
+        ),
+        Fact(
+            name="steps",
+            value=_whole(planned if finished else last),
+            note=f"of {_whole(planned)} planned",
+        ),
+    ]
+    if (samples := _last(rows, "samples")) is not None:
+        result.append(Fact(name="samples", value=_whole(samples), note="drawn from the training data"))
+    if (seconds := _seconds(rows)) > 0:
+        result.append(Fact(name="time", value=_duration(seconds), note="of training alone"))
+    speeds = [row["rows_per_s"] for row in rows if isinstance(row.get("rows_per_s"), int | float)]
+    if speeds:
+        device = str(run.environment.get("device", ""))
+        result.append(
+            Fact(name="speed", value=f"{number(median(speeds))} rows/s", note=f"median {device}".strip())
+        )
+    return result
+
+
+def scores(run: RunData) -> list[ShownScore]:
+    """Every number of ``eval.json``."""
+    return [_score(name, entry) for name, entry in run.evaluation.items() if _is_number(entry.get("value"))]
+
+
+def alarms(run: RunData) -> list[str]:
+    """What a reader should know before believing the rest."""
+    found = []
+    nulls = [
+        row.get("step")
+        for row in run.metrics
+        if any(value is None for key, value in row.items() if key.startswith("loss/"))
+    ]
+    if nulls:
+        found.append(
+            f"{len(nulls)} logged steps have a loss that is not finite, the first at step {nulls[0]}"
+        )
+    if skipped := sum(1 for row in run.metrics if row.get("skipped")):
+        found.append(f"{skipped} logged steps were skipped for a loss or gradient that is not finite")
+    for score in scores(run):
+        if score.better is False:
+            found.append(f"{score.title} does not beat its baseline ({score.baseline_name})")
+        if "PARTIAL" in score.protocol:
+            found.append(f"{score.title} was measured on a part of its set")
+    if run.bad_samples:
+        found.append(f"{sum(run.bad_samples.values())} bad samples were replaced; see Data")
+    return found + [f"This folder has {what}." if what.startswith("no ") else what for what in run.missing]
+
+
+def _score(name: str, entry: dict[str, Any]) -> ShownScore:
+    value = float(entry["value"])
+    baseline = float(entry["baseline"]) if _is_number(entry.get("baseline")) else None
+    unit = str(entry.get("unit") or "")
+    share = not unit and 0 <= value <= 1
+    top = 1.0 if share else max(abs(value), abs(baseline or 0.0), 1e-12) * 1.15
+    better = None
+    if baseline is not None:
+        better = value > baseline if entry.get("higher_is_better", True) is not False else value < baseline
+    chance = entry.get("baseline_name") == "chance"
+    return ShownScore(
+        metric=name,
+        title=TITLES.get(name, name.replace("_", " ")),
+        value=_with_unit(value, unit, share),
+        baseline=_with_unit(baseline, unit, share) if baseline is not None else "",
+        baseline_name=str(entry.get("baseline_name") or "baseline"),
+        better=better,
+        times=f"{value / baseline:.1f} x" if chance and baseline else "",
+        bar=_percent(value / top),
+        mark=_percent(baseline / top) if baseline is not None else None,
+        protocol=str(entry.get("protocol", "")),
+        also=[
+            (key.replace("_", " "), number(float(item)))
+            for key, item in (entry.get("also") or {}).items()
+            if _is_number(item)
+        ],
+    )
+
+
+def _percent(share: float) -> float:
+    return max(0.0, min(100.0, 100 * share))
+
+
+def _with_unit(value: float, unit: str, share: bool) -> str:
+    if unit:
+        return f"{value:.2f} {unit}"
+    return f"{value:.3f}" if share else number(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _last(rows: list[dict[str, Any]], key: str) -> float | None:
+    values = [row[key] for row in rows if _is_number(row.get(key))]
+    return values[-1] if values else None
+
+
+def _seconds(rows: list[dict[str, Any]]) -> float:
+    """Time that the logged samples took at the speeds that were logged with them."""
+    seconds = before = 0.0
+    for row in rows:
+        if _is_number(row.get("samples")) and _is_number(row.get("rows_per_s")) and row["rows_per_s"] > 0:
+            seconds += max(row["samples"] - before, 0) / row["rows_per_s"]
+            before = row["samples"]
+    return seconds
+
+
+def _whole(value: object) -> str:
+    return f"{int(value):,}".replace(",", " ") if isinstance(value, int | float) else "unknown"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
