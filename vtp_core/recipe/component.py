@@ -18,7 +18,7 @@ from vtp_core.view import ViewNeed
 class Table(BaseModel):
     """A table of the recipe: unknown keys are errors, values don't change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ComponentConfig(Table):

@@ -9,9 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from vtp_core.errors import UsageError
 from vtp_core.recipe.component import ComponentConfig, ObjectiveConfig
+from vtp_core.recipe.docs import key_docs
+from vtp_core.recipe.keys import key_of
 from vtp_core.recipe.model import Recipe
 from vtp_core.recipe.slot import SLOT_KEY
 
@@ -22,6 +26,18 @@ SLOTS: tuple[Kind, ...] = ("encoder", "bottleneck", "decoder", "objective", "sou
 """Kinds of component that a recipe chooses."""
 
 _STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+class _WithDocs(GenerateJsonSchema):
+    """Adds the meaning of each key."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        generated = super().model_schema(schema)
+        model = schema["cls"]
+        for name, doc in key_docs(model).items():
+            if found := generated.get("properties", {}).get(key_of(name, model.model_fields[name])):
+                found["description"] = " ".join(doc.split())
+        return generated
 
 
 def recipe_schema(plugins: Plugins) -> dict[str, Any]:
@@ -71,7 +87,7 @@ def _component_schema(component: Component, definitions: dict[str, Any]) -> dict
 
 def _model_schema(model: type[BaseModel], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """Schema of a model; those that it refers to go to `definitions`, their names behind `prefix`."""
-    schema = model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    schema = model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}", schema_generator=_WithDocs)
     inner = schema.pop("$defs", {})
     definitions.update({f"{prefix}{name}": _without_required(found) for name, found in inner.items()})
     cleaned = _without_required(schema)

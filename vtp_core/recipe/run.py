@@ -75,4 +75,4 @@ class EvaluateConfig(Table):
     rows: Annotated[int, Field(ge=1)] = 64
     """Samples a batch."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Samples of each source that are used, spread evenly; default: all. Numbers of a part are named as such."""
+    """Samples of each source that are used, spread evenly; default: all. Numbers of a part say so."""

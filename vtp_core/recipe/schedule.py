@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 class _Schedule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     warmup: Annotated[int, Field(ge=0)] = 0
     """Steps of linear rise from `warmup_from` to the schedule's first value."""
@@ -36,7 +36,9 @@ class Constant(_Schedule):
     """The same value at every step after the warm-up."""
 
     kind: Literal["constant"] = "constant"
+    """Names this schedule."""
     value: float
+    """The value."""
 
     def _after_warmup(self, index: int, steps: int) -> float:
         return self.value
@@ -46,9 +48,13 @@ class Linear(_Schedule):
     """A straight line from `start` to `end` over `steps` (default: the run), then `end`."""
 
     kind: Literal["linear"] = "linear"
+    """Names this schedule."""
     start: float
+    """First value after the warm-up."""
     end: float
+    """Value from step `steps` on."""
     steps: Annotated[int, Field(gt=0)] | None = None
+    """Step at which `end` is reached, warm-up included; default: the end of the run."""
 
     def _after_warmup(self, index: int, steps: int) -> float:
         return self.start + (self.end - self.start) * min(index / steps, 1.0)
@@ -58,9 +64,13 @@ class Cosine(_Schedule):
     """Half a cosine from `start` to `end` over `steps` (default: the run), then `end`."""
 
     kind: Literal["cosine"] = "cosine"
+    """Names this schedule."""
     start: float
+    """First value after the warm-up."""
     end: float = 0.0
+    """Value from step `steps` on."""
     steps: Annotated[int, Field(gt=0)] | None = None
+    """Step at which `end` is reached, warm-up included; default: the end of the run."""
 
     def _after_warmup(self, index: int, steps: int) -> float:
         phase = min(index / steps, 1.0)
@@ -71,12 +81,23 @@ class Step(_Schedule):
     """`values[i]` until step `at_steps[i]`, the last value from then on."""
 
     kind: Literal["step"] = "step"
+    """Names this schedule."""
     values: Annotated[tuple[float, ...], Field(min_length=1)]
+    """One value more than there are boundaries."""
     at_steps: tuple[int, ...] = ()
+    """Steps of the run, warm-up included, at which the next value begins."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.values) != len(self.at_steps) + 1:
+            raise ValueError(f"{len(self.values)} values need {len(self.values) - 1} at_steps")
+        if list(self.at_steps) != sorted(set(self.at_steps)):
+            raise ValueError("at_steps must rise")
+        return self
 
     def _after_warmup(self, index: int, steps: int) -> float:
         passed = sum(index + self.warmup >= boundary for boundary in self.at_steps)
-        return self.values[min(passed, len(self.values) - 1)]
+        return self.values[passed]
 
 
 Schedule = Annotated[Constant | Linear | Cosine | Step, Field(discriminator="kind")]
