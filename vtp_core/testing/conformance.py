@@ -121,7 +121,7 @@ def check_gradients(case: Case) -> None:
     total = losses.total()
     if not total.requires_grad:
         raise case.fail("no term depends on a network: was the graph cut by detach() or no_grad()?")
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     for name, parameter in objective.named_parameters():
         if parameter in critic and parameter.grad is not None:
             raise case.fail(f"the main pass left a gradient on the critic's {name!r}")
@@ -175,7 +175,7 @@ def check_critic(case: Case) -> None:
     objective.critic.requires_grad_(True)
     step = case.step(objective)
     losses = objective.critic_loss(step)  # type: ignore[arg-type]
-    losses.total().backward()  # type: ignore[no-untyped-call]
+    losses.total().backward()
     for name, parameter in objective.critic.named_parameters():
         if parameter.grad is None or not torch.isfinite(parameter.grad).all():
             raise case.fail(f"critic_loss() leaves no finite gradient on the critic's {name!r}")

@@ -28,7 +28,7 @@ def check_ranks(case: Case, ranks: int) -> None:
     names = [list(losses.terms) for losses in every]
     if any(other != names[0] for other in names):
         raise case.fail(f"ranks return different terms: {names}")
-    torch.stack([losses.total() for losses in every]).mean().backward()  # type: ignore[no-untyped-call]
+    torch.stack([losses.total() for losses in every]).mean().backward()
     cuts = [step.cuts for step in steps if step is not None]
     merged = {name: [rank_cuts[name].grad for rank_cuts in cuts] for name in cuts[0]}
     got = _parameter_gradients(objective) | {name: _interleave(grads) for name, grads in merged.items()}
@@ -49,7 +49,7 @@ def check_processes(case: Case, ranks: int) -> None:
 def _process_gradients(world: World, case: Case) -> dict[str, Tensor]:
     objective = case.build(torch.float64)
     step = case.step(objective, world, torch.float64)
-    case.forward(objective, step).total().backward()  # type: ignore[no-untyped-call]
+    case.forward(objective, step).total().backward()
     cuts = {name: leaf.grad for name, leaf in step.cuts.items()}
     return {name: grad for name, grad in (_parameter_gradients(objective) | cuts).items() if grad is not None}
 
@@ -57,7 +57,7 @@ def _process_gradients(world: World, case: Case) -> dict[str, Tensor]:
 def _single(case: Case) -> dict[str, Tensor | None]:
     objective = case.build(torch.float64)
     step = case.step(objective, dtype=torch.float64)
-    case.forward(objective, step).total().backward()  # type: ignore[no-untyped-call]
+    case.forward(objective, step).total().backward()
     return _parameter_gradients(objective) | {name: leaf.grad for name, leaf in step.cuts.items()}
 
 

@@ -126,7 +126,7 @@ def run_processes(
         The tensors of each rank, in order.
     """
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_run_process, (size, folder, body, arguments), nprocs=size)  # type: ignore[no-untyped-call]
+        spawn(_run_process, (size, folder, body, arguments), nprocs=size)
         return [torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(size)]
 
 

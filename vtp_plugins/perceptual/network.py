@@ -88,6 +88,7 @@ class Lpips(FrozenNetwork):
                 module.inplace = False  # a later layer would overwrite the map that was read
         if found is not None:
             _load(self.trunk, found, prefix="features.")
+        self.trunk.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         for index, head in enumerate(_linear_heads(heads)):
             self.register_buffer(f"head{index}", head)
         self.register_buffer("shift", torch.tensor(SHIFT).view(3, 1, 1))
@@ -96,6 +97,7 @@ class Lpips(FrozenNetwork):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """The read layers' maps."""
+        image = image.contiguous(memory_format=torch.channels_last)
         hidden = (image - self.get_buffer("shift").to(image.dtype)) / self.get_buffer("scale").to(image.dtype)
         maps = []
         for index, module in enumerate(self.trunk):
