@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import date, time
@@ -11,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from vtp_core.recipe.model import Recipe
-from vtp_core.recipe.problems import dotted, quoted_key
+from vtp_core.recipe.problems import dotted, quoted, quoted_key
 from vtp_core.recipe.toml_lines import Path
 
 _INLINE_WIDTH = 100
@@ -84,7 +83,7 @@ def literal(value: Any) -> str:
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else str(value)
     if isinstance(value, str | PurePath):
-        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+        return quoted(str(value))
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, Mapping):

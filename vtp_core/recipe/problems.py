@@ -91,7 +91,12 @@ def dotted(path: Path) -> str:
 
 def quoted_key(key: str) -> str:
     """A key as TOML writes it: bare if that is possible."""
-    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+    return key if _BARE_KEY.fullmatch(key) else quoted(key)
+
+
+def quoted(text: str) -> str:
+    """A string as TOML writes it on one line: JSON's escapes, and DEL escaped too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
