@@ -89,10 +89,13 @@ class Batch:
             crop = crop.to(device, non_blocking=True)
             return normalise(crop.float() / 255) if crop.dtype == torch.uint8 else crop
 
+        moved_masks = None
+        if masks is not None:
+            moved_masks = Masks(mask=masks.mask.to(device), weight=masks.weight.to(device))
         return replace(
             self,
             crops={name: pixels(crop) for name, crop in self.crops.items()},
             label=None if self.label is None else self.label.to(device),
-            masks=None if masks is None else Masks(mask=masks.mask.to(device), weight=masks.weight.to(device)),
+            masks=moved_masks,
             latent=None if self.latent is None else self.latent.to(device),
         )

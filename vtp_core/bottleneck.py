@@ -17,11 +17,13 @@ class Bottleneck(nn.Module):
         channels: Latent channels d.
         codebook_sizes: Codes of each codebook; empty if the latent is continuous.
         layers: Encoder blocks it taps beside the last one.
+        calibration_rows: Samples that `observe` wants to see before step 0; 0: it needs no calibration.
     """
 
     channels: int
     codebook_sizes: tuple[int, ...] = ()
     layers: tuple[int, ...] = ()
+    calibration_rows: int = 0
 
     def forward(self, features: Features) -> Latent:
         """Latent tokens of every crop set, class token included if the encoder has one.

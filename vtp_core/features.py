@@ -97,6 +97,13 @@ class Latent:
     report: Mapping[str, Tensor] = field(default_factory=dict)
     logvar: Mapping[str, Tensor] | None = None
 
+    @classmethod
+    def of_map(cls, z: Tensor) -> Latent:
+        """A latent map (B, d, h, w), such as a cached one, as the latent of one global crop."""
+        height, width = z.shape[-2:]
+        patches = z.flatten(2).transpose(1, 2).unsqueeze(1)
+        return cls(crops={"global": Tokens(patches=patches, grid=(height, width))})
+
     def __getitem__(self, name: str) -> Tokens:
         return self.crops[name]
 
@@ -105,7 +112,8 @@ class Latent:
         """Latent map of the first global crop, (B, d, h, w)."""
         tokens = self.crops["global"]
         height, width = tokens.grid
-        return tokens.patches[:, 0].transpose(1, 2).unflatten(2, (height, width))
+        z: Tensor = tokens.patches[:, 0].transpose(1, 2).unflatten(2, (height, width))
+        return z
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Terms whose gradient stops at a given tensor, and adaptive weights against what other objectives left there.
+"""Terms whose gradient stops at a tensor, and adaptive weights against what other objectives left there.
 
 Source: Esser et al. 2021 (VQGAN), eq. 7: the adversarial weight is the ratio of two gradient norms at the
 decoder's last layer. There ``through = "output"`` takes the norms at the decoder's output instead.
@@ -31,7 +31,9 @@ def output_norm(gradient: Tensor, world: World) -> Tensor:
     return world.sum(wide.square().sum()).sqrt() / world.size
 
 
-def last_layer_norms(images: Forward, layer: nn.Module, gradients: list[Tensor], world: World) -> list[Tensor]:
+def last_layer_norms(
+    images: Forward, layer: nn.Module, gradients: list[Tensor], world: World
+) -> list[Tensor]:
     """Norms of the last layer's weight gradient for given gradients at the decoder's output.
 
     Rebuilt from output gradient and layer input, so it works when the weights are sharded.
@@ -49,8 +51,12 @@ def last_layer_norms(images: Forward, layer: nn.Module, gradients: list[Tensor],
             for position, gradient in enumerate(gradients):
                 part = gradient[local]
                 if part.shape[0] < image.shape[0]:  # rows that the asking objective doesn't use
-                    part = torch.cat([part, image.new_zeros(image.shape[0] - part.shape[0], *image.shape[1:])])
-                (at_layer,) = torch.autograd.grad(image, layer_output, part.to(image.dtype), retain_graph=True)
+                    part = torch.cat(
+                        [part, image.new_zeros(image.shape[0] - part.shape[0], *image.shape[1:])]
+                    )
+                (at_layer,) = torch.autograd.grad(
+                    image, layer_output, part.to(image.dtype), retain_graph=True
+                )
                 totals[position] = totals[position] + _weight_gradient(layer, layer_input, at_layer)
     return [world.average(total).norm() for total in totals]
 

@@ -56,4 +56,6 @@ class Critics:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The optimisers' state by name."""
-        return {name: tensor for each in self.optimizers.values() for name, tensor in each.state_tensors().items()}
+        return {
+            name: tensor for each in self.optimizers.values() for name, tensor in each.state_tensors().items()
+        }

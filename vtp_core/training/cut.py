@@ -2,7 +2,7 @@
 
 A cut's outputs are leaf tensors. Objectives differentiate down to them; later the core runs the cut backward.
 With one chunk the graph is kept from forward to backward. With several, the forward keeps no graph and the
-backward runs each chunk again under the same seed, so memory is that of one chunk and the gradient is the same.
+backward runs each chunk again under the same seed: memory is that of one chunk, the gradient is the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def split_rows(first: int, last: int, chunk: int | None) -> list[slice]:
 def even_split(rows: int, parts: int) -> list[slice]:
     """`parts` slices of nearly equal length, empty ones included: the same number on every rank."""
     bounds = [rows * part // parts for part in range(parts + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def take_rows(tree: Tree, rows: slice) -> Tree:
@@ -63,7 +64,10 @@ def join_rows(trees: Sequence[Tree]) -> Tree:
     if len(trees) == 1:
         return trees[0]
     flat = [tree_flatten(tree)[0] for tree in trees]
-    leaves = [torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in zip(*flat, strict=True)]
+    leaves = [
+        torch.cat(column) if isinstance(column[0], Tensor) else column[0]
+        for column in zip(*flat, strict=True)
+    ]
     return tree_unflatten(leaves, tree_flatten(trees[0])[1])
 
 
@@ -91,7 +95,9 @@ class Cut:
     ) -> None:
         self._network, self._inputs, self._chunks, self._seeded = network, inputs, chunks, seeded
         self._units = [unit for module in units for unit in module.modules() if isinstance(unit, FSDPModule)]
-        upstream = [leaf for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+        upstream = [
+            leaf for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor) and leaf.requires_grad
+        ]
         self._live = torch.is_grad_enabled() and (trains or bool(upstream))
         self._kept: tuple[Part, list[tuple[Tensor, Tensor]]] | None = None
         self.row_count = sum(chunk.stop - chunk.start for chunk in chunks)
@@ -127,14 +133,15 @@ class Cut:
             for source, copy in links:
                 if copy.grad is not None:
                     _accumulate(source, chunk, copy.grad, inner)
-        if inner:  # inputs that an objective computed from leaves: on through its graph, which is kept until then
-            torch.autograd.backward(*zip(*inner.values(), strict=True), retain_graph=True)
+        if inner:  # an objective computed these inputs: on through its graph, kept until then
+            sources, grads = zip(*inner.values(), strict=True)
+            torch.autograd.backward(sources, grads, retain_graph=True)
         for leaf in self._leaves:
             if isinstance(leaf, Tensor):
                 leaf.grad = None
 
     def replay(self) -> Iterator[tuple[slice, Part]]:
-        """Runs each chunk again, with its graph; yields its rows, counted from the cut's first, and the result."""
+        """Runs each chunk again with its graph; yields its rows, from the cut's first on, and the result."""
         offset = self._chunks[0].start
         for chunk in self._chunks:
             part, _ = self._run(chunk, grad=True)
@@ -145,7 +152,8 @@ class Cut:
         return [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
 
     def _share(self, chunk: slice) -> float:
-        return (chunk.stop - chunk.start) / max(self.row_count, 1)
+        rows: int = chunk.stop - chunk.start
+        return float(rows / max(self.row_count, 1))
 
     def _run(self, chunk: slice, *, grad: bool) -> tuple[Part, list[tuple[Tensor, Tensor]]]:
         """Runs a chunk on detached copies of its inputs; returns those with a gradient as (source, copy)."""
@@ -206,4 +214,5 @@ def _accumulate(source: Tensor, rows: slice, grad: Tensor, inner: dict[int, tupl
 def _weighted(values: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
     """Means over all rows from means over chunks."""
     names = values[0] if values else {}
-    return {name: sum(value[name] * share for value, share in zip(values, shares, strict=True)) for name in names}  # type: ignore[misc]
+    pairs = list(zip(values, shares, strict=True))
+    return {name: torch.stack([value[name] * share for value, share in pairs]).sum(0) for name in names}

@@ -6,7 +6,6 @@ A forward may grow: an objective that needs 4 rows decoded costs 4; a later one 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,39 +15,15 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from vtp_core.batch import Batch
-from vtp_core.features import Features, Latent, Reconstruction, Tally, Tokens
+from vtp_core.features import Features, Latent, Reconstruction, Tally
 from vtp_core.training.cut import Cut, Part, Tree, even_split, join_rows, split_rows, take_rows
 from vtp_core.training.networks import Networks
+from vtp_core.training.options import ForwardOptions
 from vtp_core.training.seeds import seeded
 from vtp_core.training.world import World
 from vtp_core.view import ViewNeed
 
 Role = Literal["student", "teacher"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForwardOptions:
-    """What every forward of a run has in common.
-
-    Attributes:
-        seed: The run's seed.
-        total: Steps of the run.
-        microbatch_rows: Local rows a chunk; None runs all at once and keeps the graphs.
-        autocast: Precision of the forwards; None is float32.
-        drop_path: View -> probability for the student.
-    """
-
-    seed: int = 0
-    total: int = 1
-    microbatch_rows: int | None = None
-    autocast: torch.dtype | None = None
-    drop_path: Mapping[str, float] = field(default_factory=dict)
-
-    def precision(self, device: torch.device) -> AbstractContextManager[None]:
-        """Autocast for one forward. Uncached: a cast made without gradient must not serve one with."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(device.type, self.autocast, cache_enabled=False)
 
 
 @dataclass(kw_only=True)
@@ -78,7 +53,9 @@ class Forward:
         scalars: dict[str, Tensor] = {}
         for cut in self.cuts:
             for name, value in getattr(cut, kind).items():
-                scalars[name] = scalars.get(name, torch.zeros_like(value)) + value * (cut.row_count / self.rows)
+                scalars[name] = scalars.get(name, torch.zeros_like(value)) + value * (
+                    cut.row_count / self.rows
+                )
         return scalars
 
 
@@ -155,7 +132,7 @@ class Forwards:
         """(first row, tokens of the global crops) of each cut that `tokenize` made for a view."""
         batch = self.batches[view]
         if batch.latent is not None and not batch.crops:
-            return [(0, latent_view(batch.latent)["global"])]
+            return [(0, Latent.of_map(batch.latent)["global"])]
         forward = self._memo[(role, "tokenize", view, False, torch.is_grad_enabled())]
         starts = zip(forward.starts, forward.cuts, strict=True)
         return [(start, cut.outputs["crops"]["global"]) for start, cut in starts]
@@ -169,13 +146,17 @@ class Forwards:
 
         return self._extend(("student", "reconstruct", view, False), rows, sources, network, decoder)
 
-    def call(self, key: tuple[object, ...], module: nn.Module, inputs: tuple[Tensor, ...], parts: int) -> Tree:
-        """An own or shared module of an objective as a cut point, in the same number of chunks on every rank."""
+    def call(
+        self, key: tuple[object, ...], module: nn.Module, inputs: tuple[Tensor, ...], parts: int
+    ) -> Tree:
+        """An own or shared module of an objective as a cut point, in equally many chunks on every rank."""
 
         def network(rows: Tree) -> Part:
             return Part(rows=module(*rows))
 
-        cut = self._cut(("student", "call", *key), even_split(len(inputs[0]), parts), inputs, network, module, 0)
+        cut = self._cut(
+            ("student", "call", *key), even_split(len(inputs[0]), parts), inputs, network, module, 0
+        )
         self._calls.append(cut)
         return cut.outputs
 
@@ -191,7 +172,9 @@ class Forwards:
                 for position, leaf in enumerate(tensors):
                     if leaf is tensor:
                         return forward, rows, position
-        raise ValueError("`at` must be a tensor that a verb of this step returned, such as reconstruct(view).image")
+        raise ValueError(
+            "`at` must be a tensor that a verb of this step returned, such as reconstruct(view).image"
+        )
 
     def backward_loss(self, loss: Tensor) -> None:
         """Differentiates an objective's loss down to the cut points, through the modules that it called."""
@@ -233,7 +216,11 @@ class Forwards:
 
     def report(self) -> dict[str, Tensor]:
         """The bottleneck's logged scalars; of the last tokenize call where several report one name."""
-        return {name: value for forward in self._student_tokenizes() for name, value in forward.mean("report").items()}
+        return {
+            name: value
+            for forward in self._student_tokenizes()
+            for name, value in forward.mean("report").items()
+        }
 
     def reconstructions(self) -> dict[str, Reconstruction]:
         """View -> the student's reconstruction without its graph."""
@@ -241,14 +228,19 @@ class Forwards:
         for key, forward in self._memo.items():
             if key[:2] == ("student", "reconstruct") and key[-1]:
                 view = str(key[2])
-                tokens = take_rows(join_rows([tree for _, tree in self.latent_sources("student", view)]), slice(0, forward.rows))
+                tokens = take_rows(
+                    join_rows([tree for _, tree in self.latent_sources("student", view)]),
+                    slice(0, forward.rows),
+                )
                 latent = Latent(crops={"global": tree_map_only(Tensor, Tensor.detach, tokens)})
                 kept[view] = Reconstruction(image=forward.first(forward.rows).detach(), latent=latent)
         return kept
 
     def tallies(self) -> list[Tally]:
         """The bottleneck's statistics of the student's tokenize calls."""
-        return [tally for forward in self._student_tokenizes() for cut in forward.cuts for tally in cut.tallies]
+        return [
+            tally for forward in self._student_tokenizes() for cut in forward.cuts for tally in cut.tallies
+        ]
 
     def leaves(self) -> dict[str, list[Tensor]]:
         """Cut name -> its leaves that want a gradient, for the gradient norms an objective leaves there."""
@@ -306,10 +298,3 @@ class Forwards:
             trains=any(parameter.requires_grad for parameter in module.parameters()),
             units=[module],
         )
-
-
-def latent_view(z: Tensor) -> Latent:
-    """Cached latents (B, d, h, w) as a `Latent`."""
-    height, width = z.shape[-2:]
-    patches = z.flatten(2).transpose(1, 2).unsqueeze(1)
-    return Latent(crops={"global": Tokens(patches=patches, grid=(height, width))})

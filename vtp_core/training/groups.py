@@ -51,7 +51,9 @@ def build_groups(needs: Mapping[str, Mapping[str, ViewNeed]], last: Collection[s
     return sorted(groups, key=lambda group: min(first.index(name) for name in group.objectives))
 
 
-def group_needs(needs: Mapping[str, Mapping[str, ViewNeed]], objectives: Iterable[str]) -> dict[str, ViewNeed]:
+def group_needs(
+    needs: Mapping[str, Mapping[str, ViewNeed]], objectives: Iterable[str]
+) -> dict[str, ViewNeed]:
     """View -> union of what the given objectives ask of it."""
     asked: dict[str, list[ViewNeed]] = {}
     for name in objectives:

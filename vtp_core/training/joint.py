@@ -23,12 +23,13 @@ from vtp_core.features import Losses, Reconstruction, Tally
 from vtp_core.objective import AdversarialObjective
 from vtp_core.recipe.schedule import value_at
 from vtp_core.training.critics import Critics
-from vtp_core.training.forwards import ForwardOptions, Forwards
+from vtp_core.training.forwards import Forwards
 from vtp_core.training.groups import Group, build_groups, group_needs
 from vtp_core.training.guard import Guard
 from vtp_core.training.networks import Networks
-from vtp_core.training.skip import SkipStep
+from vtp_core.training.options import ForwardOptions
 from vtp_core.training.shares import GradientShares
+from vtp_core.training.skip import SkipStep
 from vtp_core.training.step import Step
 from vtp_core.training.tallies import reduce_tallies
 from vtp_core.training.update import Update
@@ -75,13 +76,19 @@ class JointStep:
         critics: Critics | None = None,
         guard: Guard | None = None,
     ) -> None:
-        self.networks, self.world, self.options, self.update, self.critics = networks, world, options, update, critics
+        self.networks, self.world, self.options, self.update, self.critics = (
+            networks,
+            world,
+            options,
+            update,
+            critics,
+        )
         self.guard = guard or Guard(max_skipped=0)
         self.needs = {name: objective.views() for name, objective in networks.objectives.items()}
         self.groups: list[Group] = build_groups(self.needs, last=networks.adversaries())
 
     def __call__(self, batches: Mapping[str, Batch], index: int, *, measure: bool = False) -> StepResult:
-        """Runs step `index` on this rank's rows of every view; `measure` adds gradient shares to the result."""
+        """Runs step `index` on this rank's rows of every view; `measure` adds gradient shares."""
         result, tallies, kept = StepResult(), dict[str, list[Tally]](), dict[str, Reconstruction]()
         batches = {view: batch.to(self.world.device) for view, batch in batches.items()}
         try:
@@ -141,7 +148,9 @@ class JointStep:
     def _record(self, name: str, losses: Losses, weight: float, result: StepResult) -> None:
         """Reduces an objective's scalars over ranks, notes them and refuses non-finite terms."""
         names = [*losses.terms, *losses.report]
-        values = [value.detach().reshape(()).double() for value in (*losses.terms.values(), *losses.report.values())]
+        values = [
+            value.detach().reshape(()).double() for value in (*losses.terms.values(), *losses.report.values())
+        ]
         reduced: Sequence[float] = self.world.average(torch.stack(values)).tolist() if values else ()
         terms = dict(zip(losses.terms, reduced, strict=False))
         for term, value in terms.items():
@@ -167,7 +176,7 @@ class JointStep:
                 losses = objective.critic_loss(Step(forwards, name, objective, kept))
             try:
                 self._record(f"{name}.critic", losses, 1.0, result)
-                losses.total().backward()  # type: ignore[no-untyped-call]
+                losses.total().backward()
                 result.gradients |= self.critics.update(name, index)
             except SkipStep as reason:
                 result.skipped = str(reason)
@@ -177,7 +186,7 @@ class JointStep:
         return self.networks.objectives[name].config.active(index)
 
 
-class _frozen_critics:  # noqa: N801  (a context manager reads as a verb)
+class _frozen_critics:
     """Keeps the critics' parameters out of the main pass."""
 
     def __init__(self, adversaries: Sequence[AdversarialObjective]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from vtp_core.bottleneck import Bottleneck
 from vtp_core.decoder import Decoder
@@ -80,7 +80,7 @@ class Networks:
         """Owners trained by their own optimiser after the main step."""
         return tuple(f"{name}.critic" for name in self.adversaries())
 
-    def buffers(self) -> dict[str, object]:
+    def buffers(self) -> dict[str, Tensor]:
         """Full name -> persistent buffer of everything that a checkpoint keeps."""
         return {
             f"{prefix}.{name}": buffer
@@ -116,7 +116,9 @@ class Networks:
         objective, _, child = rest.partition(".")
         if root == "objectives" and objective in self.objectives and child:
             return self.objectives[objective].get_submodule(child)
-        raise UsageError(f"no module is called {name!r}; expected tokenizer.<part> or objectives.<name>.<child>")
+        raise UsageError(
+            f"no module is called {name!r}; expected tokenizer.<part> or objectives.<name>.<child>"
+        )
 
 
 def is_frozen_helper(module: nn.Module) -> bool:
@@ -125,7 +127,7 @@ def is_frozen_helper(module: nn.Module) -> bool:
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
-def persistent_buffers(module: nn.Module) -> Iterator[tuple[str, object]]:
+def persistent_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, buffer) of the buffers that a state dict holds."""
     kept = set(module.state_dict(keep_vars=True))
     for name, buffer in module.named_buffers():

@@ -1,15 +1,15 @@
 """Ranks, sharding, activation checkpointing and compiling: how modules are wrapped, in which order.
 
-Sharded units (FSDP2) are every block and the root of encoder, bottleneck and decoder, and every child module of
-an objective. An objective's direct parameters, critics and frozen helpers stay replicated; their gradients are
-averaged once, after all backwards.
+Sharded units (FSDP2) are every block and the root of encoder, bottleneck and decoder, and every child module
+of an objective. An objective's direct parameters, critics and frozen helpers stay replicated; gradients of
+these are averaged once, after all backwards.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Literal
 
@@ -48,7 +48,8 @@ def join_world(device: str, timeout_minutes: float = 10.0) -> World:
             backend = "nccl" if device == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     except (RuntimeError, ValueError) as error:
-        raise DistributedError(f"rank {os.environ.get('RANK', '?')} of {size} could not join the others: {error}") from error
+        rank = os.environ.get("RANK", "?")
+        raise DistributedError(f"rank {rank} of {size} could not join the others: {error}") from error
     place = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     return World(rank=dist.get_rank(), size=dist.get_world_size(), device=place)
 
@@ -70,25 +71,32 @@ def build_mesh(world: World, shard: int) -> DeviceMesh | None:
     return init_device_mesh(kind, (world.size // shard, shard), mesh_dim_names=("replicate", "shard"))
 
 
+def move(networks: Networks, device: torch.device) -> None:
+    """Moves all modules to the rank's device, before twins are copied and modules sharded."""
+    modules = (networks.encoder, networks.bottleneck, networks.decoder, *networks.objectives.values())
+    for module in (*modules, *networks.frozen.values()):
+        module.to(device)
+
+
 def wrap(
     networks: Networks,
     mesh: DeviceMesh | None,
     *,
     activation_checkpoint: Literal["none", "block"] = "none",
-    compile: Literal["none", "block"] = "none",  # noqa: A002  (the recipe's word)
+    compile: Literal["none", "block"] = "none",
 ) -> None:
     """Checkpoints, compiles and shards all modules in place, in this order.
 
     Names of parameters and modules stay as they were, so checkpoints don't depend on the wrapping.
     """
     for module in (networks.encoder, networks.decoder, *networks.twins.values()):
-        for block in module.blocks() if hasattr(module, "blocks") else ():
+        for block in _blocks(module):
             if activation_checkpoint == "block":
                 _checkpoint(block)
             if compile == "block":
                 block.compile()
     if compile == "block":
-        # Student, teacher, masked and packed variants of one forward share the limit; past it torch falls back.
+        # Student, teacher, masked and packed variants share the limit; past it torch falls back to eager.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     if mesh is None:
         return
@@ -105,11 +113,16 @@ def wrap(
 
 def shard_tree(module: nn.Module, mesh: DeviceMesh) -> None:
     """Shards a module: its blocks, if it has any, and itself."""
-    blocks = module.blocks() if hasattr(module, "blocks") else ()
-    for block in blocks:
+    for block in _blocks(module):
         fully_shard(block, mesh=mesh)
     if any(True for _ in module.parameters()):
         fully_shard(module, mesh=mesh)
+
+
+def _blocks(module: nn.Module) -> Sequence[nn.Module]:
+    """The units of an encoder, a decoder or any module with a method `blocks`."""
+    blocks: Callable[[], Sequence[nn.Module]] | None = getattr(module, "blocks", None)
+    return blocks() if callable(blocks) else ()
 
 
 def replicated(networks: Networks, owners: Iterable[str]) -> list[nn.Parameter]:
@@ -143,7 +156,7 @@ def _broadcast_replicated(networks: Networks) -> None:
 
 
 def _checkpoint(block: nn.Module) -> None:
-    """Makes a block's forward drop its activations and run again in backward; the module stays the same object."""
+    """Makes a block's forward drop its activations and run again in backward; the module stays as it is."""
     inner = block.forward
 
     @functools.wraps(inner)
@@ -152,4 +165,4 @@ def _checkpoint(block: nn.Module) -> None:
             return inner(*args)
         return torch.utils.checkpoint.checkpoint(inner, *args, use_reentrant=False)
 
-    block.forward = forward  # type: ignore[method-assign]
+    block.forward = forward

@@ -21,7 +21,9 @@ def derive_seed(*key: object) -> int:
 @contextmanager
 def seeded(*key: object) -> Iterator[None]:
     """Runs its body with torch's global generators seeded from `key`, and restores them after it."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    devices = (
+        [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    )
     with torch.random.fork_rng(devices):
         torch.manual_seed(derive_seed(*key))
         yield

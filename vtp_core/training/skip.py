@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class SkipStep(Exception):
-    """Raised on all ranks alike, because the value that was checked is a reduced one; the message is the reason."""
+    """Raised on all ranks alike, as the value that was checked is reduced; its message is the reason."""

@@ -1,8 +1,8 @@
 """What an objective sees of a training step: data, the shared networks' forwards, collectives, randomness.
 
 A `Step` is bound to the objective that is being called. The verbs `encode`, `tokenize` and `reconstruct`
-return cut points (`vtp_core.training.cut`): leaf tensors, rows first, the objective's own rows only. A verb runs
-once a step for each (network, view, masked), whoever asks first.
+return cut points (`vtp_core.training.cut`): leaf tensors, rows first, the objective's own rows only. A verb
+runs once a step for each (network, view, masked), whoever asks first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vtp_core.features import Features, Latent, Reconstruction
 from vtp_core.objective import Objective
 from vtp_core.training.balance import confined, last_layer_norms, output_norm
 from vtp_core.training.cut import split_rows
-from vtp_core.training.forwards import Forwards, Role, latent_view
+from vtp_core.training.forwards import Forwards, Role
 from vtp_core.training.seeds import derive_seed, generator, seeded
 from vtp_core.view import ViewNeed
 
@@ -63,7 +63,11 @@ class Step:
     """
 
     def __init__(
-        self, forwards: Forwards, name: str, objective: Objective, kept: Mapping[str, Reconstruction] | None = None
+        self,
+        forwards: Forwards,
+        name: str,
+        objective: Objective,
+        kept: Mapping[str, Reconstruction] | None = None,
     ) -> None:
         self.name, self._forwards, self._objective, self._kept = name, forwards, objective, kept
         self._needs = objective.views()
@@ -84,8 +88,8 @@ class Step:
         Args:
             view: A view that the objective declares.
             masked: Replace masked patches of the global crops by the mask token.
-            attached: Return the graph itself, down to the pixels of ``step.batch(view)``, for losses that need a
-                gradient with respect to them. It is neither shared nor cut into row chunks.
+            attached: Return the graph itself, down to the pixels of ``step.batch(view)``, for losses
+                that need a gradient with respect to them. It is neither shared nor cut into row chunks.
         """
         return self._attached(view, masked) if attached else self._features("student", view, masked=masked)
 
@@ -93,13 +97,15 @@ class Step:
         """Student latent of the view, or its cached latents if the view holds those."""
         batch = self.batch(view)
         if batch.latent is not None and not batch.crops:
-            return latent_view(batch.latent)
+            return Latent.of_map(batch.latent)
         return self._latent("student", view, masked=masked)
 
     def reconstruct(self, view: str) -> Reconstruction:
         """The view's first global crop through encoder, bottleneck and decoder."""
         if self._kept is not None:
-            raise UsageError(f"objective {self.name!r}: critic_loss may use step.detached(view), not step.reconstruct")
+            raise UsageError(
+                f"objective {self.name!r}: critic_loss may use step.detached(view), not step.reconstruct"
+            )
         latent = self.tokenize(view)
         rows = latent.crops["global"].patches.shape[0]
         sources = self._forwards.latent_sources("student", view)
@@ -109,7 +115,9 @@ class Step:
     def detached(self, view: str) -> Reconstruction:
         """The main pass's reconstruction of the view without its graph, for `critic_loss`."""
         if self._kept is None or view not in self._kept:
-            raise UsageError(f"objective {self.name!r}: no reconstruction of view {view!r} was made in the main pass")
+            raise UsageError(
+                f"objective {self.name!r}: no reconstruction of view {view!r} was made in the main pass"
+            )
         rows = len(self.batch(view))
         kept = self._kept[view]
         return Reconstruction(image=kept.image[:rows], latent=kept.latent)
@@ -211,14 +219,18 @@ class Step:
 
     def _generator(self) -> torch.Generator:
         self._draws += 1
-        return generator(self._forwards.options.seed, self.index, self.name, self._draws, self._kept is not None)
+        return generator(
+            self._forwards.options.seed, self.index, self.name, self._draws, self._kept is not None
+        )
 
     def _by_row(self, values: Tensor) -> Tensor:
         return values[self.rank :: self.world_size].to(self._world.device)
 
     def _need(self, view: str) -> ViewNeed:
         if view not in self._needs:
-            raise UsageError(f"objective {self.name!r} uses view {view!r}, which its views() does not declare")
+            raise UsageError(
+                f"objective {self.name!r} uses view {view!r}, which its views() does not declare"
+            )
         return self._needs[view]
 
     def _features(self, role: Role, view: str, *, masked: bool) -> Features:
@@ -232,7 +244,9 @@ class Step:
         self._refuse_in_critic()
         rows = len(self.batch(view))
         encoder, bottleneck = self._module(role, "encoder"), self._module(role, "bottleneck")
-        forward = self._forwards.tokenize(role, view, masked=masked, rows=rows, encoder=encoder, module=bottleneck)
+        forward = self._forwards.tokenize(
+            role, view, masked=masked, rows=rows, encoder=encoder, module=bottleneck
+        )
         return Latent(**forward.first(rows), aux=forward.mean("aux"), report=forward.mean("report"))
 
     def _attached(self, view: str, masked: bool) -> Features:
@@ -243,7 +257,9 @@ class Step:
         drop_path = forwards.options.drop_path.get(view, 0.0)
         seed = derive_seed(forwards.options.seed, self.index, "attached", self.name, view, self.rank)
         with forwards.options.precision(self._world.device), seeded(seed):
-            tokens = forwards.networks.encoder(inputs["images"], inputs["masks"], layers=layers, drop_path=drop_path)
+            tokens = forwards.networks.encoder(
+                inputs["images"], inputs["masks"], layers=layers, drop_path=drop_path
+            )
         return Features(crops=dict(zip(crops, tokens, strict=True)))
 
     def _module(self, role: Role, part: str) -> nn.Module:

@@ -24,10 +24,12 @@ def reduce_tallies(tallies: Mapping[str, Sequence[Tally]], world: World) -> dict
 def reduce_tally(parts: Sequence[Tally], world: World) -> Tally:
     """One owner's tallies as one; every rank holds the same names."""
     sums = {
-        name: world.sum(torch.stack([part.sums[name].detach() for part in parts]).sum(0)) for name in parts[0].sums
+        name: world.sum(torch.stack([part.sums[name].detach() for part in parts]).sum(0))
+        for name in parts[0].sums
     }
     local = max(SAMPLE_ROWS // world.size, 1)
     rows = {
-        name: world.gather(torch.cat([part.rows[name].detach() for part in parts])[:local]) for name in parts[0].rows
+        name: world.gather(torch.cat([part.rows[name].detach() for part in parts])[:local])
+        for name in parts[0].rows
     }
     return Tally(sums=sums, rows=rows)

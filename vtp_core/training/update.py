@@ -38,8 +38,10 @@ class Update:
         *,
         audited: bool = True,
     ) -> None:
-        self.networks, self.world, self.optimizer, self.twins, self.total = networks, world, optimizer, twins, total
+        self.networks, self.world, self.optimizer = networks, world, optimizer
+        self.twins, self.total = twins, total
         self.guard, self._audited = guard, audited
+        self._trained = {owner.name: len(owner.trained()) for owner in optimizer.owners}
 
     def __call__(self, index: int, tallies: Mapping[str, Tally], active: Sequence[str]) -> dict[str, float]:
         """Runs the update of step `index`.
@@ -71,8 +73,9 @@ class Update:
                 objective.after_step(tallies[name], index)
         if self.twins is not None:
             self.twins.update(index, self.total)
-        return {f"grad_norm/{owner}": norm for owner, norm in clipped.norms.items()} | {
-            f"clip_factor/{owner}": factor for owner, factor in clipped.factors.items()
+        trained = [owner for owner, count in self._trained.items() if count]
+        return {f"grad_norm/{owner}": clipped.norms[owner] for owner in trained} | {
+            f"clip_factor/{owner}": clipped.factors[owner] for owner in trained
         }
 
     def zero_grad(self) -> None:

@@ -6,7 +6,7 @@ rank r is global row j * W + r.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ class _Gather(torch.autograd.Function):
     """All-gather whose gradient comes back to the rank that owns each row, summed over ranks."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rank: int, size: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, rank: int, size: int) -> Tensor:
         ctx.rank, ctx.size = rank, size
         parts = [torch.empty_like(x) for _ in range(size)]
         dist.all_gather(parts, x.contiguous())
@@ -43,7 +43,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def gather(self, x: Tensor) -> Tensor:
         """Rows of all ranks in global order, with gradient.
@@ -56,7 +56,7 @@ class World:
         """
         if self.size == 1:
             return x
-        gathered: Tensor = _Gather.apply(x, self.rank, self.size)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(x, self.rank, self.size)
         return gathered
 
     def sum(self, x: Tensor) -> Tensor:

@@ -155,7 +155,10 @@ class OracleRun:
             with seeded(self.seed, *key, start, 0):
                 parts.append(compute(slice(start, min(start + size, rows))))
         flat = [tree_flatten(part)[0] for part in parts]
-        joined = [torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in zip(*flat, strict=True)]
+        joined = [
+            torch.cat(column) if isinstance(column[0], Tensor) else column[0]
+            for column in zip(*flat, strict=True)
+        ]
         return tree_unflatten(joined, tree_flatten(parts[0])[1])
 
     def encode(self, step, view, masked):
@@ -166,7 +169,9 @@ class OracleRun:
 
         def compute(rows):
             masks = [batch.masks.mask[rows] if masked and c == "global" else None for c in crops]
-            tokens = step.net("encoder")([batch.crops[c][rows] for c in crops], masks, layers=layers, drop_path=drop)
+            tokens = step.net("encoder")(
+                [batch.crops[c][rows] for c in crops], masks, layers=layers, drop_path=drop
+            )
             return Features(crops=dict(zip(crops, tokens, strict=True)))
 
         key = (step.index, role, "encode", view, masked)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 
-
 import torch
-
 from torch import Tensor
 
 from tests.core.training.toy import add_twins, batches, build, gradients
-from vtp_core.training.forwards import ForwardOptions
 from vtp_core.training.joint import JointStep
+from vtp_core.training.options import ForwardOptions
 from vtp_core.training.parallel import build_mesh, reduce_replicated, wrap
 from vtp_core.training.world import World
 
@@ -39,7 +37,9 @@ class Capture:
                 parameter.grad = None
 
 
-def captured(world: World, kind: str, *, vq=False, chunk=None, checkpoint=False, shard=None, index=0) -> Capture:
+def captured(
+    world: World, kind: str, *, vq=False, chunk=None, checkpoint=False, shard=None, index=0
+) -> Capture:
     networks = add_twins(build(kind, vq=vq))
     mesh = build_mesh(world, shard or world.size)
     wrap(networks, mesh, activation_checkpoint="block" if checkpoint else "none")
@@ -56,12 +56,13 @@ def gradients_of_cases(world: World, cases: list[dict]) -> dict[str, Tensor]:
     for number, case in enumerate(cases):
         capture = captured(world, **case)
         found |= {f"{number}|grad|{name}": value for name, value in capture.found.items()}
-        found |= {f"{number}|term|{k}": torch.tensor(v, dtype=torch.float64) for k, v in capture.result.terms.items()}
+        found |= {
+            f"{number}|term|{k}": torch.tensor(v, dtype=torch.float64)
+            for k, v in capture.result.terms.items()
+        }
         shares = capture.result.gradients
         found |= {f"{number}|share|{k}": torch.tensor(v, dtype=torch.float64) for k, v in shares.items()}
         for owner, tally in capture.tallies.items():
             found |= {f"{number}|tally|{owner}.{name}": value for name, value in tally.sums.items()}
             found |= {f"{number}|tally|{owner}.rows.{name}": value for name, value in tally.rows.items()}
     return copy.deepcopy(found)
-
-

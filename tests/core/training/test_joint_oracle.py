@@ -7,8 +7,8 @@ import torch
 
 from tests.core.training.oracle import OracleRun
 from tests.core.training.toy import add_twins, batches, build, gradients, largest_difference
-from vtp_core.training.forwards import ForwardOptions
 from vtp_core.training.joint import JointStep
+from vtp_core.training.options import ForwardOptions
 from vtp_core.training.parallel import wrap
 from vtp_core.training.tallies import reduce_tallies
 from vtp_core.training.world import World
@@ -19,7 +19,10 @@ SCENARIOS = ["vtp", "bottleneck", "one_view", "generation", "last_layer"]
 def run(kind, *, chunk=None, drop_path=0.0, vq=False, checkpoint=False, compile=False, index=0):
     networks = add_twins(build(kind, vq=vq))
     wrap(
-        networks, None, activation_checkpoint="block" if checkpoint else "none", compile="block" if compile else "none"
+        networks,
+        None,
+        activation_checkpoint="block" if checkpoint else "none",
+        compile="block" if compile else "none",
     )
     drops = dict.fromkeys(("image", "ssl", "rec"), drop_path)
     step = JointStep(networks, World(), ForwardOptions(total=10, microbatch_rows=chunk, drop_path=drops))
@@ -58,7 +61,10 @@ def test_drop_path_repeats_itself_in_chunks_and_under_checkpointing(chunk, check
     ours = {k: v for k, v in gradients(networks).items() if ".critic." not in k}
     assert largest_difference(main, ours)[0] < 1e-12
     without, _ = run("vtp", chunk=chunk)
-    assert largest_difference(ours, {k: v for k, v in gradients(without).items() if ".critic." not in k})[0] > 1e-6
+    assert (
+        largest_difference(ours, {k: v for k, v in gradients(without).items() if ".critic." not in k})[0]
+        > 1e-6
+    )
 
 
 @pytest.mark.parametrize("chunk", [None, 3])

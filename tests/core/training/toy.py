@@ -42,7 +42,9 @@ class Block(nn.Module):
         out = []
         for x in sets:
             q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
-            weights = (q @ k.transpose(-2, -1) / WIDTH**0.5).softmax(-1)  # differentiable twice, unlike the fused form
+            weights = (q @ k.transpose(-2, -1) / WIDTH**0.5).softmax(
+                -1
+            )  # differentiable twice, unlike the fused form
             x = x + drop(weights @ v)
             out.append(x + drop(self.mlp(x)))
         return tuple(out)
@@ -210,7 +212,9 @@ class Clip(ToyObjective):
         images, texts = step.gather(image), step.gather(text)
         target = torch.arange(len(image)) * step.world_size + step.rank
         scale = self.scale.exp()
-        loss = F.cross_entropy(scale * image @ texts.T, target) + F.cross_entropy(scale * text @ images.T, target)
+        loss = F.cross_entropy(scale * image @ texts.T, target) + F.cross_entropy(
+            scale * text @ images.T, target
+        )
         return Losses(terms={"nce": loss / 2}, report={"scale": scale.detach().reshape(())})
 
     def rules(self):
@@ -388,8 +392,13 @@ def scenario(kind: str) -> dict[str, Objective]:
     w = {name: {"weight": value} for name, value in WEIGHTS.items()}
     if kind == "vtp":
         return weigh(
-            clip=Clip(**w["clip"]), dino=Dino(), mim=Mim(), koleo=Koleo(**w["koleo"]), l1=L1(**w["l1"]),
-            perceptual=Perceptual(**w["perceptual"]), gan=Gan(**w["gan"]),
+            clip=Clip(**w["clip"]),
+            dino=Dino(),
+            mim=Mim(),
+            koleo=Koleo(**w["koleo"]),
+            l1=L1(**w["l1"]),
+            perceptual=Perceptual(**w["perceptual"]),
+            gan=Gan(**w["gan"]),
         )
     if kind == "last_layer":
         return weigh(l1=L1(**w["l1"]), gan=Gan(mode="last_layer", **w["gan"]))
@@ -398,8 +407,11 @@ def scenario(kind: str) -> dict[str, Objective]:
         return weigh(clip=Clip(**through), dino=Dino(**through), mim=Mim(**through), l1=L1())
     if kind == "one_view":
         return weigh(
-            gan=Gan(view="image", rows=4, **w["gan"]), clip=Clip(), l1=L1(view="image", rows=4),
-            perceptual=Perceptual(view="image"), align=Align(view="image"),
+            gan=Gan(view="image", rows=4, **w["gan"]),
+            clip=Clip(),
+            l1=L1(view="image", rows=4),
+            perceptual=Perceptual(view="image"),
+            align=Align(view="image"),
         )
     if kind == "generation":
         return weigh(l1=L1(), flow=Flow())
@@ -419,7 +431,11 @@ def build(kind: str, *, vq: bool = False, seed: int = 7) -> Networks:
             frozen = {"vfm": critic_network(8).requires_grad_(False)}
             bottleneck = ToyVQ() if vq else ToyLinear()
             return Networks(
-                encoder=ToyEncoder(), bottleneck=bottleneck, decoder=ToyDecoder(), objectives=objectives, frozen=frozen
+                encoder=ToyEncoder(),
+                bottleneck=bottleneck,
+                decoder=ToyDecoder(),
+                objectives=objectives,
+                frozen=frozen,
             )
         finally:
             torch.set_default_dtype(before)
@@ -443,7 +459,11 @@ def batches(index: int, *, rank: int = 0, world_size: int = 1, rows: int = 8) ->
     found = {}
     for view in ("image", "ssl", "rec"):
         g = generator("toy", view, index)
-        crops = {"global": torch.randn(rows, 2 if view == "ssl" else 1, 3, 16, 16, generator=g, dtype=torch.float64)}
+        crops = {
+            "global": torch.randn(
+                rows, 2 if view == "ssl" else 1, 3, 16, 16, generator=g, dtype=torch.float64
+            )
+        }
         if view == "ssl":
             crops["local"] = torch.randn(rows, 3, 3, 8, 8, generator=g, dtype=torch.float64)
         shape = crops["global"].shape[:2]

@@ -1,0 +1,77 @@
+"""``vtp run``: trains what recipes describe, one stage after another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vtp_core.cli.options import plugin_option, set_option
+
+if TYPE_CHECKING:
+    from vtp_core.plugins import Plugins
+    from vtp_core.recipe import Recipe
+
+
+@click.command()
+@click.argument("recipes", metavar="RECIPE...", nargs=-1, required=True)
+@set_option
+@plugin_option
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run folder.")
+@click.option("--allow-change", is_flag=True, help="Resume although the recipe's model or data keys changed.")
+@click.option(
+    "--nproc", type=click.IntRange(min=1), default=1, metavar="N", help="Ranks to start on this machine."
+)
+def run(
+    recipes: tuple[str, ...],
+    overrides: tuple[str, ...],
+    plugin_files: tuple[Path, ...],
+    resume: bool,
+    allow_change: bool,
+    nproc: int,
+) -> None:
+    """Train what RECIPE describes; several recipes are stages, run in turn.
+
+    RECIPE is a file or the name of a shipped recipe. Nothing starts before all of them are checked. Under
+    torchrun the command is one of its ranks.
+    """
+    from vtp_core.plugins import load_plugins
+    from vtp_core.recipe import load_recipe
+    from vtp_core.training.launch import launched_ranks
+
+    ranks = launched_ranks()
+    plugins = load_plugins(files=plugin_files)
+    world_size = ranks or nproc
+    stages = [load_recipe(path, overrides, plugins=plugins, world_size=world_size) for path in recipes]
+    if nproc > 1 and ranks is None:
+        raise SystemExit(_start_ranks(nproc))
+    for stage in stages:
+        _train(stage, plugins, resume=resume, allow_change=allow_change, stages=len(stages))
+
+
+def _train(recipe: Recipe, plugins: Plugins, *, resume: bool, allow_change: bool, stages: int) -> None:
+    from vtp_core.training.start import train
+
+    done = train(recipe, plugins, resume=resume, allow_change=allow_change)
+    if done is None:
+        return
+    if stages > 1:
+        click.echo(f"stage {recipe.name} is done")
+    from vtp_core.cli.results import results_table
+
+    if done.results:
+        click.echo(results_table(done.results))
+    click.echo(f"tokenizer  {done.folder / 'tokenizer'}")
+    click.echo(f"report     {done.folder / 'report.html'}")
+
+
+def _start_ranks(nproc: int) -> int:
+    """Starts the same command as `nproc` ranks through torchrun; returns its exit code."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}",
+        "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1", "-m", "vtp_core", *sys.argv[1:],
+    ]  # fmt: skip
+    return subprocess.run(command, check=False).returncode

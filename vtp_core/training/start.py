@@ -1,0 +1,83 @@
+"""From a checked recipe to a finished run folder."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.distributed as dist
+
+from vtp_core.evaluation.runner import Results
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.model import Recipe
+from vtp_core.training.callback import Callback, Callbacks
+from vtp_core.training.finish import finish
+from vtp_core.training.loop import Loop
+from vtp_core.training.parallel import join_world
+from vtp_core.training.run import check_folder, open_run, run_folder, write_records
+from vtp_core.training.run_lock import RunLock
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        results: Metric -> entry of ``eval.json``.
+    """
+
+    folder: Path
+    results: Results
+
+
+def train(
+    recipe: Recipe, plugins: Plugins, *, resume: bool = False, allow_change: bool = False
+) -> Done | None:
+    """Trains a recipe to its end: checks all, runs the steps, writes artefact, measurements and report.
+
+    Args:
+        recipe: The checked recipe.
+        plugins: Where its components come from.
+        resume: Go on from the newest checkpoint.
+        allow_change: Resume although model or data keys of the recipe changed.
+
+    Returns:
+        The finished run on rank 0, None on the others.
+
+    Raises:
+        VtpError: Its subclasses say what went wrong and carry the exit code.
+    """
+    world = join_world(recipe.run.device)
+    folder = run_folder(recipe)
+    try:
+        with ExitStack() as stack:
+            check_folder(folder, resume=resume)
+            if world.rank == 0:
+                stack.enter_context(RunLock(folder))
+            run = open_run(recipe, plugins, world, resume=resume, allow_change=allow_change)
+            if world.rank == 0:
+                write_records(run)
+            if run.start == recipe.run.steps:
+                _log.info("all %d steps are made; measuring again", run.start)
+            else:
+                Loop(run, _callbacks(recipe, plugins, first=world.rank == 0))()
+            results = finish(run)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return Done(folder=folder, results=results) if world.rank == 0 else None
+
+
+def _callbacks(recipe: Recipe, plugins: Plugins, *, first: bool) -> Callbacks:
+    if not first:
+        return Callbacks({})
+    built: dict[str, Callback] = {
+        name: plugins.find("callback", table.use).load_target()(table)
+        for name, table in recipe.callbacks.items()
+    }
+    return Callbacks(built)
