@@ -52,7 +52,7 @@ def _reference(trunk: str, net: str) -> tuple[nn.Module, dict[str, Tensor]]:
 def test_lpips_equals_the_package_on_the_same_trunk(network: str, tmp_path: Path) -> None:
     reference, state = _reference(*TRUNKS[network][:2])
     save_file(state, tmp_path / "trunk.safetensors")
-    # In float64: in float32 two layouts round differently and now and then flip a ReLU's or a pooling's choice.
+    # In float64: rounding to float32 differs between layouts and may flip a ReLU or the choice of a pooling.
     reference = reference.double()
     ours = build_network(network, str(tmp_path / "trunk.safetensors")).double()
     image = torch.rand(2, 3, 64, 64, dtype=torch.float64) * 2 - 1
