@@ -234,7 +234,7 @@ def _write(place: Path, index: ShardIndex, known: Sequence[str]) -> None:
 
 def _read(place: Path, known: Sequence[str]) -> ShardIndex | None:
     try:
-        with numpy.load(place, allow_pickle=False) as stored:
+        with place.open("rb") as file, numpy.load(file, allow_pickle=False) as stored:
             if int(stored["version"]) != _VERSION or stored["known"].tolist() != sorted(known):
                 return None
             size, mtime = stored["stat"].tolist()

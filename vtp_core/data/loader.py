@@ -6,6 +6,7 @@ and workers, world size and start change nothing. Pixels stay uint8 until `vtp_c
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,8 @@ class Loader:
             worker_init_fn=_ignore_signals if workers else None,
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
+            # Else it draws a seed for its workers from the global generator.
+            generator=torch.Generator().manual_seed(seed),
         )
 
     def __len__(self) -> int:
@@ -94,15 +97,22 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Batch]]]:
         loaded = iter(self._loader)
-        for step in self._steps:
-            try:
-                item = next(loaded)
-            except RuntimeError as error:
-                raise worker_death(error) or error from error
-            if item.failure is not None:
-                raise DataError(f"step {step}: {item.failure}")
-            self.quarantine.add(item.rows, item.bad)
-            yield step, {name: self._batch(name, arrays) for name, arrays in item.views.items()}
+        # Workers ignore SIGTERM, with which Python would end them at its exit and then wait for ever.
+        stop = getattr(loaded, "_shutdown_workers", _nothing)
+        atexit.register(stop)
+        try:
+            for step in self._steps:
+                try:
+                    item = next(loaded)
+                except RuntimeError as error:
+                    raise worker_death(error) or error from error
+                if item.failure is not None:
+                    raise DataError(f"step {step}: {item.failure}")
+                self.quarantine.add(item.rows, item.bad)
+                yield step, {name: self._batch(name, arrays) for name, arrays in item.views.items()}
+        finally:
+            stop()
+            atexit.unregister(stop)
 
     def _batch(self, name: str, arrays: Arrays) -> Batch:
         masks = None
@@ -139,6 +149,10 @@ def _ignore_signals(worker: int) -> None:
     """A stop signal reaches the whole process group; workers go on until the main process has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _nothing() -> None:
+    """There are no workers to stop."""
 
 
 def _as_it_is(item: Any) -> Any:

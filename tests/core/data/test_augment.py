@@ -1,0 +1,196 @@
+"""Crops against Pillow and torchvision, where they do the same."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy
+import pytest
+import torch
+import torchvision.transforms.functional as tv1
+import torchvision.transforms.v2.functional as tv2
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vtp_core.data import colour
+from vtp_core.data.augment import crop
+from vtp_core.data.draw import generator
+from vtp_core.data.geometry import Box, centre, random_box, resize
+
+
+def picture(height: int, width: int, seed: int = 0) -> numpy.ndarray:
+    """A smooth picture with edges, (height, width, 3) uint8."""
+    rng = numpy.random.default_rng(seed)
+    small = rng.integers(0, 256, (max(height // 6, 2), max(width // 6, 2), 3), dtype=numpy.uint8)
+    image = numpy.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    image[height // 3 : height // 2, width // 4 : width // 2] = (250, 10, 40)
+    return image
+
+
+def psnr(a: numpy.ndarray, b: numpy.ndarray) -> float:
+    error = ((a.astype(numpy.float64) - b.astype(numpy.float64)) ** 2).mean()
+    return float("inf") if error == 0 else float(10 * numpy.log10(255**2 / error))
+
+
+def hwc(pixels: torch.Tensor) -> numpy.ndarray:
+    return pixels.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("size", [(48, 64), (200, 133), (96, 96)])
+@pytest.mark.parametrize(
+    "name, method", [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)]
+)
+def test_resize_is_pillows(size: tuple[int, int], name: str, method: Image.Resampling) -> None:
+    image = picture(150, 180)
+    box = Box(10, 21, 97, 120)
+    expected = Image.fromarray(image).crop((21, 10, 141, 107)).resize(size[::-1], method)
+    assert psnr(hwc(resize(image, box, size, name)), numpy.array(expected)) > 50
+
+
+def test_resize_to_the_same_size_touches_nothing() -> None:
+    image = picture(64, 64)
+    numpy.testing.assert_array_equal(hwc(resize(image, None, (64, 64), "bicubic")), image)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (100, 70), (301, 517), (260, 129), (40, 200)])
+def test_centre_is_the_crop_of_adm(shape: tuple[int, int]) -> None:
+    """The reference is ADM's procedure written out with Pillow alone."""
+    size = 64
+    image = picture(*shape)
+    reference = Image.fromarray(image)
+    while min(reference.size) >= 2 * size:
+        reference = reference.resize((reference.width // 2, reference.height // 2), Image.Resampling.BOX)
+    factor = size / min(reference.size)
+    sides = round(reference.width * factor), round(reference.height * factor)
+    resized = numpy.array(reference.resize(sides, Image.Resampling.BICUBIC))
+    top, left = (resized.shape[0] - size) // 2, (resized.shape[1] - size) // 2
+    ours = hwc(centre(image, size))
+    assert ours.shape == (size, size, 3)
+    assert psnr(ours, resized[top : top + size, left : left + size]) > 50
+
+
+@given(
+    height=st.integers(1, 400),
+    width=st.integers(1, 400),
+    scale=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(lambda pair: (min(pair), max(pair))),
+    seed=st.integers(0, 10**6),
+)
+def test_random_box_lies_inside(height: int, width: int, scale: tuple[float, float], seed: int) -> None:
+    box = random_box(height, width, scale, generator("box", seed))
+    assert box.height >= 1 and box.width >= 1
+    assert 0 <= box.top <= height - box.height and 0 <= box.left <= width - box.width
+
+
+def test_random_box_is_distributed_as_torchvisions() -> None:
+    from torchvision.transforms import RandomResizedCrop
+
+    image = torch.zeros(3, 240, 320)
+    torch.manual_seed(0)
+    theirs = numpy.array(
+        [RandomResizedCrop.get_params(image, [0.1, 0.9], [3 / 4, 4 / 3]) for _ in range(3000)], dtype=float
+    )
+    boxes = [random_box(240, 320, (0.1, 0.9), generator("boxes", seed)) for seed in range(3000)]
+    ours = numpy.array([(box.top, box.left, box.height, box.width) for box in boxes], dtype=float)
+    for column in range(4):
+        deviation = theirs[:, column].std()
+        assert abs(ours[:, column].mean() - theirs[:, column].mean()) < 5 * deviation * (2 / 3000) ** 0.5
+        assert ours[:, column].std() == pytest.approx(deviation, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        (lambda x: colour.brightness(x, 1.3), lambda x: tv2.adjust_brightness(x, 1.3)),
+        (lambda x: colour.contrast(x, 0.6), lambda x: tv2.adjust_contrast(x, 0.6)),
+        (lambda x: colour.saturation(x, 1.2), lambda x: tv2.adjust_saturation(x, 1.2)),
+        (lambda x: colour.hue(x, 0.1), lambda x: tv2.adjust_hue(x, 0.1)),
+        (lambda x: colour.hue(x, -0.07), lambda x: tv2.adjust_hue(x, -0.07)),
+        (lambda x: colour.blur(x, 0.4), lambda x: tv2.gaussian_blur(x, [9, 9], [0.4, 0.4])),
+        (lambda x: colour.blur(x, 1.9), lambda x: tv2.gaussian_blur(x, [9, 9], [1.9, 1.9])),
+        (lambda x: colour.grey(x), lambda x: tv1.rgb_to_grayscale(x, 3)),
+    ],
+)
+def test_colour_is_torchvisions_on_floats(ours, theirs) -> None:  # type: ignore[no-untyped-def]
+    pixels = torch.from_numpy(picture(50, 70)).permute(2, 0, 1).float()
+    # torchvision rounds its grey weights to four digits.
+    torch.testing.assert_close(ours(pixels.clone()) / 255, theirs(pixels / 255), atol=2e-4, rtol=0)
+
+
+def test_hue_is_hsv_of_the_standard_library() -> None:
+    values = numpy.random.default_rng(0).integers(0, 256, (40, 3)).astype(numpy.float64)
+    values[:4] = [(0, 0, 0), (255, 255, 255), (90, 90, 90), (255, 0, 0)]
+    expected = []
+    for row in values / 255:
+        h, s, v = colorsys.rgb_to_hsv(*row)
+        expected.append(colorsys.hsv_to_rgb((h + 0.08) % 1, s, v))
+    ours = colour.hue(torch.tensor(values.T, dtype=torch.float32)[:, None], 0.08)[:, 0].T / 255
+    numpy.testing.assert_allclose(ours.numpy(), numpy.array(expected), atol=1e-5)
+
+
+def test_solarise_is_pillows() -> None:
+    from PIL import ImageOps
+
+    image = picture(30, 40)
+    expected = numpy.array(ImageOps.solarize(Image.fromarray(image), 128))
+    ours = colour.solarise(torch.from_numpy(image).permute(2, 0, 1).float())
+    numpy.testing.assert_array_equal(hwc(ours), expected)
+
+
+def test_blur_of_a_tiny_crop_keeps_a_flat_colour() -> None:
+    torch.testing.assert_close(colour.blur(torch.full((3, 3, 2), 77.0), 1.0), torch.full((3, 3, 2), 77.0))
+
+
+def test_solarised_and_blurred_shares_of_dino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The effective rates: blur 0 / 0.9 / 0.5, solarise 0 / 0.2 / 0 on first global, other global and local."""
+    calls: list[str] = []
+    monkeypatch.setattr(colour, "blur", lambda pixels, sigma: calls.append("blur") or pixels)
+    monkeypatch.setattr(colour, "solarise", lambda pixels: calls.append("solarise") or pixels)
+    image = picture(16, 16)
+    rates = {}
+    for name, number in (("global", 0), ("global", 1), ("local", 0)):
+        calls.clear()
+        for seed in range(400):
+            crop(image, "dino", name, number, 8, None, generator("rate", name, number, seed))
+        rates[name, number] = calls.count("blur") / 400, calls.count("solarise") / 400
+    assert rates["global", 0] == (0, 0)
+    assert rates["global", 1] == (pytest.approx(0.9, abs=0.07), pytest.approx(0.2, abs=0.08))
+    assert rates["local", 0] == (pytest.approx(0.5, abs=0.1), 0)
+
+
+@pytest.mark.parametrize("augment", ["none", "center", "clip", "crop", "dino"])
+@pytest.mark.parametrize("shape", [(64, 64), (37, 90), (8, 300)])
+def test_every_augmentation_gives_8_bit_squares_and_repeats_itself(
+    augment: str, shape: tuple[int, int]
+) -> None:
+    image = picture(*shape)
+    before = image.copy()
+    first, again, other = (
+        crop(image, augment, "global", 1, 32, None, generator("crop", seed)) for seed in (0, 0, 1)
+    )
+    assert first.shape == (3, 32, 32) and first.dtype == torch.uint8
+    assert torch.equal(first, again)
+    if shape == (64, 64):  # of very wide pictures a random crop is always the central part, as in torchvision
+        assert torch.equal(first, other) == (augment in ("none", "center"))
+    numpy.testing.assert_array_equal(image, before)
+
+
+def test_clip_never_flips_and_crop_does() -> None:
+    """A picture dark on the left stays so under `clip`; under `crop` half of the crops are turned round."""
+    image = numpy.tile(numpy.linspace(0, 255, 64).astype(numpy.uint8)[None, :, None], (64, 1, 3))
+
+    def turned(augment: str) -> int:
+        drawn = [
+            crop(image, augment, "global", 0, 16, (0.9, 1.0), generator("f", seed)) for seed in range(200)
+        ]
+        return sum(int(pixels[0, 0, 0] > pixels[0, 0, -1]) for pixels in drawn)
+
+    assert turned("clip") == 0
+    assert 70 < turned("crop") < 130
+
+
+def test_scale_of_the_recipe_overrides_the_augmentations() -> None:
+    image = picture(90, 90)
+    whole = crop(image, "clip", "global", 0, 32, (1.0, 1.0), generator("s", 5))
+    part = crop(image, "clip", "global", 0, 32, (0.05, 0.05), generator("s", 5))
+    assert psnr(hwc(whole), hwc(part)) < 25

@@ -1,0 +1,190 @@
+"""Decoding: the table of conversions, and damage that is named (rows 1 to 4, 11 and 20 of the fault matrix)."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.core.data.making import encoded, noise
+from vtp_core.data.decoding import clean_text, decode_image, decode_text
+from vtp_core.data.source import BadSample
+from vtp_core.recipe.data import DecodeLimits
+
+LIMITS = DecodeLimits()
+
+
+def reason(data: bytes, limits: DecodeLimits = LIMITS) -> str:
+    with pytest.raises(BadSample) as error:
+        decode_image(data, "key", limits)
+    assert error.value.key == "key"
+    return error.value.reason
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_lossless_formats_keep_every_pixel(format: str) -> None:
+    image = noise(20, 30)
+    options = {"lossless": True} if format == "WEBP" else {}
+    numpy.testing.assert_array_equal(decode_image(encoded(image, format, **options), "k", LIMITS), image)
+
+
+def test_jpeg_is_what_pillow_decodes() -> None:
+    data = encoded(noise(40, 40), "JPEG", quality=90)
+    expected = numpy.array(Image.open(io.BytesIO(data)))
+    numpy.testing.assert_array_equal(decode_image(data, "k", LIMITS), expected)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_truncated_image_is_bad_never_grey(format: str, share: float) -> None:
+    data = encoded(noise(64, 64), format)
+    assert reason(data[: int(len(data) * share)]) in {"truncated image", "damaged image"}
+
+
+@pytest.mark.parametrize(
+    "data, expected",
+    [(b"", "empty image"), (b"<html>not found</html>", "not an image"), (b"\xff\xd8\xff", "not an image")],
+)
+def test_what_is_no_image(data: bytes, expected: str) -> None:
+    assert reason(data) in {expected, "damaged image"}
+
+
+def bomb(side: int) -> bytes:
+    """A PNG that claims side x side pixels and holds next to nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 15_000, 60_000])
+def test_bombs_are_refused_by_their_header(side: int) -> None:
+    assert reason(bomb(side)) == "too many pixels"
+
+
+def test_limits_are_the_recipes() -> None:
+    data = encoded(noise(20, 30))
+    assert reason(data, DecodeLimits(max_pixels=599)) == "too many pixels"
+    assert decode_image(data, "k", DecodeLimits(max_pixels=600)).shape == (20, 30, 3)
+    assert reason(data, DecodeLimits(max_bytes=100)) == "image file too large"
+    assert reason(data, DecodeLimits(min_side=21)) == "too small"
+    assert reason(encoded(noise(1, 1))) == "too small"
+
+
+def test_transparency_is_laid_over_white() -> None:
+    pixels = numpy.zeros((16, 16, 4), dtype=numpy.uint8)
+    pixels[:8] = (200, 0, 0, 255)
+    pixels[8:] = (200, 0, 0, 0)
+    pixels[0, 0] = (0, 0, 0, 128)
+    image = decode_image(encoded(pixels), "k", LIMITS)
+    assert image[4, 4].tolist() == [200, 0, 0]
+    assert image[12, 4].tolist() == [255, 255, 255]
+    assert abs(int(image[0, 0, 0]) - 127) <= 1
+
+
+def test_transparent_palette_is_laid_over_white() -> None:
+    picture = Image.new("P", (16, 16), 0)
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.paste(1, (0, 0, 8, 16))
+    image = decode_image(encoded(picture, transparency=0), "k", LIMITS)
+    assert image[3, 3].tolist() == [40, 50, 60] and image[3, 12].tolist() == [255, 255, 255]
+    plain = decode_image(encoded(picture), "k", LIMITS)
+    assert plain[3, 12].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA"])
+def test_grey_becomes_three_equal_channels(mode: str) -> None:
+    image = decode_image(encoded(Image.fromarray(noise()).convert(mode)), "k", LIMITS)
+    assert image.shape == (24, 24, 3)
+    assert (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all()
+
+
+def test_16_bit_grey_is_scaled_not_clipped() -> None:
+    values = numpy.linspace(0, 65535, 256).round().astype(numpy.uint16).reshape(16, 16)
+    image = decode_image(encoded(Image.fromarray(values)), "k", LIMITS)
+    numpy.testing.assert_array_equal(image[..., 0].ravel(), numpy.arange(256))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    picture = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    image = decode_image(encoded(picture, "JPEG", quality=100), "k", LIMITS)
+    assert image[8, 8, 0] > 250 and image[8, 8, 1:].max() < 5
+
+
+def test_floating_point_pixels_are_bad() -> None:
+    picture = Image.fromarray(numpy.ones((16, 16), dtype=numpy.float32))
+    assert reason(encoded(picture, "TIFF")) == "floating-point pixels"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(noise(16, 24), "PNG", exif=exif)
+    expected = numpy.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    numpy.testing.assert_array_equal(decode_image(data, "k", LIMITS), expected)
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_image(data, "k", LIMITS)[8, 8].tolist() == [255, 0, 0]
+
+
+class _Payload:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_pickles_and_postscript_never_run(tmp_path: Path) -> None:
+    payload = pickle.dumps(_Payload(tmp_path / "ran"))
+    assert reason(payload) == "not an image"
+    assert (
+        reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n")
+        == "not an image"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+@given(
+    format=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]),
+    place=st.floats(0, 0.999),
+    bytes_=st.binary(min_size=1, max_size=12),
+)
+def test_damaged_bytes_give_pixels_or_a_bad_sample(format: str, place: float, bytes_: bytes) -> None:
+    data = bytearray(encoded(noise(16, 16), format))
+    start = int(place * len(data))
+    data[start : start + len(bytes_)] = bytes_
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            image = decode_image(bytes(data), "k", DecodeLimits(max_pixels=100_000))
+        except BadSample as error:
+            assert error.reason
+        else:
+            assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == numpy.uint8
+
+
+def test_captions_are_cleaned() -> None:
+    assert decode_text(b"  a \xff dog\0\n", "k", LIMITS) == "a � dog"
+    assert clean_text("שלום\0", "k", LIMITS) == "שלום"
+    for data, expected in ((b" \0\n", "no caption"), (b"x" * 70_000, "caption too long")):
+        with pytest.raises(BadSample) as error:
+            decode_text(data, "k", LIMITS)
+        assert error.value.reason == expected
