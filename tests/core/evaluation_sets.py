@@ -44,7 +44,14 @@ class ArraySource:
 class ArraySet(EvaluationSet):
     """Reads its source without the loader."""
 
-    def batches(self, size: int, rows: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    def batches(
+        self,
+        size: int,
+        rows: int,
+        rank: int = 0,
+        world_size: int = 1,
+        fields: frozenset[str] = frozenset({"image"}),
+    ) -> Iterator[Batch]:
         share = list(self.indices())[rank::world_size]
         for start in range(0, len(share), rows):
             samples = [self.source.read(i, self.source.fields) for i in share[start : start + rows]]
@@ -52,8 +59,8 @@ class ArraySet(EvaluationSet):
             yield Batch(
                 crops={"global": pixels[:, None]},
                 keys=tuple(s.key for s in samples),
-                text=None if samples[0].text is None else tuple(s.text for s in samples),
-                label=None if samples[0].label is None else torch.tensor([s.label for s in samples]),
+                text=tuple(str(s.text) for s in samples) if "text" in fields else None,
+                label=torch.tensor([s.label for s in samples]) if "label" in fields else None,
                 rows=len(samples),
             )
 

@@ -31,13 +31,28 @@ _DTYPES = {
 }
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors; each gets storage of its own, so that tied ones are stored twice."""
+def write_weights(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors; each gets storage of its own, so that tied ones are stored twice.
+
+    Args:
+        path: The file.
+        tensors: Name -> tensor on any device.
+        metadata: Text to keep with them.
+    """
+    path.touch()
+    mode = path.stat().st_mode
     save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())},
+        {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in sorted(tensors.items())
+        },
         path,
-        metadata={"format": "pt"},
+        metadata={"format": "pt", **(metadata or {})},
     )
+    # safetensors makes files that only their owner can read; give it the mode of any other file.
+    path.chmod(mode)
 
 
 def read_header(path: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

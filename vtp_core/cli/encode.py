@@ -36,8 +36,8 @@ def encode(
 
     import torch
     from PIL import Image
-    from safetensors.torch import save_file
 
+    from vtp_core.artefact.weights import write_weights
     from vtp_core.plugins import load_plugins
     from vtp_core.tokenizer import Tokenizer
 
@@ -69,7 +69,7 @@ def encode(
     whole = {name: torch.cat(parts) for name, parts in tensors.items() if parts}
     output.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"images": json.dumps([str(path) for path in paths]), "normalized": json.dumps(normalized)}
-    save_file(whole, output, metadata)
+    write_weights(output, whole, metadata)
     shape = " x ".join(str(size) for size in whole["latents"].shape)
     click.echo(f"{output}: latents {shape}")
 

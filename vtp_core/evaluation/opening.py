@@ -38,8 +38,21 @@ def open_recipe_sets(recipe: Recipe, plugins: Plugins) -> tuple[EvaluationSet, E
 
 
 def set_name(table: ComponentConfig) -> str:
-    """What a protocol calls a source: its name, its split, and other settings that aren't the defaults."""
+    """What a protocol calls a source: its name, its split, and other settings that aren't the defaults.
+
+    Of paths only the last part is kept: where data lies on a machine is no part of a protocol.
+    """
     settings = table.model_dump(mode="json", exclude_defaults=True)
-    shown = ", ".join(f"{key}={value}" for key, value in settings.items() if key not in ("use", "split"))
+    shown = ", ".join(
+        f"{key}={_brief(value)}" for key, value in settings.items() if key not in ("use", "split")
+    )
     split = getattr(table, "split", None)
     return f"{table.use}{f'/{split}' if split else ''}{f' ({shown})' if shown else ''}"
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, str):
+        return value.rstrip("/").rpartition("/")[2] or value
+    if isinstance(value, list | tuple):
+        return "+".join(_brief(item) for item in value)
+    return str(value)

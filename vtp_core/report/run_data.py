@@ -66,7 +66,7 @@ def read_run(folder: Path) -> RunData:
         environment=_object(folder / "environment.json", missing),
         metrics=_lines(folder / "metrics.jsonl", missing),
         evaluation={name: entry for name, entry in evaluation.items() if isinstance(entry, dict)},
-        gallery=_object(folder / "samples" / "samples.json", missing),
+        gallery=_gallery(folder / "samples" / "samples.json", missing),
         artefact=_object(folder / "tokenizer" / "config.json", missing),
         bad_samples=dict(
             Counter(str(line.get("reason", "unknown")) for line in _lines(folder / "quarantine.jsonl", []))
@@ -91,6 +91,26 @@ def _object(path: Path, missing: list[str]) -> dict[str, Any]:
         missing.append(f"{name} holds no object")
         return {}
     return data
+
+
+def _gallery(path: Path, missing: list[str]) -> dict[str, Any]:
+    """What `vtp_core.report.gallery` wrote, or nothing if it lacks what the page shows."""
+    data = _object(path, missing)
+    if not data:
+        return {}
+    try:
+        images = [{**item, "psnr": float(item["psnr"])} for item in data["images"]]
+        scores = [float(value) for value in data["psnr"]["values"]]
+        latent = {name: [float(v) for v in data["latent"][name]] for name in ("mean", "std", "explained")}
+        psnr = {"values": scores, "median": float(data["psnr"]["median"])}
+        if not scores:
+            raise ValueError("no image was measured")
+    except (KeyError, TypeError, ValueError) as error:
+        missing.append(
+            f"samples/samples.json is not what the report writes ({type(error).__name__}: {error})"
+        )
+        return {}
+    return {"images": images, "psnr": psnr, "latent": latent, "held_out": str(data.get("held_out", ""))}
 
 
 def _lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:

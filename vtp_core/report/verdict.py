@@ -107,9 +107,7 @@ def alarms(run: RunData) -> list[str]:
         if any(value is None for key, value in row.items() if key.startswith("loss/"))
     ]
     if nulls:
-        found.append(
-            f"{len(nulls)} logged steps have a loss that is not finite, the first at step {nulls[0]}"
-        )
+        found.append(f"{len(nulls)} logged steps have a loss that is not finite, first step {nulls[0]}")
     if skipped := sum(1 for row in run.metrics if row.get("skipped")):
         found.append(f"{skipped} logged steps were skipped for a loss or gradient that is not finite")
     for score in scores(run):

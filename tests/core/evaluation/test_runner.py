@@ -63,7 +63,7 @@ def test_every_sample_once_and_only_the_splits_asked_for() -> None:
 
 def test_the_train_set_is_not_read_for_nothing() -> None:
     class Broken(ArraySet):
-        def batches(self, size: int, rows: int, rank: int = 0, world_size: int = 1):  # type: ignore[no-untyped-def]
+        def batches(self, size: int, rows: int, rank: int = 0, world_size: int = 1, fields=frozenset()):  # type: ignore[no-untyped-def]
             raise AssertionError("read")
 
     train = Broken(name="train", source=drawn_set("x", 3, 0).source)

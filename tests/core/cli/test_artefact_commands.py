@@ -1,0 +1,245 @@
+"""`vtp eval`, `encode`, `decode`, `export` and `report` on a small tokenizer of first-party plugins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from vtp_core import load
+from vtp_core.artefact.assembly import assemble
+from vtp_core.artefact.from_recipe import artefact_config
+from vtp_core.cli.main import main
+from vtp_core.plugins import load_plugins
+from vtp_core.recipe import dump_toml, load_recipe
+from vtp_core.training.checkpoint import save as save_checkpoint
+
+RECIPE = """
+name = "small"
+[run]
+steps = 3
+[data.source]
+use = "image_folder"
+path = "{root}"
+[views.image]
+rows = 4
+size = 16
+augment = "center"
+[encoder]
+use = "vit"
+width = 16
+depth = 1
+heads = 1
+patch = 8
+[bottleneck]
+use = "linear"
+channels = 6
+[decoder]
+use = "vit"
+width = 16
+depth = 1
+heads = 1
+[objectives.l1]
+use = "l1"
+view = "image"
+[optimizer]
+lr = 1e-3
+[evaluate]
+source = {{ use = "image_folder", path = "{root}" }}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``photos/<class>/*.png``, a run folder with a checkpoint, and an artefact."""
+    root = tmp_path_factory.mktemp("home")
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (200, 50, 50)), ("blue", (50, 50, 200))):
+        folder = root / "photos" / name
+        folder.mkdir(parents=True)
+        for i in range(6):
+            pixels = np.clip(np.array(colour) + rng.normal(0, 30, (20, 24, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}{i}.png")
+    (root / "recipe.toml").write_text(RECIPE.format(root=root / "photos"))
+    plugins = load_plugins()
+    recipe = load_recipe(root / "recipe.toml", plugins=plugins)
+    torch.manual_seed(0)
+    model = assemble(artefact_config(recipe, plugins, step=3), plugins)
+    model.save(root / "artefact")
+    run = root / "run"
+    run.mkdir()
+    (run / "resolved.toml").write_text(dump_toml(recipe))
+    state = {}
+    for part in ("encoder", "bottleneck", "decoder"):
+        for name, value in getattr(model, part).state_dict().items():
+            state[f"tokenizer.{part}.{name}"] = value
+            if part == "encoder":
+                state[f"ema.tokenizer.{part}.{name}"] = value + 1
+    save_checkpoint(run / "checkpoints", 3, state, recipe={})
+    return root
+
+
+def vtp(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_eval_runs_what_can_run(home: Path, tmp_path: Path) -> None:
+    source = f'{{ use = "image_folder", path = "{home / "photos"}" }}'
+    out = tmp_path / "eval.json"
+    result = vtp("eval", home / "artefact", "--source", source, "--train-source", source, "-o", out)
+    assert result.exit_code == 0, result.output
+    results = json.loads(out.read_text())
+    assert {"psnr", "ssim", "knn", "linear_probe"} == set(results)
+    assert "left out: zero_shot: the tokenizer has no embed_image, embed_text" in result.output
+    assert "all 12" in results["psnr"]["protocol"] and "protocol: reconstruction-v1" in result.output
+
+
+def test_eval_of_one_evaluator_on_a_part(home: Path, tmp_path: Path) -> None:
+    source = f'{{ use = "image_folder", path = "{home / "photos"}" }}'
+    out = tmp_path / "eval.json"
+    result = vtp(
+        "eval",
+        home / "artefact",
+        "--source",
+        source,
+        "--evaluator",
+        "reconstruction",
+        "--limit",
+        5,
+        "-o",
+        out,
+    )
+    assert result.exit_code == 0, result.output
+    assert "PARTIAL 5 of 12" in json.loads(out.read_text())["psnr"]["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--source", "nothing"], 2, 'unknown source "nothing"'),
+        (["--source", "{ use = "], 2, "not a TOML table"),
+        (["--source", "{ path = 'x' }"], 2, "no `use`"),
+        (["--source", "{ use = 'image_folder', rot = 'x' }"], 2, "image_folder"),
+        (["--source", "{ use = 'image_folder', path = '/nowhere' }"], 3, "/nowhere"),
+        (["--source", "PHOTOS", "--evaluator", "zero_shot"], 2, "no embed_image, embed_text"),
+        (["--source", "PHOTOS", "--evaluator", "knn"], 2, "needs a training set"),
+        (["--source", "PHOTOS", "--device", "abacus"], 2, "device abacus"),
+    ],
+)
+def test_eval_refusals_are_one_line(home: Path, arguments: list[str], code: int, message: str) -> None:
+    photos = f'{{ use = "image_folder", path = "{home / "photos"}" }}'
+    result = vtp("eval", home / "artefact", *(photos if a == "PHOTOS" else a for a in arguments))
+    assert result.exit_code == code and message in result.output, result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_encode_and_decode_are_the_tokenizers(home: Path, tmp_path: Path) -> None:
+    latents = tmp_path / "z" / "latents.safetensors"
+    result = vtp("encode", home / "artefact", home / "photos", "-o", latents, "--rows", 5)
+    assert result.exit_code == 0 and "12 x 6 x 2 x 2" in result.output, result.output
+    result = vtp("decode", home / "artefact", latents, "-o", tmp_path / "out", "--rows", 5)
+    assert result.exit_code == 0, result.output
+    files = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in files][:2] == ["000000-blue0.png", "000001-blue1.png"] and len(files) == 12
+    model = load(home / "artefact")
+    with Image.open(home / "photos" / "blue" / "blue1.png") as image:
+        pixels = model.preprocess([image])
+    encoded = model.encode(pixels)
+    torch.testing.assert_close(load_file(latents)["latents"][1:2], encoded.latent)
+    expected = model.postprocess(model.decode(encoded.latent).sample)[0]
+    with Image.open(files[1]) as image:
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_normalised_latents_need_statistics_and_come_back(home: Path, tmp_path: Path) -> None:
+    result = vtp(
+        "encode", home / "artefact", home / "photos", "-o", tmp_path / "a.safetensors", "--normalized"
+    )
+    assert result.exit_code == 2 and "no latent statistics" in result.output
+    result = vtp("export", home / "run", tmp_path / "exported")
+    assert result.exit_code == 0, result.output
+    vtp("encode", tmp_path / "exported", home / "photos", "-o", tmp_path / "n.safetensors", "--normalized")
+    vtp("encode", tmp_path / "exported", home / "photos", "-o", tmp_path / "p.safetensors")
+    normal = load_file(tmp_path / "n.safetensors")["latents"]
+    torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(normal.std((0, 2, 3), correction=0), torch.ones(6), atol=1e-3, rtol=0)
+    for name in ("n", "p"):
+        vtp("decode", tmp_path / "exported", tmp_path / f"{name}.safetensors", "-o", tmp_path / name)
+    for path in (tmp_path / "p").iterdir():
+        with Image.open(path) as a, Image.open(tmp_path / "n" / path.name) as b:
+            assert np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max() <= 1
+
+
+def test_encode_and_decode_refusals(home: Path, tmp_path: Path) -> None:
+    art = home / "artefact"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    out = tmp_path / "o.safetensors"
+    for code, message, arguments in [
+        (2, "name it so", ("encode", art, home / "photos", "-o", tmp_path / "o.pt")),
+        (3, "no such file", ("encode", art, tmp_path / "none", "-o", out)),
+        (3, "no image in it", ("encode", art, tmp_path / "empty", "-o", out)),
+        (3, "can't be read", ("encode", art, tmp_path / "bad.png", "-o", out)),
+        (3, "no such file", ("decode", art, tmp_path / "none", "-o", tmp_path / "d")),
+        (3, "not a latents file", ("decode", art, tmp_path / "bad.png", "-o", tmp_path / "d")),
+        (3, "holds no tensor", ("decode", art, tmp_path / "other.safetensors", "-o", tmp_path / "d")),
+        (5, "no tokenizer here", ("encode", tmp_path, home / "photos", "-o", out)),
+    ]:
+        result = vtp(*arguments)
+        assert result.exit_code == code and message in result.output, (arguments, result.output)
+    assert not out.exists()
+
+
+def test_export_of_student_and_teacher(home: Path, tmp_path: Path) -> None:
+    for weights in ("student", "teacher"):
+        result = vtp("export", home / "run", tmp_path / weights, "--weights", weights, "--limit", 7)
+        assert result.exit_code == 0, result.output
+        assert f"{weights} of step-00000003" in result.output
+    assert "tokenizer.decoder has no teacher" in result.output
+    source = load(home / "artefact")
+    student, teacher = load(tmp_path / "student"), load(tmp_path / "teacher")
+    for name, value in source.encoder.state_dict().items():
+        assert torch.equal(student.encoder.state_dict()[name], value)
+        assert torch.equal(teacher.encoder.state_dict()[name], value + 1)
+    for name, value in source.decoder.state_dict().items():
+        assert torch.equal(teacher.decoder.state_dict()[name], value)
+    config = json.loads((tmp_path / "teacher" / "config.json").read_text())
+    assert config["weights"] == "teacher" and config["step"] == 3
+    assert "PARTIAL 7 of 12" in config["latents_stats_protocol"]
+
+
+def test_export_refusals(home: Path, tmp_path: Path) -> None:
+    result = vtp("export", tmp_path, tmp_path / "x")
+    assert result.exit_code == 2 and "not a run folder" in result.output
+    (tmp_path / "resolved.toml").write_text((home / "run" / "resolved.toml").read_text())
+    result = vtp("export", tmp_path, tmp_path / "x")
+    assert result.exit_code == 5 and "no usable checkpoint" in result.output
+
+
+def test_report_makes_its_reconstructions(home: Path) -> None:
+    run = home / "run"
+    load(home / "artefact").save(run / "tokenizer")
+    result = vtp("report", run)
+    assert result.exit_code == 0, result.output
+    made = (run / "samples" / "samples.json").stat().st_mtime_ns
+    text = (run / "report.html").read_text()
+    assert "complete" in text and "data:image/png" in text
+    vtp("report", run, "-o", run / "other.html")
+    assert (run / "samples" / "samples.json").stat().st_mtime_ns == made
+    assert (run / "other.html").is_file()
+
+
+def test_report_without_its_data_says_so(home: Path, tmp_path: Path) -> None:
+    text = (home / "run" / "resolved.toml").read_text().replace("photos", "gone")
+    (tmp_path / "resolved.toml").write_text(text)
+    load(home / "artefact").save(tmp_path / "tokenizer")
+    result = vtp("report", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "reconstructions could not be made" in (tmp_path / "report.html").read_text()

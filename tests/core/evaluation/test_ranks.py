@@ -1,0 +1,64 @@
+"""Every first-party evaluator gives the same numbers on two ranks and on one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.core.evaluation_sets import drawn_set
+from tests.core.toy_tokenizer import toy_tokenizer
+from vtp_core.evaluation.runner import evaluate
+from vtp_core.testing.ranks import run_processes
+from vtp_core.training.world import World
+from vtp_plugins.evaluate_knn.config import KnnConfig
+from vtp_plugins.evaluate_knn.evaluator import Knn
+from vtp_plugins.evaluate_linear_probe.config import LinearProbeConfig
+from vtp_plugins.evaluate_linear_probe.evaluator import LinearProbe
+from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
+from vtp_plugins.evaluate_reconstruction.evaluator import Reconstruction
+from vtp_plugins.evaluate_retrieval.config import RetrievalConfig
+from vtp_plugins.evaluate_retrieval.evaluator import Retrieval
+from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
+from vtp_plugins.evaluate_zero_shot.evaluator import ZeroShot
+
+
+def measured(world: World, count: int) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    evaluators = {
+        "reconstruction": Reconstruction(ReconstructionConfig()),
+        "linear_probe": LinearProbe(LinearProbeConfig()),
+        "knn": Knn(KnnConfig(neighbours=3)),
+        "zero_shot": ZeroShot(ZeroShotConfig()),
+        "retrieval": Retrieval(RetrievalConfig()),
+    }
+    model = toy_tokenizer()
+    with torch.no_grad():
+        model.encoder.scale.fill_(0.8)
+        for parameter in model.exports.parameters():
+            parameter.copy_(torch.sin(torch.arange(parameter.numel()).float()).view_as(parameter))
+    results = evaluate(
+        model, evaluators, drawn_set("val", count, 1), drawn_set("train", 23, 0), rows=4, world=world
+    )
+    found = {}
+    for name, entry in results.items():
+        numbers = {"value": entry["value"], "baseline": entry["baseline"], **entry["also"]}
+        found |= {
+            f"{name}.{key}": torch.tensor(number, dtype=torch.float64) for key, number in numbers.items()
+        }
+        text = torch.tensor(list(str(entry["protocol"]).encode()), dtype=torch.uint8)
+        found[f"{name}.protocol"] = text
+    return found
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("count", "size"), [(17, 2), (2, 3)])
+def test_ranks_equal_one_process(count: int, size: int) -> None:
+    """With 2 held-out images on 3 ranks, one rank has no held-out batch at all."""
+    alone = measured(World(), count)
+    for rank in run_processes(size, measured, count):
+        assert rank.keys() == alone.keys()
+        for name, number in alone.items():
+            torch.testing.assert_close(
+                rank[name], number, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+            )
