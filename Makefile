@@ -41,7 +41,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@touch $@
 
 quickstart: $(VENV)/.ready  ## Install, train a small tokenizer on real images, write its report
-	$(BIN)/vtp run recipes/quickstart.toml
+	$(BIN)/vtp run recipes/quickstart.toml --resume
 	@echo "report: $(CURDIR)/runs/quickstart/report.html"
 
 test: $(VENV)/.ready-dev  ## Unit and property tests (at most 6 minutes on 2 cores)

@@ -12,9 +12,9 @@ class _Schedule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     warmup: Annotated[int, Field(ge=0)] = 0
-    """Steps of linear rise from `warmup_from` to the schedule's first value."""
+    """Steps of linear rise from `warmup_from` to the schedule's first value, which its last step reaches."""
     warmup_from: float = 0.0
-    """Value at step 0 of the warm-up."""
+    """Value that the warm-up starts from, one step before step 0."""
 
     def _after_warmup(self, index: int, steps: int) -> float:
         raise NotImplementedError
@@ -24,7 +24,8 @@ class _Schedule(BaseModel):
         steps = max((getattr(self, "steps", None) or total) - self.warmup, 1)
         if index < self.warmup:
             first = self._after_warmup(0, steps)
-            return self.warmup_from + (first - self.warmup_from) * (index / self.warmup)
+            # As open_clip counts: the first step already moves, the last step of the warm-up is at full height.
+            return self.warmup_from + (first - self.warmup_from) * ((index + 1) / self.warmup)
         return self._after_warmup(index - self.warmup, steps)
 
     def final(self, total: int) -> float:

@@ -11,6 +11,7 @@ from vtp_core.artefact.assembly import build_networks
 from vtp_core.errors import UsageError
 from vtp_core.objective import Objective
 from vtp_core.ops.attention import attention_choice
+from vtp_core.ops.attention_choice import AttentionKernel
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.adversarial import AdversarialConfig
@@ -58,7 +59,7 @@ def build_run_networks(
     for module in (parts.encoder, parts.decoder, *frozen.values()):
         use_attention = getattr(module, "use_attention", None)
         if use_attention is not None:
-            use_attention(attention_choice(recipe.kernels.attention))
+            use_attention(attention_choice(recipe.kernels.attention, _kernels(plugins)))
     return networks, parts.dims
 
 
@@ -140,6 +141,12 @@ def forward_options(recipe: Recipe) -> ForwardOptions:
         autocast=torch.bfloat16 if recipe.run.precision == "bfloat16" else None,
         drop_path={name: view.drop_path for name, view in recipe.views.items()},
     )
+
+
+def _kernels(plugins: Plugins) -> list[AttentionKernel]:
+    """The implementations of attention that plugins offer, in the order of their names."""
+    targets = [component.load_target() for component in plugins.components("kernel")]
+    return [target for target in targets if isinstance(target, AttentionKernel)]
 
 
 def _frozen(name: str, table: FrozenConfig, plugins: Plugins, *, load: bool) -> nn.Module:

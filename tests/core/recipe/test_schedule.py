@@ -47,7 +47,7 @@ def test_a_warm_up_rises_in_a_line_to_the_first_value(
         Cosine(start=first, warmup=warmup, warmup_from=low),
     ):
         for index in range(warmup):
-            expected = low + (first - low) * index / warmup
+            expected = low + (first - low) * (index + 1) / warmup
             assert schedule.at(index, total + warmup) == pytest.approx(expected, abs=1e-12)
         assert schedule.at(warmup, total + warmup) == pytest.approx(first, abs=1e-12)
 
