@@ -45,10 +45,10 @@ quickstart: $(VENV)/.ready  ## Install, train a small tokenizer on real images, 
 	@echo "report: $(CURDIR)/runs/quickstart/report.html"
 
 test: $(VENV)/.ready-dev  ## Unit and property tests (at most 6 minutes on 2 cores)
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 slow: $(VENV)/.ready-dev  ## The tests that `make test` leaves out
-	$(BIN)/python -m pytest -n $(JOBS) -m slow
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 lint: $(VENV)/.ready-dev  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ class _Schedule(BaseModel):
         steps = max((getattr(self, "steps", None) or total) - self.warmup, 1)
         if index < self.warmup:
             first = self._after_warmup(0, steps)
-            # As open_clip counts: the first step already moves, the last step of the warm-up is at full height.
+            # As open_clip counts: the first step already moves, the last one is at full height.
             return self.warmup_from + (first - self.warmup_from) * ((index + 1) / self.warmup)
         return self._after_warmup(index - self.warmup, steps)
 
