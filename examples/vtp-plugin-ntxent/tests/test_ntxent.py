@@ -10,7 +10,7 @@ from vtp_plugin_ntxent.objective import Simclr
 
 from vtp_core.errors import UsageError
 from vtp_core.parameters import Dims
-from vtp_core.testing import FakeStep, check_objective, drawn_batch
+from vtp_core.testing import ConformanceError, FakeStep, check_objective, drawn_batch
 
 
 def config(**keys):
@@ -63,6 +63,15 @@ def test_objective_follows_the_rules(features):
 
 def test_three_ranks_give_the_gradient_of_one():
     check_objective(Simclr, config(), rows=6, ranks=3)
+
+
+def test_a_gather_without_gradient_would_be_noticed(monkeypatch):
+    gather = FakeStep.gather
+    monkeypatch.setattr(
+        FakeStep, "gather", lambda step, x: gather(step, x if step.world_size == 1 else x.detach())
+    )
+    with pytest.raises(ConformanceError, match="another gradient than one rank"):
+        check_objective(Simclr, config())
 
 
 def test_equal_embeddings_are_at_chance():

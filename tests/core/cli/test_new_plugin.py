@@ -1,0 +1,80 @@
+"""``vtp new-plugin``: what it writes works at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from vtp_core.cli.new_plugin import TEMPLATES, new_plugin
+from vtp_core.errors import UsageError
+from vtp_core.plugins import load_plugins
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def write(folder, *arguments):
+    return CliRunner().invoke(new_plugin, [*arguments, str(folder)])
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_files_are_complete_and_registered(tmp_path, monkeypatch, kind):
+    folder = tmp_path / "plugin"
+    name, package = f"my-{kind}", f"vtp_plugin_my_{kind}"
+    done = write(folder, name, "--kind", kind)
+    assert done.exit_code == 0, done.output
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    assert project["name"] == f"vtp-plugin-{name}"
+    assert project["entry-points"]["vtp"] == {f"my_{kind}": f"{package}.plugin"}
+    for file in ("README.md", ".gitignore", f"tests/test_{kind}.py", f"{package}/{kind}.py"):
+        assert (folder / file).is_file()
+    assert all(" $" not in file.read_text() and "${" not in file.read_text() for file in folder.rglob("*.*"))
+    component = TEMPLATES[kind][0]
+    (file,) = folder.glob("*/plugin.py")
+    monkeypatch.syspath_prepend(folder)
+    plugins = load_plugins([file], only=[])
+    assert plugins.failures == []
+    found = plugins.find(kind, f"plugin.{component}")
+    assert found.summary == TEMPLATES[kind][2]
+    assert found.load_config() is not None and isinstance(found.load_target(), type)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_its_tests_pass(tmp_path, kind):
+    assert write(tmp_path / "plugin", "probe", "--kind", kind).exit_code == 0
+    paths = os.pathsep.join([str(tmp_path / "plugin"), str(REPOSITORY)])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path / "plugin",
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_default_folder_and_the_next_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(new_plugin, ["foo_bar"])
+    assert done.exit_code == 0
+    assert (tmp_path / "vtp-plugin-foo-bar" / "vtp_plugin_foo_bar" / "objective.py").is_file()
+    assert "vtp plugins show foo_bar.mean_colour" in done.output
+
+
+@pytest.mark.parametrize("name", ["Foo", "1foo", "a.b", "../x", "class", "a--b", "a b", "x-"])
+def test_impossible_names_are_refused(tmp_path, name):
+    done = write(tmp_path / "plugin", name)
+    assert isinstance(done.exception, UsageError) and not (tmp_path / "plugin").exists()
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "kept.txt").write_text("mine")
+    done = write(tmp_path, "foo")
+    assert isinstance(done.exception, UsageError) and "not empty" in str(done.exception)
+    assert [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
