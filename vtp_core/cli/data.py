@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ def check(
         except DataError as error:
             broken.append(f"{name}: {error}")
             continue
-        results[name] = asdict(report) | {"problems": dict(report.problems)}
+        results[name] = report.as_dict()
         if not report.usable:
             useless.append(f"{name}: none of {report.read} samples is usable")
         if not as_json:

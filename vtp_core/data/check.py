@@ -49,6 +49,12 @@ class CheckReport:
     duplicate_images: int = 0
     problems: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
+    def as_dict(self) -> dict[str, object]:
+        """All of it for JSON."""
+        return {
+            name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()
+        }
+
 
 def check_source(source: Source, limit: int | None = None) -> CheckReport:
     """Reads samples in order, each field by itself, so that one missing caption doesn't hide a good image.

@@ -1,4 +1,4 @@
-"""Decoding: the table of conversions, and damage that is named (rows 1 to 4, 11 and 20 of the fault matrix)."""
+"""Decoding: the table of conversions, and damage that is named."""
 
 from __future__ import annotations
 

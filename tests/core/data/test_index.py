@@ -1,4 +1,4 @@
-"""Shard indices and shards: faults of archives are seen and named (rows 5 to 9, 13 and 16 of the fault matrix)."""
+"""Shard indices and shards: faults of archives are seen and named."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -52,7 +53,7 @@ def test_neighbours_do_not_stay_neighbours() -> None:
     length = 10_000
     permutation = Permutation(length, "a")
     order = [permutation(place) for place in range(length)]
-    following = sum(abs(a - b) == 1 for a, b in zip(order, order[1:], strict=False))
+    following = sum(abs(a - b) == 1 for a, b in pairwise(order))
     assert following < 15  # two expected
 
 
