@@ -61,6 +61,12 @@ class LoadedStep:
     bad: list[BadRead]
     failure: str | None = None
 
+    def pin_memory(self) -> LoadedStep:
+        """The step with its pixels in page-locked memory; the `DataLoader` calls it on a GPU machine."""
+        for arrays in self.views.values():
+            arrays.crops = {name: pixels.pin_memory() for name, pixels in arrays.crops.items()}
+        return self
+
 
 class Steps(Dataset[LoadedStep]):
     """Map-style data set over step indices; one item is a whole step of one rank.

@@ -209,6 +209,14 @@ def test_sources_have_streams_of_their_own() -> None:
     assert other[:4] != list(next(iter(loader))[1]["a"].keys[:4])
 
 
+def test_pixels_are_pinned_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Size] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda pixels: pinned.append(pixels.shape) or pixels)
+    item = Loader(VIEWS, NEEDS, {"default": DrawnSource()}, seed=0, steps=1, patch=4)._loader.dataset[0]
+    assert item.pin_memory() is item
+    assert sorted(pinned) == [(4, 1, 3, 16, 16), (8, 2, 3, 16, 16), (8, 3, 3, 8, 8), (16, 1, 3, 16, 16)]
+
+
 def test_fewer_samples_than_rows_still_gives_every_step() -> None:
     steps = load(DrawnSource(count=3), world_size=4, rank=3)
     assert len(steps) == 4 and all(len(batch["clip"]) == 4 for _, batch in steps)
