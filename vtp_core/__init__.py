@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from vtp_core.artefact.loading import load
     from vtp_core.bottleneck import Bottleneck
     from vtp_core.decoder import Decoder
+    from vtp_core.encoded import Decoded, Encoded, LatentDistribution
     from vtp_core.encoder import Encoder
     from vtp_core.objective import AdversarialObjective, Objective
-    from vtp_core.tokenizer import Decoded, Encoded, LatentDistribution, Tokenizer
+    from vtp_core.tokenizer import Tokenizer
 
 try:
     __version__ = version("vtp-core")
@@ -25,9 +26,9 @@ except PackageNotFoundError:  # a source tree that is not installed
 _HOMES = {
     "load": "vtp_core.artefact.loading",
     "Tokenizer": "vtp_core.tokenizer",
-    "Encoded": "vtp_core.tokenizer",
-    "Decoded": "vtp_core.tokenizer",
-    "LatentDistribution": "vtp_core.tokenizer",
+    "Encoded": "vtp_core.encoded",
+    "Decoded": "vtp_core.encoded",
+    "LatentDistribution": "vtp_core.encoded",
     "Encoder": "vtp_core.encoder",
     "Bottleneck": "vtp_core.bottleneck",
     "Decoder": "vtp_core.decoder",

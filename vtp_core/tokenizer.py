@@ -13,7 +13,6 @@ Shapes: B images, d latent channels, h = H / patch, w = W / patch, E embedding w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.bottleneck import Bottleneck
 from vtp_core.decoder import Decoder
+from vtp_core.encoded import DETERMINISTIC_LOGVAR, Decoded, Encoded, LatentDistribution
 from vtp_core.encoder import Encoder
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent
@@ -32,77 +32,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vtp_core.plugins import Plugins
-
-DETERMINISTIC_LOGVAR = -30.0
-"""Log variance that a deterministic latent shows: the floor that diffusers clamps to."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentDistribution:
-    """A diagonal Gaussian over latents, with diffusers' names.
-
-    Attributes:
-        mean: (B, d, h, w).
-        logvar: (B, d, h, w); -30 everywhere if the latent is deterministic.
-        deterministic: Whether `var` and `std` are exactly zero and `sample` returns the mean.
-    """
-
-    mean: Tensor
-    logvar: Tensor
-    deterministic: bool
-
-    @property
-    def var(self) -> Tensor:
-        """Variance, (B, d, h, w)."""
-        return torch.zeros_like(self.mean) if self.deterministic else self.logvar.exp()
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation, (B, d, h, w)."""
-        return torch.zeros_like(self.mean) if self.deterministic else (0.5 * self.logvar).exp()
-
-    def mode(self) -> Tensor:
-        """The most likely latent, (B, d, h, w)."""
-        return self.mean
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """A drawn latent, (B, d, h, w).
-
-        Args:
-            generator: On the latent's device; None draws from torch's global generator.
-        """
-        if self.deterministic:
-            return self.mean
-        noise = torch.randn(
-            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
-        )
-        return self.mean + self.std * noise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """What `Tokenizer.encode` returns.
-
-    Attributes:
-        latent: (B, d, h, w), the mode of `latent_dist`.
-        latent_dist: The distribution; of zero variance unless the bottleneck is variational.
-        indices: (B, Q, h, w) int64, one index a codebook, or None if the latent is continuous.
-    """
-
-    latent: Tensor
-    latent_dist: LatentDistribution
-    indices: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """What `Tokenizer.decode` returns.
-
-    Attributes:
-        sample: (B, 3, H, W), ImageNet-normalised, unclamped.
-    """
-
-    sample: Tensor
 
 
 class Tokenizer(nn.Module):

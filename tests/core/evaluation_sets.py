@@ -51,6 +51,8 @@ class ArraySet(EvaluationSet):
         rank: int = 0,
         world_size: int = 1,
         fields: frozenset[str] = frozenset({"image"}),
+        *,
+        skip_bad: bool = False,
     ) -> Iterator[Batch]:
         share = list(self.indices())[rank::world_size]
         for start in range(0, len(share), rows):

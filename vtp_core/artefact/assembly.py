@@ -38,13 +38,23 @@ def build_networks(
     encoder: ComponentConfig,
     bottleneck: ComponentConfig,
     decoder: ComponentConfig | None,
+    *,
+    depth: int | None = None,
 ) -> TokenizerNetworks:
-    """Builds the networks in order; each gets the sizes that those before it fixed."""
+    """Builds the networks in order; each gets the sizes that those before it fixed.
+
+    Args:
+        plugins: Where components are looked up.
+        encoder: Its table.
+        bottleneck: Its table.
+        decoder: Its table; None builds none.
+        depth: Encoder blocks that the others are told of; None: the encoder's own.
+    """
     encoder_module: Encoder = plugins.find("encoder", encoder.use).load_target()(encoder)
     dims = Dims(
         width=encoder_module.width,
         patch=encoder_module.patch,
-        depth=encoder_module.depth,
+        depth=encoder_module.depth if depth is None else depth,
         has_cls=encoder_module.has_cls,
     )
     bottleneck_module: Bottleneck = plugins.find("bottleneck", bottleneck.use).load_target()(bottleneck, dims)

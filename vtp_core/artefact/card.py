@@ -18,13 +18,13 @@ def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
         ("latent", f"{channels} x {side} x {side} ({patch} px a position)"),
         ("codes", f"codebooks of {codes}" if codes else "none: the latent is continuous"),
         ("input and output", "ImageNet-normalised pixels; `preprocess` and `postprocess` convert"),
-        ("encoder", f"`{config.encoder['use']}`, {_millions(tokenizer.encoder)} parameters"),
-        ("bottleneck", f"`{config.bottleneck['use']}`, {_millions(tokenizer.bottleneck)} parameters"),
+        ("encoder", f"`{config.encoder['use']}`, {_count(tokenizer.encoder)} parameters"),
+        ("bottleneck", f"`{config.bottleneck['use']}`, {_count(tokenizer.bottleneck)} parameters"),
         (
             "decoder",
             "none"
             if config.decoder is None or tokenizer.decoder is None
-            else f"`{config.decoder['use']}`, {_millions(tokenizer.decoder)} parameters",
+            else f"`{config.decoder['use']}`, {_count(tokenizer.decoder)} parameters",
         ),
         ("exported", ", ".join(f"`{name}`" for name in sorted(tokenizer.exports)) or "nothing more"),
         ("weights", f"{config.weights}, after {config.step if config.step is not None else 'unknown'} steps"),
@@ -65,5 +65,6 @@ the protocol of each number (`eval.json` of the run has both).
 """
 
 
-def _millions(module: nn.Module) -> str:
-    return f"{sum(parameter.numel() for parameter in module.parameters()) / 1e6:.2f} M"
+def _count(module: nn.Module) -> str:
+    count = sum(parameter.numel() for parameter in module.parameters())
+    return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count}"

@@ -107,6 +107,13 @@ def charts(run: RunData) -> Iterable[Chart]:
     ]
     for title, prefix in (("Weighted losses", "weighted/"), ("Gradient norm by owner", "grad_norm/")):
         wanted.append((title, {k.removeprefix(prefix): k for k in _keys(rows) if k.startswith(prefix)}, ""))
+    shares: dict[str, dict[str, str]] = {}
+    for key in _keys(rows):
+        if key.startswith("grad_share/"):
+            place, _, objective = key.removeprefix("grad_share/").rpartition("/")
+            shares.setdefault(place, {})[objective] = key
+    # One objective alone at a place is no comparison.
+    wanted += [(f"Gradient at {place}, by objective", s, "") for place, s in shares.items() if len(s) > 1]
     rates = {k.removeprefix("lr/"): k for k in _keys(rows) if k == "lr" or k.startswith("lr/")}
     wanted.append(("Learning rate", rates, ""))
     wanted.append(("Throughput", {"rows": "rows_per_s"}, "rows/s"))

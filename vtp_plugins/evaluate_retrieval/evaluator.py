@@ -21,7 +21,9 @@ from vtp_plugins.evaluate_retrieval.metric import chance, wrong_before_right
 class Retrieval(Evaluator):
     """Recall@k over the whole held-out set, mean of both directions.
 
-    Samples with equal captions are right answers to each other. The baseline is chance, computed with them.
+    Image to text: every image looks for its caption among the distinct captions. Text to image: every
+    distinct caption looks for one of its images. Equal captions would otherwise crowd out others or be
+    counted often. The baseline is chance: what embeddings that know nothing reach.
     """
 
     requires = frozenset({"encode", "embed_image", "embed_text"})
@@ -35,7 +37,7 @@ class Retrieval(Evaluator):
     @property
     def protocol(self) -> str:
         """Name, version and settings."""
-        return "retrieval-v1 (cosine, whole set as gallery, equal captions are hits, ties are misses)"
+        return "retrieval-v1 (cosine, every image against every distinct caption and back, ties are misses)"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Forgets what was collected."""
@@ -68,23 +70,25 @@ class Retrieval(Evaluator):
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """`retrieval_r<k>`, shares."""
         image, text, caption = (state.rows[name] for name in ("image", "text", "caption"))
-        if len(caption) < 2:
-            raise DataError("evaluator retrieval: needs two held-out captions or more")
-        to_text = wrong_before_right(image, text, caption, caption)
-        to_image = wrong_before_right(text, image, caption, caption)
-        _, inverse, counts = caption.unique(return_inverse=True, return_counts=True)
-        right = counts[inverse]
+        if len(caption.unique()) < 2:
+            raise DataError("evaluator retrieval: needs two different held-out captions or more")
+        distinct, inverse, counts = caption.unique(return_inverse=True, return_counts=True)
+        # Equal captions have equal embeddings; any of them stands for all.
+        first = torch.zeros(len(distinct), dtype=torch.int64).scatter_(0, inverse, torch.arange(len(caption)))
+        to_text = wrong_before_right(image, text[first], caption, distinct)
+        to_image = wrong_before_right(text[first], image, distinct, caption)
         scores = {}
         for k in self.config.at:
             directions = {
                 "image_to_text": float((to_text < k).double().mean()),
                 "text_to_image": float((to_image < k).double().mean()),
             }
+            by_chance = min(k / len(distinct), 1.0), chance(counts, len(caption), k)
             scores[f"retrieval_r{k}"] = Score(
                 value=sum(directions.values()) / 2,
-                baseline=chance(right, len(caption), k),
+                baseline=sum(by_chance) / 2,
                 baseline_name="chance",
-                also=directions,
+                also={**directions, "distinct_captions": len(distinct)},
             )
         return scores
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,17 +48,37 @@ def test_chance_is_counted_by_hand(items: int, k: int, right: int) -> None:
     assert chance(torch.tensor([right]), items, k) == pytest.approx(expected)
 
 
+def crowded_set(seed: int) -> ArraySet:
+    """60 images, 30 of which share one caption, as sets of drawings have it."""
+    rng = np.random.default_rng(seed)
+    texts = tuple("a card" if i % 2 else f"thing {i} of {seed}" for i in range(60))
+    images = rng.integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    return ArraySet(name="crowded", source=ArraySource(images=images, texts=texts))
+
+
 def test_random_embeddings_reach_chance() -> None:
-    """The baseline is what a tokenizer that knows nothing reaches, equal captions included."""
-    g = torch.Generator().manual_seed(0)
-    caption = torch.randint(0, 60, (400,), generator=g)
-    counts = caption.bincount()[caption]
-    hits = []
-    for _ in range(20):
-        a, b = (F.normalize(torch.randn(400, 16, generator=g), dim=1) for _ in range(2))
-        hits.append((wrong_before_right(a, b, caption, caption) < 5).double().mean())
-    mean, expected = torch.stack(hits).mean().item(), chance(counts, 400, 5)
-    assert mean == pytest.approx(expected, abs=0.01)
+    """The baseline is what embeddings that know nothing reach, crowds of equal captions included."""
+    values, expected = [], []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        model = toy_tokenizer()
+        table: dict[str, torch.Tensor] = {}
+
+        def embed(texts: list[str], table: dict[str, torch.Tensor] = table) -> torch.Tensor:
+            for text in texts:
+                table.setdefault(text, F.normalize(torch.randn(5), dim=0))
+            return torch.stack([table[text] for text in texts])
+
+        model.exports["embed_text"].forward = embed
+        model.exports["embed_image"].forward = lambda f: F.normalize(torch.randn(f.cls.shape[0], 5), dim=1)
+        entry = evaluate(model, {"r": Retrieval(RetrievalConfig(at=(5,)))}, crowded_set(seed))["retrieval_r5"]
+        values.append([entry["also"]["image_to_text"], entry["also"]["text_to_image"], entry["value"]])
+        expected.append(entry["baseline"])
+    to_text, to_image, both = torch.tensor(values, dtype=torch.float64).mean(0).tolist()
+    assert to_text == pytest.approx(5 / 31, abs=0.03)
+    # Captions of one image: 5 of 60; the card: almost surely one of its 30.
+    assert to_image == pytest.approx((30 * 5 / 60 + 1 - 0.0261) / 31, abs=0.02)
+    assert both == pytest.approx(expected[0], abs=0.02) and len(set(expected)) == 1
 
 
 def aligned(held_out: ArraySet) -> object:
@@ -68,7 +89,7 @@ def aligned(held_out: ArraySet) -> object:
     images = model.embed_image(batch.to(torch.device("cpu")).image)
     table = dict(zip(held_out.source.texts, images, strict=True))
     labels = held_out.source.labels
-    for index, name in enumerate(held_out.source.classes):
+    for index, name in enumerate(held_out.source.classes or ()):
         rows = images[torch.tensor(labels) == index]
         table[name] = F.normalize(rows.mean(0), dim=0)
     model.exports["embed_text"].forward = lambda texts: torch.stack([table[text] for text in texts])
@@ -80,7 +101,11 @@ def test_retrieval_of_aligned_embeddings() -> None:
     results = evaluate(aligned(held_out), {"r": Retrieval(RetrievalConfig(at=(1, 5)))}, held_out, rows=8)
     assert results["retrieval_r1"]["value"] == 1.0
     assert results["retrieval_r5"]["baseline"] == pytest.approx(5 / 30)
-    assert results["retrieval_r5"]["also"] == {"image_to_text": 1.0, "text_to_image": 1.0}
+    assert results["retrieval_r5"]["also"] == {
+        "image_to_text": 1.0,
+        "text_to_image": 1.0,
+        "distinct_captions": 30,
+    }
 
 
 def test_retrieval_of_unaligned_embeddings_is_poor() -> None:
@@ -89,12 +114,20 @@ def test_retrieval_of_unaligned_embeddings_is_poor() -> None:
     assert results["retrieval_r1"]["value"] < 0.3
 
 
-def test_equal_captions_are_hits_to_each_other() -> None:
+def test_equal_captions_are_one_answer() -> None:
+    """An image of the crowd finds the crowd's caption, whichever sample's it is; one caption asks once."""
+    data = crowded_set(0)
+    entry = evaluate(aligned(data), {"r": Retrieval(RetrievalConfig(at=(1,)))}, data)["retrieval_r1"]
+    assert entry["also"]["distinct_captions"] == 31
+    assert entry["also"]["image_to_text"] >= 31 / 60 and entry["also"]["text_to_image"] == 1.0
+
+
+def test_one_caption_for_all_is_refused() -> None:
     source = drawn_set("val", 12, seed=0).source
     assert isinstance(source, ArraySource)
     same = ArraySet(name="val", source=ArraySource(images=source.images, texts=("one",) * 12))
-    results = evaluate(toy_tokenizer(), {"r": Retrieval(RetrievalConfig(at=(1,)))}, same)
-    assert results["retrieval_r1"]["value"] == 1.0 == results["retrieval_r1"]["baseline"]
+    with pytest.raises(DataError, match="two different"):
+        evaluate(toy_tokenizer(), {"r": Retrieval(RetrievalConfig())}, same)
 
 
 def test_zero_shot_with_known_class_embeddings() -> None:
