@@ -61,6 +61,6 @@ def export(
     for name in without:
         click.echo(f"note: {name} has no teacher, its trained weights are exported", err=True)
     if statistics:
-        data = open_set(recipe.data.source, plugins, recipe.data.decode, limit)
+        data = open_set(recipe.data.source, plugins, recipe.data.decode, limit, skip_bad=True)
         model.config = measure_latents(model, data)
     click.echo(f"{model.save(folder)}: {weights} of {checkpoint.name}")

@@ -165,6 +165,7 @@ def evaluation_batches(
     rows: int,
     *,
     fields: frozenset[str] | None = None,
+    skip_bad: bool = False,
 ) -> Iterator[Batch]:
     """Yields each sample once, in order of index; the last batch may be smaller.
 
@@ -175,23 +176,28 @@ def evaluation_batches(
         size: Side of the images.
         rows: Samples a batch.
         fields: What to read; None: all that the source has, without cached latents.
+        skip_bad: Whether bad samples are left out; for statistics, which say how many samples they saw.
 
     Yields:
         Batches with one crop set "global", uint8 (B, 1, 3, size, size).
 
     Raises:
-        DataError: A sample is bad: a number on part of a set is another number.
+        DataError: A sample is bad, and not to be left out: a number on part of a set is another number.
     """
     wanted = source.fields - {"latent"} if fields is None else fields
     indices = range(len(source))
     for start in range(0, len(source), rows):
-        yield _whole([_read(source, index, wanted) for index in indices[start : start + rows]], size)
+        read = [_read(source, index, wanted, skip_bad) for index in indices[start : start + rows]]
+        if samples := [sample for sample in read if sample is not None]:
+            yield _whole(samples, size)
 
 
-def _read(source: Source, index: int, fields: frozenset[str]) -> Sample:
+def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) -> Sample | None:
     try:
         return source.read(index, fields)
     except BadSample as error:
+        if skip_bad:
+            return None
         raise DataError(
             f"evaluation sample {index} is bad: {error}; an evaluation takes the whole set: mend or "
             "remove it (`vtp data check` lists all)"

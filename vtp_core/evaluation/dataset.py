@@ -49,11 +49,14 @@ class EvaluationSet:
         name: What the protocol calls it.
         source: Where the samples are.
         limit: Use that many samples, spread evenly over the source; None: all.
+        skip_bad: Whether bad samples are left out instead of being an error. For sets that one learns from:
+            training passes over them too, and the protocol says how many were seen.
     """
 
     name: str
     source: Source
     limit: int | None = None
+    skip_bad: bool = False
 
     def indices(self) -> Sequence[int]:
         """The chosen samples, ascending, each once."""
@@ -74,7 +77,7 @@ class EvaluationSet:
         from vtp_core.data.loader import evaluation_batches
 
         share = Subset(self.source, self.indices()[rank::world_size])
-        return evaluation_batches(share, size, rows, fields=fields)
+        return evaluation_batches(share, size, rows, fields=fields, skip_bad=self.skip_bad)
 
     def subset(self, indices: Sequence[int]) -> EvaluationSet:
         """The samples at some positions of `indices()`."""

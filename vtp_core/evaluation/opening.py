@@ -11,7 +11,12 @@ from vtp_core.recipe.data import DecodeLimits
 
 
 def open_set(
-    table: ComponentConfig, plugins: Plugins, limits: DecodeLimits | None = None, limit: int | None = None
+    table: ComponentConfig,
+    plugins: Plugins,
+    limits: DecodeLimits | None = None,
+    limit: int | None = None,
+    *,
+    skip_bad: bool = False,
 ) -> EvaluationSet:
     """Opens a source for evaluation.
 
@@ -20,9 +25,10 @@ def open_set(
         plugins: Where ``use`` is looked up.
         limits: Bounds on its samples.
         limit: Samples to use; None: all.
+        skip_bad: Whether bad samples are left out, as training leaves them out.
     """
     source = open_source(table, limits if limits is not None else DecodeLimits(), plugins)
-    return EvaluationSet(name=set_name(table), source=source, limit=limit)
+    return EvaluationSet(name=set_name(table), source=source, limit=limit, skip_bad=skip_bad)
 
 
 def open_recipe_sets(recipe: Recipe, plugins: Plugins) -> tuple[EvaluationSet, EvaluationSet] | None:
@@ -31,10 +37,8 @@ def open_recipe_sets(recipe: Recipe, plugins: Plugins) -> tuple[EvaluationSet, E
     if table.source is None:
         return None
     train = table.train_source if table.train_source is not None else recipe.data.source
-    held_out, fitted = (
-        open_set(source, plugins, recipe.data.decode, table.limit) for source in (table.source, train)
-    )
-    return held_out, fitted
+    held_out = open_set(table.source, plugins, recipe.data.decode, table.limit)
+    return held_out, open_set(train, plugins, recipe.data.decode, table.limit, skip_bad=True)
 
 
 def set_name(table: ComponentConfig) -> str:

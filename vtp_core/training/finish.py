@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
@@ -66,6 +67,7 @@ def evaluation_sets(run: Run) -> tuple[EvaluationSet | None, EvaluationSet]:
         if train_table is recipe.data.source
         else open_source(train_table, limits, plugins),
         limit=limit,
+        skip_bad=True,
     )
     if recipe.evaluate.source is None:
         return None, train
@@ -96,18 +98,21 @@ def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Res
 def finish(run: Run) -> Results:
     """Writes the artefact, measures it and makes the report; every rank calls it.
 
+    The artefact comes first: an evaluation that fails loses no training.
+
     Returns:
         Metric -> its entry in ``eval.json``.
     """
     step = run.recipe.run.steps
     tokenizer = current_tokenizer(run, step)
-    results = evaluate_run(run, step, tokenizer)
     if run.world.rank == 0:
         _, train = evaluation_sets(run)
         limit = min(train.limit or STATISTICS_SAMPLES, STATISTICS_SAMPLES)
-        statistics = EvaluationSet(name=train.name, source=train.source, limit=limit)
+        statistics = replace(train, limit=limit)
         tokenizer.config = measure_latents(tokenizer, statistics, rows=run.recipe.evaluate.rows)
         tokenizer.save(run.folder / "tokenizer")
+    results = evaluate_run(run, step, tokenizer)
+    if run.world.rank == 0:
         from vtp_core.report import build_report
 
         build_report(run.folder, plugins=run.plugins)

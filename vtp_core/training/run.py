@@ -140,6 +140,8 @@ def open_run(
     sources = open_sources(recipe.data, plugins)
     networks, dims = build.build_run_networks(recipe, plugins)
     previous = find_latest(folder) if resume and any((folder / "checkpoints").glob("step-*")) else None
+    if resume and previous is None:
+        _log.warning("%s: no checkpoint to go on from; the run starts at step 0", folder)
     if recipe.init_from is not None and previous is None:
         for line in init_from(recipe.init_from, networks, plugins):
             _log.info(line)
