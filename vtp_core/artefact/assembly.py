@@ -100,7 +100,7 @@ def export_key(taken: Mapping[str, Any], objective: str, capability: str) -> str
 
 
 def head_modules(tokenizer: Tokenizer, config: ArtefactConfig) -> dict[str, dict[str, nn.Module]]:
-    """Objective -> its exported child modules by name, each once."""
+    """Objective -> its exported child modules by name, each once; a parameter is in a `ParameterDict`."""
     heads: dict[str, dict[str, nn.Module]] = {}
     taken: dict[str, None] = {}
     for name, head in config.heads.items():
@@ -121,7 +121,13 @@ def training_modules(tokenizer: Tokenizer) -> dict[str, nn.Module]:
     if tokenizer.decoder is not None:
         modules["tokenizer.decoder"] = tokenizer.decoder
     for objective, children in head_modules(tokenizer, tokenizer.config).items():
-        modules.update({f"objectives.{objective}.{child}": module for child, module in children.items()})
+        for child, module in children.items():
+            name = f"objectives.{objective}"
+            if isinstance(module, nn.ParameterDict):
+                own = modules.get(name, {})
+                modules[name] = nn.ParameterDict({**dict(own), **dict(module)})  # type: ignore[call-overload]
+            else:
+                modules[f"{name}.{child}"] = module
     return modules
 
 
@@ -146,7 +152,7 @@ def load_training_state(
         prefix = name
         own = module.state_dict()
         if weights == "teacher" and own:
-            if any(key.startswith(f"ema.{name}.") for key in state):
+            if any(f"ema.{name}.{key}" in state for key in own):
                 prefix = f"ema.{name}"
             else:
                 without_twin.append(name)
@@ -181,6 +187,9 @@ def _table(plugins: Plugins, kind: Kind, values: Mapping[str, Any]) -> Component
 
 def _child(objective: Objective, name: str, child: str) -> nn.Module:
     module = dict(objective.named_children()).get(child)
+    parameter = dict(objective.named_parameters(recurse=False)).get(child)
+    if parameter is not None:
+        return nn.ParameterDict({child: parameter})
     if module is None:
         raise CheckpointError(f"config.json: objective {name} has no module {child!r} to export")
     return module

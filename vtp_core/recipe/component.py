@@ -7,7 +7,7 @@ docstring below them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,13 @@ class ComponentConfig(Table):
 
     use: str
     """Name of the component, as ``vtp plugins list`` prints it."""
+
+    def untrained(self) -> Self:
+        """This table with ``weights = "random"``, if it has that key: what `vtp plan` builds.
+
+        A component that finds pretrained weights by another key overrides it; a plan opens no weights.
+        """
+        return self.model_copy(update={"weights": "random"}) if "weights" in type(self).model_fields else self
 
 
 class SourceConfig(ComponentConfig):

@@ -26,7 +26,7 @@ from vtp_core.training.seeds import seeded
 
 
 def build_run_networks(
-    recipe: Recipe, plugins: Plugins, *, load_frozen: bool = True
+    recipe: Recipe, plugins: Plugins, *, load_frozen: bool = True, depth: int | None = None
 ) -> tuple[Networks, Dims]:
     """The run's modules with fresh weights, on the CPU, without twins.
 
@@ -36,10 +36,12 @@ def build_run_networks(
         recipe: The recipe.
         plugins: Where components are looked up.
         load_frozen: Whether frozen networks get their weights; `vtp plan` leaves them uninitialised.
+        depth: Encoder blocks that the other components are told of; None: the encoder's own. `vtp plan`
+            measures a shallow encoder in the place of the recipe's.
     """
     seed = recipe.run.seed
     with seeded(seed, "init", "tokenizer"):
-        parts = build_networks(plugins, recipe.encoder, recipe.bottleneck, recipe.decoder)
+        parts = build_networks(plugins, recipe.encoder, recipe.bottleneck, recipe.decoder, depth=depth)
     assert parts.decoder is not None
     objectives: dict[str, Objective] = {}
     for name, config in recipe.objectives.items():
@@ -118,8 +120,12 @@ def build_twins(networks: Networks, recipe: Recipe) -> Twins | None:
 
 def build_optimizers(networks: Networks, recipe: Recipe) -> tuple[MainOptimizer, dict[str, MainOptimizer]]:
     """The main optimiser and one a critic; after sharding."""
-    total = recipe.run.steps
-    main = build_optimizer(run_owners(networks, recipe), recipe.optimizer, total)
+    main = build_optimizer(run_owners(networks, recipe), recipe.optimizer, recipe.run.steps)
+    return main, build_critic_optimizers(networks, recipe)
+
+
+def build_critic_optimizers(networks: Networks, recipe: Recipe) -> dict[str, MainOptimizer]:
+    """Objective -> its critic's optimiser."""
     critics = {}
     for name in networks.adversaries():
         config = recipe.objectives[name]
@@ -128,8 +134,8 @@ def build_optimizers(networks: Networks, recipe: Recipe) -> tuple[MainOptimizer,
         owner = f"{name}.critic"
         parameters = networks.parameters_of(owner)
         critic = Owner(name=owner, parameters=parameters, prefix=f"objectives.{owner}.")
-        critics[name] = build_optimizer([critic], config.critic_optimizer, total)
-    return main, critics
+        critics[name] = build_optimizer([critic], config.critic_optimizer, recipe.run.steps)
+    return critics
 
 
 def forward_options(recipe: Recipe) -> ForwardOptions:

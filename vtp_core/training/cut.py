@@ -8,7 +8,7 @@ backward runs each chunk again under the same seed: memory is that of one chunk,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vtp_core.features import Tally
+from vtp_core.training.observer import Phase
 
 Tree = Any
 """A pytree (tuples, dicts, the dataclasses of `vtp_core.features`) of tensors, rows first, and constants."""
@@ -81,6 +82,7 @@ class Cut:
         seeded: Seeds the generators for the chunk that starts at a row.
         trains: Whether the network holds trainable parameters.
         units: Modules whose sharded gradients are reduced on the last chunk only.
+        span: Wraps the network's runs, and the backwards through them, for an observer.
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class Cut:
         seeded: Callable[[int], AbstractContextManager[None]],
         trains: bool,
         units: Sequence[torch.nn.Module] = (),
+        span: Callable[[Phase], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         self._network, self._inputs, self._chunks, self._seeded = network, inputs, chunks, seeded
+        self._span = span
         self._units = [unit for module in units for unit in module.modules() if isinstance(unit, FSDPModule)]
         upstream = [
             leaf for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor) and leaf.requires_grad
@@ -168,7 +172,7 @@ class Cut:
             return rows
 
         inputs = tree_map(copy, self._inputs)
-        with torch.set_grad_enabled(grad), self._seeded(chunk.start):
+        with torch.set_grad_enabled(grad), self._seeded(chunk.start), self._span("forward"):
             return self._network(inputs), links
 
     def _backward_chunk(self, part: Part, chunk: slice, aux_scale: float) -> None:
@@ -185,7 +189,8 @@ class Cut:
                 tensors.append(term)
                 grads.append(torch.full_like(term, aux_scale))
         if tensors:
-            torch.autograd.backward(tensors, grads)
+            with self._span("backward"):
+                torch.autograd.backward(tensors, grads)
 
     def _leaf(self, output: Any) -> Any:
         if isinstance(output, Tensor) and self._live and output.is_floating_point():

@@ -52,10 +52,9 @@ class Forward:
         """Means over all rows of the cuts' scalars."""
         scalars: dict[str, Tensor] = {}
         for cut in self.cuts:
+            share = cut.row_count / self.rows
             for name, value in getattr(cut, kind).items():
-                scalars[name] = scalars.get(name, torch.zeros_like(value)) + value * (
-                    cut.row_count / self.rows
-                )
+                scalars[name] = scalars.get(name, torch.zeros_like(value)) + value * share
         return scalars
 
 
@@ -154,9 +153,8 @@ class Forwards:
         def network(rows: Tree) -> Part:
             return Part(rows=module(*rows))
 
-        cut = self._cut(
-            ("student", "call", *key), even_split(len(inputs[0]), parts), inputs, network, module, 0
-        )
+        chunks = even_split(len(inputs[0]), parts)
+        cut = self._cut(("student", "call", *key), chunks, inputs, network, module, 0)
         self._calls.append(cut)
         return cut.outputs
 
@@ -228,19 +226,16 @@ class Forwards:
         for key, forward in self._memo.items():
             if key[:2] == ("student", "reconstruct") and key[-1]:
                 view = str(key[2])
-                tokens = take_rows(
-                    join_rows([tree for _, tree in self.latent_sources("student", view)]),
-                    slice(0, forward.rows),
-                )
+                trees = [tree for _, tree in self.latent_sources("student", view)]
+                tokens = take_rows(join_rows(trees), slice(0, forward.rows))
                 latent = Latent(crops={"global": tree_map_only(Tensor, Tensor.detach, tokens)})
                 kept[view] = Reconstruction(image=forward.first(forward.rows).detach(), latent=latent)
         return kept
 
     def tallies(self) -> list[Tally]:
         """The bottleneck's statistics of the student's tokenize calls."""
-        return [
-            tally for forward in self._student_tokenizes() for cut in forward.cuts for tally in cut.tallies
-        ]
+        cuts = [cut for forward in self._student_tokenizes() for cut in forward.cuts]
+        return [tally for cut in cuts for tally in cut.tallies]
 
     def leaves(self) -> dict[str, list[Tensor]]:
         """Cut name -> its leaves that want a gradient, for the gradient norms an objective leaves there."""
@@ -263,6 +258,7 @@ class Forwards:
         module: nn.Module,
     ) -> Forward:
         """The forward of `key`, grown to `rows`; each source is (its first row, its tree)."""
+        self.options.observer.asked(key)
         forward = self._memo.setdefault((*key, torch.is_grad_enabled()), Forward())
         bounds = [*(start for start, _ in sources[1:]), rows]
         for (start, tree), stop in zip(sources, bounds, strict=True):
@@ -290,11 +286,14 @@ class Forwards:
             with self.options.precision(self.world.device):
                 return network(rows)
 
-        return Cut(
+        cut = Cut(
             precise,
             inputs,
             chunks,
             seeded=lambda row: seeded(self.options.seed, self.index, *key, start + row, self.world.rank),
             trains=any(parameter.requires_grad for parameter in module.parameters()),
             units=[module],
+            span=lambda phase: self.options.observer.span(key, phase),
         )
+        self.options.observer.ran(key, cut)
+        return cut

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from vtp_core.training.observer import Observer
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardOptions:
@@ -19,6 +21,7 @@ class ForwardOptions:
         microbatch_rows: Local rows a chunk; None runs all at once and keeps the graphs.
         autocast: Precision of the forwards; None is float32.
         drop_path: View -> probability for the student.
+        observer: Is told what runs.
     """
 
     seed: int = 0
@@ -26,6 +29,7 @@ class ForwardOptions:
     microbatch_rows: int | None = None
     autocast: torch.dtype | None = None
     drop_path: Mapping[str, float] = field(default_factory=dict)
+    observer: Observer = field(default_factory=Observer)
 
     def precision(self, device: torch.device) -> AbstractContextManager[None]:
         """Autocast for one forward. Uncached: a cast made without gradient must not serve one with."""
