@@ -76,13 +76,8 @@ class JointStep:
         critics: Critics | None = None,
         guard: Guard | None = None,
     ) -> None:
-        self.networks, self.world, self.options, self.update, self.critics = (
-            networks,
-            world,
-            options,
-            update,
-            critics,
-        )
+        self.networks, self.world, self.options = networks, world, options
+        self.update, self.critics = update, critics
         self.guard = guard or Guard(max_skipped=0)
         self.needs = {name: objective.views() for name, objective in networks.objectives.items()}
         self.groups: list[Group] = build_groups(self.needs, last=networks.adversaries())
@@ -139,7 +134,8 @@ class JointStep:
             self._record("bottleneck", Losses(terms=forwards.aux(), report=forwards.report()), 1.0, result)
             forwards.backward()
             tallies.setdefault("bottleneck", []).extend(forwards.tallies())
-            kept |= forwards.reconstructions()
+            if self.critics is not None:
+                kept |= forwards.reconstructions()
             if shares is not None:
                 result.gradients |= shares.norms
         finally:
