@@ -112,11 +112,15 @@ def wrap(
 
 
 def shard_tree(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Shards a module: its blocks, if it has any, and itself."""
+    """Shards a module: its blocks, if it has any, and itself.
+
+    All of them reshard after each forward. FSDP2 would keep a root whole until its backward, which a teacher
+    never has and a skipped step may not have: the next forward would read the weights before the update.
+    """
     for block in _blocks(module):
-        fully_shard(block, mesh=mesh)
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
     if any(True for _ in module.parameters()):
-        fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
 
 def _blocks(module: nn.Module) -> Sequence[nn.Module]:
