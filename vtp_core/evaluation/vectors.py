@@ -11,8 +11,8 @@ from torch import Tensor
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.features import Tally
 
-Reading = Literal["cls", "patches", "cls_patches", "latent"]
-"""Class token; mean patch token; both, if there is a class token; mean latent vector."""
+Reading = Literal["cls", "patches", "cls_patches", "latent", "latent_map"]
+"""Class token; mean patch token; both, if there is a class token; mean latent vector; whole latent map."""
 
 RAW_SIDE = 32
 """Side in pixels to which larger images are averaged for the raw-pixel baseline."""
@@ -20,6 +20,8 @@ RAW_SIDE = 32
 
 def read_vectors(seen: Observation, reading: Reading) -> Tensor:
     """(B, F) float32 features of the first global crop."""
+    if reading == "latent_map":
+        return seen.encoded.latent.flatten(1).float()
     if reading == "latent":
         return seen.encoded.latent.mean((2, 3)).float()
     tokens = seen.features["global"]

@@ -12,8 +12,8 @@ class KnnConfig(ComponentConfig):
 
     use: Literal["knn"] = "knn"
     """This evaluator."""
-    features: Literal["cls", "patches", "cls_patches", "latent"] = "cls_patches"
-    """What is read: class token, mean patch, both, or the mean latent vector."""
+    features: Literal["cls", "patches", "cls_patches", "latent", "latent_map"] = "cls_patches"
+    """What is read: class token, mean patch, both, the mean latent vector, or the whole latent map."""
     neighbours: Annotated[int, Field(gt=0)] = 20
     """Nearest training images that vote (DINO's k)."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
