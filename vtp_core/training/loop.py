@@ -18,6 +18,7 @@ from vtp_core.training.finish import evaluate_run
 from vtp_core.training.joint import StepResult
 from vtp_core.training.metrics import MetricsLog
 from vtp_core.training.progress import RunProgress
+from vtp_core.training.replicas import check_replicas
 from vtp_core.training.run import Run
 from vtp_core.training.signals import StopFlag
 
@@ -42,6 +43,7 @@ class Loop:
         Raises:
             NumericError: Too many steps in a row were not finite.
             DataError: Too many samples could not be read.
+            DistributedError: Values that should be equal on all ranks are not; nothing was saved.
             Preempted: A signal asked the run to stop; its state was saved.
         """
         run, made, finished = self.run, self.run.start, False
@@ -128,6 +130,7 @@ class Loop:
 
     def _save(self, made: int) -> None:
         run = self.run
+        check_replicas(run.state())
         saved = save(
             run.folder / "checkpoints",
             made,

@@ -80,6 +80,20 @@ class Networks:
         """Owners trained by their own optimiser after the main step."""
         return tuple(f"{name}.critic" for name in self.adversaries())
 
+    def check_parameters(self) -> None:
+        """Refuses parameters that can't be sharded, whether this run shards or not.
+
+        Raises:
+            UsageError: A parameter has no dimension; names it.
+        """
+        for owner in self.owners():
+            for name, parameter in self.parameters_of(owner).items():
+                if parameter.ndim == 0:
+                    raise UsageError(
+                        f"{name} is a 0-D parameter, which can't be sharded; give it one element, as in "
+                        "nn.Parameter(torch.tensor([1.0]))"
+                    )
+
     def buffers(self) -> dict[str, Tensor]:
         """Full name -> persistent buffer of everything that a checkpoint keeps."""
         return {

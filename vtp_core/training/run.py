@@ -29,6 +29,7 @@ from vtp_core.training.groups import group_needs
 from vtp_core.training.guard import Guard
 from vtp_core.training.init_from import init_from
 from vtp_core.training.joint import JointStep
+from vtp_core.training.metrics import read_metrics
 from vtp_core.training.networks import Networks
 from vtp_core.training.optimizer import MainOptimizer
 from vtp_core.training.parallel import build_mesh, move, wrap
@@ -110,12 +111,12 @@ def run_folder(recipe: Recipe) -> Path:
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuses a folder that already holds a run, unless it is to be resumed.
+    """Refuses a folder that already holds logged steps or checkpoints, unless it is to be resumed.
 
     Raises:
-        UsageError: It holds one.
+        UsageError: It holds some.
     """
-    if not resume and ((folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists()):
+    if not resume and (read_metrics(folder) or any((folder / "checkpoints").glob("*"))):
         raise UsageError(
             f"{folder}: already holds a run; continue it with --resume, or choose another folder with "
             f"-s run.out=FOLDER. Nothing was touched."

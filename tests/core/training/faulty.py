@@ -84,6 +84,36 @@ class BadNumber(Objective):
         return Losses(terms={"square": term})
 
 
+class ParametersConfig(ObjectiveConfig):
+    view: str
+    """View whose reconstruction is looked at."""
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        return {self.view: ViewNeed()}
+
+
+class Idle(Objective):
+    """Has a layer that no loss uses."""
+
+    Config = ParametersConfig
+
+    def __init__(self, config, dims):
+        super().__init__(config, dims)
+        self.used, self.unused = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
+
+    def forward(self, step):
+        image = step.reconstruct(self.config.view).image
+        return Losses(terms={"idle": self.used(image.mean((2, 3))).square().mean()})
+
+
+class Scalar(Idle):
+    """Has a parameter without a dimension."""
+
+    def __init__(self, config, dims):
+        super().__init__(config, dims)
+        self.scale = torch.nn.Parameter(torch.tensor(1.0))
+
+
 @hookimpl
 def register_callbacks(register):
     register("signal", Signal, config=SignalConfig, summary="Sends the process a signal.")
@@ -92,4 +122,6 @@ def register_callbacks(register):
 
 @hookimpl
 def register_objectives(register):
+    register("idle", Idle, config=ParametersConfig, summary="A layer without a gradient.")
+    register("scalar", Scalar, config=ParametersConfig, summary="A 0-D parameter.")
     register("bad_number", BadNumber, config=BadNumberConfig, summary="Not finite at chosen steps.")
