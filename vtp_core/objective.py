@@ -31,7 +31,7 @@ class Objective(nn.Module):
         twins: Modules that need an EMA twin: own child modules (``"head"``) and shared networks
             (``"tokenizer.encoder"``, ``"tokenizer.bottleneck"``, ``"tokenizer.decoder"``).
         shares: Own child modules that other objectives may use through ``step.shared``.
-        exports: Capability -> own child module, saved with the artefact.
+        exports: Capability -> own child module or direct parameter, saved with the artefact.
         independent_rows: Whether each row's loss depends on that row alone.
     """
 
@@ -78,3 +78,9 @@ class AdversarialObjective(Objective):
     def critic_loss(self, step: Step) -> Losses:
         """The critic's losses, on ``step.detached`` reconstructions; after the main optimiser step."""
         raise NotImplementedError
+
+    def after_critic_step(self, tally: Tally | None, index: int) -> None:
+        """Updates own state after the critic's update, from the reduced tally of `critic_loss`.
+
+        The same on all ranks; not called for a skipped step.
+        """

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from vtp_core.features import Tally
 from vtp_core.training.guard import Guard
 from vtp_core.training.networks import Networks
 from vtp_core.training.optimizer import MainOptimizer
 from vtp_core.training.parallel import reduce_replicated
 from vtp_core.training.skip import SkipStep
+from vtp_core.training.tallies import reduce_tally
 from vtp_core.training.world import World
 
 
@@ -29,8 +31,13 @@ class Critics:
     ) -> None:
         self.networks, self.world, self.optimizers, self.guard = networks, world, optimizers, guard
 
-    def update(self, objective: str, index: int) -> dict[str, float]:
-        """Averages a critic's gradients over ranks, clips them and steps.
+    def update(self, objective: str, index: int, tally: Tally | None = None) -> dict[str, float]:
+        """Averages a critic's gradients over ranks, clips them, steps, and calls `after_critic_step`.
+
+        Args:
+            objective: Its name.
+            index: The step.
+            tally: This rank's counts of `critic_loss`.
 
         Returns:
             ``grad_norm/<objective>.critic``.
@@ -48,6 +55,8 @@ class Critics:
         self.guard.audit(owner, self.networks.parameters_of(owner))
         optimizer.step()
         optimizer.clamp()
+        reduced = None if tally is None else reduce_tally([tally], self.world)
+        self.networks.adversaries()[objective].after_critic_step(reduced, index)
         return {f"grad_norm/{name}": norm for name, norm in clipped.norms.items()}
 
     def zero_grad(self, objective: str) -> None:

@@ -173,7 +173,7 @@ class JointStep:
             try:
                 self._record(f"{name}.critic", losses, 1.0, result)
                 losses.total().backward()
-                result.gradients |= self.critics.update(name, index)
+                result.gradients |= self.critics.update(name, index, losses.tally)
             except SkipStep as reason:
                 result.skipped = str(reason)
             self.critics.zero_grad(name)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vtp_core.errors import UsageError
 from vtp_plugins.perceptual.loss import feature_distance
 from vtp_plugins.pretrained.files import read_state
+from vtp_plugins.pretrained.loading import load_weights
 from vtp_plugins.pretrained.lookup import RANDOM, Pretrained, find_weights
 from vtp_plugins.pretrained.packages import package_folder
 
@@ -87,7 +88,7 @@ class Lpips(FrozenNetwork):
             if isinstance(module, nn.ReLU):
                 module.inplace = False  # a later layer would overwrite the map that was read
         if found is not None:
-            _load(self.trunk, found, prefix="features.")
+            load_weights(self.trunk, found, prefix="features.")
         self.trunk.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         for index, head in enumerate(_linear_heads(heads)):
             self.register_buffer(f"head{index}", head)
@@ -126,7 +127,7 @@ class TimmFeatures(FrozenNetwork):
         super().__init__(found)
         self.network = _timm_network(name)
         if found is not None:
-            _load(self.network, found)
+            load_weights(self.network, found)
         config: dict[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
         self.register_buffer("mean", torch.tensor(config["mean"]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(config["std"]).view(3, 1, 1))
@@ -166,22 +167,6 @@ def resized(image: Tensor, side: int | None) -> Tensor:
     if side is None or image.shape[-2:] == (side, side):
         return image
     return F.interpolate(image, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-
-
-def _load(module: nn.Module, found: Pretrained, prefix: str = "") -> None:
-    """Puts the weights in; those of layers that the module lacks (a classifier) are left out."""
-    own = module.state_dict()
-    state = {name: found.state.get(prefix + name, found.state.get(name)) for name in own}
-    wrong = [name for name, tensor in state.items() if tensor is None or tensor.shape != own[name].shape]
-    if wrong:
-        raise UsageError(
-            f"weights of {found.network} ({found.origin}): {prefix}{wrong[0]} is missing or misshapen; "
-            "give the network's own weights"
-        )
-    module.load_state_dict(
-        {name: tensor.to(own[name].dtype) for name, tensor in state.items() if tensor is not None},
-        assign=True,
-    )
 
 
 def _linear_heads(name: str) -> list[Tensor]:

@@ -26,7 +26,7 @@ class Capture:
         self.tallies = tallies
         return {}
 
-    def update(self, name, index):
+    def update(self, name, index, tally=None):
         reduce_replicated(self.networks, [f"{name}.critic"], self.world)
         self.found |= {k: v for k, v in gradients(self.networks).items() if f"{name}.critic." in k}
         return {}

@@ -1,0 +1,78 @@
+"""Differentiable augmentation of what a critic sees.
+
+Source: Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training" (DiffAug).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+DRAWS = 7
+"""Uniform numbers that each row needs: brightness, saturation, contrast, two shifts, cutout's two."""
+SHIFT, CUTOUT = 0.125, 0.2
+"""Largest translation (DiffAug), and side of the hole (UniTok), as shares of the image's side."""
+
+
+def augment(image: Tensor, draws: Tensor, kinds: Sequence[str]) -> Tensor:
+    """The augmented images; gradients reach `image`.
+
+    Args:
+        image: (B, 3, H, W) in [-1, 1].
+        draws: (B, DRAWS) uniform in [0, 1): all the randomness there is.
+        kinds: Of ``"colour"``, ``"translation"`` and ``"cutout"``, in the order in which to apply them.
+    """
+    for kind in kinds:
+        if kind == "colour":
+            image = _colour(image, draws[:, 0:3])
+        elif kind == "translation":
+            image = _translation(image, draws[:, 3:5])
+        elif kind == "cutout":
+            image = _cutout(image, draws[:, 5:7])
+        else:
+            raise ValueError(f"unknown augmentation {kind!r}")
+    return image
+
+
+def _colour(image: Tensor, draws: Tensor) -> Tensor:
+    brightness, saturation, contrast = (draws[:, i].view(-1, 1, 1, 1) for i in range(3))
+    image = image + (brightness - 0.5)
+    grey = image.mean(1, keepdim=True)
+    image = (image - grey) * (2 * saturation) + grey
+    mean = image.mean((1, 2, 3), keepdim=True)
+    return (image - mean) * (contrast + 0.5) + mean
+
+
+def _translation(image: Tensor, draws: Tensor) -> Tensor:
+    """Moves each row by whole pixels; zeros come in."""
+    height, width = image.shape[-2:]
+    down, right = (_whole(draws[:, i], side, SHIFT) for i, side in enumerate((height, width)))
+    rows = torch.arange(height, device=image.device) - down[:, None]
+    columns = torch.arange(width, device=image.device) - right[:, None]
+    inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
+    moved = image.gather(2, rows.clamp(0, height - 1)[:, None, :, None].expand_as(image))
+    moved = moved.gather(3, columns.clamp(0, width - 1)[:, None, None, :].expand_as(image))
+    return torch.where(inside, moved, torch.zeros((), dtype=image.dtype, device=image.device))
+
+
+def _cutout(image: Tensor, draws: Tensor) -> Tensor:
+    """Blanks a square whose centre lies anywhere in the image."""
+    edges = []
+    for axis, side in enumerate(image.shape[-2:]):
+        centre = (draws[:, axis] * side).floor()[:, None]
+        place = torch.arange(side, device=image.device)
+        edges.append((place - centre).abs() * 2 <= CUTOUT * side)
+    hole = edges[0][:, None, :, None] & edges[1][:, None, None, :]
+    return torch.where(hole, torch.zeros((), dtype=image.dtype, device=image.device), image)
+
+
+def _whole(draw: Tensor, side: int, share: float) -> Tensor:
+    """A whole number in -n .. n, n = `share` of `side` rounded."""
+    most = round(share * side)
+    return (draw * (2 * most + 1)).floor().long() - most
+
+
+def _within(places: Tensor, side: int) -> Tensor:
+    return (places >= 0) & (places < side)

@@ -1,0 +1,143 @@
+"""The table of ``use = "gan"`` and the tables of its critics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vtp_core.recipe.adversarial import AdversarialConfig
+from vtp_core.recipe.component import Table
+from vtp_core.recipe.schedule import Scheduled
+from vtp_core.view import ViewNeed
+
+Norm = Literal["none", "group", "sample", "batch"]
+Augmentation = Literal["colour", "translation", "cutout"]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class PatchGanConfig(Table):
+    """Convolutions that judge overlapping patches (Isola et al. 2017); defaults as in LDM and VA-VAE."""
+
+    kind: Literal["patchgan"] = "patchgan"
+    """Names this critic."""
+    filters: Positive = 64
+    """Channels of the first layer; each further one doubles them, up to eight times as many."""
+    layers: Positive = 3
+    """Layers that halve the image."""
+    norm: Norm = "group"
+    """``group``: groups of at most 32 channels; ``sample``: each channel of each row; ``none``; ``batch``: as
+    published, over the rows of one rank, so that results depend on the number of ranks."""
+    augment: tuple[Augmentation, ...] = ()
+    """Differentiable augmentation of what the critic sees (Zhao et al. 2020), in this order."""
+
+
+class DinoConfig(Table):
+    """Small heads on a frozen network's features (StyleGAN-T's critic; defaults as in RAE)."""
+
+    kind: Literal["dino"] = "dino"
+    """Names this critic."""
+    network: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")] = "timm:vit_small_patch8_224.dino"
+    """A timm network; DINO ViT-S/8 as RAE."""
+    weights: str | None = None
+    """File with its weights; by default an installed package, else the hub. ``"random"`` asks for an
+    untrained network: for tests and planning only."""
+    size: Annotated[int, Field(ge=16)] | None = None
+    """Side to which images are resized first; by default that of the network if it has a fixed one (224 for
+    DINO ViT-S/8), else the image's own."""
+    taps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Stages or blocks whose features are judged; by default all, or four of a network with more than six."""
+    kernel: Annotated[int, Field(ge=1)] = 9
+    """Tokens that a head's convolution spans; odd."""
+    norm: Norm = "sample"
+    """As `norm` of ``patchgan``; RAE normalises each row by itself."""
+    augment: tuple[Augmentation, ...] = ("colour", "translation")
+    """As `augment` of ``patchgan``; without cutout as RAE."""
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, not {self.kernel}")
+        return self
+
+
+class StyleGanConfig(Table):
+    """Residual blocks with blurred downsampling and one score a row, in the manner of StyleGAN2's critic.
+
+    It has neither the deviation over a minibatch, which mixes rows, nor equalised learning rates.
+    """
+
+    kind: Literal["stylegan"] = "stylegan"
+    """Names this critic."""
+    filters: Positive = 64
+    """Channels of the first block; each further one doubles them, up to `most`."""
+    most: Positive = 512
+    """Largest number of channels."""
+    layers: Positive = 4
+    """Blocks, each of which halves the image."""
+    norm: Norm = "none"
+    """As `norm` of ``patchgan``."""
+    augment: tuple[Augmentation, ...] = ()
+    """As `augment` of ``patchgan``."""
+
+
+CriticConfig = Annotated[PatchGanConfig | DinoConfig | StyleGanConfig, Field(discriminator="kind")]
+
+
+class GanConfig(AdversarialConfig):
+    """An adversarial loss. The critic trains from step `start` on."""
+
+    view: str
+    """View whose first global crop is reconstructed."""
+    rows: Positive | None = None
+    """Global rows a step, the view's first ones; all by default."""
+    critic: CriticConfig = PatchGanConfig()
+    """The critic: ``kind`` is ``patchgan``, ``dino`` or ``stylegan``, the other keys are its own."""
+    loss: Literal["hinge", "non_saturating", "relativistic"] = "hinge"
+    """``hinge`` (LDM, RAE); ``non_saturating`` (Goodfellow et al. 2014); ``relativistic``: each
+    reconstruction against its own image (R3GAN, Huang et al. 2024)."""
+    adaptive: Literal["output", "last_layer", "none"] = "output"
+    """Scales the loss to the gradient of the group's other objectives, compared at the decoder's output or
+    at its last layer's weight (Esser et al. 2021; published weights such as 0.75 are times this)."""
+    eps: Annotated[float, Field(gt=0)] = 1e-4
+    """Added to this loss's gradient norm in the adaptive weight; RAE 1e-6."""
+    limit: Annotated[float, Field(gt=0)] = 1e4
+    """Largest adaptive weight."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps from `start` in which the critic trains and the decoder does not see it; RAE an eighth of the
+    run. A fresh critic's first gradients ruin a trained decoder."""
+    ramp: Annotated[int, Field(ge=0)] = 0
+    """Steps after `warmup` over which the loss rises linearly to its full weight."""
+    r1: Scheduled = 0.0
+    """Gamma of the penalty gamma / 2 |gradient at images|^2 (Mescheder et al. 2018), where |.| is that of the
+    row's mean logit; R3GAN 150 falling to 15 at 256 pixels."""
+    r2: Scheduled = 0.0
+    """The same at reconstructions; R3GAN uses both."""
+    penalty_every: Positive = 1
+    """Steps from one gradient penalty to the next, which weighs as many times more."""
+    lecam: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of LeCAM's regulariser (Tseng et al. 2021); TiTok 0.001, Open-MAGVIT2 0.05."""
+    lecam_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the moving averages of the logits that it pulls towards; both start at 0."""
+    round_reconstructions: bool = False
+    """Whether the critic trains on reconstructions rounded to 8 bit, as its images are (RAE)."""
+    alarm_accuracy: Annotated[float, Field(gt=0.5, le=1)] = 0.95
+    """Accuracy above which the critic counts as winning."""
+    alarm_steps: Positive = 100
+    """Steps in a row of a winning critic after which ``alarm`` is logged as 1 and a warning says so."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.lecam and self.loss == "relativistic":
+            raise ValueError('lecam regularises absolute logits, which loss = "relativistic" does not train')
+        return self
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        """The one view."""
+        return {self.view: ViewNeed(rows=self.rows)}
+
+    def exposure(self, index: int) -> float:
+        """Share of the loss that the decoder sees at step `index`, in [0, 1]."""
+        seen = index - self.start - self.warmup + 1
+        return 0.0 if seen <= 0 else min(1.0, seen / max(self.ramp, 1))

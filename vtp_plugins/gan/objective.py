@@ -1,0 +1,164 @@
+"""The adversarial objective: the critic's losses, and the decoder's loss scaled to those of its group."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vtp_core.errors import UsageError
+from vtp_core.features import Losses, Tally
+from vtp_core.objective import AdversarialObjective
+from vtp_core.parameters import Dims
+from vtp_core.pixels import SIGNED, ValueRange, convert, to_uint8
+from vtp_core.recipe.schedule import value_at
+from vtp_plugins.gan.augment import DRAWS, augment
+from vtp_plugins.gan.config import DinoConfig, GanConfig, PatchGanConfig
+from vtp_plugins.gan.critics import Critic, FeatureHeads, PatchGan, StyleGan
+from vtp_plugins.gan.features import FrozenFeatures
+from vtp_plugins.gan.loss import critic_loss, generator_loss, gradient_penalty, lecam, rightly_judged
+
+if TYPE_CHECKING:
+    from vtp_core.training.step import Step
+
+_log = logging.getLogger(__name__)
+
+
+class Gan(AdversarialObjective):
+    """An adversarial loss between a view's first global crop and its reconstruction.
+
+    The critic trains from the objective's first step on; the decoder sees it after `warmup`, first a part of
+    it (`ramp`). All of it is computed in float32, on pixels in [-1, 1]. A frozen feature network stands
+    beside the critic, so that it is neither trained nor saved.
+
+    Source:
+        VTP, section 3.3 (stage 2), which names no settings; see `GanConfig` for where they come from.
+    """
+
+    Config = GanConfig
+    config: GanConfig
+    critic: Critic
+
+    def __init__(self, config: GanConfig, dims: Dims) -> None:
+        super().__init__(config, dims)
+        self.value_range = cast(ValueRange, dims.value_range)
+        self.trunk: FrozenFeatures | None = None
+        if isinstance(config.critic, DinoConfig):
+            self.trunk = FrozenFeatures(config.critic)
+            self.critic = FeatureHeads(config.critic, self.trunk.channels)
+        elif isinstance(config.critic, PatchGanConfig):
+            self.critic = PatchGan(config.critic)
+        else:
+            self.critic = StyleGan(config.critic)
+        self.register_buffer("logit_means", torch.zeros(2))  # of images, of reconstructions: for LeCAM
+        self.register_buffer("winning_steps", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, step: Step) -> Losses:
+        """The decoder's loss: zero while the critic warms up."""
+        config = self.config
+        image = step.reconstruct(config.view).image
+        exposure = config.exposure(step.index)
+        if exposure == 0:
+            zero = (image * 0).sum()
+            return Losses(terms={"adversarial": zero}, report=self._exposed(zero.detach(), exposure))
+        fake = self._logits(step, _wide(image), self.value_range)
+        real = None
+        if config.loss == "relativistic":
+            with torch.no_grad():
+                real = self._logits(step, step.batch(config.view).image, "imagenet")
+        loss = generator_loss(config.loss, fake, real)
+        weight = torch.ones_like(loss.detach())
+        if config.adaptive != "none":
+            loss, weight = step.balance(
+                loss, image, through=config.adaptive, eps=config.eps, limit=config.limit
+            )
+        return Losses(terms={"adversarial": loss * exposure}, report=self._exposed(weight, exposure))
+
+    def critic_loss(self, step: Step) -> Losses:
+        """The critic's loss and its regularisers."""
+        config, name = self.config, self.config.loss
+        real = convert(_wide(step.batch(config.view).image), "imagenet", SIGNED).detach()
+        fake = convert(_wide(step.detached(config.view).image), self.value_range, SIGNED).detach()
+        if config.round_reconstructions:
+            fake = to_uint8(fake, SIGNED).to(fake.dtype) / 127.5 - 1
+        gammas = {
+            kind: value_at(gamma, step.index, step.total)
+            for kind, gamma in (("r1", config.r1), ("r2", config.r2))
+        }
+        due = any(gammas.values()) and step.index % config.penalty_every == 0
+        real.requires_grad_(due and gammas["r1"] > 0)
+        fake.requires_grad_(due and gammas["r2"] > 0)
+        # Fused attention has no second derivative.
+        with sdpa_kernel(SDPBackend.MATH) if due else nullcontext():
+            real_logits = self._logits(step, real, SIGNED)
+            fake_logits = self._logits(step, fake, SIGNED)
+            terms = {"critic": critic_loss(name, real_logits, fake_logits)}
+            for kind, logits, pixels in (("r1", real_logits, real), ("r2", fake_logits, fake)):
+                if pixels.requires_grad:
+                    penalty = gradient_penalty(logits, pixels)
+                    terms[kind] = penalty * (gammas[kind] / 2 * config.penalty_every)
+        if config.lecam:
+            means = self.get_buffer("logit_means")
+            terms["lecam"] = config.lecam * lecam(real_logits, fake_logits, means[0], means[1])
+        return self._judged(step, terms, real_logits.detach(), fake_logits.detach())
+
+    def after_critic_step(self, tally: Tally | None, index: int) -> None:
+        """Moves the averages of the logits, counts the steps that the critic wins, refines spectral norms."""
+        self.critic.after_update()
+        if tally is None:
+            return
+        sums, momentum = tally.sums, self.config.lecam_momentum
+        means = self.get_buffer("logit_means")
+        means.lerp_((sums["logits"] / sums["count"]).to(means.dtype), 1 - momentum)
+        winning = sums["right"] / (2 * sums["count"]) > self.config.alarm_accuracy
+        steps = self.get_buffer("winning_steps")
+        steps.copy_((steps + 1) * winning)
+
+    def _logits(self, step: Step, image: Tensor, value_range: ValueRange) -> Tensor:
+        """The critic's judgement (B, L) of images (B, 3, H, W), in float32 or wider."""
+        side, smallest, kind = min(image.shape[-2:]), self.critic.smallest, self.config.critic.kind
+        if side < smallest:
+            raise UsageError(
+                f"[views.{self.config.view}] size: images have {side} pixels a side, but the critic {kind} "
+                f"needs {smallest}; give the critic fewer `layers`"
+            )
+        with torch.autocast(image.device.type, enabled=False):
+            pixels = convert(image, value_range, SIGNED)
+            if kinds := self.config.critic.augment:
+                pixels = augment(pixels, step.rand(len(pixels), DRAWS).to(pixels.dtype), kinds)
+            inputs = (pixels,) if self.trunk is None else self.trunk(pixels)
+            logits: Tensor = self.critic(*inputs)
+            return logits
+
+    def _exposed(self, weight: Tensor, exposure: float) -> dict[str, Tensor]:
+        return {"d_weight": weight, "exposure": torch.full_like(weight, exposure)}
+
+    def _judged(self, step: Step, terms: dict[str, Tensor], real: Tensor, fake: Tensor) -> Losses:
+        """The critic's losses, with what is logged and counted of its logits."""
+        right = rightly_judged(self.config.loss, real, fake).to(real.dtype)
+        count = real.new_tensor(real.numel())
+        alarm = self.get_buffer("winning_steps") >= self.config.alarm_steps
+        if step.rank == 0 and int(self.get_buffer("winning_steps")) == self.config.alarm_steps:
+            _log.warning(
+                "step %d: over %.0f %% of the critic's judgements were right for %d steps; the decoder "
+                "learns little from it. Lower critic_optimizer.lr, or set r1, lecam or augment",
+                step.index,
+                100 * self.config.alarm_accuracy,
+                self.config.alarm_steps,
+            )
+        report = {
+            "logits_real": real.mean(),
+            "logits_fake": fake.mean(),
+            "accuracy": right / (2 * count),
+            "alarm": alarm.to(real.dtype).reshape(()),
+        }
+        sums = {"logits": torch.stack([real.sum(), fake.sum()]), "right": right, "count": count}
+        return Losses(terms=terms, report=report, tally=Tally(sums=sums))
+
+
+def _wide(image: Tensor) -> Tensor:
+    return image.to(torch.promote_types(image.dtype, torch.float32))

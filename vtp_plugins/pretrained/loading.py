@@ -1,0 +1,33 @@
+"""Puts found weights into a network."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vtp_core.errors import UsageError
+from vtp_plugins.pretrained.lookup import Pretrained
+
+
+def load_weights(module: nn.Module, found: Pretrained, prefix: str = "") -> None:
+    """Replaces the network's parameters and buffers; those of layers that it lacks (a classifier) stay out.
+
+    Args:
+        module: The network, or the part of it whose names start with `prefix` in the weights.
+        found: The weights.
+        prefix: In front of the weights' names; they may go without it.
+
+    Raises:
+        UsageError: One that the network has is missing or misshapen.
+    """
+    own = module.state_dict()
+    state = {name: found.state.get(prefix + name, found.state.get(name)) for name in own}
+    wrong = [name for name, tensor in state.items() if tensor is None or tensor.shape != own[name].shape]
+    if wrong:
+        raise UsageError(
+            f"weights of {found.network} ({found.origin}): {prefix}{wrong[0]} is missing or misshapen; "
+            "give the network's own weights"
+        )
+    module.load_state_dict(
+        {name: tensor.to(own[name].dtype) for name, tensor in state.items() if tensor is not None},
+        assign=True,
+    )
