@@ -195,16 +195,16 @@ class Tokenizer(nn.Module):
         """Reads an artefact folder, without pickle and without training code; in eval mode, on the CPU.
 
         Args:
-            folder: What `save` wrote.
+            folder: What `save` wrote, or a folder that an installed format knows.
             plugins: Where components are looked up; None: the installed ones.
 
         Raises:
             CheckpointError: Missing, damaged or made by a newer version.
             UsageError: A component whose plugin is not installed.
         """
-        from vtp_core.artefact.folder import read_artefact
+        from vtp_core.artefact.loading import load
 
-        return read_artefact(Path(folder), plugins)
+        return load(folder, plugins=plugins)
 
     def _export(self, capability: str) -> nn.Module:
         if capability not in self.exports:

@@ -121,13 +121,14 @@ def training_modules(tokenizer: Tokenizer) -> dict[str, nn.Module]:
     if tokenizer.decoder is not None:
         modules["tokenizer.decoder"] = tokenizer.decoder
     for objective, children in head_modules(tokenizer, tokenizer.config).items():
+        direct: dict[str, Any] = {}
         for child, module in children.items():
-            name = f"objectives.{objective}"
             if isinstance(module, nn.ParameterDict):
-                own = modules.get(name, {})
-                modules[name] = nn.ParameterDict({**dict(own), **dict(module)})  # type: ignore[call-overload]
+                direct.update(module.items())
             else:
-                modules[f"{name}.{child}"] = module
+                modules[f"objectives.{objective}.{child}"] = module
+        if direct:
+            modules[f"objectives.{objective}"] = nn.ParameterDict(direct)
     return modules
 
 

@@ -24,7 +24,7 @@ class Head(Table):
     objective: dict[str, Any]
     """The objective's table of the recipe: `use` and its own keys."""
     exports: dict[Names, Names]
-    """Capability -> child module of the objective."""
+    """Capability -> child module or direct parameter of the objective."""
 
 
 class ArtefactConfig(Table):
@@ -82,6 +82,35 @@ class ArtefactConfig(Table):
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a ``config.json``.
+
+    Raises:
+        CheckpointError: Missing, too large or no JSON object.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.parent}: no tokenizer here (no {path.name}); give a folder that a run wrote"
+        )
+    if path.stat().st_size > CONFIG_BYTES:
+        raise CheckpointError(f"{path}: larger than {CONFIG_BYTES} bytes, which no tokenizer's is")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); the file is damaged") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: not an artefact of this framework (no format = vtp-tokenizer)")
+    return raw
+
+
+def is_artefact(folder: Path) -> bool:
+    """Whether a folder says that it is an artefact of this framework, of whatever version."""
+    try:
+        return read_json(folder / "config.json").get("format") == "vtp-tokenizer"
+    except CheckpointError:
+        return False
+
+
 def read_config(folder: Path) -> ArtefactConfig:
     """The checked ``config.json`` of an artefact folder.
 
@@ -89,15 +118,8 @@ def read_config(folder: Path) -> ArtefactConfig:
         CheckpointError: Missing, too large, no JSON, of another format or a newer version.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no tokenizer here (no config.json); give a folder that a run wrote")
-    if path.stat().st_size > CONFIG_BYTES:
-        raise CheckpointError(f"{path}: larger than {CONFIG_BYTES} bytes, which no tokenizer's is")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); the file is damaged") from error
-    if not isinstance(raw, dict) or raw.get("format") != "vtp-tokenizer":
+    raw = read_json(path)
+    if raw.get("format") != "vtp-tokenizer":
         raise CheckpointError(f"{path}: not an artefact of this framework (no format = vtp-tokenizer)")
     version = raw.get("format_version")
     if version != FORMAT_VERSION:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -35,15 +35,36 @@ def write_artefact(tokenizer: Tokenizer, folder: Path) -> Path:
     config = tokenizer.config
     if config is None:
         raise UsageError("save: a tokenizer put together by hand has no component tables; pass config=")
+    return replace_folder(folder, lambda new: _fill(new, tokenizer, config), _readable)
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Callable[[Path], bool]) -> Path:
+    """Writes a folder in one step: it appears whole or not at all.
+
+    Args:
+        folder: Where to; its parents are made.
+        fill: Writes the files into an empty folder.
+        replaceable: Whether a folder that is there and not empty may be replaced.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        UsageError: `folder` holds something that may not be replaced.
+    """
     folder = folder.absolute()
-    if folder.exists() and not _replaceable(folder):
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or replaceable(folder))):
         raise UsageError(f"{folder}: holds something other than a tokenizer; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         new = scratch / "new"
         new.mkdir()
-        _fill(new, tokenizer, config)
+        fill(new)
+        for path in new.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         if folder.exists():
             os.rename(folder, scratch / "old")
         os.rename(new, folder)
@@ -100,10 +121,6 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
     (folder / "README.md").write_text(model_card(tokenizer, config), encoding="utf-8")
     # Last, so that even a copy that was cut short is not taken for an artefact.
     (folder / "config.json").write_text(config.dump(), encoding="utf-8")
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
 
 
 def _core_state(tokenizer: Tokenizer) -> dict[str, Tensor]:
@@ -113,17 +130,13 @@ def _core_state(tokenizer: Tokenizer) -> dict[str, Tensor]:
 
 def _state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return {
-        f"{name}.{key}": value
+        (key if isinstance(module, nn.ParameterDict) else f"{name}.{key}"): value
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
 
 
-def _replaceable(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    if not any(folder.iterdir()):
-        return True
+def _readable(folder: Path) -> bool:
     try:
         read_config(folder)
     except CheckpointError:

@@ -1,25 +1,76 @@
-"""`load`: from a folder to a tokenizer."""
+"""`load`: from a folder to a tokenizer, our own artefact or that of another project."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from vtp_core.artefact.config import is_artefact
+from vtp_core.artefact.folder import read_artefact
+from vtp_core.errors import UsageError
+from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from vtp_core.plugins import Plugins
+
+class Format(Protocol):
+    """Folders of another project; `register_formats` offers such a class, built without arguments."""
+
+    def matches(self, folder: Path) -> bool:
+        """Whether the folder looks like this format; never raises, and reads little."""
+        ...
+
+    def read(self, folder: Path) -> Tokenizer:
+        """The tokenizer of a folder that matches, in eval mode on the CPU.
+
+        Raises:
+            CheckpointError: It is damaged, or asks for what this reader doesn't know.
+        """
+        ...
+
+    def write(self, model: Tokenizer, folder: Path) -> None:
+        """Writes the folder whole or not at all; warns of what the format can't hold.
+
+        Raises:
+            UsageError: A part of the tokenizer that doesn't fit the format, named.
+        """
+        ...
 
 
 def load(folder: str | Path, *, plugins: Plugins | None = None) -> Tokenizer:
-    """The tokenizer of an artefact folder, in eval mode, on the CPU; needs no pickle and no training code.
+    """The tokenizer of a folder, in eval mode, on the CPU; needs no pickle and no training code.
 
     Args:
-        folder: The ``tokenizer`` folder of a run, or what ``vtp export`` wrote.
-        plugins: Where components are looked up; None: the installed ones.
+        folder: The ``tokenizer`` folder of a run, what ``vtp export`` wrote, or a folder of another project
+            that an installed format knows.
+        plugins: Where components and formats are looked up; None: the installed ones.
 
     Raises:
-        CheckpointError: The folder is missing, damaged or written by a newer version.
+        CheckpointError: The folder is missing, damaged, unknown or written by a newer version.
         UsageError: A component's plugin is not installed.
     """
-    return Tokenizer.load(folder, plugins)
+    folder = Path(folder)
+    plugins = plugins if plugins is not None else load_plugins()
+    reader = None if is_artefact(folder) else _reader(folder, plugins)
+    # What nobody knows is read as our own: that names what is wrong with it.
+    return read_artefact(folder, plugins) if reader is None else reader.read(folder)
+
+
+def find_format(name: str, plugins: Plugins) -> Format:
+    """The format of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found: Format = plugins.find("format", name).load_target()()
+    return found
+
+
+def _reader(folder: Path, plugins: Plugins) -> Format | None:
+    for component in plugins.components("format"):
+        try:
+            reader: Format = component.load_target()()
+        except UsageError:  # a broken plugin keeps nobody from reading another format
+            continue
+        if reader.matches(folder):
+            return reader
+    return None

@@ -1,18 +1,25 @@
-"""``vtp export``: the tokenizer of a run's checkpoint, as an artefact."""
+"""``vtp export``: the tokenizer of a run's checkpoint or of a folder, as an artefact or in another format."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from vtp_core.cli.options import plugin_option
 from vtp_core.errors import UsageError
 
+if TYPE_CHECKING:
+    from vtp_core.plugins import Plugins
+    from vtp_core.tokenizer import Tokenizer
+
+OWN_FORMAT = "artefact"
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--weights",
@@ -20,6 +27,14 @@ from vtp_core.errors import UsageError
     default="student",
     show_default=True,
     help="The trained weights, or their moving average.",
+)
+@click.option(
+    "--format",
+    "format_name",
+    default=OWN_FORMAT,
+    show_default=True,
+    metavar="NAME",
+    help="Ours, or a format of a plugin (`vtp plugins list`), such as vtp: the published VTP layout.",
 )
 @click.option("--statistics/--no-statistics", default=True, help="Measure mean and deviation of the latents.")
 @click.option(
@@ -31,27 +46,57 @@ from vtp_core.errors import UsageError
 )
 @plugin_option
 def export(
-    run: Path,
+    source: Path,
     folder: Path,
     weights: Literal["student", "teacher"],
+    format_name: str,
     statistics: bool,
     limit: int,
     plugin_files: tuple[Path, ...],
 ) -> None:
-    """Write the tokenizer of the newest checkpoint of RUN to FOLDER."""
+    """Write a tokenizer to FOLDER: that of the newest checkpoint of the run SOURCE, or that in SOURCE.
+
+    Statistics of the latents are measured for a run, and only our own format holds them.
+    """
+    from vtp_core.artefact.loading import find_format, load
+    from vtp_core.plugins import load_plugins
+
+    plugins = load_plugins(plugin_files)
+    writer = None if format_name == OWN_FORMAT else find_format(format_name, plugins)
+    if (source / "resolved.toml").is_file():
+        model, origin = _of_run(source, weights, limit if statistics and writer is None else 0, plugins)
+    elif (source / "config.json").is_file():
+        if weights == "teacher":
+            raise UsageError(f"{source}: a tokenizer holds one set of weights; give the run for its teacher")
+        model, origin = load(source, plugins=plugins), str(source)
+    else:
+        raise UsageError(
+            f"{source}: not a run folder (no resolved.toml) and no tokenizer (no config.json); "
+            "give one that `vtp run` wrote"
+        )
+    if writer is None:
+        model.save(folder)
+    else:
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", UserWarning)
+            writer.write(model, folder)
+        for note in notes:
+            click.echo(f"note: {note.message}", err=True)
+    click.echo(f"{folder.absolute()}: {origin}")
+
+
+def _of_run(
+    run: Path, weights: Literal["student", "teacher"], limit: int, plugins: Plugins
+) -> tuple[Tokenizer, str]:
+    """The tokenizer of a run's newest checkpoint, with statistics of `limit` samples, and what it is."""
     from vtp_core.artefact.from_recipe import tokenizer_from_checkpoint
     from vtp_core.evaluation.latents import measure_latents
     from vtp_core.evaluation.opening import open_set
-    from vtp_core.plugins import load_plugins
     from vtp_core.recipe import load_recipe
     from vtp_core.training.checkpoint_folder import find_latest
     from vtp_core.training.manifest import read_manifest
 
-    recipe_file = run / "resolved.toml"
-    if not recipe_file.is_file():
-        raise UsageError(f"{run}: not a run folder (no resolved.toml); give one that `vtp run` wrote")
-    plugins = load_plugins(plugin_files)
-    recipe = load_recipe(recipe_file, plugins=plugins)
+    recipe = load_recipe(run / "resolved.toml", plugins=plugins)
     checkpoint = find_latest(run)
     model, without = tokenizer_from_checkpoint(
         checkpoint, recipe, plugins, step=read_manifest(checkpoint).step, weights=weights
@@ -60,7 +105,7 @@ def export(
         raise UsageError(f"{run}: no teacher of the encoder; the recipe keeps none, export the student")
     for name in without:
         click.echo(f"note: {name} has no teacher, its trained weights are exported", err=True)
-    if statistics:
-        data = open_set(recipe.data.source, plugins, recipe.data.decode, limit, skip_bad=True)
+    if limit:
+        data = open_set(recipe.data.source, plugins, recipe.data.decode, limit)
         model.config = measure_latents(model, data)
-    click.echo(f"{model.save(folder)}: {weights} of {checkpoint.name}")
+    return model, f"{weights} of {checkpoint.name}"

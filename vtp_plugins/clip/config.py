@@ -38,6 +38,16 @@ class ClipConfig(ObjectiveConfig):
     """Tokens a caption is padded or cut to, start and end token included."""
     embedding: Positive | None = None
     """Width of the joint embedding; the text tower's by default."""
+    vocabulary: Positive = 49408
+    """Token ids of the text tower; captions become at most that of CLIP's byte-pair encoding, the default."""
+    causal: bool = True
+    """Whether a token of a caption sees only those before it."""
+    layer_scale: float | None = None
+    """Initial value of a learned factor per channel on each residual of the text tower; None: none."""
+    pool: Literal["argmax", "first", "last"] = "argmax"
+    """Token whose features stand for the caption: the one of the largest id (its end), the first or last."""
+    projection: Literal["matrix", "biased", "none"] = "matrix"
+    """From the text tower to the joint embedding: a matrix, a linear layer with bias, or nothing."""
     temperature: Annotated[float, Field(gt=0, le=1)] = 0.07
     """Initial temperature; its inverse, the scale of the logits, is trained and stays within 1 .. 100."""
     equal_text_mask: bool = True
@@ -47,6 +57,8 @@ class ClipConfig(ObjectiveConfig):
     def _heads_divide_width(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
+        if self.projection == "none" and self.embedding not in (None, self.width):
+            raise ValueError("projection = 'none' keeps the text tower's width: leave embedding out")
         return self
 
     def views(self) -> Mapping[str, ViewNeed]:

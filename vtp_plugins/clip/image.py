@@ -48,7 +48,12 @@ class ImageHead(nn.Module):
         Args:
             source: Features or latent of a view, or what `tokens` returned for it.
         """
+        projected = self.project(source)
+        return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
+
+    def project(self, source: Features | Latent | Tensor) -> Tensor:
+        """Embeddings (B, E) before they are scaled to length 1; `source` as for `forward`."""
         tokens = source if isinstance(source, Tensor) else self.tokens(source)
         first = tokens[:, 0]
-        projected = self.projection(first if first.ndim == 2 else first.mean(1))
-        return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
+        projected: Tensor = self.projection(first if first.ndim == 2 else first.mean(1))
+        return projected

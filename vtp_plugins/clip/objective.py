@@ -30,7 +30,11 @@ class Clip(Objective):
     """
 
     Config = ClipConfig
-    exports: Mapping[str, str] = {"embed_image": "image", "embed_text": "text"}
+    exports: Mapping[str, str] = {
+        "embed_image": "image",
+        "embed_text": "text",
+        "logit_scale": "logit_scale",
+    }
     config: ClipConfig
 
     def __init__(self, config: ClipConfig, dims: Dims) -> None:
@@ -52,6 +56,11 @@ class Clip(Objective):
             embedding=embedding,
             mlp_ratio=config.mlp_ratio,
             quick_gelu=config.quick_gelu,
+            vocabulary=config.vocabulary,
+            layer_scale=config.layer_scale,
+            causal=config.causal,
+            pool=config.pool,
+            projection=config.projection,
         )
         self.logit_scale = nn.Parameter(torch.full((1,), -math.log(config.temperature)))
 

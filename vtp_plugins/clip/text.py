@@ -1,14 +1,18 @@
-"""The text tower: a pre-norm transformer with a causal mask, as in CLIP and VTP."""
+"""The text tower: a pre-norm transformer, causal by default, as in CLIP and VTP."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtp_plugins.clip.tokenizer import VOCABULARY, CaptionTokenizer
+
+Pool = Literal["argmax", "first", "last", "none"]
+Projection = Literal["matrix", "biased", "none"]
 
 
 class QuickGelu(nn.Module):
@@ -20,19 +24,30 @@ class QuickGelu(nn.Module):
 
 
 class TextBlock(nn.Module):
-    """Pre-norm causal attention and MLP, each with a residual.
+    """Pre-norm attention and MLP, each with a residual.
 
     Args:
         width: Width D.
         heads: Attention heads, which divide it.
         mlp_ratio: Hidden width over D.
         quick_gelu: Use `QuickGelu`.
+        layer_scale: Initial value of a learned factor per channel on each residual; None: no such factor.
+        causal: Whether a token sees only itself and those before it.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, quick_gelu: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        quick_gelu: bool,
+        layer_scale: float | None = None,
+        causal: bool = True,
+    ) -> None:
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.heads = heads
+        self.causal = causal
         self.norm1 = nn.LayerNorm(width, eps=1e-5)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -40,14 +55,19 @@ class TextBlock(nn.Module):
         self.fc1 = nn.Linear(width, hidden)
         self.act: nn.Module = QuickGelu() if quick_gelu else nn.GELU()
         self.fc2 = nn.Linear(hidden, width)
+        self.scale1 = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
+        self.scale2 = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D); a token sees itself and those before it."""
+        """(B, T, D) -> (B, T, D)."""
         query, key, value = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.proj(mixed.transpose(1, 2).flatten(2))
-        x = x + self.fc2(self.act(self.fc1(self.norm2(x))))
-        return x
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        x = x + _scaled(self.proj(mixed.transpose(1, 2).flatten(2)), self.scale1)
+        return x + _scaled(self.fc2(self.act(self.fc1(self.norm2(x)))), self.scale2)
+
+
+def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    return x if scale is None else x * scale
 
 
 class TextTower(nn.Module):
@@ -62,6 +82,11 @@ class TextTower(nn.Module):
         mlp_ratio: Hidden width of the MLPs over D.
         quick_gelu: Use `QuickGelu`.
         vocabulary: Token ids; the largest id of a caption ends it.
+        layer_scale: Initial value of a learned factor per channel on each residual; None: no such factor.
+        causal: Whether a token sees only itself and those before it.
+        pool: Token whose features are embedded: that of the largest id, the first or the last; ``"none"``
+            embeds each token.
+        projection: Bias-free matrix, linear layer with bias, or none (then E is D).
     """
 
     def __init__(
@@ -75,18 +100,31 @@ class TextTower(nn.Module):
         mlp_ratio: float = 4.0,
         quick_gelu: bool = False,
         vocabulary: int = VOCABULARY,
+        layer_scale: float | None = None,
+        causal: bool = True,
+        pool: Pool = "argmax",
+        projection: Projection = "matrix",
     ) -> None:
         super().__init__()
+        if projection == "none" and embedding != width:
+            raise ValueError(f"text tower: without projection the embedding is {width} wide, not {embedding}")
+        self.pool = pool
+        self.mlp_ratio = mlp_ratio
+        self.layer_scale = layer_scale
         self.tokenizer = CaptionTokenizer(context)
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(context, width))
-        self.blocks = nn.ModuleList(TextBlock(width, heads, mlp_ratio, quick_gelu) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TextBlock(width, heads, mlp_ratio, quick_gelu, layer_scale, causal) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width, eps=1e-5)
-        self.projection = nn.Linear(width, embedding, bias=False)
+        self.projection = (
+            None if projection == "none" else nn.Linear(width, embedding, bias=projection == "biased")
+        )
         self._initialise()
 
     def forward(self, texts: Tensor | Sequence[str]) -> Tensor:
-        """Unit-length embeddings (B, E), float32 or wider.
+        """Unit-length embeddings (B, E), float32 or wider; (B, T, E) without pooling.
 
         Args:
             texts: Token ids (B, T) int64 or captions.
@@ -96,21 +134,30 @@ class TextTower(nn.Module):
         return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
 
     def project(self, ids: Tensor) -> Tensor:
-        """Embeddings (B, E) before they are scaled to length 1, of ids (B, T)."""
+        """Embeddings before they are scaled to length 1, of ids (B, T)."""
         x = self.token_embedding(ids) + self.positions
         for block in self.blocks:
             x = block(x)
-        end = ids.argmax(1)  # the end token has the largest id
-        pooled = self.norm(x)[torch.arange(len(ids), device=ids.device), end]
-        projected: Tensor = self.projection(pooled)
-        return projected
+        pooled = self._pooled(self.norm(x), ids)
+        return pooled if self.projection is None else self.projection(pooled)
+
+    def _pooled(self, x: Tensor, ids: Tensor) -> Tensor:
+        if self.pool == "none":
+            return x
+        if self.pool == "argmax":
+            # The end token has the largest id.
+            return x[torch.arange(len(ids), device=ids.device), ids.argmax(1)]
+        return x[:, 0 if self.pool == "first" else -1]
 
     def _initialise(self) -> None:
         """CLIP's scales; biases start at 0."""
         width, depth = self.positions.shape[1], len(self.blocks)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)
-        nn.init.normal_(self.projection.weight, std=width**-0.5)
+        if self.projection is not None:
+            nn.init.normal_(self.projection.weight, std=width**-0.5)
+            if self.projection.bias is not None:
+                nn.init.zeros_(self.projection.bias)
         stds = {
             "qkv": width**-0.5,
             "proj": width**-0.5 * (2 * depth) ** -0.5,
