@@ -9,15 +9,19 @@ from vtp_core.cli.output import table
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Metric, value, baseline and protocol, one line each.
+    """Metric, value, baseline and name of the protocol, one line each; ``eval.json`` has the whole protocols.
 
     Args:
         results: Metric -> entry of ``eval.json``.
     """
     rows: list[tuple[str, ...]] = [("metric", "value", "baseline", "protocol")]
     for metric, entry in results.items():
-        numbers = (_number(entry.get("value")), _number(entry.get("baseline")))
-        rows.append((metric, *numbers, str(entry.get("protocol", ""))))
+        unit = f" {entry['unit']}" if entry.get("unit") else ""
+        baseline = _number(entry.get("baseline"))
+        if entry.get("baseline_name") and baseline != "-":
+            baseline = f"{baseline}{unit} ({entry['baseline_name']})"
+        protocol = str(entry.get("protocol", "")).split(" ", 1)[0]
+        rows.append((metric, f"{_number(entry.get('value'))}{unit}", baseline, protocol))
     return table(rows)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +50,19 @@ def run(
     stages = [load_recipe(path, overrides, plugins=plugins, world_size=world_size) for path in recipes]
     if nproc > 1 and ranks is None:
         raise SystemExit(_start_ranks(nproc))
+    _log_to_stderr()
     for stage in stages:
         _train(stage, plugins, resume=resume, allow_change=allow_change, stages=len(stages))
+
+
+def _log_to_stderr() -> None:
+    """Shows what the run reports on standard error: everything of rank 0, warnings of the others."""
+    logger = logging.getLogger("vtp_core")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
+    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
 
 
 def _train(recipe: Recipe, plugins: Plugins, *, resume: bool, allow_change: bool, stages: int) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch.distributed as dist
 
 from vtp_core.evaluation.runner import Results
+from vtp_core.installation import native_kernels
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.model import Recipe
 from vtp_core.training.callback import Callback, Callbacks
 from vtp_core.training.finish import finish
 from vtp_core.training.loop import Loop
 from vtp_core.training.parallel import join_world
+from vtp_core.training.rank_objects import on_first_rank
 from vtp_core.training.run import check_folder, open_run, run_folder, write_records
 from vtp_core.training.run_lock import RunLock
 
@@ -57,8 +59,10 @@ def train(
     try:
         with ExitStack() as stack:
             check_folder(folder, resume=resume)
-            if world.rank == 0:
-                stack.enter_context(RunLock(folder))
+            lock = RunLock(folder)
+            on_first_rank(lock.acquire)
+            stack.callback(lock.release)
+            _say_if_pure_python()
             run = open_run(recipe, plugins, world, resume=resume, allow_change=allow_change)
             if world.rank == 0:
                 write_records(run)
@@ -71,6 +75,12 @@ def train(
         if dist.is_initialized():
             dist.destroy_process_group()
     return Done(folder=folder, results=results) if world.rank == 0 else None
+
+
+def _say_if_pure_python() -> None:
+    native = native_kernels()
+    if not native["built"]:
+        _log.info("native kernels: not built (%s); torch's implementations serve", native["reason"])
 
 
 def _callbacks(recipe: Recipe, plugins: Plugins, *, first: bool) -> Callbacks:
