@@ -295,5 +295,5 @@ class Forwards:
             units=[module],
             span=lambda phase: self.options.observer.span(key, phase),
         )
-        self.options.observer.ran(key, cut)
+        self.options.observer.ran(key, cut, module)
         return cut

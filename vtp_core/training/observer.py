@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from vtp_core.training.cut import Cut
 
 Key = tuple[object, ...]
@@ -20,8 +22,8 @@ class Observer:
     def asked(self, key: Key) -> None:
         """An objective asks for a forward, whether it has run already or not."""
 
-    def ran(self, key: Key, cut: Cut) -> None:
-        """Rows of a forward were run."""
+    def ran(self, key: Key, cut: Cut, module: nn.Module) -> None:
+        """Rows of a forward of `module` were run."""
 
     def span(self, key: Key, phase: Phase) -> AbstractContextManager[None]:
         """Wraps the network's part of a forward, or of its backward."""
