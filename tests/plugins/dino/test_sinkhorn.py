@@ -1,0 +1,108 @@
+"""Sinkhorn-Knopp targets against the plain algorithm in numpy; marginals, ranks, degenerate input."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from vtp_core.testing import FakeStep
+from vtp_core.testing.ranks import run_ranks
+from vtp_core.training.world import World
+from vtp_plugins.dino.distillation import log_sum
+from vtp_plugins.dino.loss import Blocks
+from vtp_plugins.dino.sinkhorn import sinkhorn_offset
+
+
+def _unit(rows: int, width: int, seed: int) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(rows, width, generator=rng, dtype=torch.float64), dim=1)
+
+
+def _targets(teacher: Tensor, prototypes: Tensor, temperature: float, **options: object) -> Tensor:
+    step = FakeStep({}, world=World())
+    offset = sinkhorn_offset(teacher, prototypes, temperature, lambda x: log_sum(step, x), **options)  # type: ignore[arg-type]
+    return (teacher @ prototypes.T / temperature + offset).softmax(1)
+
+
+def _plain(scores: numpy.ndarray, iterations: int = 3) -> numpy.ndarray:
+    """The algorithm as published: a matrix whose rows and columns are scaled in turn."""
+    matrix = numpy.exp(scores - scores.max()).T
+    matrix /= matrix.sum()
+    prototypes, rows = matrix.shape
+    for _ in range(iterations):
+        matrix /= matrix.sum(1, keepdims=True) * prototypes
+        matrix /= matrix.sum(0, keepdims=True) * rows
+    return (matrix * rows).T
+
+
+@given(
+    rows=st.integers(1, 12),
+    prototypes=st.integers(1, 10),
+    iterations=st.integers(1, 5),
+    temperature=st.floats(0.04, 1),
+    block=st.integers(1, 13),
+)
+def test_against_the_plain_algorithm(
+    rows: int, prototypes: int, iterations: int, temperature: float, block: int
+) -> None:
+    teacher, others = _unit(rows, 4, 1), _unit(prototypes, 4, 2) * 1.5
+    expected = _plain((teacher @ others.T / temperature).numpy(), iterations)
+    blocks = Blocks(rows=block, columns=prototypes)
+    found = _targets(teacher, others, temperature, iterations=iterations, blocks=blocks, dtype=torch.float64)
+    numpy.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-14)
+
+
+@given(rows=st.integers(2, 24), prototypes=st.integers(2, 12), seed=st.integers(0, 99))
+def test_marginals(rows: int, prototypes: int, seed: int) -> None:
+    teacher, others = _unit(rows, 6, seed), _unit(prototypes, 6, seed + 100)
+    found = _targets(teacher, others, 0.5, iterations=60, dtype=torch.float64)
+    torch.testing.assert_close(found.sum(1), torch.ones(rows).double())
+    share = torch.full((prototypes,), rows / prototypes, dtype=torch.float64)
+    torch.testing.assert_close(found.sum(0), share, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("counts", [(5, 2, 1), (0, 6, 2), (8, 0, 0)])
+def test_ranks_with_different_numbers_of_rows_agree_with_one(counts: tuple[int, ...]) -> None:
+    teacher, others = _unit(sum(counts), 5, 1), _unit(7, 5, 2)
+    parts = teacher.split(counts)
+
+    def body(world: object) -> Tensor:
+        step = FakeStep({}, world=world)  # type: ignore[arg-type]
+        part = parts[step.rank]
+        return sinkhorn_offset(part, others, 0.05, lambda x: log_sum(step, x), dtype=torch.float64)  # type: ignore[arg-type]
+
+    single = sinkhorn_offset(
+        teacher,
+        others,
+        0.05,
+        lambda x: log_sum(FakeStep({}), x),  # type: ignore[arg-type]
+        dtype=torch.float64,
+    )
+    for offset in run_ranks(len(counts), body):  # type: ignore[arg-type]
+        torch.testing.assert_close(offset, single, rtol=1e-12, atol=1e-12)
+    alone = sinkhorn_offset(parts[0], others, 0.05, lambda x: log_sum(FakeStep({}), x), dtype=torch.float64)  # type: ignore[arg-type]
+    if counts[0] < len(teacher):  # assignments over one rank's rows are others
+        assert (alone - single).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
+def test_extreme_scores_in_float32(scale: float) -> None:
+    """Far beyond what exp() holds in float32: published code overflows from 88 on."""
+    teacher, others = _unit(9, 5, 1).float(), _unit(6, 5, 2).float() * scale
+    found = _targets(teacher, others, 0.04)
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found.sum(1), torch.ones(9))
+
+
+def test_equal_rows_are_spread_and_no_rows_do_no_harm() -> None:
+    same = _unit(1, 5, 1).expand(8, 5)
+    found = _targets(same, _unit(4, 5, 2), 0.04, dtype=torch.float64)
+    torch.testing.assert_close(found, torch.full((8, 4), 0.25, dtype=torch.float64))
+    step = FakeStep({})
+    offset = sinkhorn_offset(same[:0], _unit(4, 5, 2), 0.04, lambda x: log_sum(step, x))  # type: ignore[arg-type]
+    assert torch.isfinite(offset).all()

@@ -1,0 +1,145 @@
+"""The objective `mim`: conformance, ranks, weights an image, the shared head, empty and full masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from vtp_core.batch import Batch, Masks
+from vtp_core.errors import UsageError
+from vtp_core.features import Losses
+from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
+from vtp_core.testing.ranks import ThreadWorld, run_ranks
+from vtp_plugins.dino.head import Head, Prototypes
+from vtp_plugins.mim.config import MimConfig
+from vtp_plugins.mim.objective import Mim
+
+SIZES: dict[str, Any] = {"prototypes": 24, "head_hidden": 20, "head_width": 8}
+OWN: dict[str, Any] = {"use": "mim", "view": "ssl", **SIZES}
+SHARED: dict[str, Any] = {"use": "mim", "view": "ssl", "prototypes": 24, "share_head_with": "dino"}
+
+
+def _shared() -> dict[str, torch.nn.Module]:
+    torch.manual_seed(1)
+    return {"dino.head": Head(16, 20, 8, 3), "dino.prototypes": Prototypes(24, 8)}
+
+
+@pytest.mark.parametrize("options", [{}, {"targets": "centering", "bottleneck": True, "rows": 4}])
+def test_conformance(options: dict[str, Any]) -> None:
+    check_objective(Mim, MimConfig(**OWN, **options))
+
+
+@pytest.mark.parametrize("targets", ["sinkhorn", "centering"])
+def test_conformance_with_a_shared_head(targets: str) -> None:
+    check_objective(Mim, MimConfig(**SHARED, targets=targets), shared=_shared())
+
+
+def _batch(config: MimConfig, mask: Tensor) -> Batch:
+    """Rows with the given mask (B, C, 16)."""
+    batch = drawn_batch(config.views()["ssl"], rows=len(mask), dtype=torch.float64)
+    return replace(
+        batch, masks=Masks(mask=mask, weight=mask.double() / mask.sum(-1, keepdim=True).clamp_min(1))
+    )
+
+
+def _run(objective: Mim, mask: Tensor) -> tuple[Losses, FakeStep]:
+    config = objective.config
+    step = FakeStep({"ssl": _batch(config, mask)}, needs=config.views())
+    return objective(step), step
+
+
+def test_each_masked_image_weighs_the_same() -> None:
+    config = MimConfig(**OWN, targets="centering", teacher_temperature=0.05, student_temperature=0.2)
+    objective = Mim(config, TINY_DIMS).double()
+    mask = torch.zeros(3, 2, 16, dtype=torch.bool)
+    mask[0, 0, :8], mask[0, 1, 3], mask[2, 1, 5:7] = True, True, True
+    losses, step = _run(objective, mask)
+
+    def scores(tokens: Tensor) -> Tensor:
+        return objective.head(tokens.detach()) @ objective.prototypes(torch.arange(24)).T
+
+    student = scores(step.encode("ssl", masked=True).patches[mask]) / 0.2
+    target = (scores(step.teacher.encode("ssl").patches[mask]) / 0.05).softmax(-1)
+    every = -(target * student.log_softmax(-1)).sum(-1).detach().numpy()
+    images = [every[:8], every[8:9], every[9:]]
+    expected = sum(image.mean() for image in images) / 6  # six global crops, masked or not
+    assert losses.terms["distillation"].item() == pytest.approx(expected, rel=1e-10)
+    assert losses.report["masked"].item() == pytest.approx(11 / 96)
+    assert losses.tally is not None and losses.tally.sums["rows"].item() == 11
+    objective.after_step(losses.tally, 0)
+    mean = scores(step.teacher.encode("ssl").patches[mask]).mean(0).detach().numpy()
+    assert objective.centre is not None
+    numpy.testing.assert_allclose(objective.centre.numpy(), mean * 0.1, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("targets", ["sinkhorn", "centering"])
+@pytest.mark.parametrize("masked", [False, True], ids=["none masked", "all masked"])
+def test_empty_and_full_masks(masked: bool, targets: str) -> None:
+    objective = Mim(MimConfig(**OWN, targets=targets), TINY_DIMS).double()
+    losses, _ = _run(objective, torch.full((3, 2, 16), masked))
+    losses.total().backward()
+    assert torch.isfinite(losses.total()) and (losses.total() > 0) == masked
+    for name, parameter in objective.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert masked or parameter.grad.abs().max() == 0, name
+
+
+@pytest.mark.parametrize("targets", ["sinkhorn", "centering"])
+def test_a_rank_without_masked_patches_agrees_with_one_rank(targets: str) -> None:
+    config = MimConfig(**OWN, targets=targets)
+    objective = Mim(config, TINY_DIMS).double()
+    mask = torch.zeros(4, 2, 16, dtype=torch.bool)
+    mask[::2, :, 2:9] = True  # rows of rank 0 alone
+    whole, _ = _run(objective, mask)
+    whole.total().backward()
+    expected = [parameter.grad for parameter in objective.parameters()]
+    objective.zero_grad()
+
+    def body(world: ThreadWorld) -> Losses:
+        batch = _batch(config, mask)
+        masks = batch.masks
+        assert masks is not None
+        mine = slice(world.rank, None, 2)
+        local = replace(
+            batch,
+            crops={name: crop[mine] for name, crop in batch.crops.items()},
+            keys=batch.keys[mine],
+            masks=Masks(mask=masks.mask[mine], weight=masks.weight[mine]),
+        )
+        return objective(FakeStep({"ssl": local}, needs=config.views(), world=world))
+
+    every = run_ranks(2, body)
+    torch.stack([losses.total() for losses in every]).mean().backward()
+    found = torch.stack([losses.total() for losses in every]).mean()
+    torch.testing.assert_close(found, whole.total(), rtol=1e-12, atol=0)
+    for parameter, gradient in zip(objective.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_a_shared_head_is_no_parameter_of_its_own() -> None:
+    shared = Mim(MimConfig(**SHARED), TINY_DIMS)
+    assert not list(shared.parameters()) and shared.twins == ("tokenizer.encoder",) and shared.shares == ()
+    own = Mim(MimConfig(**OWN), TINY_DIMS)
+    assert set(own.shares) == {"head", "prototypes"} and own.rules()[0].pattern == "prototypes.*"
+    assert shared.rules() == ()
+
+
+def test_heads_that_do_not_fit_are_errors() -> None:
+    for key in ("head_hidden", "head_width", "head_layers", "freeze_prototypes"):
+        with pytest.raises(ValidationError, match=f'{key} belongs to the shared head: set it in "dino"'):
+            MimConfig(**SHARED, **{key: 3})
+    mask = torch.ones(2, 2, 16, dtype=torch.bool)
+    for change, message in (
+        ({"bottleneck": True}, "need the same `bottleneck`"),
+        ({"targets": "centering", "prototypes": 5}, "set prototypes = 24"),
+    ):
+        config = MimConfig(**(SHARED | change))
+        batch = drawn_batch(config.views()["ssl"], rows=len(mask))
+        with pytest.raises(UsageError, match=message):
+            Mim(config, TINY_DIMS)(FakeStep({"ssl": batch}, needs=config.views(), shared=_shared()))

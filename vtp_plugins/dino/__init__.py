@@ -1,0 +1,1 @@
+"""Self-distillation of class tokens between crops; the head and the loss over prototypes of `mim` too."""

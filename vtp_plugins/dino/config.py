@@ -1,0 +1,67 @@
+"""The table of ``use = "dino"``, and the keys that it has in common with ``use = "mim"``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.recipe.schedule import Linear, Scheduled, value_at
+from vtp_core.view import ViewNeed
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class PrototypeConfig(ObjectiveConfig):
+    """What losses over prototypes share. Defaults are those of DINOv2's ViT-L/16 and of VTP's code."""
+
+    view: str
+    """View whose crops are compared."""
+    rows: Positive | None = None
+    """Global rows a step, the view's first ones; all by default."""
+    bottleneck: bool = False
+    """Read the latent's tokens instead of the encoder's (VTP's `bottleneck_ae_only = False`)."""
+    prototypes: Positive = 65536
+    """Prototypes (DINOv2)."""
+    head_hidden: Positive = 2048
+    """Width of the head's hidden layers (DINOv2; VTP's code)."""
+    head_width: Positive = 256
+    """Width of the unit vectors that are scored (DINOv2; VTP's code)."""
+    head_layers: Positive = 3
+    """Linear layers of the head (DINOv2; VTP's code)."""
+    fixed_scales: bool = False
+    """Keep the prototypes' lengths at 1 in place of training them (VTP's code trains them)."""
+    freeze_prototypes: Annotated[int, Field(ge=0)] = 1250
+    """Steps at the start in which the prototypes don't move (DINOv2: one epoch of 1250 steps)."""
+    targets: Literal["sinkhorn", "centering"] = "sinkhorn"
+    """How the teacher's scores become targets: three Sinkhorn-Knopp iterations over the step's global rows
+    (DINOv2 ViT-g, DINOv3), or a softmax around a running mean of the scores (DINOv2 ViT-L/16)."""
+    centre_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of the old centre that a step keeps; for `targets = "centering"`."""
+    student_temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Temperature of the student's softmax (DINO)."""
+    teacher_temperature: Scheduled = Linear(start=0.04, end=0.07, steps=37_500)
+    """Temperature of the teacher's softmax (DINOv2: 0.04 to 0.07 over 30 of 100 epochs)."""
+
+    @model_validator(mode="after")
+    def _warm_teacher(self) -> Self:
+        schedule = self.teacher_temperature
+        steps = [0, 1, 10**9] if isinstance(schedule, int | float) else [0, schedule.warmup, 10**9]
+        if min(value_at(schedule, step, 10**9) for step in steps) <= 0:
+            raise ValueError("teacher_temperature must stay above 0")
+        return self
+
+
+class DinoConfig(PrototypeConfig):
+    """Self-distillation between crops: each student crop predicts the teacher's view of the other globals."""
+
+    local_crops: tuple[str, ...] = ("local",)
+    """Crop sets that only the student sees; empty for none."""
+    masked: bool = True
+    """Use the student's masked forward of the global crops, the one that `mim` needs (iBOT, DINOv2)."""
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        """The one view: its global crops, masked, and local ones."""
+        return {self.view: ViewNeed(crops=("global", *self.local_crops), masked=self.masked, rows=self.rows)}

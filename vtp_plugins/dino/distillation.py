@@ -1,0 +1,155 @@
+"""One distillation over prototypes within a step; `dino` and `mim` differ in the rows they hand to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vtp_core.errors import UsageError
+from vtp_core.features import Features, Latent, Tally
+from vtp_core.parameters import ParamRule
+from vtp_core.recipe.schedule import Step as StepSchedule
+from vtp_core.recipe.schedule import value_at
+from vtp_plugins.dino.config import PrototypeConfig
+from vtp_plugins.dino.head import Head, Prototypes
+from vtp_plugins.dino.loss import streamed_cross_entropy
+from vtp_plugins.dino.sinkhorn import sinkhorn_offset
+
+if TYPE_CHECKING:
+    from vtp_core.training.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilled:
+    """What `distil` returns.
+
+    Attributes:
+        total: Sum of the weighted losses, a scalar with gradient.
+        losses: (B, S) loss of each student row.
+        entropy: (B, G) entropy of each target.
+        tally: Sum and number of the teacher's scores; for `updated_centre`.
+    """
+
+    total: Tensor
+    losses: Tensor
+    entropy: Tensor
+    tally: Tally | None
+
+
+def distil(
+    step: Step,
+    config: PrototypeConfig,
+    head: nn.Module,
+    prototypes: nn.Module,
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    mixture: Tensor,
+    weights: Tensor,
+    centre: Tensor | None,
+) -> Distilled:
+    """Student rows against mixtures of teacher rows.
+
+    Args:
+        step: The step.
+        config: Temperatures and kind of targets.
+        head: The student's `Head`; it has a twin.
+        prototypes: The student's `Prototypes`; they have a twin.
+        student: (B, S, D) tokens.
+        teacher: (B, G, D) tokens of the teacher; B may differ between ranks and be 0.
+        mixture: (S, G), share of each teacher row in a student row's target.
+        weights: (B, S), factor on each row's loss.
+        centre: (K,) for centring; None for Sinkhorn-Knopp.
+    """
+    assert isinstance(head, Head) and isinstance(prototypes, Prototypes)
+    if student.shape[-1] != head.width:
+        raise UsageError(
+            f"the head takes tokens of width {head.width}, these are {student.shape[-1]} wide: objectives "
+            "that share a head need the same `bottleneck`"
+        )
+    temperature = value_at(config.teacher_temperature, step.index, step.total)
+    numbers = prototypes.numbers()
+    with torch.no_grad():
+        flat = step.teacher.own(head)(teacher.flatten(0, 1))
+        others = step.teacher.own(prototypes)(numbers)
+    dtype = product_dtype(flat)
+    if centre is None:
+        offset = sinkhorn_offset(flat, others, temperature, lambda x: log_sum(step, x), dtype=dtype)
+    elif len(centre) != len(others):
+        raise UsageError(
+            f"centring over {len(centre)} prototypes, but the shared head has {len(others)}: "
+            f"set prototypes = {len(others)} in the table of {config.use!r} too"
+        )
+    else:
+        offset = -centre.to(flat.dtype) / temperature
+    projected = step.call(head, student.flatten(0, 1))
+    total, losses, entropy = streamed_cross_entropy(
+        projected.unflatten(0, student.shape[:2]),
+        step.call(prototypes, numbers),
+        flat.unflatten(0, teacher.shape[:2]),
+        others,
+        offset=offset,
+        mixture=mixture.to(flat),
+        weights=weights.to(flat),
+        temperatures=(config.student_temperature, temperature),
+        dtype=dtype,
+    )
+    counted = None if centre is None else count_scores(flat, others)
+    return Distilled(total=total, losses=losses, entropy=entropy, tally=counted)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """What products are made in: autocast's dtype where it is on, else that of `x`."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+@torch.no_grad()
+def log_sum(step: Step, x: Tensor) -> Tensor:
+    """Logarithm of the sum over ranks of exp(x), (K,); -inf stands for nothing and may be everywhere."""
+    greatest = step.gather(x.max().reshape(1)).max()
+    shift = torch.where(greatest.isfinite(), greatest, torch.zeros_like(greatest)).double()
+    total = step.sum((x.double() - shift).exp())
+    return (total.clamp_min(torch.finfo(total.dtype).tiny).log() + shift).to(x.dtype)
+
+
+@torch.no_grad()
+def count_scores(teacher: Tensor, prototypes: Tensor) -> Tally:
+    """Sum (K,) and number (1,) of the scores of teacher rows (n, E); the sum takes one product in all."""
+    with torch.autocast(teacher.device.type, enabled=False):
+        return Tally(
+            sums={"scores": prototypes @ teacher.sum(0), "rows": teacher.new_full((1,), len(teacher))}
+        )
+
+
+@torch.no_grad()
+def updated_centre(centre: Tensor, tally: Tally, momentum: float) -> Tensor:
+    """The running mean of scores (K,) after a step; the same as before if the step had no rows."""
+    rows = tally.sums["rows"]
+    mean = tally.sums["scores"] / rows.clamp_min(1)
+    return torch.where(rows > 0, centre * momentum + mean.to(centre) * (1 - momentum), centre)
+
+
+def freeze_rule(config: PrototypeConfig) -> tuple[ParamRule, ...]:
+    """The learning rate 0 of the prototypes in the first steps (DINO)."""
+    if not config.freeze_prototypes:
+        return ()
+    schedule = StepSchedule(values=(0.0, 1.0), at_steps=(config.freeze_prototypes,))
+    return (ParamRule(pattern="prototypes.*", lr=schedule),)
+
+
+def tokens_of(
+    step: Step, config: PrototypeConfig, *, masked: bool
+) -> tuple[Features | Latent, Features | Latent]:
+    """The student's and the teacher's tokens of the view: of the encoder, or of the bottleneck."""
+    if config.bottleneck:
+        return step.tokenize(config.view, masked=masked), step.teacher.tokenize(config.view)
+    return step.encode(config.view, masked=masked), step.teacher.encode(config.view)
+
+
+def twins_of(config: PrototypeConfig) -> tuple[str, ...]:
+    """The tokenizer's parts of which the targets need a twin."""
+    return ("tokenizer.encoder", "tokenizer.bottleneck") if config.bottleneck else ("tokenizer.encoder",)

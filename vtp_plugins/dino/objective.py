@@ -1,0 +1,90 @@
+"""Self-distillation between crops (Caron et al. 2021, DINO), as DINOv2 and VTP train it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vtp_core.errors import UsageError
+from vtp_core.features import Losses, Tally
+from vtp_core.objective import Objective
+from vtp_core.parameters import Dims, ParamRule
+from vtp_plugins.dino.config import DinoConfig
+from vtp_plugins.dino.distillation import distil, freeze_rule, tokens_of, twins_of, updated_centre
+from vtp_plugins.dino.head import Head, Prototypes
+
+if TYPE_CHECKING:
+    from vtp_core.training.step import Step
+
+
+class Dino(Objective):
+    """Class tokens of the student's crops predict the teacher's of the *other* global crops.
+
+    The loss is the mean over all pairs of a student crop and a teacher crop that is not the same view, the
+    scaling of DINOv2.
+    """
+
+    Config = DinoConfig
+    shares = ("head", "prototypes")
+    config: DinoConfig
+    centre: Tensor | None
+
+    def __init__(self, config: DinoConfig, dims: Dims) -> None:
+        super().__init__(config, dims)
+        if not dims.has_cls:
+            raise UsageError("dino: the encoder has no class token, which this objective compares")
+        self.twins = ("head", "prototypes", *twins_of(config))
+        width = dims.channels if config.bottleneck else dims.width
+        self.head = Head(width, config.head_hidden, config.head_width, config.head_layers)
+        self.prototypes = Prototypes(config.prototypes, config.head_width, fixed_scales=config.fixed_scales)
+        self.register_buffer(
+            "centre", torch.zeros(config.prototypes) if config.targets == "centering" else None
+        )
+
+    def forward(self, step: Step) -> Losses:
+        """The loss; its parts of global and of local crops, and the targets' mean entropy in nats to log."""
+        config = self.config
+        tokens, targets = tokens_of(step, config, masked=config.masked)
+        crops = [tokens[name].cls for name in ("global", *config.local_crops)]
+        teacher = targets["global"].cls
+        student = torch.cat([crop for crop in crops if crop is not None], 1)
+        assert teacher is not None
+        samples, own = teacher.shape[:2]
+        mixture = 1 - torch.eye(student.shape[1], own, dtype=torch.float32, device=teacher.device)
+        pairs = int(mixture.sum())
+        if not pairs:
+            raise UsageError(
+                f"dino: view {config.view!r} has a single crop, nothing to compare it with; "
+                f"set views.{config.view}.crops.global.count = 2"
+            )
+        scale = 1 / (samples * pairs)
+        distilled = distil(
+            step,
+            config,
+            self.head,
+            self.prototypes,
+            student,
+            teacher,
+            mixture=mixture,
+            weights=torch.full(student.shape[:2], scale, device=teacher.device, dtype=torch.float64),
+            centre=self.centre,
+        )
+        losses = distilled.losses
+        report = {
+            "global": losses[:, :own].sum() * scale,
+            "local": losses[:, own:].sum() * scale,
+            "target_entropy": step.mean(distilled.entropy),
+        }
+        return Losses(terms={"distillation": distilled.total}, report=report, tally=distilled.tally)
+
+    def rules(self) -> Sequence[ParamRule]:
+        """The prototypes stand still at first."""
+        return freeze_rule(self.config)
+
+    def after_step(self, tally: Tally, index: int) -> None:
+        """Moves the centre."""
+        if self.centre is not None:
+            self.centre.copy_(updated_centre(self.centre, tally, self.config.centre_momentum))

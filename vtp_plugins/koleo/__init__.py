@@ -1,0 +1,1 @@
+"""The KoLeo regulariser: class tokens spread over the sphere."""

@@ -1,0 +1,85 @@
+"""Masked image modelling with an online tokenizer (Zhou et al. 2022, iBOT), as DINOv2 and VTP train it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vtp_core.features import Losses, Tally
+from vtp_core.objective import Objective
+from vtp_core.parameters import Dims, ParamRule
+from vtp_plugins.dino.distillation import distil, freeze_rule, tokens_of, twins_of, updated_centre
+from vtp_plugins.dino.head import Head, Prototypes
+from vtp_plugins.mim.config import MimConfig
+
+if TYPE_CHECKING:
+    from vtp_core.training.step import Step
+
+
+class Mim(Objective):
+    """The student's token of a masked patch predicts the teacher's, which sees the whole crop.
+
+    Patches of a crop share a weight of 1, and the sum is divided by the number of global crops, masked or
+    not: with half of the crops masked the term is half the mean loss, the scaling of DINOv2.
+    """
+
+    Config = MimConfig
+    config: MimConfig
+    centre: Tensor | None
+
+    def __init__(self, config: MimConfig, dims: Dims) -> None:
+        super().__init__(config, dims)
+        self.twins = twins_of(config)
+        if config.share_head_with is None:
+            self.twins, self.shares = ("head", "prototypes", *self.twins), ("head", "prototypes")
+            width = dims.channels if config.bottleneck else dims.width
+            self.head = Head(width, config.head_hidden, config.head_width, config.head_layers)
+            self.prototypes = Prototypes(
+                config.prototypes, config.head_width, fixed_scales=config.fixed_scales
+            )
+        self.register_buffer(
+            "centre", torch.zeros(config.prototypes) if config.targets == "centering" else None
+        )
+
+    def forward(self, step: Step) -> Losses:
+        """The loss; share of masked patches and the targets' mean entropy in nats to log."""
+        config = self.config
+        masks = step.batch(config.view).masks
+        assert masks is not None
+        tokens, targets = tokens_of(step, config, masked=True)
+        head, prototypes = self._head(step)
+        crops = masks.mask.shape[0] * masks.mask.shape[1]
+        distilled = distil(
+            step,
+            config,
+            head,
+            prototypes,
+            tokens["global"].patches[masks.mask].unsqueeze(1),
+            targets["global"].patches[masks.mask].unsqueeze(1),
+            mixture=torch.ones(1, 1, device=masks.mask.device),
+            weights=masks.weight[masks.mask].unsqueeze(1) / crops,
+            centre=self.centre,
+        )
+        report = {
+            "masked": masks.mask.double().mean(),
+            "target_entropy": step.mean(distilled.entropy),
+        }
+        return Losses(terms={"distillation": distilled.total}, report=report, tally=distilled.tally)
+
+    def rules(self) -> Sequence[ParamRule]:
+        """Its own prototypes stand still at first."""
+        return freeze_rule(self.config) if self.config.share_head_with is None else ()
+
+    def after_step(self, tally: Tally, index: int) -> None:
+        """Moves the centre."""
+        if self.centre is not None:
+            self.centre.copy_(updated_centre(self.centre, tally, self.config.centre_momentum))
+
+    def _head(self, step: Step) -> tuple[nn.Module, nn.Module]:
+        owner = self.config.share_head_with
+        if owner is None:
+            return self.head, self.prototypes
+        return step.shared(f"{owner}.head"), step.shared(f"{owner}.prototypes")
