@@ -59,7 +59,7 @@ class FrozenFeatures(nn.Module):
             )
         pixels = ((image + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("std")
         maps: Any = self.network.forward_intermediates
-        return tuple(maps(pixels, indices=list(self.taps), intermediates_only=True))
+        return tuple(maps(pixels, indices=list(self.taps), stop_early=True, intermediates_only=True))
 
     def _widths(self) -> list[int]:
         """Channels of every stage, without computing anything."""

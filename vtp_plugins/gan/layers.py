@@ -21,7 +21,15 @@ def build_norm(kind: str, channels: int, dimensions: int) -> nn.Module:
         return nn.Identity()
     if kind == "batch":
         return (nn.BatchNorm1d if dimensions == 1 else nn.BatchNorm2d)(channels, track_running_stats=False)
-    return nn.GroupNorm(channels if kind == "sample" else math.gcd(32, channels), channels)
+    return RowNorm(channels if kind == "sample" else math.gcd(32, channels), channels)
+
+
+class RowNorm(nn.GroupNorm):
+    """Group norm that takes a single row of one position too, which torch's module refuses."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, ...) normalised over each group of each row."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class SpectralConv1d(nn.Conv1d):
