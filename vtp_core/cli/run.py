@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,14 +41,14 @@ def run(
     """
     from vtp_core.plugins import load_plugins
     from vtp_core.recipe import load_recipe
-    from vtp_core.training.launch import launched_ranks
+    from vtp_core.training.launch import launched_ranks, start_ranks
 
     ranks = launched_ranks()
     plugins = load_plugins(files=plugin_files)
     world_size = ranks or nproc
     stages = [load_recipe(path, overrides, plugins=plugins, world_size=world_size) for path in recipes]
     if nproc > 1 and ranks is None:
-        raise SystemExit(_start_ranks(nproc))
+        raise SystemExit(start_ranks(nproc, sys.argv[1:]))
     _log_to_stderr()
     for stage in stages:
         _train(stage, plugins, resume=resume, allow_change=allow_change, stages=len(stages))
@@ -79,12 +78,3 @@ def _train(recipe: Recipe, plugins: Plugins, *, resume: bool, allow_change: bool
         click.echo(results_table(done.results))
     click.echo(f"tokenizer  {done.folder / 'tokenizer'}")
     click.echo(f"report     {done.folder / 'report.html'}")
-
-
-def _start_ranks(nproc: int) -> int:
-    """Starts the same command as `nproc` ranks through torchrun; returns its exit code."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}",
-        "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1", "-m", "vtp_core", *sys.argv[1:],
-    ]  # fmt: skip
-    return subprocess.run(command, check=False).returncode

@@ -126,7 +126,8 @@ def shard_tree(module: nn.Module, mesh: DeviceMesh) -> None:
 def _blocks(module: nn.Module) -> Sequence[nn.Module]:
     """The units of an encoder, a decoder or any module with a method `blocks`."""
     blocks: Callable[[], Sequence[nn.Module]] | None = getattr(module, "blocks", None)
-    return blocks() if callable(blocks) else ()
+    # An nn.ModuleList of that name is callable too, but no method.
+    return blocks() if callable(blocks) and not isinstance(blocks, nn.Module) else ()
 
 
 def replicated(networks: Networks, owners: Iterable[str]) -> list[nn.Parameter]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from vtp_core import errors
 from vtp_core.errors import CheckpointError
 
 _T = TypeVar("_T")
@@ -33,7 +34,8 @@ def on_first_rank(action: Callable[[], _T]) -> _T:
     """Runs `action` on rank 0 and gives its result to every rank.
 
     Raises:
-        CheckpointError: What rank 0 raised, on the other ranks; rank 0 raises its own exception.
+        VtpError: What rank 0 raised, on the other ranks, as the nearest class of `vtp_core.errors` and for
+            want of one as CheckpointError; rank 0 raises its own exception.
     """
     rank, world_size = ranks()
     box: list[Any] = [None, None]
@@ -42,12 +44,17 @@ def on_first_rank(action: Callable[[], _T]) -> _T:
         try:
             box[0] = action()
         except Exception as error:  # the other ranks wait for an answer, whatever went wrong
-            failure, box[1] = error, str(error)
+            failure, box[1] = error, (_public(error), str(error))
     if world_size > 1:
         dist.broadcast_object_list(box, src=0)
     if failure is not None:
         raise failure
     if box[1] is not None:
-        raise CheckpointError(box[1])
+        kind, message = box[1]
+        raise kind(message)
     result: _T = box[0]
     return result
+
+
+def _public(error: Exception) -> type[Exception]:
+    return next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), CheckpointError)

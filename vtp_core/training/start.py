@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from vtp_core.errors import DistributedError
 from vtp_core.evaluation.runner import Results
 from vtp_core.installation import native_kernels
 from vtp_core.plugins import Plugins
@@ -71,6 +72,13 @@ def train(
             else:
                 Loop(run, _callbacks(recipe, plugins, first=world.rank == 0))()
             results = finish(run)
+    except RuntimeError as error:
+        if world.size == 1 or not _lost_connection(error):
+            raise
+        raise DistributedError(
+            f"rank {world.rank} lost the others ({str(error).splitlines()[0]}); "
+            "see what the rank that stopped first has to say, and go on with --resume"
+        ) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -81,6 +89,11 @@ def _say_if_pure_python() -> None:
     native = native_kernels()
     if not native["built"]:
         _log.info("native kernels: not built (%s); torch's implementations serve", native["reason"])
+
+
+def _lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone or too late; gloo has no class for it."""
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
 
 
 def _callbacks(recipe: Recipe, plugins: Plugins, *, first: bool) -> Callbacks:
