@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vtp_core.recipe.component import ComponentConfig
 
@@ -28,6 +28,14 @@ PRESETS: dict[str, dict[str, int]] = {
 """Sizes by name: s, b and l as published, tiny as DeiT-Ti, nano for a CPU."""
 
 Positive = Annotated[int, Field(gt=0)]
+
+
+def _as_tuple(value: object) -> object:
+    # Behind the preset's validator a TOML array is still a list, which the strict check of recipes refuses.
+    return tuple(value) if isinstance(value, list) else value
+
+
+Range = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
 
 
 class VitConfig(ComponentConfig):
@@ -115,5 +123,5 @@ class VitDecoderConfig(VitConfig):
     """As the encoder's; the published decoders use LayerNorm."""
     upscale: Positive | None = None
     """Pixels a latent position side; None: the encoder's patch. The published models fix it at 16."""
-    value_range: Literal["imagenet"] | tuple[float, float] = "imagenet"
+    value_range: Literal["imagenet"] | Range = "imagenet"
     """Range of the images it makes: ``imagenet`` for ImageNet-normalised, else [black, white]."""

@@ -9,7 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from vtp_core.errors import UsageError
 from vtp_core.parameters import Dims, ParamRule
+from vtp_core.plugins import load_plugins
+from vtp_core.recipe import load_recipe
 from vtp_plugins.vit.config import VitDecoderConfig, VitEncoderConfig
 from vtp_plugins.vit.decoder import VitDecoder
 from vtp_plugins.vit.encoder import VitEncoder
@@ -95,3 +98,10 @@ def test_rules_decay_layers_and_spare_tokens() -> None:
         if name.startswith("patch_embed"):
             expected *= 0.2
         assert rule.lr == pytest.approx(expected), name
+
+
+def test_a_recipe_can_give_the_decoder_s_range() -> None:
+    recipe = load_recipe("quickstart", ["decoder.value_range=[0, 1.0]"], load_plugins())
+    assert isinstance(recipe.decoder, VitDecoderConfig) and recipe.decoder.value_range == (0.0, 1.0)
+    with pytest.raises(UsageError, match="value_range"):
+        load_recipe("quickstart", ["decoder.value_range=[0, 1, 2]"], load_plugins())

@@ -14,6 +14,7 @@ from vtp_core.bottleneck import Bottleneck
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
 from vtp_core.plugins import Plugins
+from vtp_core.recipe.docs import key_docs
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_offers_its_component(module: object, kind: str, base: type) -> None:
     assert issubclass(component.load_target(), base)
     config = component.load_config()
     assert config(use=name).use == name
-    assert all(field.description for field in config.model_fields.values())
+    assert key_docs(config).keys() == config.model_fields.keys()
 
 
 def test_configurations_import_no_torch() -> None:

@@ -1,0 +1,80 @@
+"""Folders of other projects: which reader gets which folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.core.toy_tokenizer import toy_plugins, toy_tokenizer
+from vtp_core import load
+from vtp_core.artefact.loading import find_format
+from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.plugins import Plugins, hookimpl
+from vtp_core.plugins.hookspecs import Register
+from vtp_core.tokenizer import Tokenizer
+
+
+class Greedy:
+    """Takes every folder with a file ``mine``, whatever else is there."""
+
+    def matches(self, folder: Path) -> bool:
+        return (folder / "mine").exists()
+
+    def read(self, folder: Path) -> Tokenizer:
+        model = toy_tokenizer(text=False)
+        assert model.config is not None
+        model.config = model.config.model_copy(update={"recipe": (folder / "mine").read_text()})
+        return model
+
+    def write(self, model: Tokenizer, folder: Path) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def plugins() -> Plugins:
+    @hookimpl
+    def register_formats(register: Register) -> None:
+        register("broken", "no_such_package.format:Nothing")
+        register("greedy", Greedy)
+
+    found = toy_plugins()
+    found.add(SimpleNamespace(vtp_api=1, register_formats=register_formats), "foreign")
+    return found
+
+
+def test_a_format_reads_what_it_matches_and_a_broken_one_is_no_obstacle(
+    tmp_path: Path, plugins: Plugins
+) -> None:
+    (tmp_path / "mine").write_text("theirs")
+    for read in (lambda: load(tmp_path, plugins=plugins), lambda: Tokenizer.load(tmp_path, plugins)):
+        model = read()
+        assert model.config is not None and model.config.recipe == "theirs"
+
+
+def test_our_own_artefacts_are_not_offered(tmp_path: Path, plugins: Plugins) -> None:
+    folder = toy_tokenizer().save(tmp_path / "own")
+    (folder / "mine").write_text("theirs")
+    own = load(folder, plugins=plugins)
+    assert own.config is not None and own.config.recipe != "theirs"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 99}))
+    with pytest.raises(CheckpointError, match="format_version 99"):
+        load(folder, plugins=plugins)
+
+
+def test_what_nobody_knows(tmp_path: Path, plugins: Plugins) -> None:
+    with pytest.raises(CheckpointError, match="no tokenizer here"):
+        load(tmp_path, plugins=plugins)
+    (tmp_path / "config.json").write_text('{"model_type": "other"}')
+    with pytest.raises(CheckpointError, match="not an artefact of this framework"):
+        load(tmp_path, plugins=plugins)
+
+
+def test_a_format_by_name(plugins: Plugins) -> None:
+    (name,) = {c.name for c in plugins.components("format") if c.target is Greedy}
+    assert isinstance(find_format(name, plugins), Greedy)
+    with pytest.raises(UsageError, match="unknown format"):
+        find_format("gredy", plugins)
