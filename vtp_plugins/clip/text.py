@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtp_core.errors import UsageError
 from vtp_plugins.clip.tokenizer import VOCABULARY, CaptionTokenizer
 
 Pool = Literal["argmax", "first", "last", "none"]
@@ -128,7 +129,15 @@ class TextTower(nn.Module):
 
         Args:
             texts: Token ids (B, T) int64 or captions.
+
+        Raises:
+            UsageError: Captions, but the vocabulary is smaller than that of the caption tokenizer.
         """
+        known = self.token_embedding.num_embeddings
+        if not isinstance(texts, Tensor) and known < VOCABULARY:
+            raise UsageError(
+                f"text tower: its {known} tokens are not CLIP's vocabulary of {VOCABULARY}; give token ids"
+            )
         ids = texts if isinstance(texts, Tensor) else self.tokenizer(texts).to(self.positions.device)
         projected = self.project(ids)
         return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from tests.plugins.clip.test_clip_text import NAMES
+from vtp_core.errors import UsageError
 from vtp_core.testing import TINY_DIMS, check_objective
 from vtp_plugins.clip.config import ClipConfig
 from vtp_plugins.clip.objective import Clip
@@ -68,6 +69,12 @@ def test_without_pooling_each_token_is_embedded() -> None:
     last = TextTower(width=8, depth=1, heads=2, context=6, embedding=5, vocabulary=20, pool="last")
     last.load_state_dict(tower.state_dict())
     torch.testing.assert_close(last(ids), embedded[:, -1])
+
+
+def test_captions_need_clips_vocabulary() -> None:
+    tower = TextTower(width=8, depth=1, heads=2, context=6, embedding=5, vocabulary=20)
+    with pytest.raises(UsageError, match="20 tokens are not CLIP's vocabulary"):
+        tower(["a ring"])
 
 
 def test_the_objective_takes_them() -> None:
