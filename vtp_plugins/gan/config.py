@@ -137,6 +137,10 @@ class GanConfig(AdversarialConfig):
         """The one view."""
         return {self.view: ViewNeed(rows=self.rows)}
 
+    def untrained(self) -> Self:
+        """As for any component, and without warm-up: a planned step holds all of the objective's work."""
+        return super().untrained().model_copy(update={"warmup": 0})
+
     def exposure(self, index: int) -> float:
         """Share of the loss that the decoder sees at step `index`, in [0, 1]."""
         seen = index - self.start - self.warmup + 1

@@ -17,7 +17,7 @@ from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
 from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
 from vtp_core.view import ViewNeed
-from vtp_plugins.gan.config import GanConfig, PatchGanConfig, StyleGanConfig
+from vtp_plugins.gan.config import DinoConfig, GanConfig, PatchGanConfig, StyleGanConfig
 from vtp_plugins.gan.objective import Gan
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -113,6 +113,12 @@ def test_what_contradicts_itself_is_refused() -> None:
         _config(loss="relativistic", lecam=0.1)
     with pytest.raises(ValidationError, match="tag 'unet' found"):
         _config(critic={"kind": "unet"})
+
+
+def test_a_plan_builds_a_random_network_and_sees_the_decoder_s_loss() -> None:
+    config = _config(critic=DinoConfig(weights="dino.safetensors"), warmup=100).untrained()
+    assert isinstance(config.critic, DinoConfig)
+    assert config.critic.weights == "random" and config.exposure(0) == 1
 
 
 def test_the_shipped_recipe_tunes_the_decoder_alone() -> None:
