@@ -50,18 +50,23 @@ def blocked(length: int, block: int) -> Iterator[slice]:
         yield slice(start, min(start + block, length))
 
 
-def scores(rows: Tensor, prototypes: Tensor, temperature: float, offset: Tensor | None = None) -> Tensor:
-    """Scores (n, K), float32 or wider: ``rows @ prototypes.T / temperature + offset``.
+def narrowed(rows: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
+    """Rows over the temperature, in the dtype that products are made in."""
+    return (rows / temperature).to(dtype)
+
+
+def scores(rows: Tensor, prototypes: Tensor, offset: Tensor | None = None) -> Tensor:
+    """Scores (n, K), float32 or wider: ``rows @ prototypes.T + offset``.
 
     Args:
-        rows: (n, E), in the dtype that products are made in.
+        rows: (n, E), as `narrowed` makes them.
         prototypes: (K, E), same dtype.
-        temperature: Above 0.
-        offset: (K,), or None.
+        offset: (K,), float32 or wider, or None.
     """
     product = rows @ prototypes.T
-    wide = product.to(torch.promote_types(product.dtype, torch.float32)).div_(temperature)
-    return wide if offset is None else wide.add_(offset)
+    if offset is not None:
+        return product.add_(offset) if product.dtype == offset.dtype else product + offset
+    return product.to(torch.promote_types(product.dtype, torch.float32))
 
 
 class StreamedCrossEntropy(torch.autograd.Function):
@@ -88,17 +93,18 @@ class StreamedCrossEntropy(torch.autograd.Function):
         entropy = student.new_zeros(samples, teacher.shape[1])
         gradient, gradient_prototypes = torch.zeros_like(student), torch.zeros_like(prototypes)
         for rows in blocked(samples, max(blocks.rows // max(per_sample, teacher.shape[1]), 1)):
+            flat = student[rows].reshape(-1, width)
+            scale = weights[rows].reshape(-1, 1) / temperatures[0]
             sweep = _Sweep(
-                student[rows].reshape(-1, width).to(dtype),
-                teacher[rows].reshape(-1, width).to(dtype),
+                narrowed(flat, temperatures[0], dtype),
+                narrowed(teacher[rows].reshape(-1, width), temperatures[1], dtype),
+                (flat * scale).to(dtype),
                 mixture,
-                weights[rows].reshape(-1, 1) / temperatures[0],
-                temperatures,
             )
             sweep.run(own, other, offset, blocks.columns, gradient_prototypes)
             losses[rows] = sweep.losses().view(-1, per_sample)
             entropy[rows] = sweep.entropy.view(-1, teacher.shape[1])
-            gradient[rows] = sweep.gradient.view(-1, per_sample, width)
+            gradient[rows] = (sweep.gradient * scale).view(-1, per_sample, width)
         ctx.save_for_backward(gradient, gradient_prototypes)
         ctx.mark_non_differentiable(losses, entropy)
         return (weights * losses).sum(), losses, entropy
@@ -114,58 +120,88 @@ class StreamedCrossEntropy(torch.autograd.Function):
 
 
 class _Sweep:
-    """One block of samples against all prototypes, rows flattened: student (B * S, E), teacher (B * G, E)."""
+    """One block of samples against all prototypes.
 
-    def __init__(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        mixture: Tensor,
-        scale: Tensor,
-        temperatures: tuple[float, float],
-    ) -> None:
-        self.student, self.teacher, self.mixture, self.scale = student, teacher, mixture, scale
-        self.temperatures = temperatures
+    Args:
+        student: (B * S, E) rows over their temperature.
+        teacher: (B * G, E) rows over theirs.
+        scaled: (B * S, E), what the prototypes' gradient is a product with.
+        mixture: (S, G).
+    """
+
+    def __init__(self, student: Tensor, teacher: Tensor, scaled: Tensor, mixture: Tensor) -> None:
+        self.student, self.teacher, self.scaled, self.mixture = student, teacher, scaled, mixture
         self.mass = mixture.sum(1).repeat(len(student) // len(mixture))[:, None]
-        self.entropy = scale.new_zeros(len(teacher))
-        self.gradient = torch.zeros(student.shape, dtype=scale.dtype, device=scale.device)
-        self._agreement = scale.new_zeros(len(student))
-        self._normaliser = scale.new_full((len(student), 1), -torch.inf)
+        self.entropy = mixture.new_zeros(len(teacher))
+        self.gradient = mixture.new_zeros(student.shape)
+        self._losses = mixture.new_zeros(len(student))
 
     def run(self, own: Tensor, other: Tensor, offset: Tensor, columns: int, into: Tensor) -> None:
         """Sums over prototypes; adds to the prototypes' gradient in `into`."""
-        single = columns >= len(own)
-        normaliser = self._normaliser.new_full((len(self.teacher), 1), -torch.inf)
-        mine = theirs = own  # replaced at once: there is at least one prototype
-        for tile in blocked(len(own), columns):
-            mine, theirs = self._pair(own, other, offset, tile)
-            self._normaliser = torch.logaddexp(self._normaliser, mine.logsumexp(1, keepdim=True))
-            normaliser = torch.logaddexp(normaliser, theirs.logsumexp(1, keepdim=True))
-        for tile in blocked(len(own), columns):
-            if not single:
-                mine, theirs = self._pair(own, other, offset, tile)
-            theirs.sub_(normaliser)
-            target = theirs.exp()
-            self.entropy -= torch.linalg.vecdot(target, theirs)
-            target = self._mix(target)
-            self._agreement += torch.linalg.vecdot(target, mine)
-            slope = mine.sub_(self._normaliser).exp_().mul_(self.mass).sub_(target).to(own.dtype)
-            self.gradient += slope @ own[tile]
-            into[tile] += slope.T @ (self.student * self.scale).to(own.dtype)
-        self.gradient *= self.scale
+        if columns >= len(own):
+            self._rows_at_once(own, other, offset, into)
+        else:
+            self._tiles(own, other, offset, columns, into)
 
     def losses(self) -> Tensor:
         """Cross-entropy of each student row against its targets, added over these."""
-        return (self.mass * self._normaliser).squeeze(1) - self._agreement
+        return self._losses
 
-    def _pair(self, own: Tensor, other: Tensor, offset: Tensor, tile: slice) -> tuple[Tensor, Tensor]:
-        mine = scores(self.student, own[tile], self.temperatures[0])
-        return mine, scores(self.teacher, other[tile], self.temperatures[1], offset[tile])
+    def _rows_at_once(self, own: Tensor, other: Tensor, offset: Tensor, into: Tensor) -> None:
+        theirs = scores(self.teacher, other, offset)
+        target, total = _exponentials(theirs)
+        self.entropy = total.log().squeeze(1) - theirs.mul_(target).sum(1) / total.squeeze(1)
+        del theirs
+        target = self._mix(target.div_(total))
+        mine = scores(self.student, own)
+        mine.sub_(mine.amax(1, keepdim=True))
+        agreement = (target * mine).sum(1)
+        total = mine.exp_().sum(1, keepdim=True)
+        self._losses = (self.mass * total.log()).squeeze(1) - agreement
+        self._push(mine.mul_(self.mass / total).sub_(target), own, into)
+
+    def _tiles(self, own: Tensor, other: Tensor, offset: Tensor, columns: int, into: Tensor) -> None:
+        mine_log = self.mass.new_full((len(self.student), 1), -torch.inf)
+        theirs_log = self.mass.new_full((len(self.teacher), 1), -torch.inf)
+        for tile in blocked(len(own), columns):
+            mine_log = _grown(mine_log, scores(self.student, own[tile]))
+            theirs_log = _grown(theirs_log, scores(self.teacher, other[tile], offset[tile]))
+        for tile in blocked(len(own), columns):
+            theirs = scores(self.teacher, other[tile], offset[tile]).sub_(theirs_log)
+            target = theirs.exp()
+            self.entropy -= theirs.mul_(target).sum(1)
+            target = self._mix(target)
+            mine = scores(self.student, own[tile]).sub_(mine_log)
+            self._losses -= (target * mine).sum(1)
+            self._push(mine.exp_().mul_(self.mass).sub_(target), own[tile], into[tile])
+
+    def _push(self, slope: Tensor, own: Tensor, into: Tensor) -> None:
+        """Adds what the slope (rows, K) of the scores sends to rows and to prototypes."""
+        narrow = slope.to(own.dtype)
+        if own.dtype == into.dtype:
+            self.gradient.addmm_(narrow, own)
+            into.addmm_(narrow.T, self.scaled)
+        else:
+            self.gradient += narrow @ own
+            into += narrow.T @ self.scaled
 
     def _mix(self, target: Tensor) -> Tensor:
         if self.mixture.numel() == 1:
             return target.mul_(self.mixture.view(()))
         return torch.matmul(self.mixture, target.unflatten(0, (-1, self.mixture.shape[1]))).flatten(0, 1)
+
+
+def _exponentials(block: Tensor) -> tuple[Tensor, Tensor]:
+    """Exponentials of `block` less its rows' maxima (taken off in place), and their sums (n, 1)."""
+    exponentials = block.sub_(block.amax(1, keepdim=True)).exp()
+    return exponentials, exponentials.sum(1, keepdim=True)
+
+
+def _grown(logarithm: Tensor, block: Tensor) -> Tensor:
+    """Logarithm of a sum of exponentials (n, 1) with those of `block` added, which is used up."""
+    greatest = torch.maximum(logarithm, block.amax(1, keepdim=True))
+    added = block.sub_(greatest).exp_().sum(1, keepdim=True)
+    return ((logarithm - greatest).exp_() + added).log_() + greatest
 
 
 def streamed_cross_entropy(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from vtp_plugins.dino.loss import Blocks, blocked, scores
+from vtp_plugins.dino.loss import Blocks, blocked, narrowed, scores
 
 
 @torch.no_grad()
@@ -41,18 +42,23 @@ def sinkhorn_offset(
     Source:
         Caron et al. 2020 (SwAV), section 3.1; DINOv2 ends with the rows, as here.
     """
-    rows = (Blocks.whole_rows(len(prototypes)) if blocks is None else blocks).rows
+    size = (Blocks.whole_rows(len(prototypes)) if blocks is None else blocks).rows
+    floor = math.log(torch.finfo(teacher.dtype).tiny)
     with torch.autocast(teacher.device.type, enabled=False):
-        narrow = prototypes.to(dtype)
-        kept = scores(teacher.to(dtype), narrow, temperature) if len(teacher) <= rows else None
+        rows, narrow = narrowed(teacher, temperature, dtype), prototypes.to(dtype)
         offset: Tensor | None = None
         for _ in range(iterations):
-            columns = teacher.new_full((len(prototypes),), -torch.inf)
-            for part in blocked(len(teacher), rows):
-                block = scores(teacher[part].to(dtype), narrow, temperature) if kept is None else kept
-                if offset is not None:
-                    block = block - (block + offset).logsumexp(1, keepdim=True)
-                columns = torch.logaddexp(columns, block.logsumexp(0))
-            offset = -log_sum(columns)
+            columns = teacher.new_full((len(prototypes),), -torch.inf if offset is None else 0.0)
+            for part in blocked(len(rows), size):
+                block = scores(rows[part], narrow, offset)
+                if offset is None:
+                    columns = torch.logaddexp(columns, block.logsumexp(0))
+                else:  # the rows' shares of each prototype: their sum over rows is what is off
+                    share = block.sub_(block.amax(1, keepdim=True)).exp_()
+                    columns.addmv_(share.T, 1 / share.sum(1))
+            if offset is None:
+                offset = -log_sum(columns)
+            else:
+                offset = offset - log_sum(columns.log()).clamp_min(floor)
     assert offset is not None
     return offset

@@ -24,7 +24,8 @@ class MimConfig(PrototypeConfig):
     def _one_head(self) -> Self:
         if self.share_head_with is not None:
             for key in _HEAD:
-                if key in self.model_fields_set:
+                # A written-out recipe names every key: one with its default asks for nothing.
+                if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f'{key} belongs to the shared head: set it in "{self.share_head_with}"')
         return self
 

@@ -133,7 +133,7 @@ def test_a_shared_head_is_no_parameter_of_its_own() -> None:
 def test_heads_that_do_not_fit_are_errors() -> None:
     for key in ("head_hidden", "head_width", "head_layers", "freeze_prototypes"):
         with pytest.raises(ValidationError, match=f'{key} belongs to the shared head: set it in "dino"'):
-            MimConfig(**SHARED, **{key: 3})
+            MimConfig(**SHARED, **{key: 5})
     mask = torch.ones(2, 2, 16, dtype=torch.bool)
     for change, message in (
         ({"bottleneck": True}, "need the same `bottleneck`"),
