@@ -13,6 +13,9 @@ from vtp_core.recipe.problems import did_you_mean
 PACKAGE = "vtp_recipes"
 """Package of the shipped recipes: the directory ``recipes/`` of the project."""
 
+PARTS = "parts"
+"""Folders of files that recipes extend and that are no recipes by themselves."""
+
 
 def shipped_recipes() -> dict[str, Path]:
     """Name -> file of each shipped recipe; one in a folder is called ``folder/name``.
@@ -26,7 +29,7 @@ def shipped_recipes() -> dict[str, Path]:
         raise UsageError(
             f"package {PACKAGE} is missing from this installation; install vtp-core again"
         ) from None
-    files = sorted(root.rglob("*.toml"))
+    files = sorted(file for file in root.rglob("*.toml") if file.parent.name != PARTS)
     return {file.relative_to(root).with_suffix("").as_posix(): file for file in files}
 
 

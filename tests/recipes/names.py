@@ -1,0 +1,25 @@
+"""The recipes of the VTP paper (arXiv 2512.13687) that ship."""
+
+from __future__ import annotations
+
+AUTO_ENCODERS = (
+    "ae_vit_b",
+    "ae_vit_l",
+    "ae_vit_l_d256",
+    "ae_cnn",
+    *(f"ae_l_data_{number}" for number in ("100k", "1m", "10m", "100m")),
+)
+FINAL = ("vtp_s", "vtp_b", "vtp_l")
+ABLATIONS = ("vtp_abl_s", "vtp_abl_b", "vtp_abl_l")
+FIRST_STAGE = (
+    *FINAL,
+    *ABLATIONS,
+    *AUTO_ENCODERS,
+    "vtp_abl_l_d256",
+    *(name for pair in ("clip_ae", "ssl_ae") for name in (pair, f"{pair}_d256")),
+    *(f"{family}_{size}" for family in ("scale_encoder", "scale_encoder_ae") for size in "sbl"),
+    *(f"scale_decoder_{depth}" for depth in (4, 12, 24)),
+    *(f"vtp_l_data_{number}" for number in ("100k", "1m", "10m", "100m")),
+)
+SECOND_STAGE = tuple(f"{name}_gan" for name in (*FINAL, *AUTO_ENCODERS))
+PAPER = (*FIRST_STAGE, *SECOND_STAGE)

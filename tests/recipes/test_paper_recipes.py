@@ -1,0 +1,200 @@
+"""The paper's recipes: all there, valid on 256 ranks, every value with its origin, and each what it says."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.recipes.names import ABLATIONS, AUTO_ENCODERS, FINAL, FIRST_STAGE, PAPER, SECOND_STAGE
+from vtp_core.artefact.assembly import build_networks
+from vtp_core.features import Features
+from vtp_core.plugins import Plugins, load_plugins
+from vtp_core.recipe import Recipe, load_recipe
+from vtp_core.recipe.shipped import shipped_recipes
+
+COMPONENTS = ("use", "kind", "view")
+"""Keys that name what a table is about; the others are values and say where they come from."""
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Plugins:
+    return load_plugins()
+
+
+@pytest.fixture(scope="module")
+def recipes(plugins: Plugins) -> dict[str, Recipe]:
+    return {name: load_recipe(name, (), plugins, world_size=256) for name in PAPER}
+
+
+def tables(recipe: Recipe, *without: str) -> dict[str, Any]:
+    found = recipe.model_dump(mode="json", by_alias=True)
+    del found["run"]["out"]
+    return {key: value for key, value in found.items() if key not in ("name", *without)}
+
+
+def bases(file: Path) -> list[Path]:
+    found = tomllib.loads(file.read_text("utf-8")).get("extends", [])
+    return [
+        Path(os.path.normpath(file.parent / base)) for base in ([found] if isinstance(found, str) else found)
+    ]
+
+
+def links(file: Path) -> int:
+    return max((1 + links(base) for base in bases(file)), default=0)
+
+
+def test_all_ship_and_are_valid_on_256_ranks(recipes: Mapping[str, Recipe]) -> None:
+    assert len(PAPER) == len(set(PAPER)) == 43
+    for name, recipe in recipes.items():
+        assert recipe.name == name
+        assert all(view.rows % 256 == 0 and view.size == 256 for view in recipe.views.values())
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_has_a_smoke_twin_within_three_links(name: str) -> None:
+    shipped = shipped_recipes()
+    smoke = shipped[f"smoke/{name}"]
+    assert bases(smoke)[0] == shipped[name]
+    assert links(smoke) <= 3
+    assert not any("parts/" in found for found in shipped)
+
+
+def test_every_value_says_where_it_comes_from(recipes: Mapping[str, Recipe]) -> None:
+    bare = set()
+    for recipe in recipes.values():
+        keys = list(recipe.provenance)
+        for key, origin in recipe.provenance.items():
+            is_table = any(other.startswith((f"{key}.", f"{key}[")) for other in keys)
+            if not is_table and key.rpartition(".")[2] not in COMPONENTS and origin.tag is None:
+                bare.add(f"{origin.file}:{origin.line} {key}")
+    assert not bare
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "samples"),
+    [
+        (FINAL, {"clip": 32768, "ssl": 8192, "rec": 4096}, 3.3e9),
+        (ABLATIONS, {"clip": 16384, "ssl": 4096, "rec": 2048}, 1.1e9),
+    ],
+)
+def test_joint_models(recipes: Mapping[str, Recipe], names: tuple[str, ...], rows, samples: float) -> None:
+    for name in names:
+        recipe = recipes[name]
+        assert {view: table.rows for view, table in recipe.views.items()} == rows
+        assert recipe.run.steps * rows["clip"] == pytest.approx(samples, rel=1e-4)
+        weights = {objective: table.weight for objective, table in recipe.objectives.items()}
+        assert weights == {"clip": 1, "dino": 1, "mim": 1, "koleo": 0.1, "l1": 0.1, "perceptual": 0.1}
+        steps = {recipe.objectives[objective].teacher_temperature.steps for objective in ("dino", "mim")}
+        assert steps == {round(0.3 * recipe.run.steps)}
+
+
+def test_sizes_of_the_networks(recipes: Mapping[str, Recipe]) -> None:
+    sizes = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
+    for size, expected in sizes.items():
+        final, light = recipes[f"vtp_{size}"], recipes[f"vtp_abl_{size}"]
+        for network in (
+            final.encoder,
+            final.decoder,
+            light.encoder,
+            recipes[f"scale_encoder_ae_{size}"].encoder,
+        ):
+            assert (network.width, network.depth, network.heads) == expected
+        assert (light.decoder.width, light.decoder.depth, light.decoder.heads) == (1024, 4, 16)
+    for depth in (4, 12, 24):
+        assert recipes[f"scale_decoder_{depth}"].decoder.depth == depth
+
+
+def test_a_family_differs_in_one_thing(recipes: Mapping[str, Recipe]) -> None:
+    for size in "sbl":
+        assert tables(recipes[f"scale_encoder_{size}"]) == tables(recipes[f"vtp_abl_{size}"])
+    for name in ("ae_vit_l", "clip_ae", "ssl_ae", "vtp_abl_l"):
+        wide = recipes[f"{name}_d256"]
+        assert wide.bottleneck.channels == 256
+        assert recipes[name].bottleneck.channels == 64
+        assert tables(wide, "bottleneck") == tables(recipes[name], "bottleneck")
+    for number in ("100k", "1m", "10m", "100m"):
+        for name, base in (
+            (f"vtp_l_data_{number}", "vtp_abl_l"),
+            (f"ae_l_data_{number}", "scale_encoder_ae_l"),
+        ):
+            assert tables(recipes[name], "data") == tables(recipes[base], "data")
+    joint = recipes["vtp_abl_l"]
+    for name, left_out in (("clip_ae", {"dino", "mim", "koleo"}), ("ssl_ae", {"clip"})):
+        assert joint.objectives.keys() - recipes[name].objectives.keys() == left_out
+        assert tables(recipes[name], "objectives", "views", "ema") == tables(
+            joint, "objectives", "views", "ema"
+        )
+        for table in ("objectives", "views"):
+            rest = getattr(recipes[name], table)
+            assert rest == {key: getattr(joint, table)[key] for key in rest}
+    for name in AUTO_ENCODERS:
+        assert set(recipes[name].objectives) == {"l1", "perceptual"}
+
+
+def test_data_sets_hold_as_many_images_as_their_names_say(recipes: Mapping[str, Recipe]) -> None:
+    for number, images in (("100k", 1e5), ("1m", 1e6), ("10m", 1e7), ("100m", 1e8)):
+        urls = {recipes[f"{family}_data_{number}"].data.source.urls for family in ("vtp_l", "ae_l")}
+        (url,) = urls
+        first, last = url.partition("{")[2].partition("}")[0].split("..")
+        assert (int(last) - int(first) + 1) * 10_000 == images
+
+
+@pytest.mark.parametrize("name", SECOND_STAGE)
+def test_second_stage_tunes_the_decoder_of_the_first(recipes: Mapping[str, Recipe], name: str) -> None:
+    recipe, first = recipes[name], recipes[name.removesuffix("_gan")]
+    assert recipe.init_from == f"runs/{first.name}"
+    assert recipe.freeze == ("encoder", "bottleneck")
+    assert list(recipe.objectives) == ["l1", "perceptual", "gan"]
+    assert recipe.ema.twins == ("tokenizer.decoder",)
+    for part in ("encoder", "bottleneck", "decoder", "evaluators"):
+        assert getattr(recipe, part) == getattr(first, part)
+    gan = recipe.objectives["gan"]
+    assert 0 < gan.start + gan.warmup + gan.ramp < recipe.run.steps
+
+
+def test_first_stage_has_no_adversary(recipes: Mapping[str, Recipe]) -> None:
+    for name in FIRST_STAGE:
+        assert recipes[name].init_from is None
+        assert not recipes[name].freeze
+        assert not any(table.use == "gan" for table in recipes[name].objectives.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "operations"),
+    [
+        ("ae_vit_b", 171.4e6, 87.7e9),
+        ("ae_vit_l", 607.2e6, 311.1e9),
+        ("ae_cnn", 70.27e6, 389.4e9),
+        ("vtp_s", 43.23e6, None),
+        ("vtp_b", 171.2e6, None),
+        ("vtp_l", 607.2e6, None),
+    ],
+)
+def test_parameters_and_operations_of_table_1(
+    name: str, parameters: float, operations: float | None, recipes: Mapping[str, Recipe], plugins: Plugins
+) -> None:
+    """Operations: 2 x multiply-adds of linear and convolution layers, one image encoded and decoded."""
+    recipe, counted = recipes[name], []
+    with torch.device("meta"):
+        networks = build_networks(plugins, recipe.encoder, recipe.bottleneck, recipe.decoder)
+        parts = [networks.encoder, networks.bottleneck.eval(), networks.decoder]
+        count = sum(parameter.numel() for part in parts for parameter in part.parameters())
+        assert count == pytest.approx(parameters, rel=2e-3)
+        if operations is None:
+            return
+        for layer in (module for part in parts for module in part.modules()):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.register_forward_hook(
+                    lambda layer, _, out: counted.append(2 * out.numel() * layer.weight[0].numel())
+                )
+        tokens = networks.encoder([torch.empty(1, 1, 3, 256, 256)], [None])
+        latent = networks.bottleneck(Features(crops={"global": tokens[0]}))
+        assert networks.decoder(latent.z).shape == (1, 3, 256, 256)
+    assert sum(counted) == pytest.approx(operations, rel=0.01)

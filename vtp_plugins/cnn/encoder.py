@@ -1,0 +1,91 @@
+"""The `cnn` encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtp_core.encoder import Encoder
+from vtp_core.features import Tokens
+from vtp_plugins.cnn.config import CnnEncoderConfig
+from vtp_plugins.cnn.layers import Block, Halve, conv, initialise, norm
+
+
+class CnnEncoder(Encoder):
+    """Convolutional encoder of latent diffusion (Rombach et al. 2022): each position of its map is a token.
+
+    No class token and no mask token. Under autocast the maps keep the autocast dtype, the tokens leave in
+    that of the parameters.
+    """
+
+    has_cls = False
+
+    def __init__(self, config: CnnEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.width, self.patch = config.width, config.patch
+        channels = config.level_channels
+        self.conv_in = conv(3, channels[0])
+        # Not named `blocks`, which is a method of the interface.
+        self.block = nn.ModuleList()
+        self.down = nn.ModuleList(Halve(inputs) for inputs in channels[:-1])
+        inputs = channels[0]
+        for level, outputs in enumerate(channels):
+            for _ in range(config.residual_blocks):
+                self.block.append(Block(inputs, outputs, attention=2**level in config.attention))
+                inputs = outputs
+        self.block.append(Block(inputs, inputs, attention=True))
+        self.block.append(Block(inputs, inputs, attention=False))
+        self.norm = norm(inputs)
+        self.conv_out = conv(inputs, config.width)
+        self.depth = len(self.block)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all initial values from torch's global generator (after `to_empty`, say)."""
+        initialise(self)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The residual blocks with their attention, first to last."""
+        return list(self.block)
+
+    def forward(
+        self,
+        images: list[Tensor],
+        masks: list[Tensor | None],
+        *,
+        layers: tuple[int, ...] = (),
+        drop_path: float = 0.0,
+    ) -> list[Tokens]:
+        """Tokens of all crop sets, one set after the other; see `vtp_core.encoder.Encoder.forward`.
+
+        Raises:
+            ValueError: A mask or a tapped block, which this network can't serve, or an image side that is no
+                multiple of the patch.
+        """
+        if layers:
+            raise ValueError(
+                "cnn: its blocks can't be tapped, their maps differ in size; use the encoder vit"
+            )
+        if any(mask is not None for mask in masks):
+            raise ValueError("cnn: it has no mask token to hide patches with; use the encoder vit")
+        return [self._encode(image, drop_path) for image in images]
+
+    def _encode(self, image: Tensor, drop_path: float) -> Tokens:
+        """(B, C, 3, H, W) to the tokens of one crop set."""
+        height, width = image.shape[-2:]
+        if height % self.patch or width % self.patch:
+            raise ValueError(
+                f"cnn: image of {height} x {width} pixels is no multiple of the patch {self.patch}"
+            )
+        x = self.conv_in(image.flatten(0, 1))
+        for number, block in enumerate(self.block):
+            x = block(x, drop_path)
+            level, place = divmod(number + 1, self.config.residual_blocks)
+            if place == 0 and level <= len(self.down):
+                x = self.down[level - 1](x)
+        y = self.conv_out(F.silu(self.norm(x))).to(self.conv_out.weight.dtype)
+        patches = y.flatten(2).transpose(1, 2).unflatten(0, image.shape[:2])
+        return Tokens(patches=patches.contiguous(), grid=(y.shape[2], y.shape[3]), cls=None)
