@@ -1,0 +1,69 @@
+"""Collectives of one process and of simulated ranks; seeds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vtp_core.features import Tally
+from vtp_core.training.groups import build_groups, group_needs
+from vtp_core.training.seeds import derive_seed, generator, seeded
+from vtp_core.training.tallies import SAMPLE_ROWS, reduce_tally
+from vtp_core.training.world import World
+from vtp_core.view import ViewNeed
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 3)), min_size=1, max_size=9))
+def test_the_weighted_mean_is_numpys_and_zero_weights_give_zero(pairs):
+    values, weights = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
+    mean = World().mean(values, weights)
+    expected = float((values * weights).sum() / weights.sum()) if weights.sum() > 0 else 0.0
+    assert float(mean) == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_empty_mean_is_zero_with_a_zero_gradient():
+    values = torch.randn(0, requires_grad=True)
+    mean = World().mean(values)
+    mean.backward()
+    assert float(mean) == 0
+    assert values.grad.shape == (0,)
+
+
+def test_seeds_are_pinned_so_that_old_runs_resume():
+    assert derive_seed(0, "a") == 8898938347678966206
+    assert derive_seed(0, 1, "student", "encode", "image", False, 0, 0) == 14581330364149227
+    assert derive_seed(0, 1) != derive_seed(1, 0) != derive_seed(0, "1")
+
+
+def test_a_seeded_body_leaves_the_global_generator_as_it_was():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with seeded("x"):
+        inside = torch.rand(2)
+    torch.testing.assert_close(torch.rand(2), expected, rtol=0, atol=0)
+    torch.testing.assert_close(inside, torch.rand(2, generator=generator("x")), rtol=0, atol=0)
+
+
+def test_tallies_add_and_keep_the_first_rows():
+    parts = [Tally(sums={"n": torch.ones(2) * i}, rows={"x": torch.arange(40.0) + 40 * i}) for i in range(3)]
+    tally = reduce_tally(parts, World())
+    torch.testing.assert_close(tally.sums["n"], torch.full((2,), 3.0))
+    torch.testing.assert_close(tally.rows["x"], torch.arange(float(SAMPLE_ROWS)))
+
+
+def test_groups_are_the_connected_components_and_adversaries_come_last():
+    need = ViewNeed()
+    needs = {
+        "gan": {"rec": need},
+        "clip": {"image": need},
+        "dino": {"ssl": ViewNeed(crops=("global", "local"), rows=8)},
+        "l1": {"rec": need},
+        "mim": {"ssl": ViewNeed(masked=True, rows=4, layers=(2,))},
+    }
+    groups = build_groups(needs, last=["gan"])
+    assert [group.objectives for group in groups] == [("l1", "gan"), ("clip",), ("dino", "mim")]
+    merged = group_needs(needs, ["dino", "mim"])["ssl"]
+    assert merged == ViewNeed(crops=("global", "local"), masked=True, rows=8, layers=(2,))
