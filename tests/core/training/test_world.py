@@ -27,7 +27,7 @@ def test_an_empty_mean_is_zero_with_a_zero_gradient():
     values = torch.randn(0, requires_grad=True)
     mean = World().mean(values)
     mean.backward()
-    assert float(mean) == 0
+    assert mean.item() == 0
     assert values.grad.shape == (0,)
 
 
