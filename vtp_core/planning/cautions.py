@@ -24,18 +24,8 @@ def find_cautions(
         unused: Owners of which no loss reaches any parameter.
     """
     return [
-        *_unasked_views(recipe),
         *_idle_owners(recipe, idle, unused),
         *_resting_teachers(sizes),
-    ]
-
-
-def _unasked_views(recipe: Recipe) -> list[str]:
-    asked = {view for table in recipe.objectives.values() for view in table.views()}
-    return [
-        f"views.{name}: no objective asks for it; its {view.rows} rows still advance the data"
-        for name, view in recipe.views.items()
-        if name not in asked
     ]
 
 

@@ -77,18 +77,24 @@ def group_activations(works: Sequence[Work]) -> int:
     """Bytes of one group's activations at their fullest: before its first backward, or in the largest chunk.
 
     All networks' graphs are kept until the objectives are through; an objective's own goes when its loss has
-    been differentiated. With chunks, networks keep their outputs only, and one chunk's graph at a time.
+    been differentiated. With chunks, networks keep their outputs only, and one chunk's graph at a time; with
+    checkpointed blocks, their inputs, and one block's graph at a time.
     """
     networks = [work for work in works if work.network]
     kept = sum(_kept(work) for work in networks)
-    chunk = max((work.chunk.saved for work in networks if work.chunks > 1), default=0.0)
+    chunk = max((_again(work) for work in networks), default=0.0)
     own = []
     for name in {name for work in works for name in work.objectives}:
         mine = [work for work in works if work.objectives[0] == name and work.verb in ("loss", "call")]
-        calls = [work.chunk.saved for work in mine if work.chunks > 1]
+        calls = [_again(work) for work in mine]
         own.append(sum(_kept(work) for work in mine) + max(calls, default=0.0))
     critics = [_kept(work) for work in works if work.verb == "critic"]
     return round(max(kept + max([*own, chunk], default=0.0), *critics, 0.0))
+
+
+def _again(work: Work) -> float:
+    """Bytes of what is run again in the backward, a chunk or a block, while it is there."""
+    return (work.chunk.saved if work.chunks > 1 else 0.0) + work.chunk.rerun
 
 
 def _kept(work: Work) -> float:

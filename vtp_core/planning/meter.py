@@ -28,6 +28,7 @@ class Cost(NamedTuple):
         outputs: Bytes of what it returns, unless they are among `saved`.
         gradients: Bytes of the gradients of what it returns.
         blocks: Bytes of the inputs of its blocks, which activation checkpointing keeps.
+        rerun: Bytes of the one block that activation checkpointing runs again at a time; not measured.
     """
 
     forward: float = 0.0
@@ -36,6 +37,7 @@ class Cost(NamedTuple):
     outputs: float = 0.0
     gradients: float = 0.0
     blocks: float = 0.0
+    rerun: float = 0.0
 
 
 class Meter(Observer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,8 +37,13 @@ class _Lenient(Guard):
     def check_gradients(self, norms: object) -> None:
         """Nothing to refuse."""
 
-    def audit(self, owner: str, parameters: object) -> None:
-        """Parameters without gradient are reported by `Probe.idle`."""
+    def __init__(self) -> None:
+        super().__init__(max_skipped=0)
+        self.idle: dict[str, list[str]] = {}
+
+    def audit(self, owner: str, parameters: Mapping[str, Parameter]) -> None:
+        """Notes a critic's parameters without gradient, which are gone after the step."""
+        self.idle[owner] = _without_gradient(parameters)
 
 
 class Probe:
@@ -68,6 +73,7 @@ class Probe:
         for module in (self.networks.encoder, *self.networks.frozen.values(), *self.networks.twins.values()):
             if isinstance(module, Encoder):
                 _serve_deep_taps(module)
+        self._idle: dict[str, list[str]] = {}
         options = replace(build.forward_options(recipe), microbatch_rows=None)
         self._joint = JointStep(self.networks, World(), options)
         self.groups: list[Group] = self._joint.groups
@@ -75,7 +81,7 @@ class Probe:
 
     def step(self, rows: int) -> Meter:
         """Runs the run's last step, when every warm-up has passed, on `rows` rows a view."""
-        meter, world, guard = Meter(), World(), _Lenient(max_skipped=0)
+        meter, world, guard = Meter(), World(), _Lenient()
         options = replace(self._joint.options, observer=meter)
         critics = Critics(self.networks, world, self._critics, guard) if self._critics else None
         joint = JointStep(self.networks, world, options, critics=critics, guard=guard)
@@ -86,15 +92,13 @@ class Probe:
                 parameter.grad = None
         with meter.watch(self.networks, batches):
             joint(batches, self._recipe.run.steps - 1)
+        self._idle = {owner: _without_gradient(trained) for owner, trained in self._trained().items()}
+        self._idle |= guard.idle
         return meter
 
     def idle(self) -> dict[str, list[str]]:
         """Owner -> trainable parameters that the last step's losses missed, if there are any."""
-        found = {
-            owner: [name for name, parameter in trained.items() if parameter.grad is None]
-            for owner, trained in self._trained().items()
-        }
-        return {owner: names for owner, names in found.items() if names}
+        return {owner: names for owner, names in self._idle.items() if names}
 
     def unused(self) -> list[str]:
         """Owners with trainable parameters of which the last step's losses reached none."""
@@ -121,6 +125,10 @@ class Probe:
             for owner in (*self.networks.owners(), *self.networks.critics())
         }
         return {owner: trained for owner, trained in found.items() if trained}
+
+
+def _without_gradient(parameters: Mapping[str, Parameter]) -> list[str]:
+    return [name for name, p in parameters.items() if p.requires_grad and p.grad is None]
 
 
 def _serve_deep_taps(encoder: Encoder) -> None:

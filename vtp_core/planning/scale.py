@@ -74,8 +74,8 @@ class Costs:
             for field, amount in block._asdict().items():
                 total[field] += more * amount
             if again:
-                # The block of `base` stands for the one that is whole while it runs again.
-                total["saved"] += more * (block.blocks - block.saved)
+                total["saved"] += (more + 1) * (block.blocks - block.saved)
+                total["rerun"] += block.saved - block.blocks
                 total["backward"] += (more + 1) * block.forward
         return Cost(**total)
 

@@ -7,12 +7,14 @@ docstring below them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vtp_core.recipe.schedule import Scheduled
 from vtp_core.view import ViewNeed
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Table(BaseModel):
@@ -28,11 +30,21 @@ class ComponentConfig(Table):
     """Name of the component, as ``vtp plugins list`` prints it."""
 
     def untrained(self) -> Self:
-        """This table with ``weights = "random"``, if it has that key: what `vtp plan` builds.
+        """This table with every key `weights`, in its tables too, set to "random": what `vtp plan` builds.
 
         A component that finds pretrained weights by another key overrides it; a plan opens no weights.
         """
-        return self.model_copy(update={"weights": "random"}) if "weights" in type(self).model_fields else self
+        return _untrained(self)
+
+
+def _untrained(table: _Model) -> _Model:
+    fields = type(table).model_fields
+    update: dict[str, object] = {
+        name: _untrained(value) for name in fields if isinstance(value := getattr(table, name), BaseModel)
+    }
+    if "weights" in fields:
+        update["weights"] = "random"
+    return table.model_copy(update=update) if update else table
 
 
 class SourceConfig(ComponentConfig):
