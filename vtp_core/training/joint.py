@@ -175,7 +175,7 @@ class JointStep:
                 losses.total().backward()
                 result.gradients |= self.critics.update(name, index, losses.tally)
             except SkipStep as reason:
-                result.skipped = str(reason)
+                result.skipped = f"{reason} (of this step only that critic's update is left out)"
             self.critics.zero_grad(name)
 
     def _active(self, name: str, index: int) -> bool:

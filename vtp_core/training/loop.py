@@ -67,7 +67,7 @@ class Loop:
                     run.guard.record(result.skipped, index)
                     made = index + 1
                     if result.skipped is not None and bar is not None:
-                        bar.message(f"step {made} skipped, nothing updated: {result.skipped}")
+                        bar.message(f"step {made} skipped: {result.skipped}")
                     if logged:
                         self._log(made, result, batches, log, bar)
                     if bar is not None:

@@ -133,7 +133,7 @@ def test_numbers_that_stay_non_finite_stop_the_run(tmp_path: Path, where, reason
 def test_skipped_step_is_reported_and_the_run_goes_on(tmp_path: Path):
     result = vtp(tmp_path, BAD.format("loss", [2]))
     assert result.exit_code == 0, result.output
-    assert "step 3 skipped, nothing updated: loss bad/square is nan" in result.stderr
+    assert "step 3 skipped: loss bad/square is nan" in result.stderr
     lines = metrics(tmp_path)
     assert [line.get("skipped") for line in lines] == [None, None, 1.0, None, None, None]
     assert lines[2]["loss/bad/square"] is None  # NaN is no JSON

@@ -86,9 +86,8 @@ def test_bad_numbers_on_one_rank_skip_the_step_on_all_and_move_nothing(ranks):
     """The ranks compare bits (`skipped_steps`); here the next step is that of a run without the bad one."""
     _, _, results = ranks
     run = ToyRun(ALONE, late=())
-    for index in (3, 4):
-        run.step(index)
-    expected = numbers({6: run.step(6)}) | run.state()
+    run.step(3)
+    expected = numbers({5: run.step(5)}) | run.state()
     for result in results:
-        for case in ("l1|loss", "koleo|gradient", "gan|loss", "clip|gradient"):
+        for case in ("gan|loss", "koleo|gradient"):
             assert_close(part(part(result, "skipped"), case), expected)
