@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -88,4 +89,6 @@ class CnnEncoder(Encoder):
                 x = self.down[level - 1](x)
         y = self.conv_out(F.silu(self.norm(x))).to(self.conv_out.weight.dtype)
         patches = y.flatten(2).transpose(1, 2).unflatten(0, image.shape[:2])
-        return Tokens(patches=patches.contiguous(), grid=(y.shape[2], y.shape[3]), cls=None)
+        # A copy, because a sharded module must not return views of one tensor.
+        patches = patches.clone(memory_format=torch.contiguous_format)
+        return Tokens(patches=patches, grid=(y.shape[2], y.shape[3]), cls=None)
