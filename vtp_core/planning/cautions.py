@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from vtp_core.recipe.schedule import value_at
 from vtp_core.training.networks import PARTS
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def find_cautions(
     return [
         *_idle_owners(recipe, idle, unused),
         *_resting_teachers(sizes),
+        *_teachers_that_stop_beside_text(recipe, sizes),
     ]
 
 
@@ -39,6 +41,21 @@ def _idle_owners(recipe: Recipe, idle: Mapping[str, Sequence[str]], unused: Coll
         then = "the run will stop there" if recipe.run.audit_gradients else "they stay as they are"
         lines.append(f"{owner}: no gradient reaches {', '.join(names[:3])}{more}; {then}")
     return lines
+
+
+def _teachers_that_stop_beside_text(recipe: Recipe, sizes: Sizes) -> list[str]:
+    """Source: SILC (Naeem et al., arXiv 2310.13355): at momentum 1 the teacher learns no more from text."""
+    steps = recipe.run.steps
+    momenta = {twin.name: recipe.ema.momenta.get(twin.name, recipe.ema.momentum) for twin in sizes.twins}
+    with_text = [
+        name for name, table in recipe.objectives.items() if any(need.text for need in table.views().values())
+    ]
+    return [
+        f"ema: the momentum of {name} ends at 1, so the teacher stops learning from {', '.join(with_text)}; "
+        "SILC keeps it fixed beside image-text contrast: try ema.momentum = 0.996"
+        for name, momentum in momenta.items()
+        if with_text and value_at(momentum, 0, steps) < value_at(momentum, steps, steps) == 1.0
+    ]
 
 
 def _resting_teachers(sizes: Sizes) -> list[str]:

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.core.planning.real_step import LiveBytes, run_step
 from tests.core.planning.recipes import CLIP, TEXT, recipe
+from vtp_core.planning.cautions import find_cautions
 from vtp_core.planning.multiply_adds import count_layers, scale_layers
 from vtp_core.planning.plan import Plan, make_plan
 from vtp_core.planning.probe import Probe
@@ -155,6 +156,24 @@ def test_it_warns_of_what_nothing_trains(tmp_path: Path, plugins: Plugins) -> No
     text = text.replace('[views.image]\nrows = 24\nsize = 32\naugment = "crop"\n', "")
     warned = "\n".join(make_plan(recipe(tmp_path, plugins, text=text), plugins).warnings)
     assert "decoder: no objective trains it" in warned and "bottleneck: no objective trains it" in warned
+
+
+@pytest.mark.parametrize(
+    ("momentum", "text", "warned"),
+    [
+        ('{ kind = "cosine", start = 0.99, end = 1.0 }', CLIP, True),
+        ('{ kind = "cosine", start = 0.99, end = 0.999 }', CLIP, False),
+        ("0.996", CLIP, False),
+        ('{ kind = "cosine", start = 0.99, end = 1.0 }', "", False),
+    ],
+)
+def test_it_warns_of_a_teacher_that_stops_beside_text(
+    tmp_path: Path, plugins: Plugins, momentum: str, text: str, warned: bool
+) -> None:
+    twin = f'\n[ema]\ntwins = ["tokenizer.encoder"]\nmomentum = {momentum}\n'
+    loaded = recipe(tmp_path, plugins, text=TEXT + text + twin)
+    found = find_cautions(loaded, measure_sizes(plannable(loaded, "auto"), plugins), {}, ())
+    assert any("tokenizer.encoder ends at 1" in line for line in found) == warned
 
 
 def test_an_objective_that_starts_later_is_counted_and_said_to_be(tmp_path: Path, plugins: Plugins) -> None:
