@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vtp_core.cli.options import plugin_option, set_option
+from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
     from vtp_core.plugins import Plugins
@@ -50,8 +52,30 @@ def run(
     if nproc > 1 and ranks is None:
         raise SystemExit(start_ranks(nproc, sys.argv[1:]))
     _log_to_stderr()
+    _check_folders(stages, resume=resume)
+    from vtp_core.training.parallel import leave_world
+
+    try:
+        for stage in stages:
+            _train(stage, plugins, resume=resume, allow_change=allow_change, stages=len(stages))
+    finally:
+        leave_world()
+
+
+def _check_folders(stages: Sequence[Recipe], *, resume: bool) -> None:
+    """Refuses occupied folders of any stage, and two stages in one folder, before the first stage starts."""
+    from vtp_core.training.run import check_folder, run_folder
+
+    taken: dict[Path, str] = {}
     for stage in stages:
-        _train(stage, plugins, resume=resume, allow_change=allow_change, stages=len(stages))
+        folder = run_folder(stage)
+        if folder in taken:
+            raise UsageError(
+                f"stages {taken[folder]} and {stage.name} both write to {folder} (-s run.out holds for all): "
+                "give each recipe a run.out of its own"
+            )
+        taken[folder] = stage.name
+        check_folder(folder, resume=resume)
 
 
 def _log_to_stderr() -> None:

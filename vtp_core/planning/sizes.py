@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vtp_core.errors import VtpError
 from vtp_core.recipe.schedule import Scheduled
 from vtp_core.training import build
-from vtp_core.training.networks import PARTS, Networks, is_frozen_helper
+from vtp_core.training.networks import PARTS, Networks
 from vtp_core.training.optimizer import MainOptimizer, RuleRow
 from vtp_core.training.owners import Owner
 
@@ -179,10 +179,8 @@ def _direct(networks: Networks, owner: Owner) -> dict[str, Tensor]:
 
 def _frozen(networks: Networks) -> Iterable[FrozenSize]:
     found = {f"frozen.{name}": module for name, module in networks.frozen.items()}
-    for name, objective in networks.objectives.items():
-        for child, module in objective.named_children():
-            if child != "critic" and is_frozen_helper(module):
-                found[f"objectives.{name}.{child}"] = module
+    for helper in sorted(networks.helpers):
+        found[f"objectives.{helper}"] = networks.named(f"objectives.{helper}")
     for name, module in found.items():
         yield FrozenSize(name=name, parameters=_elements(module.parameters()), bytes=_bytes(module))
 
@@ -191,10 +189,8 @@ def _units(networks: Networks) -> Iterable[nn.Module]:
     for part in PARTS:
         module = networks.part(part)
         yield from (getattr(module, "blocks", tuple)() or (module,))
-    for objective in networks.objectives.values():
-        for child, module in objective.named_children():
-            if child != "critic" and not is_frozen_helper(module):
-                yield module
+    for objective in networks.objectives:
+        yield from (module for _, module in networks.children_of(objective))
 
 
 def _elements(tensors: Iterable[Tensor]) -> int:

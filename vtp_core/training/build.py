@@ -58,7 +58,7 @@ def build_run_networks(
         objectives=objectives,
         frozen=frozen,
     )
-    networks.check_parameters()
+    networks.check()
     for module in (parts.encoder, parts.decoder, *frozen.values()):
         use_attention = getattr(module, "use_attention", None)
         if use_attention is not None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+import torch
+
 from vtp_core.artefact.assembly import assemble, load_training_state
 from vtp_core.artefact.from_recipe import artefact_config
+from vtp_core.errors import UsageError, VtpError
 from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.opening import open_recipe_sets, open_set
-from vtp_core.evaluation.runner import Results, build_evaluators, evaluate, write_results
+from vtp_core.evaluation.runner import Results, build_evaluators, evaluate, why_not, write_results
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.model import Recipe
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.run import Run
 from vtp_core.training.state import whole
@@ -25,6 +30,28 @@ def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"
     load_training_state(tokenizer, whole(run.state()), weights)
     tokenizer.to(run.world.device)
     return tokenizer
+
+
+def check_evaluation(recipe: Recipe, plugins: Plugins) -> None:
+    """Opens the evaluation's sources and asks every evaluator whether it can run; before step 0.
+
+    Raises:
+        DataError: A source has nothing to read.
+        UsageError: An evaluator needs what the recipe's tokenizer or data lacks.
+    """
+    sets = open_recipe_sets(recipe, plugins)
+    if sets is None:
+        return
+    evaluators = build_evaluators(recipe.evaluators, plugins)
+    config = artefact_config(recipe, plugins)
+    try:
+        with torch.device("meta"):
+            tokenizer = assemble(config, plugins)
+    except (NotImplementedError, RuntimeError):  # a component that needs real memory to be built
+        tokenizer = assemble(config, plugins)
+    for name, evaluator in evaluators.items():
+        if reason := why_not(evaluator, tokenizer, *sets):
+            raise UsageError(f"evaluators.{name}: {reason}; leave it out or change the data")
 
 
 def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Results:
@@ -49,23 +76,34 @@ def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Res
 def finish(run: Run) -> Results:
     """Writes the artefact, measures it and makes the report; every rank calls it.
 
-    The artefact comes first: an evaluation that fails loses no training.
+    The artefact comes first and the report in any case: an evaluation that fails loses no training. What only
+    rank 0 does comes after the last collective, so that nobody waits for it.
 
     Returns:
         Metric -> its entry in ``eval.json``.
+
+    Raises:
+        VtpError: The evaluation failed; artefact and report are written.
     """
     recipe = run.recipe
+    failure: VtpError | None = None
+    results: Results = {}
     tokenizer = current_tokenizer(run, recipe.run.steps)
     if run.world.rank == 0:
-        train = open_set(
-            recipe.data.source, run.plugins, recipe.data.decode, recipe.evaluate.limit, skip_bad=True
-        )
-        statistics = replace(train, limit=min(train.limit or STATISTICS_SAMPLES, STATISTICS_SAMPLES))
+        tokenizer.save(run.folder / "tokenizer")
+    try:
+        results = evaluate_run(run, recipe.run.steps, tokenizer)
+    except VtpError as error:
+        failure = error
+    if run.world.rank == 0:
+        limit = recipe.evaluate.limit or STATISTICS_SAMPLES
+        train = open_set(recipe.data.source, run.plugins, recipe.data.decode, limit, skip_bad=True)
+        statistics = replace(train, limit=min(limit, STATISTICS_SAMPLES))
         tokenizer.config = measure_latents(tokenizer, statistics, rows=recipe.evaluate.rows)
         tokenizer.save(run.folder / "tokenizer")
-    results = evaluate_run(run, recipe.run.steps, tokenizer)
-    if run.world.rank == 0:
         from vtp_core.report import build_report
 
         build_report(run.folder, plugins=run.plugins)
+    if failure is not None:
+        raise failure
     return results

@@ -69,7 +69,7 @@ class Guard:
 
         Args:
             skipped: Why the step was skipped, or None if it was made.
-            step: Its index.
+            step: Its number, counted from 1 as in ``metrics.jsonl``.
 
         Raises:
             NumericError: More than `max_skipped` steps in a row were skipped.

@@ -115,9 +115,8 @@ class JointStep:
         active = [name for name in group.objectives if self._active(name, index)]
         if not active:
             return
-        forwards = Forwards(
-            self.networks, self.world, batches, group_needs(self.needs, active), self.options, index
-        )
+        needs = group_needs(self.needs, active)
+        forwards = Forwards(self.networks, self.world, batches, needs, self.options, index)
         shares = GradientShares(forwards, self.world) if measure else None
         try:
             for name in active:
@@ -165,17 +164,18 @@ class JointStep:
         for name, objective in self.networks.adversaries().items():
             if not self._active(name, index):
                 continue
-            forwards = Forwards(
-                self.networks, self.world, batches, group_needs(self.needs, [name]), self.options, index
-            )
+            needs = group_needs(self.needs, [name])
+            forwards = Forwards(self.networks, self.world, batches, needs, self.options, index)
             with self.options.precision(self.world.device):
                 losses = objective.critic_loss(Step(forwards, name, objective, kept))
             try:
                 self._record(f"{name}.critic", losses, 1.0, result)
-                losses.total().backward()
+                forwards.backward_loss(losses.total())
                 result.gradients |= self.critics.update(name, index, losses.tally)
             except SkipStep as reason:
                 result.skipped = f"{reason} (of this step only that critic's update is left out)"
+            finally:
+                forwards.close()
             self.critics.zero_grad(name)
 
     def _active(self, name: str, index: int) -> bool:

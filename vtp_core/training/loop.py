@@ -64,12 +64,12 @@ class Loop:
                 for index, batches in run.loader(run.start):
                     logged = self._logged(index)
                     result = run.joint(batches, index, measure=logged)
-                    run.guard.record(result.skipped, index)
                     made = index + 1
                     if result.skipped is not None and bar is not None:
                         bar.message(f"step {made} skipped: {result.skipped}")
-                    if logged:
+                    if logged or result.skipped is not None:
                         self._log(made, result, batches, log, bar)
+                    run.guard.record(result.skipped, made)
                     if bar is not None:
                         bar.step(made)
                     asked = stop.asked(run.world)

@@ -29,6 +29,8 @@ class Networks:
         objectives: Recipe name -> objective, in recipe order.
         frozen: Recipe name -> frozen helper network of ``[frozen.NAME]``.
         twins: Student module name (``tokenizer.encoder``, ``objectives.dino.head``) -> EMA twin.
+        helpers: ``<objective>.<child>`` of the frozen networks that objectives are built with (an LPIPS
+            trunk): replicated and never saved.
     """
 
     encoder: Encoder
@@ -37,6 +39,16 @@ class Networks:
     objectives: Mapping[str, Objective]
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
     twins: Mapping[str, nn.Module] = field(default_factory=dict)
+    helpers: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Notes the frozen helpers: now, before a recipe freezes what an objective would have trained."""
+        self.helpers = frozenset(
+            f"{name}.{child}"
+            for name, objective in self.objectives.items()
+            for child, module in objective.named_children()
+            if child != "critic" and _is_frozen(module)
+        )
 
     def part(self, name: str) -> nn.Module:
         """The tokenizer part ``encoder``, ``bottleneck`` or ``decoder``."""
@@ -56,9 +68,14 @@ class Networks:
         if critic:
             yield f"objectives.{name}.critic", self.adversaries()[name].critic
             return
-        for child, module in self.objectives[name].named_children():
-            if child != "critic" and not is_frozen_helper(module):
-                yield f"objectives.{name}.{child}", module
+        for child, module in self.children_of(name):
+            yield f"objectives.{name}.{child}", module
+
+    def children_of(self, objective: str) -> Iterator[tuple[str, nn.Module]]:
+        """(name, child module) of an objective, without its critic and its frozen helpers."""
+        for child, module in self.objectives[objective].named_children():
+            if child != "critic" and f"{objective}.{child}" not in self.helpers:
+                yield child, module
 
     def parameters_of(self, owner: str) -> dict[str, nn.Parameter]:
         """Full name -> parameter of an owner, frozen ones included."""
@@ -80,12 +97,15 @@ class Networks:
         """Owners trained by their own optimiser after the main step."""
         return tuple(f"{name}.critic" for name in self.adversaries())
 
-    def check_parameters(self) -> None:
-        """Refuses parameters that can't be sharded, whether this run shards or not.
+    def check(self) -> None:
+        """Refuses what could not run: objectives without a view, parameters that can't be sharded.
 
         Raises:
-            UsageError: A parameter has no dimension; names it.
+            UsageError: An objective names no view, or a parameter has no dimension.
         """
+        for name, objective in self.objectives.items():
+            if not objective.views():
+                raise UsageError(f"objective {name!r} names no view: its views() is empty")
         for owner in self.owners():
             for name, parameter in self.parameters_of(owner).items():
                 if parameter.ndim == 0:
@@ -135,8 +155,7 @@ class Networks:
         )
 
 
-def is_frozen_helper(module: nn.Module) -> bool:
-    """Whether a child of an objective is a frozen network (an LPIPS trunk): replicated and never saved."""
+def _is_frozen(module: nn.Module) -> bool:
     parameters = list(module.parameters())
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 

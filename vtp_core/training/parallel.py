@@ -22,12 +22,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from vtp_core.errors import DistributedError, UsageError
-from vtp_core.training.networks import PARTS, Networks, is_frozen_helper
+from vtp_core.training.networks import PARTS, Networks
 from vtp_core.training.world import World
 
 
 def join_world(device: str, timeout_minutes: float = 10.0) -> World:
     """Joins the ranks that torchrun or ``vtp run --nproc`` started; alone without their variables.
+
+    A second stage of a process goes on with the ranks that the first one joined; `leave_world` ends it.
 
     Args:
         device: ``cpu``, ``cuda`` or ``auto`` (cuda if there is one).
@@ -52,6 +54,12 @@ def join_world(device: str, timeout_minutes: float = 10.0) -> World:
         raise DistributedError(f"rank {rank} of {size} could not join the others: {error}") from error
     place = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     return World(rank=dist.get_rank(), size=dist.get_world_size(), device=place)
+
+
+def leave_world() -> None:
+    """Leaves the other ranks; nothing happens if there are none."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def build_mesh(world: World, shard: int) -> DeviceMesh | None:
@@ -104,10 +112,9 @@ def wrap(
         shard_tree(networks.part(part), mesh)
     for twin in networks.twins.values():
         shard_tree(twin, mesh)
-    for objective in networks.objectives.values():
-        for name, child in objective.named_children():
-            if name != "critic" and not is_frozen_helper(child):
-                shard_tree(child, mesh)
+    for objective in networks.objectives:
+        for _, child in networks.children_of(objective):
+            shard_tree(child, mesh)
     _broadcast_replicated(networks)
 
 
@@ -165,9 +172,10 @@ def _checkpoint(block: nn.Module) -> None:
     inner = block.forward
 
     @functools.wraps(inner)
-    def forward(*args: object) -> object:
+    def forward(*args: object, **kwargs: object) -> object:
         if not torch.is_grad_enabled():
-            return inner(*args)
-        return torch.utils.checkpoint.checkpoint(inner, *args, use_reentrant=False)
+            return inner(*args, **kwargs)
+        call = functools.partial(inner, **kwargs)
+        return torch.utils.checkpoint.checkpoint(call, *args, use_reentrant=False)
 
     block.forward = forward

@@ -72,7 +72,8 @@ def check_recipe(
         more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
         raise CheckpointError(
             f"{folder}: was written with another recipe ({'; '.join(lines[:8])}{more}): "
-            "choose another run.out, undo the change, or resume with --allow-change"
+            "repeat the -s values of the first start, undo the change, choose another run.out, "
+            "or resume with --allow-change"
         )
     return lines
 

@@ -170,14 +170,20 @@ def open_run(
     joint.update = Update(
         networks, world, run.optimizer, run.twins, guard, recipe.run.steps, audited=recipe.run.audit_gradients
     )
-    joint.critics = Critics(networks, world, run.critics, guard)
+    joint.critics = Critics(networks, world, run.critics, guard) if run.critics else None
     if previous is not None:
         manifest = verify(previous)
+        if manifest.step > recipe.run.steps:
+            raise UsageError(
+                f"{previous}: {manifest.step} steps are made already, run.steps is {recipe.run.steps}; "
+                "raise it, or choose another folder with -s run.out=FOLDER"
+            )
         for line in check_recipe(previous, manifest, run.recipe_data(), allow_change):
             _log.warning("changed since the checkpoint: %s", line)
         load(previous, run.state())
         run.start = manifest.step
         guard.last_checkpoint = previous.name
+    run.loader(run.start)  # says now what the data lacks
     return run
 
 

@@ -58,6 +58,11 @@ class RunLock:
         os.write(descriptor, json.dumps(owner).encode())
         self._descriptor = descriptor
 
+    @property
+    def held(self) -> bool:
+        """Whether this process holds the folder."""
+        return self._descriptor is not None
+
     def release(self) -> None:
         """Gives the folder free; nothing happens if it isn't held."""
         if self._descriptor is not None:

@@ -15,12 +15,12 @@ from vtp_core.installation import native_kernels
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.model import Recipe
 from vtp_core.training.callback import Callback, Callbacks
-from vtp_core.training.finish import finish
+from vtp_core.training.finish import check_evaluation, finish
 from vtp_core.training.loop import Loop
 from vtp_core.training.parallel import join_world
 from vtp_core.training.rank_objects import on_first_rank
 from vtp_core.training.run import check_folder, open_run, run_folder, write_records
-from vtp_core.training.run_lock import RunLock
+from vtp_core.training.run_lock import LOCK, RunLock
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +62,9 @@ def train(
             check_folder(folder, resume=resume)
             lock = RunLock(folder)
             on_first_rank(lock.acquire)
-            stack.callback(lock.release)
+            stack.callback(_release, lock, folder)
             _say_if_pure_python()
+            check_evaluation(recipe, plugins)
             run = open_run(recipe, plugins, world, resume=resume, allow_change=allow_change)
             if world.rank == 0:
                 write_records(run)
@@ -79,10 +80,16 @@ def train(
             f"rank {world.rank} lost the others ({str(error).splitlines()[0]}); "
             "see what the rank that stopped first has to say, and go on with --resume"
         ) from error
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
     return Done(folder=folder, results=results) if world.rank == 0 else None
+
+
+def _release(lock: RunLock, folder: Path) -> None:
+    """Frees the folder, and removes it if nothing was written: a refused run leaves no trace."""
+    if lock.held:
+        lock.release()
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
 
 
 def _say_if_pure_python() -> None:

@@ -8,6 +8,7 @@ runs once a step for each (network, view, masked), whoever asks first.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Reconstruction
 from vtp_core.objective import Objective
 from vtp_core.training.balance import confined, last_layer_norms, output_norm
-from vtp_core.training.cut import split_rows
+from vtp_core.training.cut import split_rows, take_rows
 from vtp_core.training.forwards import Forwards, Role
 from vtp_core.training.seeds import derive_seed, generator, seeded
 from vtp_core.view import ViewNeed
@@ -73,14 +74,21 @@ class Step:
         self._needs = objective.views()
         self._world = forwards.world
         self._draws = 0
+        self._batches: dict[str, Batch] = {}
         self.index, self.total = forwards.index, forwards.options.total
         self.rank, self.world_size = self._world.rank, self._world.size
         self.teacher = Teacher(self)
 
     def batch(self, view: str) -> Batch:
         """This rank's rows of the view, normalised and on the device: the objective's sub-batch."""
-        need, batch = self._need(view), self._forwards.batches[view]
-        return batch if need.rows is None else batch.first(need.rows, self.world_size)
+        if view not in self._batches:
+            need, batch = self._need(view), self._forwards.batches[view]
+            own = batch if need.rows is None else batch.first(need.rows, self.world_size)
+            # Tensors of its own: a gradient that is asked of these pixels reaches nobody else's.
+            self._batches[view] = replace(
+                own, crops={name: crop.detach() for name, crop in own.crops.items()}
+            )
+        return self._batches[view]
 
     def encode(self, view: str, *, masked: bool = False, attached: bool = False) -> Features:
         """Student features of the view.
@@ -118,9 +126,14 @@ class Step:
             raise UsageError(
                 f"objective {self.name!r}: no reconstruction of view {view!r} was made in the main pass"
             )
-        rows = len(self.batch(view))
-        kept = self._kept[view]
-        return Reconstruction(image=kept.image[:rows], latent=kept.latent)
+        rows, kept = len(self.batch(view)), self._kept[view]
+        if len(kept.image) < rows:
+            raise UsageError(
+                f"objective {self.name!r}: critic_loss asks for {rows} rows of view {view!r}, the main pass "
+                f"reconstructed {len(kept.image)}; let forward reconstruct them"
+            )
+        crops = take_rows(dict(kept.latent.crops), slice(0, rows))
+        return Reconstruction(image=kept.image[:rows], latent=replace(kept.latent, crops=crops))
 
     def frozen(self, name: str) -> nn.Module:
         """The frozen network ``[frozen.NAME]``; gradients reach its input."""
@@ -166,7 +179,7 @@ class Step:
         return self._world.mean(values, weights)
 
     def confine(self, loss: Tensor, at: Tensor) -> Tensor:
-        """A term with the value of `loss` whose gradient reaches only `at`."""
+        """A term with the value of `loss` whose gradient reaches only `at`, and that not through `call`."""
         (gradient,) = torch.autograd.grad(loss, at)
         return confined(loss, at, gradient)
 

@@ -123,7 +123,7 @@ def test_numbers_that_stay_non_finite_stop_the_run(tmp_path: Path, where, reason
     result = vtp(tmp_path, *sets)
     assert result.exit_code == 4
     message = one_line(result)
-    assert message.startswith(f"error: step 3: {reason}")
+    assert message.startswith(f"error: step 4: {reason}")
     assert "2 steps in a row were skipped" in message
     assert "Last good checkpoint: step-00000002" in message
     assert last_checkpoint(tmp_path)["step"] == 2
