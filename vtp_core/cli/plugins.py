@@ -34,7 +34,7 @@ def list_(kind: Kind | None, as_json: bool, strict: bool, plugin_files: tuple[Pa
 
     VTP_PLUGINS=clip,vit restricts what is loaded to these plugins.
     """
-    found = load_plugins(plugin_files)
+    found = load_plugins(plugin_files, record_broken_files=True)
     components = found.components(kind)
     if as_json:
         click.echo(json.dumps(_listing(found, components), indent=2))
@@ -46,7 +46,7 @@ def list_(kind: Kind | None, as_json: bool, strict: bool, plugin_files: tuple[Pa
         for failure in found.failures:
             click.echo(f"failed: {failure}")
     if strict and found.failures:
-        raise UsageError(f"{len(found.failures)} of the installed plugins failed to load (--strict)")
+        raise UsageError(f"{len(found.failures)} of the plugins failed to load (--strict)")
 
 
 @plugins.command()

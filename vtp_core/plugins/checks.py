@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import reduce
+from typing import Any
 
 import pluggy
 
@@ -30,6 +32,23 @@ def check_import(target: object, what: str) -> None:
     """Raises `InvalidPlugin` if `target` is a string but not an import string."""
     if isinstance(target, str) and not _IMPORT.fullmatch(target):
         raise InvalidPlugin(f'{what} is "{target}", expected "package.module:Class" or the object itself')
+
+
+def own_object(module: object, alias: str, target: Any, what: str) -> Any:
+    """The object that an import string means if it names the plugin's own module by `alias`; else `target`.
+
+    Raises:
+        InvalidPlugin: The module has no such object.
+    """
+    if not alias or not isinstance(target, str):
+        return target
+    name, _, attribute = target.partition(":")
+    if name != alias:
+        return target
+    try:
+        return reduce(getattr, attribute.split("."), module)
+    except AttributeError:
+        raise InvalidPlugin(f'{what} is "{target}", but the file has no {attribute}') from None
 
 
 def checked_hooks(module: object, name: str) -> pluggy.HookRelay:

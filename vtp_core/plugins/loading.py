@@ -1,6 +1,7 @@
 """Finds plugins: the entry points of installed packages, and loose files. Imports no torch.
 
-A plugin that fails is recorded with its reason and stops nothing: only a recipe that uses it fails.
+An installed plugin that fails is recorded with its reason and stops nothing: only a recipe that uses it
+fails. A file that the user named and that fails is an error.
 """
 
 from __future__ import annotations
@@ -37,21 +38,26 @@ class _Found:
     distribution: str
     version: str
     load: Callable[[], object]
+    alias: str = ""
 
 
-def load_plugins(files: Iterable[str | Path] = (), only: Iterable[str] | None = None) -> Plugins:
+def load_plugins(
+    files: Iterable[str | Path] = (), only: Iterable[str] | None = None, *, record_broken_files: bool = False
+) -> Plugins:
     """Loads installed plugins and loose files, each on its own.
 
     Args:
         files: Python files that are plugins (``--plugin ./file.py``); the stem is the plugin's name.
         only: Names of the installed plugins to load; None: those that the environment variable VTP_PLUGINS
             names, all if it is not set.
+        record_broken_files: Whether one of `files` that fails to load is recorded as an installed plugin is,
+            for listings, and no error.
 
     Returns:
-        The plugins; broken ones are in `Plugins.failures`.
+        The plugins; broken installed ones are in `Plugins.failures`.
 
     Raises:
-        UsageError: One of `files` is not a file.
+        UsageError: One of `files` is not a file, or fails to load.
     """
     paths = [_checked_file(path) for path in files]
     if only is None and (selection := os.environ.get(SELECTION)) is not None:
@@ -77,7 +83,13 @@ def load_plugins(files: Iterable[str | Path] = (), only: Iterable[str] | None = 
         reason = f'chosen by name, but no installed package has an entry point "{name}" in group {GROUP}'
         plugins.failures.append(PluginFailure(plugin=name, reason=reason))
     for path in paths:
-        _load(plugins, _Found(name=path.stem, distribution=str(path), version="", load=partial(_run, path)))
+        found = _Found(
+            name=path.stem, distribution=str(path), version="", load=partial(_run, path), alias=path.stem
+        )
+        error = _load(plugins, found)
+        if error is not None and not record_broken_files:
+            reason = f"--plugin {path}: failed to load: {one_line(error)}"
+            raise UsageError(f"{reason}; mend the file (vtp --debug shows the traceback)") from error
     return plugins
 
 
@@ -95,16 +107,23 @@ def _installed() -> dict[str, list[_Found]]:
     return dict(sorted(found.items(), key=lambda item: (item[1][0].distribution != FIRST_PARTY, item[0])))
 
 
-def _load(plugins: Plugins, found: _Found) -> None:
-    """Imports and registers one plugin, or records why not."""
+def _load(plugins: Plugins, found: _Found) -> BaseException | None:
+    """Imports and registers one plugin, or records why not and returns the error."""
     try:
         with isolated() as notices:
             module = found.load()
-            plugins.add(module, found.name, distribution=found.distribution, version=found.version)
+            plugins.add(
+                module,
+                found.name,
+                distribution=found.distribution,
+                version=found.version,
+                alias=found.alias,
+            )
     except (Exception, SystemExit) as error:
         _fail(plugins, found, one_line(error), "".join(traceback.format_exception(error)))
-    else:
-        plugins.note(found.name, notices)
+        return error
+    plugins.note(found.name, notices)
+    return None
 
 
 def _fail(plugins: Plugins, found: _Found, reason: str, trace: str = "") -> None:

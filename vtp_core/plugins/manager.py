@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vtp_core.errors import UsageError
-from vtp_core.plugins.checks import InvalidPlugin, check_import, check_name, checked_hooks
+from vtp_core.plugins.checks import InvalidPlugin, check_import, check_name, checked_hooks, own_object
 from vtp_core.plugins.component import Component
 from vtp_core.plugins.hookspecs import KINDS, Kind, Register, hook_name
 
@@ -115,7 +115,9 @@ class Plugins:
         except KeyError:
             raise UnknownComponent(kind, name, self._advice(kind, name)) from None
 
-    def add(self, module: object, name: str, *, distribution: str = "", version: str = "") -> Plugin:
+    def add(
+        self, module: object, name: str, *, distribution: str = "", version: str = "", alias: str = ""
+    ) -> Plugin:
         """Registers a plugin: checks it, calls its hooks, takes what they offer. All of it or nothing.
 
         Args:
@@ -123,6 +125,7 @@ class Plugins:
             name: Name of the plugin.
             distribution: Package it came in; components of "vtp-core" get bare names.
             version: Version of that package.
+            alias: What import strings call `module` itself if it can't be imported: the stem of a loose file.
 
         Raises:
             InvalidPlugin: It breaks a rule.
@@ -133,7 +136,7 @@ class Plugins:
         if name in self._plugins:
             both = f"{owner(self._plugins[name])} and {owner(plugin)}"
             raise InvalidPlugin(f'two plugins are called "{name}": {both}; rename or uninstall one')
-        components = self._collect(module, plugin)
+        components = self._collect(module, plugin, alias)
         plugin = replace(plugin, components=tuple(components))
         self._plugins[name] = plugin
         self._components.update({(item.kind, item.name): item for item in components})
@@ -143,7 +146,7 @@ class Plugins:
         """Records what the plugin `name` did while loading that had to be undone."""
         self._plugins[name] = replace(self._plugins[name], notices=tuple(notices))
 
-    def _collect(self, module: object, plugin: Plugin) -> list[Component]:
+    def _collect(self, module: object, plugin: Plugin, alias: str) -> list[Component]:
         """What the hooks of `module` register, checked; changes nothing."""
         found: dict[tuple[Kind, str], Component] = {}
 
@@ -164,8 +167,8 @@ class Plugins:
                 found[key] = Component(
                     kind=kind,
                     name=full,
-                    target=target,
-                    config=config,
+                    target=own_object(module, alias, target, f'target of {kind} "{name}"'),
+                    config=own_object(module, alias, config, f'config of {kind} "{name}"'),
                     summary=summary,
                     plugin=plugin.name,
                     distribution=plugin.distribution,

@@ -96,6 +96,7 @@ def test_a_loose_file_brings_a_component() -> None:
     Path("own.py").write_text(
         "from vtp_core.plugins import hookimpl\n"
         "vtp_api = 1\n"
+        "class Thin: pass\n"
         "@hookimpl\n"
         "def register_bottlenecks(register):\n"
         "    register('thin', 'own:Thin', summary='thin')\n",
@@ -106,6 +107,20 @@ def test_a_loose_file_brings_a_component() -> None:
     assert "own" in vtp("validate", "r.toml").stderr
     assert vtp("validate", "r.toml", "--plugin", "own.py").exit_code == 0
     assert "own.thin" in vtp("schema", "--plugin", "own.py").stdout
+
+
+def test_a_broken_loose_file_is_refused_by_every_command_but_the_list() -> None:
+    Path("own.py").write_text("import no_such_module_here\n", "utf-8")
+    for command in (
+        ("validate", "quickstart"), ("run", "quickstart"), ("plan", "quickstart"), ("show", "quickstart"),
+        ("plugins", "show", "clip"),
+    ):  # fmt: skip
+        result = vtp(*command, "--plugin", "own.py")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--plugin own.py: failed to load: ModuleNotFoundError" in result.stderr
+        assert "no_such_module_here" in result.stderr and len(result.stderr.splitlines()) == 1
+    listed = vtp("plugins", "list", "--plugin", "own.py")
+    assert listed.exit_code == 0 and "failed: plugin own (own.py)" in listed.stdout
 
 
 def test_shipped_recipes_are_listed_copied_and_never_overwritten() -> None:

@@ -155,11 +155,34 @@ def test_loose_files_with_classes_and_strings(tmp_path):
     assert plugins.find("objective", "mine.third").load_config()(use="mine.third").size == 3
 
 
-def test_a_broken_loose_file_is_a_failure_and_a_missing_one_an_error(tmp_path):
+def test_import_strings_of_a_loose_file_may_name_the_file(tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text("import no_such_module_here")
-    (failure,) = load_plugins([str(file)], only=[]).failures
-    assert failure.plugin == "mine" and "no_such_module_here" in failure.reason
+    file.write_text(
+        "from vtp_core.plugins import hookimpl\n"
+        "from vtp_core.recipe.component import ComponentConfig\n"
+        "vtp_api = 1\n"
+        "class C(ComponentConfig):\n    size: int = 3\n"
+        "class N: pass\n"
+        "@hookimpl\n"
+        "def register_sources(register):\n    register('n', 'mine:N', config='mine:C')\n"
+    )
+    item = load_plugins([file], only=[]).find("source", "mine.n")
+    assert item.load_config()(use="mine.n").size == 3
+    assert item.load_target().__name__ == "N" and "mine" not in sys.modules
+    file.write_text(file.read_text().replace("mine:N", "mine:M"))
+    with pytest.raises(UsageError, match='target of source "n" is "mine:M", but the file has no M'):
+        load_plugins([file], only=[])
+
+
+def test_a_broken_or_missing_loose_file_is_an_error_unless_it_is_to_be_listed(tmp_path):
+    file = tmp_path / "mine.py"
+    for code, reason in (("import no_such_module_here", "no_such_module_here"), ("exit(3)", "SystemExit: 3")):
+        file.write_text(code)
+        with pytest.raises(UsageError) as caught:
+            load_plugins([str(file)], only=[])
+        assert str(file) in str(caught.value) and reason in str(caught.value)
+    (failure,) = load_plugins([file], only=[], record_broken_files=True).failures
+    assert failure.plugin == "mine" and "SystemExit: 3" in failure.reason
     assert "vtp_loose_mine" not in sys.modules
     with pytest.raises(UsageError, match="no such file"):
         load_plugins([tmp_path / "absent.py"], only=[])
@@ -169,7 +192,9 @@ def test_a_loose_file_may_not_take_an_installed_name(site, tmp_path):
     site("zeta", GOOD)
     file = tmp_path / "zeta.py"
     file.write_text(GOOD)
-    plugins = load_plugins([file], only=["zeta"])
+    with pytest.raises(UsageError, match="two plugins are called"):
+        load_plugins([file], only=["zeta"])
+    plugins = load_plugins([file], only=["zeta"], record_broken_files=True)
     assert plugins.find("objective", "zeta.thing").distribution == "vtp-plugin-zeta"
     assert "two plugins are called" in plugins.failures[0].reason and str(file) in plugins.failures[0].reason
 
