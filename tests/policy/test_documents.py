@@ -44,6 +44,13 @@ def test_the_shell_lines_of_a_document_are_found() -> None:
     assert list(shell_lines(text)) == ["cd x", "make test", "vtp run a    b"]
 
 
+def test_the_readme_resumes_with_the_overrides_of_the_run_before() -> None:
+    runs = [line.split() for line in shell_lines((REPOSITORY / "README.md").read_text())]
+    runs = [words for words in runs if words[:3] == ["vtp", "run", "quickstart.toml"]]
+    first, again = runs
+    assert "-s" in first and again == [*first, "--resume"]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_the_commands_of_a_document_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))

@@ -268,6 +268,8 @@ def test_a_changed_recipe_is_refused_with_its_difference(tmp_path):
         CheckpointError, match=r"new\.a: \(absent\) -> 1; optimizer\.lr: 0\.001 -> 0\.002; run\.st"
     ):
         check_recipe(path, manifest, other)
+    with pytest.raises(CheckpointError, match="repeat the -s values of the first start"):
+        check_recipe(path, manifest, other)
     assert len(check_recipe(path, manifest, other, allow_change=True)) == 3
 
 
