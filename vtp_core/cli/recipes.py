@@ -8,8 +8,7 @@ import click
 
 from vtp_core.cli.output import table
 from vtp_core.errors import UsageError
-from vtp_core.recipe.problems import did_you_mean
-from vtp_core.recipe.shipped import recipe_files, shipped_recipes, summary
+from vtp_core.recipe.shipped import advice, recipe_files, shipped_recipes, summary
 
 
 @click.group()
@@ -30,7 +29,9 @@ def copy(name: str, folder: Path) -> None:
     """Copy recipe NAME, with the recipes that it extends, to DIR (default: here). Overwrites nothing."""
     shipped = shipped_recipes()
     if name.removesuffix(".toml") not in shipped:
-        raise UsageError(f'there is no shipped recipe "{name}"; {did_you_mean(name, shipped)}')
+        raise UsageError(
+            f'there is no shipped recipe "{name}"; {advice(name.removesuffix(".toml"), shipped)}'
+        )
     files = recipe_files(shipped[name.removesuffix(".toml")])
     targets = {folder / target: source for target, source in files.items()}
     for target in targets:

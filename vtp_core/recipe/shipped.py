@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
 from vtp_core.errors import UsageError
-from vtp_core.recipe.problems import did_you_mean
+from vtp_core.recipe.problems import closest
 
 PACKAGE = "vtp_recipes"
 """Package of the shipped recipes: the directory ``recipes/`` of the project."""
@@ -45,8 +46,17 @@ def find_recipe(name: str | Path) -> Path:
     shipped = shipped_recipes()
     if found := shipped.get(str(name)):
         return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
-    advice = did_you_mean(path.stem, shipped)
-    raise UsageError(f"there is no recipe file {name}, and none of that name ships with vtp; {advice}")
+    text = str(name)
+    if text.endswith(".toml") or "/" in text:
+        raise UsageError(f"{name}: no such file; {advice(text.removesuffix('.toml'), shipped)}")
+    raise UsageError(f'there is no recipe file and no shipped recipe "{name}"; {advice(text, shipped)}')
+
+
+def advice(name: str, shipped: Iterable[str]) -> str:
+    """What to do about an unknown name: the shipped recipe that was likely meant, or where to look."""
+    if meant := closest(name, shipped):
+        return f'did you mean the shipped recipe "{meant}"?'
+    return "see `vtp recipes list`"
 
 
 def summary(file: Path) -> str:

@@ -135,7 +135,8 @@ def test_shipped_recipes_are_listed_copied_and_never_overwritten() -> None:
         "error: mine/quickstart.toml exists; remove it or choose another folder\n",
     )
     assert Path("mine/quickstart.toml").read_text("utf-8") == "changed"
-    assert 'did you mean "quickstart"?' in vtp("recipes", "copy", "quikstart").stderr
+    assert 'did you mean the shipped recipe "quickstart"?' in vtp("recipes", "copy", "quikstart").stderr
+    assert vtp("recipes", "copy", "zzz").stderr.endswith("; see `vtp recipes list`\n")
 
 
 def test_the_schema_is_json() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import dump_toml, load_recipe
 from vtp_core.recipe.shipped import find_recipe, recipe_files, shipped_recipes, summary
@@ -46,6 +47,29 @@ def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert find_recipe("quickstart").name == "quickstart.toml"
     Path("quickstart").write_text("", "utf-8")
     assert find_recipe("quickstart") == Path("quickstart")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "quikstart",
+            'there is no recipe file and no shipped recipe "quikstart"; '
+            'did you mean the shipped recipe "quickstart"?',
+        ),
+        ("zzz", 'there is no recipe file and no shipped recipe "zzz"; see `vtp recipes list`'),
+        ("quickstart.toml", 'quickstart.toml: no such file; did you mean the shipped recipe "quickstart"?'),
+        ("zzz.toml", "zzz.toml: no such file; see `vtp recipes list`"),
+        ("zzz/qq", "zzz/qq: no such file; see `vtp recipes list`"),
+    ],
+)
+def test_an_unknown_recipe_gets_one_suggestion_and_no_list(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        find_recipe(name)
+    assert str(caught.value) == message
 
 
 def test_a_copy_takes_along_what_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
