@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vtp_core.artefact.config import is_artefact
 from vtp_core.artefact.folder import read_artefact
-from vtp_core.errors import UsageError
+from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.tokenizer import Tokenizer
 
@@ -51,6 +51,8 @@ def load(folder: str | Path, *, plugins: Plugins | None = None) -> Tokenizer:
     folder = Path(folder)
     plugins = plugins if plugins is not None else load_plugins()
     reader = None if is_artefact(folder) else _reader(folder, plugins)
+    if reader is None and not is_artefact(folder) and is_artefact(inner := folder / "tokenizer"):
+        raise CheckpointError(f"{folder}: a run, not a tokenizer; load {inner}")
     # What nobody knows is read as our own: that names what is wrong with it.
     return read_artefact(folder, plugins) if reader is None else reader.read(folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vtp_core.recipe.data import DecodeLimits
 
 _RECIPES = (".toml",)
+_SCHEME = re.compile(r"[A-Za-z]{2,}:")
 
 
 @click.group()
@@ -50,12 +52,17 @@ def check(
     if overrides and not any(path.endswith(_RECIPES) for path in paths):
         raise UsageError("-s changes keys of a recipe, and no PATH is a recipe (.toml)")
     plugins = load_plugins(plugin_files)
-    results, useless, broken = {}, [], []
-    for name, config, limits in _sources(paths, overrides, plugins):
+    results, useless = {}, []
+    missing = [path for path in paths if _is_missing(path)]
+    broken = [f"{path}: no such file or folder" for path in missing]
+    there = [path for path in paths if path not in missing]
+    for name, config, limits in _sources(there, overrides, plugins):
         try:
             report = check_source(open_source(config, limits, plugins), limit)
         except DataError as error:
-            broken.append(f"{name}: {error}")
+            # Most errors of a source name its path already.
+            said = str(error).startswith(f"{Path(name).expanduser()}: ")
+            broken.append(str(error) if said else f"{name}: {error}")
             continue
         results[name] = report.as_dict()
         if not report.usable:
@@ -66,6 +73,12 @@ def check(
         click.echo(json.dumps({"sources": results, "errors": broken}, indent=2))
     if broken or useless:
         raise DataError("; ".join([*broken, *useless]))
+
+
+def _is_missing(path: str) -> bool:
+    """Whether a plain path leads nowhere; patterns and recipes are looked at by those who read them."""
+    other = path.endswith(_RECIPES) or any(sign in path for sign in "*?[{") or _SCHEME.match(path)
+    return not other and not Path(path).expanduser().exists()
 
 
 def _sources(

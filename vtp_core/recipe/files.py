@@ -101,8 +101,10 @@ def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...]) -> Tree
     """Reads one file over what it extends; `below` are the files that led here."""
     name = str(path)
     key = "extends" if below else ""
-    if path.resolve() in below:
-        raise RecipeErrors([Problem(named_at, key, f"{name} extends itself; remove one of the links")])
+    if path.resolve() in (above := [file.resolve() for file in below]):
+        chain = " -> ".join(str(file) for file in (*below[above.index(path.resolve()) :], path))
+        message = f"{name} extends itself ({chain}); remove one of the links"
+        raise RecipeErrors([Problem(named_at, key, message)])
     if len(below) > MAX_EXTENDS:
         raise RecipeErrors([Problem(named_at, key, f"{name} is more than {MAX_EXTENDS} files deep")])
     text = _text(path, named_at, key)
@@ -119,7 +121,7 @@ def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...]) -> Tree
     bases, dropped = _strings(name, values, origins, "extends"), _strings(name, values, origins, "drop")
     for base, origin in bases:
         other = FilePath(os.path.normpath(path.parent / base))
-        read = _read(other, origin, (*below, path.resolve()))
+        read = _read(other, origin, (*below, path))
         tree.overlay(read.values, read.origins)
     for text_path, origin in dropped:
         if not tree.remove(tuple(text_path.split("."))):

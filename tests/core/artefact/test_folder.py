@@ -57,6 +57,12 @@ def test_what_is_saved_is_loaded(folder: Path) -> None:
     assert "48 x 4 x 4" in card and "after 7 steps" in card
 
 
+def test_a_run_folder_points_to_its_tokenizer(folder: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load(folder.parent, plugins=toy_plugins())
+    assert str(caught.value) == f"{folder.parent}: a run, not a tokenizer; load {folder}"
+
+
 def test_saving_again_replaces_whole(folder: Path) -> None:
     (folder / "left_over").write_text("x")
     tokenizer = toy_tokenizer(text=False)

@@ -51,6 +51,16 @@ def test_lines_of_a_damaged_shard(tmp_path: Path) -> None:
     assert "cut.tar" in result.stdout
 
 
+def test_a_path_that_leads_nowhere_and_an_empty_folder_are_named_once(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    write_tar(tmp_path / "a.tar", samples(2))
+    result = run(str(tmp_path / "absent"), str(tmp_path / "empty"), str(tmp_path / "a.tar"))
+    assert result.exit_code == 3 and "usable   2 of 2" in result.stdout  # the others are read
+    assert f"{tmp_path / 'absent'}: no such file or folder" in result.stderr
+    assert result.stderr.count(str(tmp_path / "empty")) == 1
+    assert f"{tmp_path / 'empty'}: no file ends in" in result.stderr
+
+
 def test_image_folder(tmp_path: Path) -> None:
     for name in ("cat/a.png", "dog/b.png"):
         (tmp_path / name).parent.mkdir()

@@ -90,7 +90,8 @@ def test_a_chain_of_three_links_is_read_and_one_of_four_is_not(write: Write, plu
 def test_a_circle_names_the_link_that_closes_it(write: Write, plugins: Plugins) -> None:
     write('extends = ["recipe.toml"]\n', "other.toml")
     assert message(write, plugins, 'extends = "./other.toml"\n') == (
-        "other.toml:1 extends recipe.toml extends itself; remove one of the links"
+        "other.toml:1 extends recipe.toml extends itself "
+        "(recipe.toml -> other.toml -> recipe.toml); remove one of the links"
     )
 
 
@@ -180,5 +181,5 @@ def test_names_come_from_the_file_and_fill_the_run_folder(write: Write, plugins:
 
 def test_a_recipe_that_is_nowhere(write: Write, plugins: Plugins) -> None:
     write("", "x.toml")
-    with pytest.raises(UsageError, match=r'no recipe file quikstart, .*did you mean "quickstart"\?'):
+    with pytest.raises(UsageError, match=r'no recipe file .*"quikstart"; did you mean .*"quickstart"\?'):
         load_recipe("quikstart", (), plugins)
