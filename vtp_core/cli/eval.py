@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from vtp_core.recipe.component import ComponentConfig
 
 
+HELD_OUT = "val"
+"""Split that is measured where a source has splits and none is named."""
+
+
 @click.command("eval")
 @click.argument("artefact", type=click.Path(path_type=Path))
-@click.option("--source", required=True, metavar="TABLE", help="Held-out data: a name or a TOML table.")
+@click.option("--source", required=True, metavar="TABLE", help="Held-out data; split: default val.")
 @click.option("--train-source", metavar="TABLE", help="Data that probes learn from.")
 @click.option("--evaluator", "names", multiple=True, metavar="TABLE", help="Default: all that can run.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many samples of each source; named so.")
@@ -39,7 +43,8 @@ def eval_(
 ) -> None:
     """Measure the tokenizer in the folder ARTEFACT.
 
-    TABLE is a component's name, or an inline table as in a recipe: '{ use = "samples", split = "val" }'.
+    TABLE is a component's name, or an inline table as in a recipe: '{ use = "samples", split = "val" }'. Of a
+    --source that has splits, the split "val" is measured unless the table names another.
     """
     from vtp_core.cli.output import table
     from vtp_core.evaluation.opening import open_set
@@ -49,7 +54,7 @@ def eval_(
 
     plugins = load_plugins(plugin_files)
     model = Tokenizer.load(artefact, plugins)
-    held_out = open_set(read_table(source, "source", plugins), plugins, limit=limit)
+    held_out = open_set(read_held_out(source, plugins), plugins, limit=limit)
     train = None
     if train_source is not None:
         train = open_set(read_table(train_source, "source", plugins), plugins, limit=limit)
@@ -72,6 +77,29 @@ def eval_(
         click.echo(f"protocol: {protocol}")
     if output is not None:
         write_results(results, output)
+
+
+def read_held_out(text: str, plugins: Plugins) -> ComponentConfig:
+    """The config of a source to measure on: its split `val`, if it has splits and the text names none.
+
+    Raises:
+        UsageError: No split is named and it has no `val`.
+    """
+    from typing import get_args
+
+    config = read_table(text, "source", plugins)
+    field = type(config).model_fields.get("split")
+    if field is None or "split" in config.model_fields_set:
+        return config
+    splits = get_args(field.annotation)
+    if HELD_OUT not in splits:
+        known = " or ".join(f'"{split}"' for split in splits if isinstance(split, str))
+        known = f" ({known})" if known else ""
+        example = f'{{ use = "{config.use}", split = "..." }}'
+        raise UsageError(
+            f"source {config.use}: \"{HELD_OUT}\" is none of its splits; name one{known}, as in '{example}'"
+        )
+    return config.model_copy(update={"split": HELD_OUT})
 
 
 def read_table(text: str, kind: Any, plugins: Plugins) -> ComponentConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ from safetensors.torch import load_file, save_file
 from vtp_core import load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.from_recipe import artefact_config
+from vtp_core.cli.eval import read_held_out
 from vtp_core.cli.main import main
-from vtp_core.plugins import load_plugins
+from vtp_core.errors import UsageError
+from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
 from vtp_core.recipe import dump_toml, load_recipe
+from vtp_core.recipe.component import ComponentConfig
 from vtp_core.training.checkpoint import save as save_checkpoint
 
 RECIPE = """
@@ -98,6 +102,40 @@ def test_eval_runs_what_can_run(home: Path, tmp_path: Path) -> None:
     assert {"psnr", "ssim", "knn", "linear_probe"} == set(results)
     assert "left out: zero_shot: the tokenizer has no embed_image, embed_text" in result.output
     assert "all 12" in results["psnr"]["protocol"] and "protocol: reconstruction-v1" in result.output
+
+
+@pytest.mark.parametrize(
+    ("source", "measured"),
+    [("samples", "samples/val"), ('{ use = "samples", split = "train" }', "samples/train")],
+)
+def test_eval_measures_the_held_out_split_unless_one_is_named(home: Path, source: str, measured: str) -> None:
+    result = vtp("eval", home / "artefact", "--source", source, "--limit", 4, "--evaluator", "reconstruction")
+    assert result.exit_code == 0, result.output
+    assert f" {measured}, PARTIAL 4 of" in result.output, result.output
+
+
+class _Split(ComponentConfig):
+    use: str = "x"
+    split: Literal["first", "second"] = "first"
+
+
+def test_a_source_whose_held_out_split_nobody_knows_must_name_one() -> None:
+    plugins = Plugins()
+
+    class Module:
+        vtp_api = 1
+
+        @staticmethod
+        @hookimpl
+        def register_sources(register: Register) -> None:
+            register("x", _Split, config=_Split)
+
+    plugins.add(Module, "odd")
+    with pytest.raises(UsageError, match=r'source odd\.x: .*name one \("first" or "second"\), as in'):
+        read_held_out("odd.x", plugins)
+    assert read_held_out('{ use = "odd.x", split = "second" }', plugins) == _Split(
+        use="odd.x", split="second"
+    )
 
 
 def test_eval_of_one_evaluator_on_a_part(home: Path, tmp_path: Path) -> None:
