@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +113,20 @@ def test_two_stages_may_not_share_a_folder(tmp_path):
     assert result.exit_code == 2
     assert "both write to" in result.stderr
     assert not Path(tmp_path / "both").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_stages_on_two_ranks_share_the_ranks(tmp_path):
+    stages = []
+    for name in ("first", "second"):
+        text = RECIPE.replace('name = "tiny"', f'name = "{name}"')
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text.replace("log_every = 1", f'log_every = 1\nout = "{tmp_path / name}"'))
+        stages.append(str(path))
+    command = [sys.executable, "-m", "vtp_core", "run", *stages, "--nproc", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("first", "second"):
+        assert (tmp_path / name / "report.html").is_file()
