@@ -55,11 +55,9 @@ def run(
     _check_folders(stages, resume=resume)
     from vtp_core.training.parallel import leave_world
 
-    try:
-        for stage in stages:
-            _train(stage, plugins, resume=resume, allow_change=allow_change, stages=len(stages))
-    finally:
-        leave_world()
+    for stage in stages:
+        _train(stage, plugins, resume=resume, allow_change=allow_change, stages=len(stages))
+    leave_world()  # after an error the process ends instead: a rank that failed must not wait for the others
 
 
 def _check_folders(stages: Sequence[Recipe], *, resume: bool) -> None:

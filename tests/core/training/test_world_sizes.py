@@ -82,7 +82,7 @@ def test_exit_code_of_ranks_is_that_of_the_command(tmp_path: Path):
     process = start(tmp_path, bad, "run.max_skipped_steps=1", options=("--nproc", "2"))
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 4, errors
-    assert "error: step 2: loss bad/square is nan" in errors
+    assert "error: step 3: loss bad/square is nan" in errors
 
 
 def test_signal_to_the_launcher_stops_all_ranks_in_good_order(tmp_path: Path):
