@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +19,8 @@ from torch.multiprocessing.spawn import spawn
 from vtp_core.training.world import World
 
 T = TypeVar("T")
+PATIENCE = timedelta(seconds=120)
+"""How long a rank of `run_processes` waits for the others: a hang becomes a failure."""
 
 
 class Ranks(Protocol):
@@ -134,8 +138,8 @@ def _run_process(
     rank: int, size: int, folder: str, body: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-    try:
-        torch.save(dict(body(World(rank=rank, size=size), *arguments)), Path(folder, f"{rank}.pt"))
-    finally:
-        dist.destroy_process_group()
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=PATIENCE)
+    torch.save(dict(body(World(rank=rank, size=size), *arguments)), Path(folder, f"{rank}.pt"))
+    dist.barrier()
+    os._exit(0)  # the threads of a process group may abort an ordinary exit
