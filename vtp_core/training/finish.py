@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -96,9 +95,8 @@ def finish(run: Run) -> Results:
     except VtpError as error:
         failure = error
     if run.world.rank == 0:
-        limit = recipe.evaluate.limit or STATISTICS_SAMPLES
-        train = open_set(recipe.data.source, run.plugins, recipe.data.decode, limit, skip_bad=True)
-        statistics = replace(train, limit=min(limit, STATISTICS_SAMPLES))
+        limit = min(recipe.evaluate.limit or STATISTICS_SAMPLES, STATISTICS_SAMPLES)
+        statistics = open_set(recipe.data.source, run.plugins, recipe.data.decode, limit, skip_bad=True)
         tokenizer.config = measure_latents(tokenizer, statistics, rows=recipe.evaluate.rows)
         tokenizer.save(run.folder / "tokenizer")
         from vtp_core.report import build_report

@@ -43,6 +43,8 @@ def train(
 ) -> Done | None:
     """Trains a recipe to its end: checks all, runs the steps, writes artefact, measurements and report.
 
+    The ranks stay joined for a next stage; `vtp_core.training.parallel.leave_world` ends that.
+
     Args:
         recipe: The checked recipe.
         plugins: Where its components come from.
