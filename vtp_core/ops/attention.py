@@ -3,7 +3,7 @@
     out = vit_attention(q, k, v, q_norm=..., k_norm=..., rope=Rope(cos, sin))
 
 The contract is here, the torch implementations are in `attention_torch`, the choice between them and those
-of plugins in `attention_choice`.
+of plugins in `attention_choice` and `choice`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from vtp_core.ops.attention_choice import AttentionCase, AttentionChoice, AttentionKernel, Rope, choose
+from vtp_core.ops.attention_choice import AttentionCase, AttentionChoice, AttentionKernel, Rope
 from vtp_core.ops.attention_torch import TORCH_KERNELS
 
 
@@ -31,7 +31,7 @@ def attention_choice(name: str = "auto", kernels: Sequence[AttentionKernel] = ()
     Raises:
         UsageError: There is no such implementation.
     """
-    return choose(name, (*kernels, *TORCH_KERNELS))
+    return AttentionChoice.named(name, (*kernels, *TORCH_KERNELS))
 
 
 @overload

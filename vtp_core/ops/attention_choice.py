@@ -1,19 +1,14 @@
-"""Which implementation of an operator runs: by name, or the first that suits the case at hand.
-
-The choice is an object that the recipe's ``[kernels]`` table makes and hands to the modules that use the
-operator; nothing is chosen or remembered at module level.
-"""
+"""Implementations of attention: what they may decide on, what they are called with, the choice among them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from vtp_core.errors import UsageError
+from vtp_core.ops.choice import Choice, Kernel
 
 
 class Rope(NamedTuple):
@@ -72,60 +67,11 @@ class AttentionCase:
     lse: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttentionKernel:
-    """One implementation of `vit_attention`.
-
-    Attributes:
-        name: What a recipe calls it.
-        run: The implementation.
-        refuses: Why it can't run a case, or None if it can.
-        suits: Whether ``auto`` should take it for a case that it can run.
-    """
-
-    name: str
-    run: RunAttention
-    refuses: Callable[[AttentionCase], str | None]
-    suits: Callable[[AttentionCase], bool]
+class AttentionKernel(Kernel[AttentionCase, RunAttention]):
+    """One implementation of `vit_attention`."""
 
 
-@dataclass(frozen=True)
-class AttentionChoice:
+class AttentionChoice(Choice[AttentionKernel]):
     """Implementations in order of preference: one if the recipe named it, else all for ``auto``."""
 
-    kernels: tuple[AttentionKernel, ...]
-
-    def pick(self, case: AttentionCase) -> AttentionKernel:
-        """The first implementation that can run the case and, if there is a choice, suits it.
-
-        Raises:
-            UsageError: None can run it; says why for each.
-        """
-        reasons = []
-        for kernel in self.kernels:
-            reason = kernel.refuses(case)
-            if reason is not None:
-                reasons.append(f"{kernel.name} {reason}")
-            elif len(self.kernels) == 1 or kernel.suits(case):
-                return kernel
-        why = "; ".join(reasons)
-        raise UsageError(f'attention: no implementation fits ({why}); use [kernels] attention = "auto"')
-
-
-def choose(name: str, kernels: Sequence[AttentionKernel]) -> AttentionChoice:
-    """The choice a recipe makes by `name`.
-
-    Args:
-        name: ``"auto"`` or the name of one of `kernels`.
-        kernels: What there is, in order of preference.
-
-    Raises:
-        UsageError: There is no such implementation.
-    """
-    if name == "auto":
-        return AttentionChoice(tuple(kernels))
-    named = tuple(kernel for kernel in kernels if kernel.name == name)
-    if not named:
-        known = ", ".join(["auto", *(kernel.name for kernel in kernels)])
-        raise UsageError(f'[kernels] attention = "{name}": unknown; known: {known}')
-    return AttentionChoice(named[:1])
+    operator = "attention"

@@ -1,0 +1,110 @@
+"""Which implementation of an operator runs: by name, or the first that suits the case at hand.
+
+The choice is an object that the recipe's ``[kernels]`` table makes and hands to the modules that use the
+operator. What the implementations of one operator have in common is here; each operator adds its case, the
+signature of an implementation and a choice with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+from vtp_core.errors import UsageError
+
+
+class Case(Protocol):
+    """What an implementation may decide on; each operator has its own."""
+
+    @property
+    def device(self) -> str:
+        """Device type, such as ``"cpu"``."""
+        ...
+
+
+CaseT = TypeVar("CaseT", bound=Case)
+RunT = TypeVar("RunT")
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel(Generic[CaseT, RunT]):
+    """One implementation of an operator.
+
+    Attributes:
+        name: What a recipe calls it.
+        run: The implementation.
+        refuses: Why it can't run a case, or None if it can.
+        suits: Whether ``auto`` should take it for a case that it can run.
+        device: The device type it is for; None: any.
+        missing: Why it can run no case on this machine, such as a build that isn't there; None if it can.
+    """
+
+    name: str
+    run: RunT
+    refuses: Callable[[CaseT], str | None]
+    suits: Callable[[CaseT], bool]
+    device: str | None = None
+    missing: Callable[[], str | None] = _nothing
+
+    def obstacle(self, case: CaseT) -> str | None:
+        """Why it can't run the case here, whatever the cause; None if it can."""
+        if self.device not in (None, case.device):
+            return f"needs {self.device} tensors"
+        return self.missing() or self.refuses(case)
+
+
+KernelT = TypeVar("KernelT", bound=Kernel[Any, Any])
+
+
+@dataclass(frozen=True)
+class Choice(Generic[KernelT]):
+    """Implementations in order of preference: one if the recipe named it, else all for ``auto``.
+
+    Attributes:
+        kernels: The implementations.
+        operator: Name of the operator, as in ``[kernels]``.
+    """
+
+    kernels: tuple[KernelT, ...]
+    operator: ClassVar[str]
+
+    @classmethod
+    def named(cls, name: str, kernels: Sequence[KernelT]) -> Self:
+        """The choice a recipe makes by `name`.
+
+        Args:
+            name: ``"auto"`` or the name of one of `kernels`.
+            kernels: What there is, in order of preference.
+
+        Raises:
+            UsageError: There is no such implementation.
+        """
+        if name == "auto":
+            return cls(tuple(kernels))
+        named = tuple(kernel for kernel in kernels if kernel.name == name)
+        if not named:
+            known = ", ".join(["auto", *(kernel.name for kernel in kernels)])
+            raise UsageError(f'[kernels] {cls.operator} = "{name}": unknown; known: {known}')
+        return cls(named[:1])
+
+    def pick(self, case: Case) -> KernelT:
+        """The first implementation that can run the case and, if there is a choice, suits it.
+
+        Raises:
+            UsageError: None can run it; says why for each.
+        """
+        reasons = []
+        for kernel in self.kernels:
+            reason = kernel.obstacle(case)
+            if reason is not None:
+                reasons.append(f"{kernel.name} {reason}")
+            elif len(self.kernels) == 1 or kernel.suits(case):
+                return kernel
+        why = "; ".join(reasons)
+        auto = f'use [kernels] {self.operator} = "auto"'
+        raise UsageError(f"{self.operator}: no implementation fits ({why}); {auto}")
