@@ -14,7 +14,7 @@ SOURCES := pyproject.toml setup.py $(TESTED) $(shell find csrc -name '*.cpp' -o 
 test slow examples wheel quickstart smoke: export HF_HUB_OFFLINE = 1
 test slow examples wheel smoke: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup dev quickstart test slow lint format types layers check wheel examples smoke ci ci-rest clean
+.PHONY: help setup dev native quickstart test slow lint format types layers check wheel examples smoke ci ci-rest clean
 
 help:  ## List the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ $(VENV)/.ready: $(VENV)/.torch $(SOURCES)
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) install -q --no-build-isolation -c $(VENV)/constraints.txt -e '.[offline,tensorboard,dev]'
 	@touch $@
+
+native: $(VENV)/.ready-dev  ## Compile what changed in csrc/ (the installation did it once)
+	$(BIN)/python setup.py -q build_ext --inplace
 
 quickstart: $(VENV)/.ready  ## Install, train a small tokenizer on real images, write its report
 	$(BIN)/vtp run recipes/quickstart.toml --resume

@@ -1,76 +1,71 @@
 """Finds the packages and builds the native kernels in csrc/, if it can. Metadata is in pyproject.toml.
 
-`VTP_BUILD_EXT=auto` (the default) builds when csrc/ has sources, a compiler is there and torch can be
-imported (`pip install --no-build-isolation`); otherwise, or if compiling fails, the installation is pure
-Python and `vtp doctor` says why. `1` makes a missing or failed build an error; `0` never builds.
+`VTP_BUILD_EXT=auto` (the default) builds what it can: `_C_cpu` when a C++ compiler is there and torch can be
+found (`pip install --no-build-isolation`), `_C_cuda` when nvcc is there too. What can't be built or fails to
+compile is left out, and `vtp doctor` says why. `1` makes a missing `_C_cpu` an error; `0` never builds.
 """
 
 import os
-import shutil
 import sys
-import warnings
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
-CSRC = Path(__file__).parent / "csrc"
-MODES = ("auto", "1", "0")
-PYTHON_ABI = "0x030B0000"  # one build serves Python 3.11 and later
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))
+
+from vtp_plugins.kernels.native import build as native  # noqa: E402
+from vtp_plugins.kernels.native.compiler import BuildFailed  # noqa: E402
+from vtp_plugins.kernels.native.sources import MODULES  # noqa: E402
+
+PACKAGE = "vtp_plugins.kernels"
+MODE = os.environ.get("VTP_BUILD_EXT", "auto")
+if MODE not in ("auto", "1", "0"):
+    raise SystemExit(f"VTP_BUILD_EXT={MODE}: use one of auto, 1, 0")
+REASONS = {name: "VTP_BUILD_EXT=0" if MODE == "0" else native.obstacle(name) for name in MODULES}
+if MODE == "1" and REASONS["_C_cpu"]:
+    raise SystemExit(f"VTP_BUILD_EXT=1, but {REASONS['_C_cpu']}")
+POSSIBLE = [name for name in MODULES if REASONS[name] is None]
+for name in MODULES:
+    print(f"vtp-core: {name} {'is not built: ' + REASONS[name] if REASONS[name] else 'will be built'}")
 
 
-def obstacle(sources):
-    """Why nothing can be built here, or None."""
-    if not sources:
-        return "csrc/ has no sources"
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
-        return "no C++ compiler on PATH"
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        return "torch is not importable while building: use pip install --no-build-isolation"
-    return None
+class Record(build_py):
+    """Also records what is not going to be built."""
+
+    def run(self):
+        super().run()
+        native.record(
+            ROOT / "vtp_plugins/kernels" if self.editable_mode else Path(self.build_lib, *PACKAGE.split(".")),
+            REASONS,
+        )
 
 
-def native(mode):
-    """Arguments of setup() that build the extension, empty when there is none to build."""
-    if mode not in MODES:
-        raise SystemExit(f"VTP_BUILD_EXT={mode}: use one of {', '.join(MODES)}")
-    sources = sorted(str(path.relative_to(CSRC.parent)) for path in CSRC.rglob("*.cpp"))
-    reason = "VTP_BUILD_EXT=0" if mode == "0" else obstacle(sources)
-    if reason is not None:
-        if mode == "1":
-            raise SystemExit(f"VTP_BUILD_EXT=1, but {reason}")
-        print(f"vtp-core: pure Python, no native kernels ({reason})")
-        return {}
+class Build(build_ext):
+    """Compiles by the project's own rules: flags by file name, in parallel, only what changed."""
 
-    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
-
-    class Build(BuildExtension):
-        def run(self):
-            try:
-                super().run()
-            except Exception as error:
-                if mode == "1":
-                    raise
-                warnings.warn(f"vtp-core: native kernels not built: {error}", stacklevel=1)
-                self.extensions = []
-
-    openmp = ["-fopenmp"] if sys.platform == "linux" else []
-    cuda = sorted(str(path.relative_to(CSRC.parent)) for path in CSRC.rglob("*.cu")) if CUDA_HOME else []
-    extension = (CUDAExtension if cuda else CppExtension)(
-        "vtp_core._native",
-        [*sources, *cuda],
-        define_macros=[("Py_LIMITED_API", PYTHON_ABI)],
-        extra_compile_args={"cxx": ["-O3", *openmp], "nvcc": ["-O3"]},
-        extra_link_args=openmp,
-        py_limited_api=True,
-    )
-    options = {"bdist_wheel": {"py_limited_api": "cp311"}}
-    return {"ext_modules": [extension], "cmdclass": {"build_ext": Build}, "options": options}
+    def build_extension(self, ext):
+        output, module = Path(self.get_ext_fullpath(ext.name)), ext.name.rpartition(".")[2]
+        try:
+            native.build(module, output, ROOT / "build/native")
+        except BuildFailed as error:
+            if MODE == "1":
+                raise
+            print(f"vtp-core: {module} is not built: {error}", file=sys.stderr)
+            REASONS[module] = str(error).partition("\n")[0]
+            self.get_finalized_command("build_py").run()
 
 
 setup(
-    packages=[*find_packages(include=["vtp_core*", "vtp_plugins*"]), "vtp_recipes"],
-    package_dir={"vtp_recipes": "recipes"},
-    **native(os.environ.get("VTP_BUILD_EXT", "auto")),
+    packages=[
+        *find_packages(include=["vtp_core*", "vtp_plugins*"]),
+        "vtp_recipes",
+        "vtp_plugins.kernels.csrc",
+    ],
+    package_dir={"vtp_recipes": "recipes", "vtp_plugins.kernels.csrc": "csrc"},
+    ext_modules=[Extension(f"{PACKAGE}.{name}", [], py_limited_api=True, optional=True) for name in POSSIBLE],
+    cmdclass={"build_ext": Build, "build_py": Record},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if POSSIBLE else {},
 )
