@@ -111,6 +111,11 @@ def test_sizes_of_the_networks(recipes: Mapping[str, Recipe]) -> None:
         assert recipes[f"scale_decoder_{depth}"].decoder.depth == depth
 
 
+def test_rotary_positions_are_computed_as_the_published_models_do(recipes: Mapping[str, Recipe]) -> None:
+    for name in set(PAPER) - {"ae_cnn", "ae_cnn_gan"}:
+        assert recipes[name].encoder.rope_dtype == recipes[name].decoder.rope_dtype == "bfloat16"
+
+
 def test_a_family_differs_in_one_thing(recipes: Mapping[str, Recipe]) -> None:
     for size in "sbl":
         assert tables(recipes[f"scale_encoder_{size}"]) == tables(recipes[f"vtp_abl_{size}"])

@@ -100,6 +100,7 @@ def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
             continue
         if objective.stop is not None and objective.stop <= objective.start:
             tree.report(("objectives", name, "stop"), f"must come after start = {objective.start}")
+        _check_partners(tree, parts, name, objective)
         for view_name, need in objective.views().items():
             used.add(view_name)
             view = parts.get(ViewConfig, "views", view_name)
@@ -114,6 +115,14 @@ def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
         for view_name in views:
             if view_name not in used:
                 tree.report(("views", view_name), "no objective uses this view; remove it")
+
+
+def _check_partners(tree: Tree, parts: Parts, name: str, objective: ObjectiveConfig) -> None:
+    others = [other for other in parts.names.get("objectives", []) if other != name]
+    for key, partner in objective.partners().items():
+        if partner not in others and parts.complete("objectives"):
+            advice = "it names itself" if partner == name else did_you_mean(partner, others)
+            tree.report(("objectives", name, key), f"there is no other [objectives.{partner}]; {advice}")
 
 
 def _views_are_sure(parts: Parts, name: str) -> bool:

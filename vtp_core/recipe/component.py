@@ -83,6 +83,10 @@ class ObjectiveConfig(ComponentConfig):
         """View of the recipe -> what is asked of it."""
         return {}
 
+    def partners(self) -> Mapping[str, str]:
+        """Key of this table -> the other objective that it names, whose modules are used."""
+        return {}
+
     def active(self, index: int) -> bool:
         """Whether the objective takes part in step `index`."""
         return self.start <= index and (self.stop is None or index < self.stop)

@@ -32,3 +32,7 @@ class MimConfig(PrototypeConfig):
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view: its global crops, masked."""
         return {self.view: ViewNeed(masked=True, rows=self.rows)}
+
+    def partners(self) -> Mapping[str, str]:
+        """Whose head is used."""
+        return {} if self.share_head_with is None else {"share_head_with": self.share_head_with}

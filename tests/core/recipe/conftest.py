@@ -45,12 +45,16 @@ class PairConfig(ObjectiveConfig):
     taps: tuple[int, ...] = ()
     text: bool = False
     margin: Scheduled = 0.5
+    head_of: str | None = None
 
     def views(self) -> Mapping[str, ViewNeed]:
         need = ViewNeed(
             rows=self.rows, masked=self.masked, crops=self.crops, layers=self.taps, text=self.text
         )
         return {self.view: need}
+
+    def partners(self) -> Mapping[str, str]:
+        return {} if self.head_of is None else {"head_of": self.head_of}
 
 
 class DrawnConfig(SourceConfig):

@@ -203,6 +203,22 @@ ACROSS = {
         "objectives.pair.stop",
         "after start = 5",
     ),
+    "head of an objective that is not there": (
+        PAIR,
+        f'{PAIR}\nhead_of = "othr"\n[objectives.other]\nuse = "pair"',
+        None,
+        26,
+        "objectives.pair.head_of",
+        'did you mean "other"?',
+    ),
+    "head of its own": (
+        PAIR,
+        f'{PAIR}\nhead_of = "pair"',
+        None,
+        26,
+        "objectives.pair.head_of",
+        "names itself",
+    ),
 }
 
 
@@ -217,7 +233,8 @@ def test_one_mistake_across_tables_is_one_error(load: Load, case: str) -> None:
 def test_right_across_tables(load: Load) -> None:
     recipe = load(
         {
-            PAIR: f'{PAIR}\nrows = 8\nmasked = true\ncrops = ["global", "local"]\ntaps = [0, 3]\ntext = true',
+            PAIR: f'{PAIR}\nrows = 8\nmasked = true\ncrops = ["global", "local"]\ntaps = [0, 3]\ntext = true'
+            '\nhead_of = "other"\n[objectives.other]\nuse = "pair"',
             "size = 32": "size = 32\nmasks = {}\ncrops.local = { count = 3, size = 16, scale = [0.1, 0.4] }",
             "[run]": 'freeze = ["encoder"]\nema.twins = ["tokenizer.decoder", "objectives.pair.head"]\n[run]',
         },

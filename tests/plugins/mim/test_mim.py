@@ -14,6 +14,7 @@ from torch import Tensor
 from vtp_core.batch import Batch, Masks
 from vtp_core.errors import UsageError
 from vtp_core.features import Losses
+from vtp_core.recipe import RecipeErrors, load_recipe
 from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
 from vtp_core.testing.ranks import ThreadWorld, run_ranks
 from vtp_plugins.dino.head import Head, Prototypes
@@ -143,3 +144,17 @@ def test_heads_that_do_not_fit_are_errors() -> None:
         batch = drawn_batch(config.views()["ssl"], rows=len(mask))
         with pytest.raises(UsageError, match=message):
             Mim(config, TINY_DIMS)(FakeStep({"ssl": batch}, needs=config.views(), shared=_shared()))
+
+
+@pytest.mark.parametrize(
+    ("partner", "words"), [("dno", 'did you mean "dino"?'), ("mim", "it names itself"), ("dino", None)]
+)
+def test_the_owner_of_the_head_is_checked_with_the_recipe(partner: str, words: str | None) -> None:
+    change = [f"objectives.mim.share_head_with={partner}"]
+    if words is None:
+        assert load_recipe("smoke/vtp_s", change).objectives["mim"].share_head_with == partner
+        return
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe("smoke/vtp_s", change)
+    (problem,) = caught.value.problems
+    assert (problem.key, words in problem.message) == ("objectives.mim.share_head_with", True)
