@@ -20,7 +20,7 @@ from vtp_plugins.kernels.native import build as native  # noqa: E402
 from vtp_plugins.kernels.native.compiler import BuildFailed  # noqa: E402
 from vtp_plugins.kernels.native.sources import MODULES  # noqa: E402
 
-PACKAGE = "vtp_plugins.kernels"
+FOLDER = "vtp_plugins/kernels"
 MODE = os.environ.get("VTP_BUILD_EXT", "auto")
 if MODE not in ("auto", "1", "0"):
     raise SystemExit(f"VTP_BUILD_EXT={MODE}: use one of auto, 1, 0")
@@ -32,30 +32,35 @@ for name in MODULES:
     print(f"vtp-core: {name} {'is not built: ' + REASONS[name] if REASONS[name] else 'will be built'}")
 
 
+def record(command, inplace):
+    native.record(ROOT / FOLDER if inplace else Path(command.build_lib, FOLDER), REASONS)
+
+
 class Record(build_py):
     """Also records what is not going to be built."""
 
     def run(self):
         super().run()
-        native.record(
-            ROOT / "vtp_plugins/kernels" if self.editable_mode else Path(self.build_lib, *PACKAGE.split(".")),
-            REASONS,
-        )
+        record(self, self.editable_mode)
 
 
 class Build(build_ext):
     """Compiles by the project's own rules: flags by file name, in parallel, only what changed."""
 
+    def run(self):
+        inplace = self.inplace
+        super().run()
+        record(self, inplace)
+
     def build_extension(self, ext):
-        output, module = Path(self.get_ext_fullpath(ext.name)), ext.name.rpartition(".")[2]
+        module = ext.name.rpartition(".")[2]
         try:
-            native.build(module, output, ROOT / "build/native")
+            native.build(module, Path(self.get_ext_fullpath(ext.name)), ROOT / "build/native")
         except BuildFailed as error:
             if MODE == "1":
-                raise
+                raise SystemExit(f"VTP_BUILD_EXT=1, but {error}") from error
             print(f"vtp-core: {module} is not built: {error}", file=sys.stderr)
             REASONS[module] = str(error).partition("\n")[0]
-            self.get_finalized_command("build_py").run()
 
 
 setup(
@@ -65,7 +70,9 @@ setup(
         "vtp_plugins.kernels.csrc",
     ],
     package_dir={"vtp_recipes": "recipes", "vtp_plugins.kernels.csrc": "csrc"},
-    ext_modules=[Extension(f"{PACKAGE}.{name}", [], py_limited_api=True, optional=True) for name in POSSIBLE],
+    ext_modules=[
+        Extension(f"vtp_plugins.kernels.{name}", [], py_limited_api=True, optional=True) for name in POSSIBLE
+    ],
     cmdclass={"build_ext": Build, "build_py": Record},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if POSSIBLE else {},
 )

@@ -5,72 +5,121 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import json
-import platform
+import os
+import runpy
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
-from vtp_plugins.kernels.native.compiler import Step, compile_all, cxx, jobs, link
-from vtp_plugins.kernels.native.sources import CXX_FLAGS, PACKAGE, csrc, isa_flags, sources
+from vtp_plugins.kernels.native import toolkit as cuda
+from vtp_plugins.kernels.native.compiler import BuildFailed, Step, compile_all, cxx, jobs, link
+from vtp_plugins.kernels.native.sources import CXX_FLAGS, NVCC_FLAGS, PACKAGE, csrc, isa_flags, sources
 
 RECORD = "native_build.json"
-"""Name of the record beside the modules: module -> {"built": bool, "reason": str | None}."""
+"""Name of the record beside the modules: module -> None if it was built, else the reason why not."""
 
 
 def obstacle(module: str) -> str | None:
     """Why a module can't be built here, or None."""
     if not sources(module):
-        return f"{csrc().name}/{module.removeprefix('_C_')} has no sources"
+        return f"csrc/{module.removeprefix('_C_')} has no sources"
     if cxx() is None:
         return "no C++ compiler on PATH"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
         return "Python's headers are not installed (Python.h)"
-    if importlib.util.find_spec("torch") is None:
+    torch = torch_folder()
+    if torch is None:
         return "torch is not there while building: use pip install --no-build-isolation"
-    return None
+    return _cuda_obstacle(torch) if module == "_C_cuda" else None
 
 
-def build(module: str, output: Path, objects: Path) -> None:
+def build(module: str, output: Path, objects: Path, gpus: str = "") -> None:
     """Compiles and links one module.
 
     Args:
         module: One of `MODULES`.
         output: The shared library to write.
         objects: Folder of intermediate files; what is fresh there is not compiled again.
+        gpus: Architectures as in TORCH_CUDA_ARCH_LIST, which comes first; empty: the usual ones.
 
     Raises:
-        BuildFailed: A compiler refused.
+        BuildFailed: There is an obstacle, or a compiler refused.
     """
-    torch = importlib.util.find_spec("torch")
-    compiler = cxx()
-    if compiler is None or torch is None or torch.origin is None:
-        raise RuntimeError(f"{module}: {obstacle(module)}")
-    root = Path(torch.origin).parent
-    include = (str(csrc() / "cpu"), str(root / "include"), sysconfig.get_paths()["include"])
-    flags = (*CXX_FLAGS, *(f"-isystem{path}" if index else f"-I{path}" for index, path in enumerate(include)))
-    steps = [
-        Step(
-            (*compiler, *flags, *isa_flags(path), str(path)),
-            objects / module / f"{path.relative_to(csrc()).as_posix().replace('/', '.')}.o",
-        )
-        for path in sources(module)
-    ]
+    if reason := obstacle(module):
+        raise BuildFailed(reason)
+    compiler, torch, kit = cxx(), torch_folder(), cuda.find() if module == "_C_cuda" else None
+    assert compiler is not None and torch is not None and not isinstance(kit, str)
+    include = ["-I", str(csrc() / module.removeprefix("_C_"))]
+    for folder in (torch / "include", sysconfig.get_paths()["include"], *([kit.include] if kit else [])):
+        include += ["-isystem", str(folder)]
+    steps = []
+    for path in sources(module):
+        if path.suffix == ".cu":
+            assert kit is not None, f"{path}: CUDA sources belong in csrc/cuda"
+            host = ("-ccbin", compiler[-1]) if os.environ.get("CXX") else ()
+            try:
+                gpus = cuda.architecture_flags(kit, os.environ.get("TORCH_CUDA_ARCH_LIST") or gpus)
+            except ValueError as error:
+                raise BuildFailed(str(error)) from error
+            command = [str(kit.nvcc), *host, *NVCC_FLAGS, *gpus, *include, str(path)]
+        else:
+            command = [*compiler, *CXX_FLAGS, *isa_flags(path), *include, str(path)]
+        # System headers, torch's among them, are not followed: each torch has objects of its own.
+        name = f"torch-{torch_version(torch)}/{path.relative_to(csrc()).as_posix().replace('/', '.')}.o"
+        steps.append(Step(tuple(command), objects / name))
     compile_all(steps, jobs())
-    shared = ("-shared",) if sys.platform != "darwin" else ("-bundle", "-undefined", "dynamic_lookup")
-    libraries = (f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10")
+    shared = ["-shared"] if sys.platform != "darwin" else ["-bundle", "-undefined", "dynamic_lookup"]
+    libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
+    if kit is not None:
+        libraries += ["-ltorch_cuda", str(kit.runtime)]
     link([*compiler, *shared, *(str(step.output) for step in steps), *libraries], output)
 
 
-def record(folder: Path, results: dict[str, str | None]) -> None:
-    """Writes what became of each module: None, or the reason why it was not built."""
-    rows = {module: {"built": reason is None, "reason": reason} for module, reason in results.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).write_text(
-        json.dumps({"machine": platform.machine(), "modules": rows}, indent=2) + "\n"
-    )
+def torch_folder() -> Path | None:
+    """The folder of the torch to build for, which is not imported."""
+    found = importlib.util.find_spec("torch")
+    return Path(found.origin).parent if found is not None and found.origin is not None else None
+
+
+def torch_version(torch: Path) -> str:
+    """The version of the torch in a folder, with what it is built for, such as ``"2.11.0+cu130"``."""
+    return str(runpy.run_path(str(torch / "version.py"))["__version__"])
 
 
 def library(module: str, folder: Path = PACKAGE) -> Path:
     """Where the shared library of a module belongs for this Python."""
     suffixes = importlib.machinery.EXTENSION_SUFFIXES
     return folder / (module + next((end for end in suffixes if ".abi3" in end), suffixes[0]))
+
+
+def record(folder: Path, reasons: Mapping[str, str | None]) -> None:
+    """Adds to a folder's record what became of modules: None, or the reason why one was not built.
+
+    The library of an earlier build goes with its reason: it would be one of other sources.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for module in (module for module, reason in reasons.items() if reason is not None):
+        library(module, folder).unlink(missing_ok=True)
+    (folder / RECORD).write_text(json.dumps({**recorded(folder), **reasons}, indent=2) + "\n")
+
+
+def recorded(folder: Path = PACKAGE) -> dict[str, str | None]:
+    """The record of a folder; empty if nothing was ever tried."""
+    try:
+        rows = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return rows if isinstance(rows, dict) else {}
+
+
+def _cuda_obstacle(torch: Path) -> str | None:
+    needed = runpy.run_path(str(torch / "version.py")).get("cuda")
+    if needed is None:
+        return "the installed torch is built without CUDA"
+    kit = cuda.find()
+    if isinstance(kit, str):
+        return kit
+    if kit.version.partition(".")[0] != needed.partition(".")[0]:
+        return f"{kit.root} is CUDA {kit.version}, the installed torch is built for {needed}"
+    return None

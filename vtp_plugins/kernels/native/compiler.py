@@ -53,8 +53,16 @@ class Step:
         if self.is_fresh():
             return
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        made = self.output.with_suffix(".d")
-        execute([*self.command, "-MMD", "-MF", str(made), "-c", "-o", str(self.output)])
+        # Two builds may run side by side: each writes names of its own, whole files appear.
+        own = self.output.with_name(f"{os.getpid()}.{self.output.name}")
+        made = own.with_suffix(".d")
+        try:
+            execute([*self.command, "-MMD", "-MF", str(made), "-c", "-o", str(own)])
+            own.replace(self.output)
+            made.replace(self.output.with_suffix(".d"))
+        finally:
+            own.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
         self.output.with_suffix(".command").write_text(shlex.join(self.command))
 
 

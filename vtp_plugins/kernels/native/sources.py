@@ -23,6 +23,16 @@ CXX_FLAGS = (
     "-DTORCH_TARGET_VERSION=0x020b000000000000",
 )
 
+NVCC_FLAGS = (
+    "-O3",
+    "-std=c++20",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+    "-DPy_LIMITED_API=0x030B0000",
+    "-DTORCH_TARGET_VERSION=0x020b000000000000",
+    "-DUSE_CUDA",
+)
+
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
 ISA_FLAGS = {"_avx2": _AVX2, "_avx512": _AVX512, "_avx512bf16": (*_AVX512, "-mavx512bf16")}
