@@ -2,5 +2,24 @@
 
 from vtp_core.ops.attention import attention_choice, vit_attention
 from vtp_core.ops.attention_choice import AttentionCase, AttentionChoice, AttentionKernel, Rope
+from vtp_core.ops.code_statistics import code_statistics
+from vtp_core.ops.nearest_code import nearest_code, search_choice
+from vtp_core.ops.nearest_code_choice import SearchCase, SearchChoice, SearchKernel
+from vtp_core.ops.quantize import rotation_trick, straight_through
 
-__all__ = ["AttentionCase", "AttentionChoice", "AttentionKernel", "Rope", "attention_choice", "vit_attention"]
+__all__ = [
+    "AttentionCase",
+    "AttentionChoice",
+    "AttentionKernel",
+    "Rope",
+    "SearchCase",
+    "SearchChoice",
+    "SearchKernel",
+    "attention_choice",
+    "code_statistics",
+    "nearest_code",
+    "rotation_trick",
+    "search_choice",
+    "straight_through",
+    "vit_attention",
+]

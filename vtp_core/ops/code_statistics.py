@@ -1,0 +1,111 @@
+"""How often each code was chosen and the sum of the vectors that chose it: the same bits on every run.
+
+The operator ``vtp::code_statistics``: what an exponential moving average of a codebook needs of a batch, and
+the transpose of looking codes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def code_statistics(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    """Counts and sums of vectors by code.
+
+    Vectors of one code are added in the order of their rows (in which groups is fixed by the index alone), so
+    the result does not depend on the number of threads. Its gradient reaches `vectors`.
+
+    Args:
+        vectors: (..., D) floating point.
+        index: (...,) int64, code of each vector, below `codes`; vectors with -1 are left out.
+        codes: Codes K.
+
+    Returns:
+        Counts (K,) and sums (K, D), float32, both float64 for float64 vectors.
+
+    Raises:
+        ValueError: Shapes, dtypes or devices don't fit, or an index lies outside -1 .. codes - 1.
+    """
+    both = f"vectors are {_show(vectors)}, index is {_show(index)}"
+    if not vectors.is_floating_point() or index.dtype != torch.int64:
+        raise ValueError(f"code_statistics: vectors must be floating point and index int64; {both}")
+    if vectors.dim() < 1 or vectors.shape[:-1] != index.shape or vectors.device != index.device:
+        raise ValueError(f"code_statistics: index must be vectors' shape without its last axis; {both}")
+    if codes < 1:
+        raise ValueError(f"code_statistics: codes must be at least 1, got {codes}; {both}")
+    counts, sums = code_statistics_operator(vectors, index, codes)
+    return counts, sums
+
+
+@torch.library.custom_op("vtp::code_statistics", mutates_args=())
+def code_statistics_operator(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    """See `code_statistics`."""
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    index = index.reshape(-1)
+    if index.numel() and not -1 <= int(index.min()) <= int(index.max()) < codes:
+        raise ValueError(
+            f"code_statistics: index runs from {int(index.min())} to {int(index.max())}, "
+            f"codes are 0 to {codes - 1} (-1: none)"
+        )
+    # One more code takes what has none, and is cut off: indexing by a mask would need its length on the host.
+    bucket = torch.where(index < 0, codes, index)
+    rows = vectors.reshape(-1, vectors.shape[-1]).to(wide)
+    counts = torch.bincount(bucket, minlength=codes + 1)
+    sums = _sums(rows, bucket, counts)
+    return counts[:codes].to(wide), sums[:codes]
+
+
+def _sums(rows: Tensor, bucket: Tensor, counts: Tensor) -> Tensor:
+    if rows.device.type == "cpu":
+        return rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, bucket, rows)
+    # Atomic additions, as index_add_ makes them on a GPU, come in any order: sort, then add run by run.
+    order = bucket.argsort(stable=True)
+    return torch.segment_reduce(rows[order], "sum", lengths=counts, axis=0, initial=0, unsafe=True)
+
+
+@code_statistics_operator.register_fake
+def _fake(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    width = vectors.shape[-1]
+    return vectors.new_empty((codes,), dtype=wide), vectors.new_empty((codes, width), dtype=wide)
+
+
+def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+    vectors, index, _ = inputs
+    ctx.dtype = vectors.dtype
+    ctx.save_for_backward(index)
+    ctx.mark_non_differentiable(output[0])
+
+
+def _backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor, None, None]:
+    (index,) = ctx.saved_tensors
+    rows = torch.where(index.unsqueeze(-1) < 0, 0.0, gradient[index.clamp(min=0)])
+    return rows.to(ctx.dtype), None, None
+
+
+code_statistics_operator.register_autograd(_backward, setup_context=_setup)
+
+
+@code_statistics_operator.register_vmap
+def _vmap(
+    info: Any, in_dims: Sequence[int | None], vectors: Tensor, index: Tensor, codes: int
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    of_vectors, of_index, _ = in_dims
+    found = [
+        code_statistics_operator(
+            vectors if of_vectors is None else vectors.select(of_vectors, at),
+            index if of_index is None else index.select(of_index, at),
+            codes,
+        )
+        for at in range(info.batch_size)
+    ]
+    counts, sums = (torch.stack(results) for results in zip(*found, strict=True))
+    return (counts, sums), (0, 0)
+
+
+def _show(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}"

@@ -1,0 +1,67 @@
+"""The implementations that installed plugins bring, found once a process when an operator is first called.
+
+A run hands its own plugins' kernels to the modules it builds; a bare call of an operator takes these.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any, TypeVar
+
+from vtp_core.ops.choice import Kernel
+from vtp_core.plugins import BrokenComponent, Plugins, load_plugins
+
+KernelT = TypeVar("KernelT", bound=Kernel[Any, Any])
+
+logger = logging.getLogger(__name__)
+
+
+def offered(plugins: Plugins, kind: type[KernelT], name: str = "auto") -> list[KernelT]:
+    """The kernels of one operator among those that plugins register, in the order of their components' names.
+
+    Those that are broken, or that this machine lacks, are left to ``auto`` to pass over and said once.
+
+    Args:
+        plugins: Where to look.
+        kind: The operator's kernel class, such as `SearchKernel`.
+        name: What the recipe asks for.
+
+    Raises:
+        BrokenComponent: There is no kernel `name`, and a component that could have been it is broken.
+    """
+    kernels: list[KernelT] = []
+    broken: list[BrokenComponent] = []
+    for component in plugins.components("kernel"):
+        try:
+            target = component.load_target()
+        except BrokenComponent as error:
+            broken.append(error)
+            continue
+        if isinstance(target, kind):
+            kernels.append(target)
+    if broken and name not in ("auto", *(kernel.name for kernel in kernels)):
+        raise broken[0]
+    for failure in broken:
+        _say_once(str(failure))
+    for kernel in kernels:
+        # On a machine without a GPU nobody misses the kernels for one.
+        if kernel.device == "cpu" and (reason := kernel.missing()):
+            _say_once(f"kernel {kernel.name}: {reason}; slower torch code serves in its place")
+    return kernels
+
+
+@cache
+def installed(kind: type[KernelT]) -> tuple[KernelT, ...]:
+    """The kernels of one operator that the entry points of this installation bring."""
+    return tuple(offered(_plugins(), kind))
+
+
+@cache
+def _plugins() -> Plugins:
+    return load_plugins()
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger.warning(message)

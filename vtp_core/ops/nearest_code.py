@@ -1,0 +1,118 @@
+"""The nearest code of each vector: exact, the same on every device and instruction set.
+
+    index, distance = nearest_code(vectors, codebook)
+
+The contract is here; `nearest_code_distance` defines the distance, `nearest_code_torch` is the reference,
+`nearest_code_operator` the operator that torch sees, `nearest_code_choice` the choice of implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vtp_core.ops.nearest_code_choice import SearchChoice, SearchKernel
+from vtp_core.ops.nearest_code_distance import METRICS, Metric
+from vtp_core.ops.nearest_code_operator import nearest_code_operator
+from vtp_core.ops.nearest_code_torch import REFERENCE
+
+
+def search_choice(name: str = "auto", kernels: Sequence[SearchKernel] = ()) -> SearchChoice:
+    """The implementations that ``[kernels] nearest_code = name`` allows.
+
+    Args:
+        name: ``"auto"``, ``"reference"`` or the name of one of `kernels`.
+        kernels: Implementations of plugins, preferred in this order; ``auto`` takes the reference last.
+
+    Raises:
+        UsageError: There is no such implementation.
+    """
+    return SearchChoice.named(name, (*kernels, REFERENCE))
+
+
+def nearest_code(
+    vectors: Tensor,
+    codebook: Tensor,
+    *,
+    metric: Metric = "l2",
+    weight: Tensor | None = None,
+    exact: bool = True,
+    implementation: SearchChoice | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The index of the nearest code of each vector, and the distance to it.
+
+    The index is that of the least float64 distance on the inputs as given (`nearest_code_distance` defines it
+    to the last bit), the lowest one on a tie, identical in every implementation. N x K is never stored.
+
+    Distances: ``l2`` sum (x - c)^2; ``weighted`` sum w (x - c)^2; ``cosine`` 1 - cos, where zero vectors have
+    cosine 0 with every vector. All are computed from differences, so they are never negative.
+
+    A distance that is NaN is never the least: a row with a NaN gets index -1 and distance NaN, a code with a
+    NaN is never chosen. Infinities follow IEEE arithmetic: whatever has one is infinitely far, and a code at
+    infinity is chosen only when none is nearer; where two infinities cancel, and for ``cosine``, the distance
+    is NaN.
+
+    The distance has gradients to vectors, codebook and weight (at the index found; 0 for ``cosine`` without a
+    direction), the index has none.
+
+    Args:
+        vectors: (..., D) float32, float64, bfloat16 or float16, any strides; D from 1 to 4096.
+        codebook: (K, D), same dtype and device; K from 1 to 2^20.
+        metric: ``"l2"``, ``"cosine"`` or ``"weighted"``.
+        weight: (D,) of any floating dtype, finite and >= 0; for ``weighted`` only.
+        exact: False allows a faster search whose code k is nearly the nearest: d(k) <= min d + 2 e with
+            e = 2^-7 |x| C + (D + 16) 2^-23 (|x| + C)^2, C the largest norm of the codes (``weighted``: of
+            vectors times sqrt(w); ``cosine``: of unit vectors). The distance returned is that of code k.
+        implementation: From `search_choice`; by default, what is installed and suits.
+
+    Returns:
+        Index (...,) int64, and distance (...,) float32, float64 for float64 inputs.
+
+    Raises:
+        ValueError: Shapes, dtypes, devices, metric or weight don't fit; names the argument.
+        UsageError: The chosen implementation can't run the case.
+    """
+    _check(vectors, codebook, metric, weight)
+    keys = "" if implementation is None else implementation.keys
+    index, distance = nearest_code_operator(vectors, codebook, metric, weight, exact, keys)
+    return index, distance
+
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_WIDEST = 4096
+_MOST = 2**20
+
+
+def _check(vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | None) -> None:
+    both = f"vectors are {_show(vectors)}, codebook is {_show(codebook)}"
+    if vectors.dtype not in _DTYPES:
+        raise ValueError(f"nearest_code: vectors must be floating point of 16 to 64 bits; {both}")
+    if vectors.dim() < 1 or codebook.dim() != 2:
+        raise ValueError(f"nearest_code: vectors must be (..., D) and codebook (K, D); {both}")
+    width = codebook.shape[1]
+    if vectors.shape[-1] != width:
+        raise ValueError(f"nearest_code: codebook and vectors differ in their last axis; {both}")
+    if not 1 <= width <= _WIDEST:
+        raise ValueError(f"nearest_code: the width of vectors must be from 1 to {_WIDEST}; {both}")
+    if not 1 <= codebook.shape[0] <= _MOST:
+        raise ValueError(f"nearest_code: codebook must have from 1 to {_MOST} codes; {both}")
+    if codebook.dtype != vectors.dtype or codebook.device != vectors.device:
+        raise ValueError(f"nearest_code: codebook and vectors differ in dtype or device; {both}")
+    if metric not in METRICS:
+        raise ValueError(f'nearest_code: metric "{metric}" is unknown; known: {", ".join(METRICS)}')
+    if (metric == "weighted") != (weight is not None):
+        wanted = "needs a weight" if weight is None else "takes no weight"
+        raise ValueError(f'nearest_code: metric "{metric}" {wanted}; {both}')
+    if weight is None:
+        return
+    if weight.shape != (width,) or weight.dtype not in _DTYPES or weight.device != vectors.device:
+        raise ValueError(
+            f"nearest_code: weight must be floating point ({width},) on the device of vectors, "
+            f"got {_show(weight)}; {both}"
+        )
+
+
+def _show(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}"

@@ -1,0 +1,90 @@
+"""Implementations of the nearest-code search: their cases, their signature and the choice among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vtp_core.ops.choice import Choice, Kernel
+
+
+class RunSearch(Protocol):
+    """An implementation of the whole contract of `vtp_core.ops.nearest_code`.
+
+    Arguments were checked and flattened before. `vectors` is (N, D), N >= 1, `codebook` (K, D), of one
+    floating dtype, with any strides. `weight` is (D,) float64, contiguous, finite and >= 0, for the metric
+    ``weighted``; else None. Returns index (N,) int64 and distance (N,): float64 for float64 inputs, else
+    float32.
+    """
+
+    def __call__(
+        self, vectors: Tensor, codebook: Tensor, *, metric: str, weight: Tensor | None, exact: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Index and distance of the nearest codes."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCase:
+    """What an implementation may decide on.
+
+    Attributes:
+        device: Device type, such as ``"cpu"``.
+        dtype: Dtype of vectors and codebook.
+        rows: Vectors N.
+        codes: Codes K.
+        width: Width D.
+        metric: ``"l2"``, ``"cosine"`` or ``"weighted"``.
+        exact: Whether the exact index is asked for.
+    """
+
+    device: str
+    dtype: torch.dtype
+    rows: int
+    codes: int
+    width: int
+    metric: str
+    exact: bool
+
+
+class SearchKernel(Kernel[SearchCase, RunSearch]):
+    """One implementation of `nearest_code`."""
+
+
+_SEPARATOR = ","
+_KEYS: dict[str, SearchKernel] = {}
+"""An operator's schema carries strings, not objects. A kernel keeps its key as long as the process lives."""
+
+
+@dataclass(frozen=True)
+class SearchChoice(Choice[SearchKernel]):
+    """Implementations in order of preference: one if the recipe named it, else all for ``auto``.
+
+    Attributes:
+        keys: What the operator's schema carries in place of this object; `from_keys` gives it back.
+    """
+
+    keys: str = field(init=False, repr=False, compare=False)
+    operator = "nearest_code"
+
+    def __post_init__(self) -> None:
+        """Gives each kernel its key now: inside torch.compile only the string is read."""
+        object.__setattr__(self, "keys", _SEPARATOR.join(map(_key, self.kernels)))
+
+    @classmethod
+    def from_keys(cls, keys: str) -> SearchChoice:
+        """The choice that `keys` stands for, in this process."""
+        return cls(tuple(_KEYS[key] for key in keys.split(_SEPARATOR)))
+
+
+def _key(kernel: SearchKernel) -> str:
+    """Its name, or its name and a number if an unequal kernel took that first."""
+    for number in count():
+        key = f"{kernel.name}#{number}" if number else kernel.name
+        if _KEYS.setdefault(key, kernel) == kernel:
+            return key
+    raise AssertionError

@@ -1,0 +1,164 @@
+"""The operator ``vtp::nearest_code``: what torch.library has to know of it.
+
+Implementations are hidden inside the operator: torch.compile sees one node, and the choice is made when it
+runs. Its gradients are the direct formulas, written in torch, so that they have gradients themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vtp_core.ops.code_statistics import code_statistics
+from vtp_core.ops.installed import installed
+from vtp_core.ops.nearest_code_choice import SearchCase, SearchChoice, SearchKernel
+from vtp_core.ops.nearest_code_torch import REFERENCE
+
+_SCHEMA = (
+    "(Tensor vectors, Tensor codebook, str metric, Tensor? weight, bool exact, str implementation)"
+    " -> (Tensor index, Tensor distance)"
+)
+
+
+@cache
+def _installed() -> SearchChoice:
+    return SearchChoice((*installed(SearchKernel), REFERENCE))
+
+
+@torch.library.custom_op("vtp::nearest_code", mutates_args=(), schema=_SCHEMA)
+def nearest_code_operator(
+    vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | None, exact: bool, implementation: str
+) -> tuple[Tensor, Tensor]:
+    """Runs the implementation that suits; see `vtp_core.ops.nearest_code.nearest_code`.
+
+    Args:
+        vectors: (..., D).
+        codebook: (K, D).
+        metric: One of `METRICS`.
+        weight: (D,) or None.
+        exact: Whether the index has to be exact.
+        implementation: `SearchChoice.keys`, or empty for what is installed.
+    """
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    if weight is not None:
+        weight = _checked(weight)
+    case = SearchCase(
+        device=vectors.device.type,
+        dtype=vectors.dtype,
+        rows=rows.shape[0],
+        codes=codebook.shape[0],
+        width=codebook.shape[1],
+        metric=metric,
+        exact=exact,
+    )
+    choice = SearchChoice.from_keys(implementation) if implementation else _installed()
+    if not case.rows:
+        return _empty(vectors)
+    index, distance = choice.pick(case).run(rows, codebook, metric=metric, weight=weight, exact=exact)
+    return index.view(vectors.shape[:-1]), distance.view(vectors.shape[:-1])
+
+
+def _empty(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    shape = vectors.shape[:-1]
+    return vectors.new_empty(shape, dtype=torch.int64), vectors.new_empty(shape, dtype=wide)
+
+
+def _checked(weight: Tensor) -> Tensor:
+    """As kernels take it. Its values can only be looked at here, where there are some."""
+    weight = weight.to(torch.float64).contiguous()
+    capturing = weight.is_cuda and torch.cuda.is_current_stream_capturing()
+    if not capturing and not bool((weight >= 0).logical_and(weight < torch.inf).all()):
+        raise ValueError(
+            "nearest_code: weight has entries that are negative, infinite or NaN "
+            f"(least {weight.min().item():g}, largest {weight.max().item():g}); it must be finite and >= 0"
+        )
+    return weight
+
+
+@nearest_code_operator.register_fake
+def _fake(
+    vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | None, exact: bool, implementation: str
+) -> tuple[Tensor, Tensor]:
+    return _empty(vectors)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    vectors, codebook, ctx.metric, weight, *_ = inputs
+    ctx.save_for_backward(vectors, codebook, weight, output[0])
+
+
+def _backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    vectors, codebook, weight, index = ctx.saved_tensors
+    wide = gradient.dtype
+    x, c = vectors.to(wide), codebook.to(wide)
+    code = c[index.clamp(min=0)]  # rows without a code have NaN already, and stay out of the sums below
+    by_vector, by_code, by_weight = _pair_gradients(x, code, ctx.metric, weight)
+    scale = gradient.unsqueeze(-1)
+    wants_vectors, wants_codebook, _, wants_weight, *_ = ctx.needs_input_grad
+    for_vectors = for_codebook = for_weight = None
+    if wants_vectors:
+        for_vectors = (by_vector * scale).to(vectors.dtype)
+    if wants_codebook:
+        _, sums = code_statistics(by_code * scale, index, codebook.shape[0])
+        for_codebook = sums.to(codebook.dtype)
+    if wants_weight and weight is not None:
+        assert by_weight is not None
+        share = torch.where(index.unsqueeze(-1) < 0, 0.0, by_weight * scale)
+        for_weight = share.flatten(0, -2).sum(0).to(weight.dtype)
+    return for_vectors, for_codebook, None, for_weight, None, None
+
+
+def _pair_gradients(
+    x: Tensor, c: Tensor, metric: str, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Derivatives of the distance between each vector and its code: by x, by c, by the weight; (..., D)."""
+    if metric == "cosine":
+        return _turned(x, c), _turned(c, x), None
+    difference = x - c
+    if weight is None:
+        return 2 * difference, -2 * difference, None
+    slope = 2 * difference * weight.to(x.dtype)
+    return slope, -slope, difference.square()
+
+
+def _turned(x: Tensor, other: Tensor) -> Tensor:
+    """Derivative of 1 - cos by x; 0 where x or `other` has no direction: the distance is constant there."""
+    squares = [y.square().sum(-1, keepdim=True) for y in (x, other)]
+    none = (squares[0] == 0) | (squares[1] == 0)
+    norm, other_norm = (torch.where(none, 1.0, square).sqrt() for square in squares)
+    unit, other_unit = x / norm, other / other_norm
+    cosine = (unit * other_unit).sum(-1, keepdim=True)
+    return torch.where(none, 0.0, (unit * cosine - other_unit) / norm)
+
+
+nearest_code_operator.register_autograd(_backward, setup_context=_setup)
+
+
+@nearest_code_operator.register_vmap
+def _vmap(
+    info: Any, in_dims: Sequence[int | None], *arguments: Any
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    """Batched vectors are more rows; a batched codebook or weight is one search each."""
+    vectors, codebook, metric, weight, exact, implementation = arguments
+    of_vectors, of_codebook, _, of_weight, *_ = in_dims
+    if of_codebook is None and of_weight is None:
+        moved = vectors.movedim(of_vectors, 0)
+        return nearest_code_operator(moved, codebook, metric, weight, exact, implementation), (0, 0)
+    found = [
+        nearest_code_operator(
+            vectors if of_vectors is None else vectors.select(of_vectors, at),
+            codebook if of_codebook is None else codebook.select(of_codebook, at),
+            metric,
+            weight if of_weight is None else weight.select(of_weight, at),
+            exact,
+            implementation,
+        )
+        for at in range(info.batch_size)
+    ]
+    index, distance = (torch.stack(results) for results in zip(*found, strict=True))
+    return (index, distance), (0, 0)
