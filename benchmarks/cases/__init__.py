@@ -1,1 +1,1 @@
-"""One file a case; each has `build() -> Case`."""
+"""One file a case; each has `SHAPES`, `FORMAT` and `build(shape, options) -> Case`."""

@@ -10,19 +10,18 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from benchmarks.case import Case
+from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.config import BenchOptions
+
+SHAPES = ("480x640x224",)
+FORMAT = "HEIGHTxWIDTHxEDGE, the source's pixels and the edge of the result"
 
 CLOSE_DB = 40.0
 
 
-def build(height: int = 480, width: int = 640, size: int = 224) -> Case:
-    """A smooth image with noise, resized to a square by a bilinear filter.
-
-    Args:
-        height: Of the source, pixels.
-        width: Of the source, pixels.
-        size: Edge of the result, pixels.
-    """
+def build(shape: str, options: BenchOptions) -> Case:
+    """A smooth image with noise, resized to a square by a bilinear filter."""
+    height, width, size = (int(part) for part in shape.split("x"))
     generator = numpy.random.default_rng(0)
     ramp = numpy.linspace(0, 200, width)[None, :, None] + generator.integers(0, 56, (height, width, 3))
     pixels = ramp.astype(numpy.uint8)
@@ -43,6 +42,7 @@ def build(height: int = 480, width: int = 640, size: int = 224) -> Case:
     return Case(
         name="resize",
         question="Which way of resizing a decoded image costs a loader worker the least time?",
+        shape=shape,
         rows=1,
         unit="images",
         variants={"pillow": with_pillow, "torch": with_torch, "torch, channels first": with_torch_planes},

@@ -8,10 +8,11 @@ import numpy
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.__main__ import main
-from benchmarks.case import Case, CaseError, load, names
-from benchmarks.measure import compare, measure, summarise
-from benchmarks.report import markdown, result
+from benchmarks.__main__ import PACKAGES, main
+from vtp_plugins.bench.case import CASES, Case, CaseError, load, names, shapes
+from vtp_plugins.bench.config import BenchOptions
+from vtp_plugins.bench.measure import compare, measure, summarise
+from vtp_plugins.bench.report import Circumstances, markdown, result
 
 
 class Machine:
@@ -34,7 +35,11 @@ def case(variants: dict[str, Callable[[], object]]) -> Case:
     def check(found: object, expected: object) -> str | None:
         return None if found == expected else f"{found} is not {expected}"
 
-    return Case(name="drawn", question="Which?", rows=10, unit="rows", variants=variants, check=check)
+    return Case(
+        name="drawn", question="Which?", rows=10, unit="rows", variants=variants, check=check, flop=10
+    )
+        name="drawn", question="Which?", rows=10, unit="rows", variants=variants, check=check, flop=10
+    )
 
 
 def test_times_are_those_of_the_variants_and_short_calls_are_repeated() -> None:
@@ -61,7 +66,8 @@ def test_a_variant_that_answers_something_else_is_not_timed() -> None:
 
 def test_quartiles_are_numpys() -> None:
     times = numpy.random.default_rng(3).exponential(size=21)
-    timing = summarise(times.tolist(), repeats=1)
+    timing = summarise([(seconds, 2 * seconds) for seconds in times], repeats=1)
+    assert timing.wall == pytest.approx(2 * timing.median)
     numpy.testing.assert_allclose(
         [timing.low, timing.median, timing.high], numpy.quantile(times, [0.25, 0.5, 0.75])
     )
@@ -71,11 +77,15 @@ def test_a_report_compares_with_the_reference_and_names_the_machine() -> None:
     machine = Machine()
     drawn = case({"slow": machine.variant("slow", 0.5), "fast": machine.variant("fast", 0.125)})
     timings = measure(drawn, rounds=2, clock=lambda: machine.now)
-    found = result(drawn, timings, "a clock", 1, "2026-01-31")
+    under = Circumstances(date="2026-01-31", clock="a clock", threads=1, peaks={"float32": 400.0})
+    found = result(drawn, timings, under, memory={"fast": 3 * 2**20})
     assert found["variants"]["fast"]["speedup"] == pytest.approx(4)
     assert found["variants"]["slow"]["rows_per_s"] == pytest.approx(20)
-    text = markdown(found)
-    assert "| fast | 125.000 (125.000 to 125.000) | 80 | 4.00 x |" in text
+    text = markdown([found])
+    row = next(line for line in text.splitlines() if line.startswith("| fast"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[:2] == ["fast", "125.000 (125.000 to 125.000)"]
+    assert cells[3:] == ["80", "20 %", "3.0", "4.00 x"], "10 operations in 0.125 s are 20 % of 400 a second"
     assert found["machine"]["processor"] in text and "2026-01-31" in text
 
 
@@ -85,7 +95,7 @@ def test_the_command_writes_both_files(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     (found,) = json.loads((tmp_path / "out.json").read_text())
     assert set(found["variants"]) == {"pillow", "torch", "torch, channels first"}
-    assert (tmp_path / f"resize_{found['date']}.md").read_text() == markdown(found)
+    assert (tmp_path / f"resize_{found['date']}.md").read_text() == markdown([found])
 
 
 def test_an_unknown_case_is_one_line() -> None:
@@ -93,8 +103,14 @@ def test_an_unknown_case_is_one_line() -> None:
     assert done.exit_code == 1 and 'no case "nothing"; there are: ' in done.output
 
 
-@pytest.mark.parametrize("name", names())
-def test_the_variants_of_every_case_agree(name: str) -> None:
-    built = load(name)
+@pytest.mark.parametrize("name", names(["benchmarks.cases"]))
+def test_the_variants_of_every_case_of_the_project_agree(name: str) -> None:
+    built = load(name, shapes(name, PACKAGES)[0], BenchOptions(), PACKAGES)
     assert built.name == name and len(built.variants) > 1
     compare(built)
+
+
+def test_the_cases_of_the_package_are_listed_beside_those_of_the_project() -> None:
+    done = CliRunner().invoke(main, ["--list"])
+    assert done.exit_code == 0 and set(names(PACKAGES)) > set(names([CASES]))
+    assert [line.split(":")[0] for line in done.output.splitlines()] == names(PACKAGES)

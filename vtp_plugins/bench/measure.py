@@ -1,7 +1,7 @@
 """Times the variants of a case in turns, so that a busy moment of the machine hits all of them alike.
 
 On one thread the clock is that thread's CPU time, which other processes don't change much. With more threads
-CPU time adds up what runs side by side, so the clock is the wall's.
+CPU time adds up what runs side by side, so the clock is the wall's; on a GPU it is the device's own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks.case import Case, CaseError
+from vtp_plugins.bench.case import Case, CaseError
 
 SHORTEST = 0.005
 """Seconds that one timed block lasts at least; short calls are repeated within a block."""
@@ -24,9 +24,10 @@ class Timing:
     """Times of one variant, in seconds per call.
 
     Attributes:
-        median: Median over rounds.
+        median: Median over rounds, by the clock of the report.
         low: First quartile.
         high: Third quartile.
+        wall: Median of the wall time.
         rounds: Timed blocks.
         repeats: Calls in each block.
     """
@@ -34,12 +35,15 @@ class Timing:
     median: float
     low: float
     high: float
+    wall: float
     rounds: int
     repeats: int
 
 
-def clock_for(threads: int) -> tuple[Clock, str]:
-    """The clock for a number of threads, and its name for the report."""
+def clock_for(threads: int, device: str = "cpu") -> tuple[Clock, str]:
+    """The clock for a number of threads on a device, and its name for the report."""
+    if device != "cpu":
+        return _DeviceClock(device), "CUDA events"
     return (time.thread_time, "thread CPU time") if threads == 1 else (time.perf_counter, "wall time")
 
 
@@ -55,30 +59,53 @@ def compare(case: Case) -> None:
             raise CaseError(f"{case.name}: {name} disagrees with {case.reference}: {complaint}")
 
 
-def measure(case: Case, rounds: int, clock: Clock) -> dict[str, Timing]:
+def measure(case: Case, rounds: int, clock: Clock, wall: Clock = time.perf_counter) -> dict[str, Timing]:
     """Times all variants, one block of each a round, first in another order each round.
 
     Args:
         case: What to time; `compare` it first.
         rounds: Timed blocks of each variant, at least 2.
         clock: Seconds.
+        wall: Seconds of the wall, noted beside those of `clock`.
     """
     if rounds < 2:
         raise CaseError(f"{rounds} rounds have no spread: use 2 or more")
     repeats = {name: _calibrate(call, clock) for name, call in case.variants.items()}
-    blocks: Mapping[str, list[float]] = {name: [] for name in case.variants}
+    blocks: Mapping[str, list[tuple[float, float]]] = {name: [] for name in case.variants}
     order = list(case.variants)
     for _ in range(rounds):
         for name in order:
-            blocks[name].append(_block(case.variants[name], repeats[name], clock))
+            start = wall()
+            seconds = _block(case.variants[name], repeats[name], clock)
+            blocks[name].append((seconds, (wall() - start) / repeats[name]))
         order.append(order.pop(0))
     return {name: summarise(times, repeats[name]) for name, times in blocks.items()}
 
 
-def summarise(times: list[float], repeats: int) -> Timing:
-    """Median and quartiles of a variant's blocks, at least two."""
-    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median=median, low=low, high=high, rounds=len(times), repeats=repeats)
+def summarise(times: list[tuple[float, float]], repeats: int) -> Timing:
+    """Median and quartiles of a variant's blocks, at least two pairs of clock and wall seconds."""
+    low, median, high = statistics.quantiles([clock for clock, _ in times], n=4, method="inclusive")
+    wall = statistics.median(seconds for _, seconds in times)
+    return Timing(median=median, low=low, high=high, wall=wall, rounds=len(times), repeats=repeats)
+
+
+class _DeviceClock:
+    """Seconds of a CUDA device: each reading waits for all work before it."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self.device = torch.device(device)
+        self.zero = torch.cuda.Event(enable_timing=True)
+        self.zero.record()
+
+    def __call__(self) -> float:
+        import torch
+
+        now = torch.cuda.Event(enable_timing=True)
+        now.record()
+        torch.cuda.synchronize(self.device)
+        return self.zero.elapsed_time(now) / 1000
 
 
 def _block(call: Callable[[], object], repeats: int, clock: Clock) -> float:

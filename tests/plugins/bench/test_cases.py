@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from vtp_plugins.bench.case import CaseError, load, names, shapes
+from vtp_plugins.bench.cases import attention
+from vtp_plugins.bench.command import CASE_NAMES
+from vtp_plugins.bench.config import BenchOptions
+from vtp_plugins.bench.gpu_limits import SHEETS, attention_limit, search_limit
+from vtp_plugins.bench.measure import compare
+
+SMALL = {
+    "nearest_code": ("70x33x7", "5x200x1"),
+    "vq_step": ("64x16x8",),
+    "attention": (
+        "forward:1x2x9x16",
+        "backward+norm+rope:2x1x17x32",
+        "both:2x16:2x9+3x4",
+        "both+norm:1x3x5x16",
+    ),
+}
+
+
+def test_the_command_offers_the_cases_of_the_package() -> None:
+    assert sorted(CASE_NAMES) == names()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "shape"), [(name, shape) for name in SMALL for shape in SMALL[name]])
+def test_variants_agree_on_small_shapes(name: str, shape: str, precision: str) -> None:
+    options = BenchOptions(precision="bfloat16" if precision == "bfloat16" else "float32", peers=False)
+    compare(load(name, shape, options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "shape"), [(name, shape) for name in SMALL for shape in SMALL[name]])
+def test_peers_agree_on_small_shapes(name: str, shape: str) -> None:
+    case = load(name, shape, BenchOptions())
+    assert len(case.variants) > 2 or name == "vq_step"
+    compare(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encode", "decode"])
+def test_a_tokenizer_computes_the_same_with_every_variant(name: str) -> None:
+    case = load(name, "vtp_s:1x32", BenchOptions(peers=False))
+    assert case.rows == 1 and len(case.variants) == 2
+    compare(case)
+
+
+def test_a_search_that_misses_is_found_out() -> None:
+    case = load("nearest_code", "40x20x4", BenchOptions(peers=False))
+    right = case.variants["vtp"]()
+    assert isinstance(right, torch.Tensor)
+    complaint = case.check((right + 1) % 20, right)
+    assert complaint is not None and "a distance differs by" in complaint
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_default_shapes_of_every_case_can_be_read(name: str) -> None:
+    if name == "attention":
+        assert [attention.read(shape).width for shape in shapes(name)] == [64] * len(shapes(name))
+    assert all(shapes(name)) and len(set(shapes(name))) == len(shapes(name))
+
+
+def test_a_packed_shape_is_read_as_its_sequences() -> None:
+    asked = attention.read("both+rope:12x64:2x257+3x37")
+    assert asked.lengths == (257, 257, 37, 37, 37) and asked.heads == 12 and asked.rope and not asked.norm
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("nearest_code", "4096x1024"), ("attention", "1x2x3x4"), ("attention", "both:4"), ("encode", "8x256")],
+)
+def test_a_shape_that_cannot_be_read_is_one_line_with_the_format(name: str, shape: str) -> None:
+    with pytest.raises(CaseError, match=rf"^{name}: shape '{shape}': .+; write it as "):
+        load(name, shape, BenchOptions())
+
+
+def test_work_is_counted_as_two_operations_a_multiply_add() -> None:
+    search = load("nearest_code", "8x5x3", BenchOptions(peers=False))
+    assert search.flop == 2 * 8 * 5 * 3
+    pairs = 2 * (9 * 9) + 2 * (2 * 4 * 4)
+    packed = load("attention", "both:2x16:1x9+2x4", BenchOptions(peers=False))
+    assert packed.flop == 14 * 16 * pairs
+
+
+@pytest.mark.parametrize(
+    ("shape", "microseconds"), [((65536, 16384, 64), 139), ((65536, 8192, 8), 46), ((65536, 4096, 768), 417)]
+)
+def test_the_paper_limit_of_a_search_is_the_slowest_of_its_parts(
+    shape: tuple[int, int, int], microseconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer: Callable[[str], str] = lambda device: next(iter(SHEETS))  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "get_device_name", answer)
+    limit = search_limit("cuda", *shape)
+    assert limit is not None and limit * 1e6 == pytest.approx(microseconds, rel=0.02)
+    assert search_limit("cpu", *shape) is None and attention_limit("cpu", 1, 1, 1) is None

@@ -1,0 +1,1 @@
+"""Micro-benchmarks: our operators and tokenizers against every installed peer, measured side by side."""

@@ -1,0 +1,103 @@
+"""What a benchmark case is: one question, several ways to answer it, and a check that they agree."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from vtp_plugins.bench.config import BenchOptions, Precision
+
+CASES = "vtp_plugins.bench.cases"
+
+
+class CaseError(Exception):
+    """A case that can't be run as asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One comparison on one shape.
+
+    Attributes:
+        name: The name of its file.
+        question: What the numbers decide, in one sentence.
+        rows: Samples, vectors or tokens that one call handles; rates are per row.
+        unit: What a row is, in the plural.
+        variants: Name -> a call without arguments, inputs bound beforehand. The first is the reference.
+        check: Compares a variant's result with the reference's: a sentence if they disagree, else None.
+        shape: The shape as it was asked for.
+        flop: Floating point operations of one call that no implementation can avoid; None: not counted.
+        peak: Whose peak the rate is compared with.
+        skipped: Peer -> why it is not among the variants.
+        limit: Seconds that a call takes at least on the device at hand, on paper; None: not known.
+    """
+
+    name: str
+    question: str
+    rows: int
+    unit: str
+    variants: Mapping[str, Callable[[], object]]
+    check: Callable[[object, object], str | None]
+    shape: str = ""
+    flop: float | None = None
+    peak: Precision = "float32"
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    limit: float | None = None
+
+    @property
+    def reference(self) -> str:
+        """Name of the first variant."""
+        return next(iter(self.variants))
+
+
+def names(packages: Sequence[str] = (CASES,)) -> list[str]:
+    """The cases of packages, one for each of their modules."""
+    return sorted(_modules(packages))
+
+
+def shapes(name: str, packages: Sequence[str] = (CASES,)) -> tuple[str, ...]:
+    """The shapes that a case runs when none is named, the cheapest first.
+
+    Raises:
+        CaseError: There is no such case.
+    """
+    return tuple(_module(name, packages).SHAPES)
+
+
+def load(name: str, shape: str, options: BenchOptions, packages: Sequence[str] = (CASES,)) -> Case:
+    """Builds a case, inputs included.
+
+    Args:
+        name: One of `names`.
+        shape: In the format of the case (its module's `FORMAT`).
+        options: Precision, device, threads.
+        packages: Where cases are looked for.
+
+    Raises:
+        CaseError: There is no such case, or the shape can't be read.
+    """
+    module = _module(name, packages)
+    try:
+        case = module.build(shape, options)
+    except ValueError as error:
+        raise CaseError(f"{name}: shape {shape!r}: {error}; write it as {module.FORMAT}") from error
+    assert isinstance(case, Case) and case.name == name
+    return case
+
+
+def _modules(packages: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in packages:
+        paths = importlib.import_module(package).__path__
+        found |= {item.name: f"{package}.{item.name}" for item in pkgutil.iter_modules(paths)}
+    return found
+
+
+def _module(name: str, packages: Sequence[str]) -> ModuleType:
+    found = _modules(packages)
+    if name not in found:
+        raise CaseError(f'no case "{name}"; there are: {", ".join(sorted(found))}')
+    return importlib.import_module(found[name])

@@ -1,0 +1,85 @@
+"""One training step of a vector quantiser: search, gather, straight-through, and statistics of the codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vtp_core.ops import code_statistics, nearest_code, straight_through
+from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.config import BenchOptions
+from vtp_plugins.bench.peers.peer import Call, Peer, gather, limit_threads
+
+SHAPES = ("4096x1024x64", "4096x8192x32")
+FORMAT = "VECTORSxCODESxWIDTH"
+
+DECAY = 1.0
+"""Of the codebook's running mean: nothing changes, so that each round does the same work."""
+
+
+def build(shape: str, options: BenchOptions) -> Case:
+    """Normal vectors that want a gradient, and normal codes."""
+    rows, codes, width = (int(part) for part in shape.split("x"))
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(rows, width, generator=generator).to(options.device).requires_grad_()
+    codebook = torch.randn(codes, width, generator=generator).to(options.device)
+    limit_threads(options.threads)
+    peer = Peer(
+        name="vector-quantize-pytorch",
+        build=lambda: _peer(vectors, codebook),
+        needs=("vector_quantize_pytorch",),
+        refuses=None if options.precision == "float32" else "takes float32 only",
+    )
+    peers, skipped = gather([peer]) if options.peers else ({}, {})
+    return Case(
+        name="vq_step",
+        question="What does the quantiser cost in a training step: forward with statistics, and backward?",
+        shape=shape,
+        rows=rows,
+        unit="vectors",
+        variants={"vtp": _ours(vectors, codebook), **peers},
+        check=_check,
+        flop=2.0 * rows * codes * width,
+        skipped=skipped,
+    )
+
+
+def _ours(vectors: Tensor, codebook: Tensor) -> Call:
+    counts, sums = torch.ones(len(codebook)), codebook.clone()
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            index, _ = nearest_code(vectors, codebook)
+            codes = codebook[index]
+            new_counts, new_sums = code_statistics(vectors, index, len(codebook))
+            counts.lerp_(new_counts, 1 - DECAY)
+            sums.lerp_(new_sums, 1 - DECAY)
+            codebook.copy_(sums / counts[:, None])
+        quantised = straight_through(vectors, codes)
+        commitment = (vectors - codes).square().mean()
+        torch.autograd.grad(quantised.sum() + commitment, vectors)
+        return quantised
+
+    return call
+
+
+def _peer(vectors: Tensor, codebook: Tensor) -> Call:
+    from vector_quantize_pytorch import VectorQuantize
+
+    module = VectorQuantize(codebook.shape[1], codebook_size=codebook.shape[0], decay=DECAY).train()
+    module._codebook.embed.data.copy_(codebook[None])
+    module._codebook.embed_avg.data.copy_(codebook[None])
+    module._codebook.cluster_size.data.fill_(1)
+
+    def call() -> Tensor:
+        quantised, _, commitment = module(vectors[None])
+        torch.autograd.grad(quantised.sum() + commitment.sum(), vectors)
+        return quantised[0]
+
+    return call
+
+
+def _check(found: object, expected: object) -> str | None:
+    assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+    differing = ((found - expected).abs() > 1e-3).any(1).double().mean().item()
+    return None if differing <= 1e-3 else f"{differing:.1%} of the vectors are quantised differently"
