@@ -40,6 +40,9 @@ class ClipConfig(ObjectiveConfig):
     """Width of the joint embedding; the text tower's by default."""
     vocabulary: Positive = 49408
     """Token ids of the text tower; captions become at most that of CLIP's byte-pair encoding, the default."""
+    merges: Annotated[int, Field(ge=0, le=48894)] | None = None
+    """Cuts CLIP's byte-pair encoding to this many merges, the most frequent, for a small token table: the
+    vocabulary is then 514 more, and rare words fall into more tokens, at worst one a byte."""
     causal: bool = True
     """Whether a token of a caption sees only those before it."""
     layer_scale: float | None = None
@@ -59,7 +62,16 @@ class ClipConfig(ObjectiveConfig):
             raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
         if self.projection == "none" and self.embedding not in (None, self.width):
             raise ValueError("projection = 'none' keeps the text tower's width: leave embedding out")
+        if self.merges is not None and self.vocabulary not in (49408, self.tokens):
+            raise ValueError(
+                f"merges = {self.merges} makes a vocabulary of {self.tokens}: leave vocabulary out"
+            )
         return self
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the token table."""
+        return self.vocabulary if self.merges is None else self.merges + 514
 
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view, with captions."""

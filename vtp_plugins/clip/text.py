@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtp_core.errors import UsageError
-from vtp_plugins.clip.tokenizer import VOCABULARY, CaptionTokenizer
+from vtp_plugins.clip.tokenizer import MERGES, UNMERGED, VOCABULARY, CaptionTokenizer
 
 Pool = Literal["argmax", "first", "last", "none"]
 Projection = Literal["matrix", "biased", "none"]
@@ -88,6 +88,7 @@ class TextTower(nn.Module):
         pool: Token whose features are embedded: that of the largest id, the first or the last; ``"none"``
             embeds each token.
         projection: Bias-free matrix, linear layer with bias, or none (then E is D).
+        merges: Merges of the caption tokenizer; None: all.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class TextTower(nn.Module):
         causal: bool = True,
         pool: Pool = "argmax",
         projection: Projection = "matrix",
+        merges: int | None = None,
     ) -> None:
         super().__init__()
         if projection == "none" and embedding != width:
@@ -112,7 +114,7 @@ class TextTower(nn.Module):
         self.pool = pool
         self.mlp_ratio = mlp_ratio
         self.layer_scale = layer_scale
-        self.tokenizer = CaptionTokenizer(context)
+        self.tokenizer = CaptionTokenizer(context, MERGES if merges is None else merges)
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(context, width))
         self.blocks = nn.ModuleList(
@@ -134,9 +136,10 @@ class TextTower(nn.Module):
             UsageError: Captions, but the vocabulary is smaller than that of the caption tokenizer.
         """
         known = self.token_embedding.num_embeddings
-        if not isinstance(texts, Tensor) and known < VOCABULARY:
+        needed = self.tokenizer.merges + UNMERGED
+        if not isinstance(texts, Tensor) and known < needed:
             raise UsageError(
-                f"text tower: its {known} tokens are not CLIP's vocabulary of {VOCABULARY}; give token ids"
+                f"text tower: its {known} tokens are not CLIP's vocabulary of {needed}; give token ids"
             )
         ids = texts if isinstance(texts, Tensor) else self.tokenizer(texts).to(self.positions.device)
         projected = self.project(ids)

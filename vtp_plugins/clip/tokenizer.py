@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 VOCABULARY = 49408
 """Tokens; the last two start and end a caption."""
+UNMERGED = 514
+"""Tokens that are no merge: 256 bytes, the same at the end of a word, start and end of a caption."""
+MERGES = VOCABULARY - UNMERGED
+"""Merges of byte pairs, the most frequent first."""
 CHARACTERS_PER_TOKEN = 64
 """Twice the longest token: characters beyond `context` times this are cut off before encoding, as the time of
 byte-pair merging grows with the square of a word's length."""
@@ -23,10 +27,15 @@ class CaptionTokenizer:
 
     Args:
         context: Ids a caption is padded (with 0) or cut to; start and end token included.
+        merges: How many of the merges are applied, the first ones. Rare words then fall into more parts, at
+            worst into bytes, and the ids are those below ``merges + 514``.
     """
 
-    def __init__(self, context: int) -> None:
+    def __init__(self, context: int, merges: int = MERGES) -> None:
+        if not 0 <= merges <= MERGES:
+            raise ValueError(f"merges must be 0 to {MERGES}, got {merges}")
         self.context = context
+        self.merges = merges
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Ids (B, context) int64 of captions: cleaned, lower-cased, never longer than the context.
@@ -38,7 +47,8 @@ class CaptionTokenizer:
             encoding.cache = {word: word for word in ("<start_of_text>", "<end_of_text>")}
         limit = self.context * CHARACTERS_PER_TOKEN
         ids: Tensor = encoding([self._shortened(caption, limit) for caption in captions], self.context)
-        return ids
+        # Only the start and the end token have ids beyond the merges that are left.
+        return ids.where(ids < VOCABULARY - 2, ids - (MERGES - self.merges))
 
     @staticmethod
     def _shortened(caption: str, limit: int) -> str:
@@ -51,4 +61,6 @@ class CaptionTokenizer:
     def _encoding(self) -> Any:
         from open_clip.tokenizer import SimpleTokenizer
 
-        return SimpleTokenizer(context_length=self.context)
+        encoding = SimpleTokenizer(context_length=self.context)
+        encoding.bpe_ranks = {pair: rank for pair, rank in encoding.bpe_ranks.items() if rank < self.merges}
+        return encoding

@@ -8,6 +8,7 @@ from vtp_core.errors import UsageError
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.clip.image import ImageHead
 from vtp_plugins.clip.text import QuickGelu, TextBlock, TextTower
+from vtp_plugins.clip.tokenizer import MERGES
 from vtp_plugins.linear.bottleneck import LinearBottleneck
 from vtp_plugins.vit.config import VitConfig
 from vtp_plugins.vit.decoder import VitDecoder
@@ -107,6 +108,8 @@ def _clip(tokenizer: Tokenizer) -> dict[str, object]:
         )
     if not len(tower.blocks):
         raise _misfit("text tower", "has no blocks")
+    if tower.tokenizer.merges != MERGES:
+        raise _misfit("text tower", f"has merges = {tower.tokenizer.merges}, the layout CLIP's {MERGES}")
     block = tower.blocks[0]
     assert isinstance(block, TextBlock)
     projection = tower.projection

@@ -148,6 +148,31 @@ def test_any_text_is_taken(caption: str) -> None:
     assert int(ids.max()) == VOCABULARY - 1
 
 
+@given(st.text(max_size=40), st.integers(0, 2000))
+def test_a_cut_encoding_is_a_coarser_one(caption: str, merges: int) -> None:
+    """Same text, spelt with the first merges only; ids stay below merges + 514 and the last one ends it."""
+    cut, whole = CaptionTokenizer(200, merges), CaptionTokenizer(200)
+    spelling = {number: token for token, number in whole._encoding.encoder.items()}
+
+    def spelt(ids: torch.Tensor, end: int) -> str:
+        inner = ids[0, 1 : int((ids[0] == end).nonzero()[0])]
+        return "".join(spelling[int(number)] for number in inner)
+
+    ids, reference = cut([caption]), whole([caption])
+    assert int(ids.max()) == merges + 513 and int(ids[0, 0]) == merges + 512
+    assert spelt(ids, merges + 513) == spelt(reference, VOCABULARY - 1)
+    assert (ids != 0).sum() >= (reference != 0).sum()
+
+
+def test_a_cut_encoding_falls_back_to_bytes() -> None:
+    ids = CaptionTokenizer(16, merges=0)(["Hi é"])
+    letters = CaptionTokenizer(16)._encoding.encoder
+    expected = [512, letters["h"], letters["i</w>"], letters["Ã"], letters["©</w>"], 513]
+    assert ids[0, :6].tolist() == expected and not ids[0, 6:].any()
+    with pytest.raises(ValueError, match="merges must be 0 to 48894"):
+        CaptionTokenizer(16, merges=48_895)
+
+
 def test_the_memory_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from vtp_plugins.clip import tokenizer
 

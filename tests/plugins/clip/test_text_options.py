@@ -93,3 +93,15 @@ def test_no_projection_keeps_the_width() -> None:
         ClipConfig(**SMALL, projection="none", embedding=5)
     with pytest.raises(ValueError, match="8 wide, not 5"):
         TextTower(width=8, depth=1, heads=2, context=6, embedding=5, projection="none")
+
+
+def test_merges_make_a_small_token_table() -> None:
+    config = ClipConfig(**SMALL | {"context": 12}, merges=100)
+    assert config.tokens == 614
+    objective = Clip(config, TINY_DIMS)
+    assert objective.text.token_embedding.num_embeddings == 614
+    embedded = objective.text(["A drawing of animals.", "\u2603"])
+    assert embedded.shape == (2, 8) and torch.isfinite(embedded).all()
+    assert ClipConfig(**SMALL).tokens == 49408
+    with pytest.raises(ValidationError, match="leave vocabulary out"):
+        ClipConfig(**SMALL, merges=100, vocabulary=700)

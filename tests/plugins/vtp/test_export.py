@@ -189,6 +189,7 @@ MISFITS = {
     "decoder has value_range": ["decoder.value_range=[0.0, 1.0]"],
     "decoder has rope_dtype": ['decoder.rope_dtype="float32"'],
     "contrastive head has embedding = 5": ["objectives.clip.embedding=5"],
+    "text tower has merges = 9": ["objectives.clip.merges=9"],
 }
 
 
