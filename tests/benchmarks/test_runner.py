@@ -38,8 +38,6 @@ def case(variants: dict[str, Callable[[], object]]) -> Case:
     return Case(
         name="drawn", question="Which?", rows=10, unit="rows", variants=variants, check=check, flop=10
     )
-        name="drawn", question="Which?", rows=10, unit="rows", variants=variants, check=check, flop=10
-    )
 
 
 def test_times_are_those_of_the_variants_and_short_calls_are_repeated() -> None:
