@@ -166,6 +166,7 @@ def test_a_failing_compilation_is_recorded_under_auto_and_an_error_under_one(pro
 
 def test_cuda_sources_make_a_second_module_or_a_reason(project: Path) -> None:
     (project / "csrc/cuda/module.cu").write_text(CUDA_SOURCE)
+    (project / "csrc/cuda/other.cu").write_text("__global__ void other() {}\n")
     done, names = build(project, "auto", TORCH_CUDA_ARCH_LIST="8.0")
     assert done.returncode == 0, done.stdout + done.stderr
     reason = record(project, names)["_C_cuda"]

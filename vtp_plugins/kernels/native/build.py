@@ -51,20 +51,13 @@ def build(module: str, output: Path, objects: Path, gpus: str = "") -> None:
     compiler, torch, kit = cxx(), torch_folder(), cuda.find() if module == "_C_cuda" else None
     assert compiler is not None and torch is not None and not isinstance(kit, str)
     include = ["-I", str(csrc() / module.removeprefix("_C_"))]
-    for folder in (torch / "include", sysconfig.get_paths()["include"], *([kit.include] if kit else [])):
-        include += ["-isystem", str(folder)]
+    for system in (torch / "include", sysconfig.get_paths()["include"], *([kit.include] if kit else [])):
+        include += ["-isystem", str(system)]
+    nvcc = [] if kit is None else _nvcc(kit, compiler[0], gpus)
     steps = []
     for path in sources(module):
-        if path.suffix == ".cu":
-            assert kit is not None, f"{path}: CUDA sources belong in csrc/cuda"
-            host = ("-ccbin", compiler[-1]) if os.environ.get("CXX") else ()
-            try:
-                gpus = cuda.architecture_flags(kit, os.environ.get("TORCH_CUDA_ARCH_LIST") or gpus)
-            except ValueError as error:
-                raise BuildFailed(str(error)) from error
-            command = [str(kit.nvcc), *host, *NVCC_FLAGS, *gpus, *include, str(path)]
-        else:
-            command = [*compiler, *CXX_FLAGS, *isa_flags(path), *include, str(path)]
+        flags = nvcc if path.suffix == ".cu" else [*compiler, *CXX_FLAGS, *isa_flags(path)]
+        command = [*flags, *include, str(path)]
         # System headers, torch's among them, are not followed: each torch has objects of its own.
         name = f"torch-{torch_version(torch)}/{path.relative_to(csrc()).as_posix().replace('/', '.')}.o"
         steps.append(Step(tuple(command), objects / name))
@@ -111,6 +104,15 @@ def recorded(folder: Path = PACKAGE) -> dict[str, str | None]:
     except (OSError, ValueError):
         return {}
     return rows if isinstance(rows, dict) else {}
+
+
+def _nvcc(kit: cuda.Toolkit, compiler: str, gpus: str) -> list[str]:
+    host = ["-ccbin", compiler] if os.environ.get("CXX") else []
+    try:
+        architectures = cuda.architecture_flags(kit, os.environ.get("TORCH_CUDA_ARCH_LIST") or gpus)
+    except ValueError as error:
+        raise BuildFailed(str(error)) from error
+    return [str(kit.nvcc), *host, *NVCC_FLAGS, *architectures]
 
 
 def _cuda_obstacle(torch: Path) -> str | None:
