@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +19,6 @@ from packaging.requirements import Requirement
 
 DISTRIBUTION = "vtp-core"
 WEIGHTS_EXTRA = "offline"
-NATIVE_MODULE = "vtp_core._native"
 
 # Instruction sets that decide how fast matrix products are; any other flag is left out.
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "bf16", "sve")
@@ -42,7 +39,7 @@ def examine() -> Facts:
         "torch": torch_build(),
         "packages": packages(extra=None),
         "weights": packages(extra=WEIGHTS_EXTRA),
-        "native": native_kernels(),
+        "kernels": kernels(),
         "plugins": plugins(),
     }
     facts["problems"] = list(problems(facts))
@@ -131,20 +128,36 @@ def packages(extra: str | None) -> list[Facts]:
     return listed
 
 
-def native_kernels() -> Facts:
-    """Whether the native kernels are built, and if not, why."""
-    if importlib.util.find_spec(NATIVE_MODULE) is not None:
-        return {"built": True, "reason": None}
-    csrc = Path(__file__).parents[1] / "csrc"
-    if release()["editable"] and csrc.is_dir() and not any(csrc.rglob("*.cpp")):
-        reason = "csrc/ has no sources; torch does the work"
-    elif os.environ.get("VTP_BUILD_EXT") == "0":
-        reason = "VTP_BUILD_EXT=0"
-    elif not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
-        reason = "no C++ compiler on PATH"
-    else:
-        reason = "installed as pure Python; to build: pip install --no-build-isolation, from the sources"
-    return {"built": False, "reason": reason}
+def kernels() -> list[Facts]:
+    """The implementations of operators, those of plugins first, and why one can't run on this machine.
+
+    Returns:
+        Rows of `operator`, `name`, `device` (None: any) and `missing`: None, or the reason.
+    """
+    try:
+        from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, search_choice
+    except Exception as error:  # without torch; `torch_build` says more
+        return [{"operator": None, "name": "all", "device": None, "missing": f"no torch: {error}"}]
+    from vtp_core.plugins import BrokenComponent, load_plugins
+
+    rows: list[Facts] = []
+    attention, search = [], []
+    for component in load_plugins().components("kernel"):
+        try:
+            target = component.load_target()
+        except BrokenComponent as error:
+            rows.append({"operator": None, "name": component.name, "device": None, "missing": str(error)})
+            continue
+        if isinstance(target, AttentionKernel):
+            attention.append(target)
+        elif isinstance(target, SearchKernel):
+            search.append(target)
+    for choice in (search_choice(kernels=search), attention_choice(kernels=attention)):
+        rows += [
+            {"operator": choice.operator, "name": it.name, "device": it.device, "missing": it.missing()}
+            for it in choice.kernels
+        ]
+    return rows
 
 
 def plugins() -> Facts:

@@ -13,7 +13,7 @@ from vtp_core.installation import examine
 
 def render(facts: Mapping[str, Any]) -> Iterator[str]:
     """The facts as lines of text."""
-    vtp, host, torch, native = facts["vtp"], facts["machine"], facts["torch"], facts["native"]
+    vtp, host, torch = facts["vtp"], facts["machine"], facts["torch"]
     yield f"vtp-core   {vtp['version']}{' (editable)' if vtp['editable'] else ''}"
     yield f"python     {vtp['python']}  {vtp['executable']}"
     yield f"system     {host['system']}"
@@ -26,7 +26,9 @@ def render(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"torch      {torch['version']}, CUDA {torch['cuda'] or 'none'}, {torch['threads']} threads"
         yield f"devices    {'; '.join(torch['devices'])} (CPU code path: {torch['cpu_capability']})"
         yield f"backends   {', '.join(torch['distributed']) or 'no torch.distributed'}"
-    yield f"kernels    {'native, built' if native['built'] else 'native ones not built: ' + native['reason']}"
+    for row, item in enumerate(facts["kernels"]):
+        name = " ".join(filter(None, (item["operator"], item["name"])))
+        yield f"{'kernels' if row == 0 else '':<11}{name}: {item['missing'] or 'ready'}"
     for title, section in (("packages", "packages"), ("weights", "weights")):
         for row, item in enumerate(facts[section]):
             state = item["version"] or "not installed"

@@ -20,3 +20,13 @@ def register_kernels(register: Register) -> None:
         module = target.partition(":")[0].replace(".", "/")
         if (Path(__file__).parent / f"{module}.py").is_file():
             register(name, f"vtp_plugins.kernels.{target}", summary=summary)
+
+
+@hookimpl
+def register_commands(register: Register) -> None:
+    """Offers `vtp kernels`."""
+    register(
+        "kernels",
+        "vtp_plugins.kernels.command:kernels",
+        summary="List implementations of search and attention, build the native ones.",
+    )

