@@ -55,14 +55,24 @@ def code_statistics_operator(vectors: Tensor, index: Tensor, codes: int) -> tupl
     bucket = torch.where(index < 0, codes, index)
     rows = vectors.reshape(-1, vectors.shape[-1]).to(wide)
     counts = torch.bincount(bucket, minlength=codes + 1)
-    sums = _sums(rows, bucket, counts)
+    if rows.device.type == "cpu":
+        sums = rows.new_zeros(codes + 1, rows.shape[1]).index_add_(0, bucket, rows)
+    else:
+        sums = sums_by_sorting(rows, bucket, counts)
     return counts[:codes].to(wide), sums[:codes]
 
 
-def _sums(rows: Tensor, bucket: Tensor, counts: Tensor) -> Tensor:
-    if rows.device.type == "cpu":
-        return rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, bucket, rows)
-    # Atomic additions, as index_add_ makes them on a GPU, come in any order: sort, then add run by run.
+def sums_by_sorting(rows: Tensor, bucket: Tensor, counts: Tensor) -> Tensor:
+    """Sums of rows by bucket without additions in any order, as index_add_ makes them on a GPU.
+
+    Args:
+        rows: (N, D) floating point.
+        bucket: (N,) int64.
+        counts: (K,) int64, how often each bucket occurs.
+
+    Returns:
+        (K, D), in the dtype of `rows`.
+    """
     order = bucket.argsort(stable=True)
     return torch.segment_reduce(rows[order], "sum", lengths=counts, axis=0, initial=0, unsafe=True)
 

@@ -76,7 +76,7 @@ def nearest_code(
     """
     _check(vectors, codebook, metric, weight)
     keys = "" if implementation is None else implementation.keys
-    index, distance = nearest_code_operator(vectors, codebook, metric, weight, exact, keys)
+    distance, index = nearest_code_operator(vectors, codebook, metric, weight, exact, keys)
     return index, distance
 
 

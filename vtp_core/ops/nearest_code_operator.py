@@ -20,8 +20,9 @@ from vtp_core.ops.nearest_code_torch import REFERENCE
 
 _SCHEMA = (
     "(Tensor vectors, Tensor codebook, str metric, Tensor? weight, bool exact, str implementation)"
-    " -> (Tensor index, Tensor distance)"
+    " -> (Tensor distance, Tensor index)"
 )
+# The distance comes first: opcheck adds the outputs up in place, into the first one's dtype.
 
 
 @cache
@@ -42,6 +43,9 @@ def nearest_code_operator(
         weight: (D,) or None.
         exact: Whether the index has to be exact.
         implementation: `SearchChoice.keys`, or empty for what is installed.
+
+    Returns:
+        Distance and index, both (...,).
     """
     rows = vectors.reshape(-1, vectors.shape[-1])
     if weight is not None:
@@ -59,13 +63,13 @@ def nearest_code_operator(
     if not case.rows:
         return _empty(vectors)
     index, distance = choice.pick(case).run(rows, codebook, metric=metric, weight=weight, exact=exact)
-    return index.view(vectors.shape[:-1]), distance.view(vectors.shape[:-1])
+    return distance.view(vectors.shape[:-1]), index.view(vectors.shape[:-1])
 
 
 def _empty(vectors: Tensor) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(vectors.dtype, torch.float32)
     shape = vectors.shape[:-1]
-    return vectors.new_empty(shape, dtype=torch.int64), vectors.new_empty(shape, dtype=wide)
+    return vectors.new_empty(shape, dtype=wide), vectors.new_empty(shape, dtype=torch.int64)
 
 
 def _checked(weight: Tensor) -> Tensor:
@@ -89,10 +93,10 @@ def _fake(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     vectors, codebook, ctx.metric, weight, *_ = inputs
-    ctx.save_for_backward(vectors, codebook, weight, output[0])
+    ctx.save_for_backward(vectors, codebook, weight, output[1])
 
 
-def _backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     vectors, codebook, weight, index = ctx.saved_tensors
     wide = gradient.dtype
     x, c = vectors.to(wide), codebook.to(wide)
@@ -160,5 +164,5 @@ def _vmap(
         )
         for at in range(info.batch_size)
     ]
-    index, distance = (torch.stack(results) for results in zip(*found, strict=True))
-    return (index, distance), (0, 0)
+    distance, index = (torch.stack(results) for results in zip(*found, strict=True))
+    return (distance, index), (0, 0)
