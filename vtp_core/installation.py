@@ -30,7 +30,7 @@ def examine() -> Facts:
     """Facts about this machine and installation, ready for JSON.
 
     Returns:
-        Sections `vtp`, `machine`, `torch`, `packages`, `weights`, `native`, `plugins`, and `problems`: one
+        Sections `vtp`, `machine`, `torch`, `packages`, `weights`, `kernels`, `plugins`, and `problems`: one
         line for each thing that keeps the framework from working.
     """
     facts: Facts = {

@@ -11,7 +11,6 @@ import torch.distributed as dist
 
 from vtp_core.errors import DistributedError
 from vtp_core.evaluation.runner import Results
-from vtp_core.installation import native_kernels
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.model import Recipe
 from vtp_core.training.callback import Callback, Callbacks
@@ -65,7 +64,6 @@ def train(
             lock = RunLock(folder)
             on_first_rank(lock.acquire)
             stack.callback(_release, lock, folder)
-            _say_if_pure_python()
             check_evaluation(recipe, plugins)
             run = open_run(recipe, plugins, world, resume=resume, allow_change=allow_change)
             if world.rank == 0:
@@ -92,12 +90,6 @@ def _release(lock: RunLock, folder: Path) -> None:
         if [path.name for path in folder.iterdir()] == [LOCK]:
             (folder / LOCK).unlink()
             folder.rmdir()
-
-
-def _say_if_pure_python() -> None:
-    native = native_kernels()
-    if not native["built"]:
-        _log.info("native kernels: not built (%s); torch's implementations serve", native["reason"])
 
 
 def _lost_connection(error: RuntimeError) -> bool:
