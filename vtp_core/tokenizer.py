@@ -31,6 +31,7 @@ from vtp_core.pixels import convert
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from vtp_core.artefact.compact import Storage
     from vtp_core.plugins import Plugins
 
 
@@ -180,15 +181,20 @@ class Tokenizer(nn.Module):
 
         return images_of(pixels)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, storage: Storage = "full") -> Path:
         """Writes the artefact folder; replaces an artefact that is there.
+
+        Args:
+            folder: Where to.
+            storage: ``"full"`` stores the weights as they are. ``"bfloat16"`` and ``"int8"`` round them, to a
+                half and about a quarter of float32's bytes.
 
         Raises:
             UsageError: No `config`, or `folder` holds something else.
         """
         from vtp_core.artefact.folder import write_artefact
 
-        return write_artefact(self, Path(folder))
+        return write_artefact(self, Path(folder), storage)
 
     @classmethod
     def load(cls, folder: str | Path, plugins: Plugins | None = None) -> Tokenizer:

@@ -7,6 +7,12 @@ from torch import nn
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.tokenizer import Tokenizer
 
+_STORAGE = {
+    "full": "as they were trained",
+    "bfloat16": "rounded to bfloat16",
+    "int8": "matrices in 8 bit with a scale a row, `name:scale` beside `name`; the rest in full",
+}
+
 
 def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
     """Markdown with what it is, how to use it and the contract of its latents."""
@@ -28,6 +34,7 @@ def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
         ),
         ("exported", ", ".join(f"`{name}`" for name in sorted(tokenizer.exports)) or "nothing more"),
         ("weights", f"{config.weights}, after {config.step if config.step is not None else 'unknown'} steps"),
+        ("stored", _STORAGE[config.storage]),
         ("latent statistics", config.latents_stats_protocol or "not measured"),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)

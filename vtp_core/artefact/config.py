@@ -42,6 +42,8 @@ class ArtefactConfig(Table):
     """Training steps done."""
     weights: Literal["student", "teacher"] = "student"
     """Whether the trained weights or their moving average were exported."""
+    storage: Literal["full", "bfloat16", "int8"] = "full"
+    """How the weights are stored: as they were trained, all in bfloat16, or matrices in 8 bit with scales."""
     encoder: dict[str, Any]
     """The encoder's table of the recipe: `use` and its own keys."""
     bottleneck: dict[str, Any]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vtp_core.artefact.assembly import assemble, head_modules
 from vtp_core.artefact.card import model_card
+from vtp_core.artefact.compact import Storage, compress
 from vtp_core.artefact.config import ArtefactConfig, read_config
 from vtp_core.artefact.weights import read_weights, write_weights
 from vtp_core.errors import CheckpointError, UsageError
@@ -22,19 +23,20 @@ from vtp_core.tokenizer import Tokenizer
 WEIGHTS = "model.safetensors"
 
 
-def write_artefact(tokenizer: Tokenizer, folder: Path) -> Path:
+def write_artefact(tokenizer: Tokenizer, folder: Path, storage: Storage = "full") -> Path:
     """Writes ``config.json``, weights, ``preprocessor_config.json``, the model card and ``heads/``.
 
     Args:
         tokenizer: One with a `config`; its parameters are whole tensors (no shards).
         folder: Where to; an artefact that is there is replaced.
+        storage: How weights are stored, see `vtp_core.artefact.compact`.
 
     Raises:
         UsageError: No `config`, or `folder` holds something else.
     """
-    config = tokenizer.config
-    if config is None:
+    if tokenizer.config is None:
         raise UsageError("save: a tokenizer put together by hand has no component tables; pass config=")
+    config = tokenizer.config.model_copy(update={"storage": storage})
     return replace_folder(folder, lambda new: _fill(new, tokenizer, config), _readable)
 
 
@@ -94,11 +96,11 @@ def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
 
 
 def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
-    write_weights(folder / WEIGHTS, _core_state(tokenizer))
+    write_weights(folder / WEIGHTS, compress(_core_state(tokenizer), config.storage))
     for objective, children in head_modules(tokenizer, config).items():
         head = folder / "heads" / objective
         head.mkdir(parents=True)
-        write_weights(head / WEIGHTS, _state(children))
+        write_weights(head / WEIGHTS, compress(_state(children), config.storage))
         (head / "config.json").write_text(
             json.dumps(config.heads[objective].model_dump(mode="json"), indent=2) + "\n", encoding="utf-8"
         )

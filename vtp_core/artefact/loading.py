@@ -41,20 +41,38 @@ def load(folder: str | Path, *, plugins: Plugins | None = None) -> Tokenizer:
 
     Args:
         folder: The ``tokenizer`` folder of a run, what ``vtp export`` wrote, or a folder of another project
-            that an installed format knows.
+            that an installed format knows. Or the name of a tokenizer that ships with an installed plugin,
+            ``"vtp-nano"``, if there is no folder of that name.
         plugins: Where components and formats are looked up; None: the installed ones.
 
     Raises:
         CheckpointError: The folder is missing, damaged, unknown or written by a newer version.
         UsageError: A component's plugin is not installed.
     """
-    folder = Path(folder)
     plugins = plugins if plugins is not None else load_plugins()
+    folder = locate(folder, plugins)
     reader = None if is_artefact(folder) else _reader(folder, plugins)
     if reader is None and not is_artefact(folder) and is_artefact(inner := folder / "tokenizer"):
         raise CheckpointError(f"{folder}: a run, not a tokenizer; load {inner}")
     # What nobody knows is read as our own: that names what is wrong with it.
     return read_artefact(folder, plugins) if reader is None else reader.read(folder)
+
+
+def locate(folder: str | Path, plugins: Plugins) -> Path:
+    """The folder that `load` reads: that of the shipped tokenizer of this name, else the path itself.
+
+    Raises:
+        CheckpointError: A mere name, that of no folder and of no tokenizer that ships.
+    """
+    path = Path(folder)
+    shipped = {component.name: component for component in plugins.components("tokenizer")}
+    if path.exists() or path.name != str(folder) or not shipped:
+        return path
+    if path.name not in shipped:
+        known = ", ".join(shipped)
+        raise CheckpointError(f"{path}: no tokenizer here, and none of that name ships (there are: {known})")
+    found: Path = shipped[path.name].load_target()()
+    return found
 
 
 def find_format(name: str, plugins: Plugins) -> Format:

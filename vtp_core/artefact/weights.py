@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vtp_core.artefact.compact import restore, restored_types
 from vtp_core.errors import CheckpointError
 
 HEADER_BYTES = 16_000_000
@@ -100,12 +101,13 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
     Args:
         path: A safetensors file.
-        expected: Name -> a tensor of the wanted shape and type; floating types may differ in width.
+        expected: Name -> a tensor of the wanted shape and type; floating types may differ in width, and
+            matrices may be stored as integers with scales (`vtp_core.artefact.compact`).
 
     Raises:
         CheckpointError: Names, shapes or types differ, or the file is damaged.
     """
-    header = read_header(path)
+    header = restored_types(read_header(path))
     missing = sorted(expected.keys() - header.keys())
     surplus = sorted(header.keys() - expected.keys())
     if missing or surplus:
@@ -123,7 +125,7 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in header}
+            return restore({name: file.get_tensor(name) for name in file.keys()})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); copy or export it again") from error
 

@@ -12,6 +12,7 @@ from vtp_core.cli.options import plugin_option
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from vtp_core.artefact.compact import Storage
     from vtp_core.plugins import Plugins
     from vtp_core.tokenizer import Tokenizer
 
@@ -36,6 +37,13 @@ OWN_FORMAT = "artefact"
     metavar="NAME",
     help="Ours, or a format of a plugin (`vtp plugins list`), such as vtp: the published VTP layout.",
 )
+@click.option(
+    "--storage",
+    type=click.Choice(["full", "bfloat16", "int8"]),
+    default="full",
+    show_default=True,
+    help="Weights as trained, or rounded to a half or about a quarter of the bytes; our own format only.",
+)
 @click.option("--statistics/--no-statistics", default=True, help="Measure mean and deviation of the latents.")
 @click.option(
     "--limit",
@@ -50,19 +58,24 @@ def export(
     folder: Path,
     weights: Literal["student", "teacher"],
     format_name: str,
+    storage: Storage,
     statistics: bool,
     limit: int,
     plugin_files: tuple[Path, ...],
 ) -> None:
     """Write a tokenizer to FOLDER: that of the newest checkpoint of the run SOURCE, or that in SOURCE.
 
+    A tokenizer that ships is a SOURCE by its name, such as vtp-nano.
     Statistics of the latents are measured for a run, and only our own format holds them.
     """
-    from vtp_core.artefact.loading import find_format, load
+    from vtp_core.artefact.loading import find_format, load, locate
     from vtp_core.plugins import load_plugins
 
     plugins = load_plugins(plugin_files)
+    source = locate(source, plugins)
     writer = None if format_name == OWN_FORMAT else find_format(format_name, plugins)
+    if writer is not None and storage != "full":
+        raise UsageError(f"--storage {storage}: the format {format_name} stores its weights in its own way")
     if (source / "resolved.toml").is_file():
         model, origin = _of_run(source, weights, limit if statistics and writer is None else 0, plugins)
     elif (source / "config.json").is_file():
@@ -75,7 +88,7 @@ def export(
             "give one that `vtp run` wrote"
         )
     if writer is None:
-        model.save(folder)
+        model.save(folder, storage=storage)
     else:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", UserWarning)

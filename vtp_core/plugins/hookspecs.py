@@ -24,6 +24,7 @@ Kind = Literal[
     "kernel",
     "evaluator",
     "format",
+    "tokenizer",
     "callback",
     "command",
 ]
@@ -99,6 +100,11 @@ def register_evaluators(register: Register) -> None:
 @hookspec
 def register_formats(register: Register) -> None:
     """Readers and writers of artefacts of other projects: ``matches``, ``read`` and ``write`` of a folder."""
+
+
+@hookspec
+def register_tokenizers(register: Register) -> None:
+    """Trained tokenizers, for `vtp_core.load(name)`: functions that return an artefact's folder."""
 
 
 @hookspec

@@ -78,3 +78,33 @@ def test_a_format_by_name(plugins: Plugins) -> None:
     assert isinstance(find_format(name, plugins), Greedy)
     with pytest.raises(UsageError, match="unknown format"):
         find_format("gredy", plugins)
+
+
+def shipping(folder: Path) -> Plugins:
+    """The toy's plugins, one of which ships the tokenizer `words.tiny`."""
+
+    @hookimpl
+    def register_tokenizers(register: Register) -> None:
+        register("tiny", lambda: folder)
+
+    plugins = toy_plugins()
+    plugins.add(SimpleNamespace(vtp_api=1, register_tokenizers=register_tokenizers), "words")
+    return plugins
+
+
+def test_a_tokenizer_that_ships_is_loaded_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins = shipping(toy_tokenizer().save(tmp_path / "package" / "data"))
+    monkeypatch.chdir(tmp_path)
+    assert load("words.tiny", plugins=plugins).config.step == 7
+    with pytest.raises(CheckpointError, match=r"words.tony: .* ships \(there are: words.tiny\)"):
+        load("words.tony", plugins=plugins)
+    # A path is never taken for a name, and a folder that is there goes first.
+    with pytest.raises(CheckpointError, match="no tokenizer here"):
+        load("package/words.tiny", plugins=plugins)
+    (tmp_path / "words.tiny").mkdir()
+    with pytest.raises(CheckpointError, match="no tokenizer here"):
+        load("words.tiny", plugins=plugins)
+    toy_tokenizer(text=False).save(tmp_path / "words.tiny")
+    assert "embed_text" not in load("words.tiny", plugins=plugins).capabilities
