@@ -1,4 +1,4 @@
-"""Whole runs of all objectives on input that is odd, empty or degenerate: finite numbers or one clear line."""
+"""Whole runs of all objectives on odd, empty or degenerate input: finite numbers or one clear line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations of 1e4 in bfloat16: norms, unit vectors and softmaxes compute wide, stay finite and stay right."""
+"""Activations of 1e4 in bfloat16: norms, unit vectors and softmaxes stay finite and stay right."""
 
 from __future__ import annotations
 
