@@ -8,7 +8,8 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TESTED := requirements/tested.txt
-SOURCES := pyproject.toml setup.py $(TESTED) $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' 2>/dev/null)
+SOURCES := pyproject.toml setup.py $(TESTED)
+NATIVE := $(shell find csrc/cpu csrc/cuda vtp_plugins/kernels/native -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' 2>/dev/null)
 
 # Tests and recipes never reach for a hub, and several processes share the cores.
 test slow examples wheel quickstart smoke: export HF_HUB_OFFLINE = 1
@@ -19,8 +20,8 @@ test slow examples wheel smoke: export OMP_NUM_THREADS = 1
 help:  ## List the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready  ## Virtual environment with the framework
-dev: $(VENV)/.ready-dev  ## The same with the tools of a developer
+setup: $(VENV)/.native  ## Virtual environment with the framework
+dev: $(VENV)/.ready-dev $(VENV)/.native  ## The same with the tools of a developer
 
 # A torch that is already there (VENV_FLAGS=--system-site-packages) is kept.
 $(VENV)/.torch:
@@ -28,7 +29,7 @@ $(VENV)/.torch:
 	"Python " + v + " is too old: 3.11 or newer is needed; name one with make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 	$(BIN)/python -c 'import torch, torchvision' 2>/dev/null || $(PIP) install -c $(TESTED) torch torchvision
-	$(PIP) install -q -c $(TESTED) setuptools wheel ninja
+	$(PIP) install -q -c $(TESTED) setuptools wheel
 	grep -v -E '^(torch|torchvision|triton)==' $(TESTED) > $(VENV)/constraints.txt
 	@touch $@
 
@@ -40,17 +41,22 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) install -q --no-build-isolation -c $(VENV)/constraints.txt -e '.[offline,tensorboard,dev]'
 	@touch $@
 
-native: $(VENV)/.ready-dev  ## Compile what changed in csrc/ (the installation did it once)
+# The installation builds the kernels; this keeps them up to date. VTP_BUILD_EXT=1 makes a failure one of make.
+$(VENV)/.native: $(VENV)/.ready $(NATIVE)
 	$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
 
-quickstart: $(VENV)/.ready  ## Install, train a small tokenizer on real images, write its report
+native: $(VENV)/.ready  ## Compile what changed in csrc/, or fail
+	VTP_BUILD_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
+
+quickstart: $(VENV)/.native  ## Install, train a small tokenizer on real images, write its report
 	$(BIN)/vtp run recipes/quickstart.toml --resume
 	@echo "report: $(CURDIR)/runs/quickstart/report.html"
 
-test: $(VENV)/.ready-dev  ## Unit and property tests (at most 6 minutes on 2 cores)
+test: $(VENV)/.ready-dev $(VENV)/.native  ## Unit and property tests (at most 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
-slow: $(VENV)/.ready-dev  ## The tests that `make test` leaves out
+slow: $(VENV)/.ready-dev $(VENV)/.native  ## The tests that `make test` leaves out
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 lint: $(VENV)/.ready-dev  ## ruff: rules and format
