@@ -21,6 +21,7 @@ from vtp_core.training.progress import RunProgress
 from vtp_core.training.replicas import check_replicas
 from vtp_core.training.run import Run
 from vtp_core.training.signals import StopFlag
+from vtp_core.training.spikes import SpikeWatch
 
 
 class Loop:
@@ -46,7 +47,7 @@ class Loop:
             DistributedError: Values that should be equal on all ranks are not; nothing was saved.
             Preempted: A signal asked the run to stop; its state was saved.
         """
-        run, made, finished = self.run, self.run.start, False
+        run, made, finished, spikes = self.run, self.run.start, False, SpikeWatch()
         info = RunInfo(
             name=run.recipe.name,
             folder=run.folder,
@@ -67,6 +68,9 @@ class Loop:
                     made = index + 1
                     if result.skipped is not None and bar is not None:
                         bar.message(f"step {made} skipped: {result.skipped}")
+                    elif bar is not None:
+                        for spike in spikes.see(result.terms):
+                            bar.message(f"step {made}: {spike}")
                     if logged or result.skipped is not None:
                         self._log(made, result, batches, log, bar)
                     run.guard.record(result.skipped, made)
