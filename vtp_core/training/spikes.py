@@ -46,4 +46,5 @@ class SpikeWatch:
         window.append(loss)
         if score <= SCORE:
             return None
-        return f"loss {name} = {loss:.4g} is {score:.0f} deviations above its median {middle:.4g} of {steps} steps"
+        usual = f"its median {middle:.4g} of {steps} steps"
+        return f"loss {name} = {loss:.4g} is {score:.0f} deviations above {usual}"
