@@ -17,33 +17,25 @@ KernelT = TypeVar("KernelT", bound=Kernel[Any, Any])
 logger = logging.getLogger(__name__)
 
 
-def offered(plugins: Plugins, kind: type[KernelT], name: str = "auto") -> list[KernelT]:
+def offered(plugins: Plugins, kind: type[KernelT]) -> list[KernelT]:
     """The kernels of one operator among those that plugins register, in the order of their components' names.
 
-    Those that are broken, or that this machine lacks, are left to ``auto`` to pass over and said once.
+    A broken component is passed over, a kernel that this machine lacks is left to ``auto`` to pass over; each
+    is said once a process, as a warning of this module's logger.
 
     Args:
         plugins: Where to look.
         kind: The operator's kernel class, such as `SearchKernel`.
-        name: What the recipe asks for.
-
-    Raises:
-        BrokenComponent: There is no kernel `name`, and a component that could have been it is broken.
     """
     kernels: list[KernelT] = []
-    broken: list[BrokenComponent] = []
     for component in plugins.components("kernel"):
         try:
             target = component.load_target()
         except BrokenComponent as error:
-            broken.append(error)
+            _say_once(str(error))
             continue
         if isinstance(target, kind):
             kernels.append(target)
-    if broken and name not in ("auto", *(kernel.name for kernel in kernels)):
-        raise broken[0]
-    for failure in broken:
-        _say_once(str(failure))
     for kernel in kernels:
         # On a machine without a GPU nobody misses the kernels for one.
         if kernel.device == "cpu" and (reason := kernel.missing()):

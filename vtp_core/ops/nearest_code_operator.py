@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from vtp_core.ops.code_statistics import code_statistics
 from vtp_core.ops.installed import installed
@@ -166,3 +167,10 @@ def _vmap(
     ]
     distance, index = (torch.stack(results) for results in zip(*found, strict=True))
     return (distance, index), (0, 0)
+
+
+@register_flop_formula(torch.ops.vtp.nearest_code)
+def _flops(vectors: Sequence[int], codebook: Sequence[int], *_: object, **__: object) -> int:
+    """That of the products of all vectors with all codes, from their shapes."""
+    rows = torch.Size(vectors[:-1]).numel()
+    return 2 * rows * codebook[0] * codebook[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,13 +11,14 @@ from torch import nn
 from vtp_core.artefact.assembly import build_networks
 from vtp_core.errors import UsageError
 from vtp_core.objective import Objective
-from vtp_core.ops.attention import attention_choice
-from vtp_core.ops.attention_choice import AttentionKernel
+from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, search_choice
+from vtp_core.ops.installed import offered
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.adversarial import AdversarialConfig
 from vtp_core.recipe.component import OptimizerOverrides
 from vtp_core.recipe.model import FrozenConfig, Recipe
+from vtp_core.recipe.run import KernelsConfig
 from vtp_core.training.ema import Twins
 from vtp_core.training.networks import PARTS, Networks
 from vtp_core.training.optimizer import MainOptimizer, build_optimizer
@@ -59,10 +61,8 @@ def build_run_networks(
         frozen=frozen,
     )
     networks.check()
-    for module in (parts.encoder, parts.decoder, *frozen.values()):
-        use_attention = getattr(module, "use_attention", None)
-        if use_attention is not None:
-            use_attention(attention_choice(recipe.kernels.attention, _kernels(plugins)))
+    tokenizer = (parts.encoder, parts.bottleneck, parts.decoder)
+    choose_kernels((*tokenizer, *objectives.values(), *frozen.values()), recipe.kernels, plugins)
     return networks, parts.dims
 
 
@@ -150,10 +150,24 @@ def forward_options(recipe: Recipe) -> ForwardOptions:
     )
 
 
-def _kernels(plugins: Plugins) -> list[AttentionKernel]:
-    """The implementations of attention that plugins offer, in the order of their names."""
-    targets = [component.load_target() for component in plugins.components("kernel")]
-    return [target for target in targets if isinstance(target, AttentionKernel)]
+def choose_kernels(modules: Iterable[nn.Module], kernels: KernelsConfig, plugins: Plugins) -> None:
+    """Hands the implementations that ``[kernels]`` names to the modules that have a use for them.
+
+    Args:
+        modules: Those with a method `use_attention` get the choice of attention, those with
+            `use_nearest_code` that of the search.
+        kernels: The table.
+        plugins: What brings implementations beside those of the core.
+
+    Raises:
+        UsageError: There is no implementation of a name.
+    """
+    attention = attention_choice(kernels.attention, offered(plugins, AttentionKernel))
+    search = search_choice(kernels.nearest_code, offered(plugins, SearchKernel))
+    for module in modules:
+        for method, choice in (("use_attention", attention), ("use_nearest_code", search)):
+            if use := getattr(module, method, None):
+                use(choice)
 
 
 def _frozen(name: str, table: FrozenConfig, plugins: Plugins, *, load: bool) -> nn.Module:

@@ -1,0 +1,106 @@
+"""Kernels that plugins bring: found by kind, broken ones passed over, what is missing said once."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vtp_core.errors import UsageError
+from vtp_core.ops import AttentionKernel, SearchKernel, nearest_code, search_choice
+from vtp_core.ops.installed import installed, offered
+from vtp_core.ops.nearest_code_torch import REFERENCE, search
+from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
+from vtp_core.recipe.run import KernelsConfig
+from vtp_core.training.build import choose_kernels
+
+
+def kernel(name: str, reason: str | None = None, device: str = "cpu") -> SearchKernel:
+    return SearchKernel(
+        name=name,
+        run=search,
+        refuses=lambda case: None,
+        suits=lambda case: True,
+        device=device,
+        missing=lambda: reason,
+    )
+
+
+def plugins_with(**targets: object) -> Plugins:
+    @hookimpl
+    def register_kernels(register: Register) -> None:
+        for name, target in targets.items():
+            register(name, target)
+
+    plugins = Plugins()
+    plugins.add(SimpleNamespace(vtp_api=1, register_kernels=register_kernels), "foo")
+    return plugins
+
+
+def test_kernels_are_found_by_kind() -> None:
+    attention = AttentionKernel(
+        name="foo.other", run=lambda *_: None, refuses=lambda case: None, suits=lambda case: True
+    )
+    found = kernel("foo.fast")
+    plugins = plugins_with(fast=found, other=attention)
+    assert offered(plugins, SearchKernel) == [found]
+    assert offered(plugins, AttentionKernel) == [attention]
+
+
+def test_what_is_broken_or_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    absent, abroad = kernel("foo.absent", "is not built (test)"), kernel("foo.gpu", "no driver", "cuda")
+    plugins = plugins_with(absent=absent, abroad=abroad, broken="vtp_no_such_package.module:KERNEL")
+    with caplog.at_level(logging.WARNING):
+        assert offered(plugins, SearchKernel) == [abroad, absent]
+        assert offered(plugins, SearchKernel) == [abroad, absent]
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[0].startswith('kernel "foo.broken" of foo')
+    assert said[1] == "kernel foo.absent: is not built (test); slower torch code serves in its place"
+
+
+def test_a_bare_call_takes_what_the_entry_points_bring() -> None:
+    assert list(installed(SearchKernel)) == offered(load_plugins(), SearchKernel)
+    index, _ = nearest_code(torch.eye(3), torch.eye(3))
+    assert index.tolist() == [0, 1, 2]
+
+
+class Quantizer(nn.Module):
+    """A module of a recipe that searches."""
+
+    def use_nearest_code(self, implementation: object) -> None:
+        self.implementation = implementation
+
+
+def test_the_recipe_chooses() -> None:
+    plugins, module = plugins_with(fast=kernel("foo.fast")), Quantizer()
+    choose_kernels([module, nn.Identity()], KernelsConfig(nearest_code="foo.fast"), plugins)
+    assert module.implementation == search_choice("foo.fast", offered(plugins, SearchKernel))
+    choose_kernels([module], KernelsConfig(), plugins)
+    assert module.implementation == search_choice("auto", [*offered(plugins, SearchKernel)])
+
+
+@pytest.mark.parametrize("table", [{"nearest_code": "fast"}, {"attention": "fast"}])
+def test_a_name_that_no_plugin_offers_is_an_error(table: dict[str, str]) -> None:
+    with pytest.raises(
+        UsageError, match=rf'\[kernels\] {next(iter(table))} = "fast": unknown; known: auto, '
+    ):
+        choose_kernels([], KernelsConfig(**table), plugins_with())
+
+
+def test_the_reference_serves_everywhere() -> None:
+    assert search_choice().kernels[-1] is REFERENCE
+
+
+def test_multiply_adds_are_counted() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def run(x: Tensor) -> None:
+        nearest_code(x, torch.randn(7, 5))
+
+    with FlopCounterMode(display=False) as counter:
+        run(torch.randn(2, 3, 5))
+    assert counter.get_total_flops() == 2 * 6 * 7 * 5
