@@ -46,11 +46,10 @@ def code_statistics_operator(vectors: Tensor, index: Tensor, codes: int) -> tupl
     """See `code_statistics`."""
     wide = torch.promote_types(vectors.dtype, torch.float32)
     index = index.reshape(-1)
-    if index.numel() and not -1 <= int(index.min()) <= int(index.max()) < codes:
-        raise ValueError(
-            f"code_statistics: index runs from {int(index.min())} to {int(index.max())}, "
-            f"codes are 0 to {codes - 1} (-1: none)"
-        )
+    first, last = map(int, index.aminmax()) if index.numel() else (-1, -1)
+    if not -1 <= first <= last < codes:
+        span = f"index runs from {first} to {last}"
+        raise ValueError(f"code_statistics: {span}, codes are 0 to {codes - 1} (-1: none)")
     # One more code takes what has none, and is cut off: indexing by a mask would need its length on the host.
     bucket = torch.where(index < 0, codes, index)
     rows = vectors.reshape(-1, vectors.shape[-1]).to(wide)
