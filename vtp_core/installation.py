@@ -136,6 +136,7 @@ def kernels() -> list[Facts]:
     """
     try:
         from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, search_choice
+        from vtp_core.ops.installed import kernel_of
     except Exception as error:  # without torch; `torch_build` says more
         return [{"operator": None, "name": "all", "device": None, "missing": f"no torch: {error}"}]
     from vtp_core.plugins import BrokenComponent, load_plugins
@@ -144,7 +145,7 @@ def kernels() -> list[Facts]:
     attention, search = [], []
     for component in load_plugins().components("kernel"):
         try:
-            target = component.load_target()
+            target = kernel_of(component)
         except BrokenComponent as error:
             rows.append({"operator": None, "name": component.name, "device": None, "missing": str(error)})
             continue

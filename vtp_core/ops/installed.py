@@ -6,15 +6,34 @@ A run hands its own plugins' kernels to the modules it builds; a bare call of an
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
 from vtp_core.ops.choice import Kernel
-from vtp_core.plugins import BrokenComponent, Plugins, load_plugins
+from vtp_core.plugins import BrokenComponent, Component, Plugins, load_plugins
+from vtp_core.plugins.component import import_path
+from vtp_core.plugins.manager import FIRST_PARTY
 
 KernelT = TypeVar("KernelT", bound=Kernel[Any, Any])
 
 logger = logging.getLogger(__name__)
+
+
+def kernel_of(component: Component) -> object:
+    """What a component of kind kernel is, under the name that recipes use: bare only for the core's own.
+
+    Raises:
+        BrokenComponent: It can't be imported, or is no kernel.
+    """
+    kernel = component.load_target()
+    if not isinstance(kernel, Kernel):
+        raise BrokenComponent(
+            f'kernel "{component.name}" of {component.distribution or component.plugin}: '
+            f"{import_path(component.target)} is not a vtp_core.ops.choice.Kernel"
+        )
+    prefix = "" if component.distribution == FIRST_PARTY else f"{component.plugin}."
+    return kernel if kernel.name.startswith(prefix) else replace(kernel, name=prefix + kernel.name)
 
 
 def offered(plugins: Plugins, kind: type[KernelT]) -> list[KernelT]:
@@ -30,7 +49,7 @@ def offered(plugins: Plugins, kind: type[KernelT]) -> list[KernelT]:
     kernels: list[KernelT] = []
     for component in plugins.components("kernel"):
         try:
-            target = component.load_target()
+            target = kernel_of(component)
         except BrokenComponent as error:
             _say_once(str(error))
             continue

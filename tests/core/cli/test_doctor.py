@@ -143,8 +143,8 @@ def test_kernels_of_plugins_come_first_with_the_reason_why_one_can_not_run(
     rows = installation.kernels()
     attention = [row for row in rows if row["operator"] == "attention"]
     assert [(row["name"], row["device"], row["missing"]) for row in attention[:2]] == [
-        ("fast", "cpu", None),
-        ("lost", "cpu", "is not built: no compiler"),
+        ("foo.fast", "cpu", None),
+        ("foo.lost", "cpu", "is not built: no compiler"),
     ]
     assert any(row["operator"] == "nearest_code" and row["name"] == "reference" for row in rows)
     text = list(render({**healthy(), "kernels": rows, "problems": []}))

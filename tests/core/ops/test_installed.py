@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -29,14 +30,18 @@ def kernel(name: str, reason: str | None = None, device: str = "cpu") -> SearchK
     )
 
 
-def plugins_with(**targets: object) -> Plugins:
+def registering(**targets: object) -> Callable[[Register], None]:
     @hookimpl
     def register_kernels(register: Register) -> None:
         for name, target in targets.items():
             register(name, target)
 
+    return register_kernels
+
+
+def plugins_with(**targets: object) -> Plugins:
     plugins = Plugins()
-    plugins.add(SimpleNamespace(vtp_api=1, register_kernels=register_kernels), "foo")
+    plugins.add(SimpleNamespace(vtp_api=1, register_kernels=registering(**targets)), "foo")
     return plugins
 
 
@@ -50,16 +55,26 @@ def test_kernels_are_found_by_kind() -> None:
     assert offered(plugins, AttentionKernel) == [attention]
 
 
+def test_names_carry_the_plugins_unless_they_are_the_cores() -> None:
+    mine = kernel("fast")
+    assert [item.name for item in offered(plugins_with(any_name=mine), SearchKernel)] == ["foo.fast"]
+    plugins = Plugins()
+    module = SimpleNamespace(vtp_api=1, register_kernels=registering(any_name=mine))
+    plugins.add(module, "native", distribution="vtp-core")
+    assert offered(plugins, SearchKernel) == [mine]
+
+
 def test_what_is_broken_or_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     absent, abroad = kernel("foo.absent", "is not built (test)"), kernel("foo.gpu", "no driver", "cuda")
-    plugins = plugins_with(absent=absent, abroad=abroad, broken="vtp_no_such_package.module:KERNEL")
+    plugins = plugins_with(absent=absent, abroad=abroad, broken="vtp_no_such.module:KERNEL", zero=search)
     with caplog.at_level(logging.WARNING):
         assert offered(plugins, SearchKernel) == [abroad, absent]
         assert offered(plugins, SearchKernel) == [abroad, absent]
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
+    assert len(said) == 3
     assert said[0].startswith('kernel "foo.broken" of foo')
-    assert said[1] == "kernel foo.absent: is not built (test); slower torch code serves in its place"
+    assert said[1].endswith("nearest_code_torch:search is not a vtp_core.ops.choice.Kernel")
+    assert said[2] == "kernel foo.absent: is not built (test); slower torch code serves in its place"
 
 
 def test_a_bare_call_takes_what_the_entry_points_bring() -> None:
