@@ -10,6 +10,10 @@ vtp_api = 1
 _KERNELS = {
     "cpu_search": ("cpu.search:KERNEL", "nearest code on CPUs: C++ for AVX2, AVX-512 and any other"),
     "cpu_attention": ("cpu.attention:KERNEL", "attention on CPUs: C++ for AVX2, AVX-512 and any other"),
+    "triton_search": ("triton.search:KERNEL", "nearest code on CUDA GPUs: Triton, screened in bfloat16"),
+    "triton_search_tf32x3": ("triton.search:TF32_KERNEL", "the same, screened in three parts of TF32"),
+    "triton_search_float32": ("triton.search:FLOAT32_KERNEL", "the same, screened without tensor cores"),
+    "triton_attention": ("triton.attention:KERNEL", "attention on CUDA GPUs: Triton, forward and backward"),
 }
 
 

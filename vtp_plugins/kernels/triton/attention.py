@@ -1,0 +1,59 @@
+"""`vit_attention` by Triton kernels: norm and rotation in one pass, flash attention, gradients of all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vtp_core.errors import UsageError
+from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
+from vtp_plugins.kernels.triton.availability import interpreted, obstacle
+from vtp_plugins.kernels.triton.configuration import HEAD_WIDTHS
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_norm: Tensor | None,
+    k_norm: Tensor | None,
+    rope: Rope | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    return_lse: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The contract of `vtp_core.ops.attention.vit_attention`; any strides.
+
+    Raises:
+        UsageError: The gradient of the rotary tables is asked for.
+    """
+    from vtp_plugins.kernels.triton.attention_operator import attention_forward
+
+    if rope is not None and torch.is_grad_enabled() and (rope.cos.requires_grad or rope.sin.requires_grad):
+        raise UsageError('attention "triton" has no gradient for rotary tables; detach them')
+    longest = q.shape[2] if cu_seqlens is None else max(cu_seqlens.diff().tolist(), default=0)
+    cos, sin = (None, None) if rope is None else rope
+    out, lse = attention_forward(q, k, v, q_norm, k_norm, cos, sin, cu_seqlens, longest, scale)
+    return out, lse if return_lse else None
+
+
+def _refuses(case: AttentionCase) -> str | None:
+    if case.device != "cuda" and not interpreted():
+        return "needs cuda tensors"
+    if case.dtype not in _DTYPES:
+        return f"has no {str(case.dtype).removeprefix('torch.')}"
+    narrowest, widest = HEAD_WIDTHS
+    if not narrowest <= case.width <= widest:
+        return f"has head widths {narrowest} to {widest}, not {case.width}"
+    return None
+
+
+def _suits(case: AttentionCase) -> bool:
+    """Where torch has no fused operator: packed sequences, and the log-sum-exp."""
+    return case.packed or case.lse
+
+
+KERNEL = AttentionKernel(name="triton", run=run, refuses=_refuses, suits=_suits, missing=obstacle)

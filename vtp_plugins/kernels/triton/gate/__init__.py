@@ -1,0 +1,1 @@
+"""The ahead-of-time gate: what the compiler makes of every kernel on every architecture, against a table."""
