@@ -148,8 +148,8 @@ def test_kernels_of_plugins_come_first_with_the_reason_why_one_can_not_run(
     ]
     assert any(row["operator"] == "nearest_code" and row["name"] == "reference" for row in rows)
     text = list(render({**healthy(), "kernels": rows, "problems": []}))
-    assert any("attention fast: ready" in line for line in text)
-    assert any("attention lost: is not built: no compiler" in line for line in text)
+    assert any("attention foo.fast: ready" in line for line in text)
+    assert any("attention foo.lost: is not built: no compiler" in line for line in text)
 
 
 def test_a_kernel_that_can_not_be_imported_is_listed_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
