@@ -1,0 +1,20 @@
+// The search for any CPU.
+#include "search_simd_portable.h"
+#include "search_half_none.h"
+//
+#include "search_rounding.h"
+//
+#include "search_checksum.h"
+#include "search_measure.h"
+#include "search_rows.h"
+#include "search_tile.h"
+//
+#include "search_panels.h"
+#include "search_worker.h"
+
+namespace vtp::search {
+
+extern const Kernel kPortable = {kPanel, Halves::kHas, survey, squares, pack, pack_scratch, search_rows,
+                          search_scratch, block, to_rows, checksum};
+
+}  // namespace vtp::search

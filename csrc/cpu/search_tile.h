@@ -1,0 +1,146 @@
+// The micro-kernels: scores of a few rows against a panel of codes, kept in registers.
+#pragma once
+
+#include "search.h"
+
+namespace {
+
+constexpr int kPoints = Floats::kPoints;
+constexpr int kPanel = Floats::kVectors * Floats::kLanes;       // codes in a panel
+constexpr int kPanel64 = Doubles::kVectors * Doubles::kLanes;   // codes in a float64 tile; divides kPanel
+
+// What a screen keeps of a row: per lane the best score, its panel, and the best score of the other panels.
+struct alignas(64) Best {
+  float best[Floats::kLanes], second[Floats::kLanes];
+  int32_t panel[Floats::kLanes];
+};
+
+// tile[i][j] = bias + sum over d of x[i][d] * panel[d][codes of vector j]. Half: words are pairs of bfloat16.
+// kSteps: number of words where the compiler should know it, else 0.
+template <bool kHalf, int kSteps>
+VTP_INLINE void scores(const float* x, int64_t ld, const float* panel, const float* bias, int64_t given,
+                       Floats::V (&tile)[kPoints][Floats::kVectors]) {
+  using F = Floats;
+  const int64_t steps = kSteps ? kSteps : given;
+#pragma GCC unroll 4
+  for (int j = 0; j < F::kVectors; j++) {
+    const F::V start = F::load(bias + j * F::kLanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < kPoints; i++) tile[i][j] = start;
+  }
+#pragma GCC unroll 8
+  for (int64_t d = 0; d < steps; d++) {
+    const float* codes = panel + d * kPanel;
+    F::V c[F::kVectors];
+    if (!kSteps) {
+      for (int j = 0; j < kPanel; j += 16) __builtin_prefetch(codes + 16 * kPanel + j);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < F::kVectors; j++) c[j] = F::load(codes + j * F::kLanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < kPoints; i++) {
+      const F::V v = F::set(x[i * ld + d]);
+#pragma GCC unroll 4
+      for (int j = 0; j < F::kVectors; j++) {
+        tile[i][j] = kHalf ? Halves::dot(tile[i][j], v, c[j]) : F::fma(v, c[j], tile[i][j]);
+      }
+    }
+  }
+}
+
+VTP_INLINE Floats::V largest(const Floats::V (&row)[Floats::kVectors]) {
+  Floats::V most = row[0];
+#pragma GCC unroll 4
+  for (int j = 1; j < Floats::kVectors; j++) most = Floats::max(most, row[j]);
+  return most;
+}
+
+// Screens `groups` groups of rows against panels [first, last). Which of a lane's kVectors codes was best is not
+// kept: all of the winning panel are evaluated, so `second` needs to know about other panels only.
+template <bool kHalf, int kSteps>
+void screen_steps(const float* x, int64_t ld, int groups, const float* panels, const float* biases, int64_t steps,
+                  int64_t first, int64_t last, Best* best) {
+  using F = Floats;
+  for (int64_t p = first; p < last; p++) {
+    for (int g = 0; g < groups; g++) {
+      F::V tile[kPoints][F::kVectors];
+      scores<kHalf, kSteps>(x + g * kPoints * ld, ld, panels + p * steps * kPanel, biases + p * kPanel, steps, tile);
+#pragma GCC unroll 6
+      for (int i = 0; i < kPoints; i++) {
+        Best& row = best[g * kPoints + i];
+        const F::V most = largest(tile[i]), old = F::load(row.best);
+        F::mark(row.panel, most, old, (int32_t)p);
+        F::store(row.best, F::max(most, old));
+        F::store(row.second, F::max(F::load(row.second), F::min(most, old)));
+      }
+    }
+  }
+}
+
+template <bool kHalf>
+void screen(const float* x, int64_t ld, int groups, const float* panels, const float* biases, int64_t steps,
+            int64_t first, int64_t last, Best* best) {
+  switch (steps) {
+    case 4: return screen_steps<kHalf, 4>(x, ld, groups, panels, biases, steps, first, last, best);
+    case 8: return screen_steps<kHalf, 8>(x, ld, groups, panels, biases, steps, first, last, best);
+    case 16: return screen_steps<kHalf, 16>(x, ld, groups, panels, biases, steps, first, last, best);
+    case 32: return screen_steps<kHalf, 32>(x, ld, groups, panels, biases, steps, first, last, best);
+    default: return screen_steps<kHalf, 0>(x, ld, groups, panels, biases, steps, first, last, best);
+  }
+}
+
+// The best score of each lane of one panel, for the rows of one group: out[i][lane].
+template <bool kHalf>
+void best_of_panel(const float* x, int64_t ld, const float* panel, const float* bias, int64_t steps,
+                   float (&out)[kPoints][Floats::kLanes]) {
+  Floats::V tile[kPoints][Floats::kVectors];
+  scores<kHalf, 0>(x, ld, panel, bias, steps, tile);
+  for (int i = 0; i < kPoints; i++) Floats::store(out[i], largest(tile[i]));
+}
+
+// All scores of one panel for the rows of one group, and which rows (bits) have one at or above their limit.
+static unsigned scores_above(const float* x, int64_t ld, const float* panel, const float* bias, int64_t steps,
+                             const float* limits, float (&out)[kPoints][kPanel]) {
+  using F = Floats;
+  F::V tile[kPoints][F::kVectors];
+  scores<false, 0>(x, ld, panel, bias, steps, tile);
+  unsigned above = 0;
+#pragma GCC unroll 6
+  for (int i = 0; i < kPoints; i++) {
+#pragma GCC unroll 4
+    for (int j = 0; j < F::kVectors; j++) F::store(out[i] + j * F::kLanes, tile[i][j]);
+    if (F::at_least(largest(tile[i]), F::set(limits[i]))) above |= 1u << i;
+  }
+  return above;
+}
+
+// The same in float64, over a stretch of places: adds to `out`, which holds what the stretches before gave.
+static void scores64(const double* x, int64_t ld, const double* columns, int64_t steps,
+                     double (&out)[kPoints][kPanel64]) {
+  using F = Doubles;
+  F::V tile[kPoints][F::kVectors];
+#pragma GCC unroll 6
+  for (int i = 0; i < kPoints; i++) {
+#pragma GCC unroll 4
+    for (int j = 0; j < F::kVectors; j++) tile[i][j] = F::load(out[i] + j * F::kLanes);
+  }
+#pragma GCC unroll 4
+  for (int64_t d = 0; d < steps; d++) {
+    F::V c[F::kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < F::kVectors; j++) c[j] = F::load(columns + d * kPanel64 + j * F::kLanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < kPoints; i++) {
+      const F::V v = F::set(x[i * ld + d]);
+#pragma GCC unroll 4
+      for (int j = 0; j < F::kVectors; j++) tile[i][j] = F::fma(v, c[j], tile[i][j]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < kPoints; i++) {
+#pragma GCC unroll 4
+    for (int j = 0; j < F::kVectors; j++) F::store(out[i] + j * F::kLanes, tile[i][j]);
+  }
+}
+
+}  // namespace

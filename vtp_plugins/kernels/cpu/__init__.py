@@ -1,0 +1,1 @@
+"""The operations of `vtp_core.ops` on CPUs, in C++ (`csrc/cpu`)."""
