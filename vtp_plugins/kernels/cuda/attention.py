@@ -1,0 +1,71 @@
+"""`vit_attention` with the forward in CUDA C++ and the backward of the Triton kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vtp_core.errors import UsageError
+from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
+from vtp_plugins.kernels.cuda import availability
+from vtp_plugins.kernels.triton import availability as triton
+
+HEAD_WIDTHS = (32, 64, 96, 128)
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_norm: Tensor | None,
+    k_norm: Tensor | None,
+    rope: Rope | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    return_lse: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The contract of `vtp_core.ops.attention.vit_attention`; any strides.
+
+    In float32, products are made of three TF32 products: errors are near those of float32, and infinite
+    inputs give NaN. Tables in float64 rotate in float32.
+
+    Raises:
+        UsageError: The gradient of the rotary tables is asked for.
+    """
+    from vtp_plugins.kernels.cuda.attention_operator import attention_forward
+
+    cos, sin = (None, None) if rope is None else rope
+    if cos is not None and sin is not None:
+        if torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad):
+            raise UsageError('attention "cuda" has no gradient for rotary tables; detach them')
+        cos, sin = cos.contiguous(), sin.contiguous()
+    longest = q.shape[2] if cu_seqlens is None else max(cu_seqlens.diff().tolist(), default=0)
+    if cu_seqlens is not None:
+        cu_seqlens = cu_seqlens.to(q.device, torch.int32).contiguous()
+    out, lse = attention_forward(q, k, v, q_norm, k_norm, cos, sin, cu_seqlens, longest, scale)
+    return out, lse if return_lse else None
+
+
+def _obstacle() -> str | None:
+    return availability.obstacle() or triton.obstacle()
+
+
+def _refuses(case: AttentionCase) -> str | None:
+    if case.dtype not in _DTYPES:
+        return f"has no {str(case.dtype).removeprefix('torch.')}"
+    if case.width not in HEAD_WIDTHS:
+        return f"has head widths {', '.join(map(str, HEAD_WIDTHS))}, not {case.width}"
+    return None
+
+
+def _suits(case: AttentionCase) -> bool:
+    """Where torch has no fused operator: packed sequences, and the log-sum-exp."""
+    return case.packed or case.lse
+
+
+KERNEL = AttentionKernel(
+    name="cuda", run=run, refuses=_refuses, suits=_suits, device="cuda", missing=_obstacle
+)
