@@ -21,7 +21,7 @@ using torch::stable::Tensor;
 
 constexpr int64_t kChecksumChunk = 1 << 18;  // bytes
 constexpr double kSerialWork = 1 << 18;      // multiply-adds below which threads don't pay
-constexpr int64_t kShare = 192;              // rows that a thread takes at a time, at most
+constexpr int64_t kShare = 768;              // rows that a thread takes at a time, at most
 
 // The one state that outlives a call; both are bounded and locked. Never destroyed: other threads may still
 // search while the process ends.
@@ -118,7 +118,7 @@ void run(const Kernel& kernel, Job& job) {
   const int64_t block = kernel.block(job.codes->width), workers = work < kSerialWork ? 1 : threads;
   // Small enough that every thread has some, large enough that the screens' blocks are full.
   const int64_t fair = (rows + workers - 1) / workers;
-  job.share = std::min(fair, rows >= 8 * kShare * workers ? kShare : block);
+  job.share = std::min(fair, std::max(block, std::min(kShare, fair / 4)));
   const int64_t tasks = std::min(workers, (rows + job.share - 1) / job.share);
   const size_t bytes = kernel.search_scratch(job);
   std::vector<std::unique_ptr<Block<char>>> blocks(tasks);

@@ -14,11 +14,17 @@ constexpr int64_t kChunk = 1024;       // codes a chunk, at least
 constexpr double kOddNorm = 16;        // squared norm over the median from which on a code is unusual
 constexpr int64_t kOddShare = 8;       // at most one in so many is treated as unusual
 constexpr double kFarNorm = 1e30;      // squared norm over the median beyond which float32 scores could overflow
+constexpr int64_t kSample = 64;        // codes whose median is the centre where the mean is no good
 constexpr double kTiny = 0x1p-1073;    // more than a square can lose to underflow
 
 int64_t chunk_of(int64_t count) { return std::max(kChunk, (count + kMaxChunks - 1) / kMaxChunks); }
 
 bool finite(double v) { return v - v == 0; }
+
+double median_of(std::vector<double>& values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
 
 }  // namespace
 
@@ -90,7 +96,46 @@ void Packed::survey(const Source& source, const void* rows, const Tasks& tasks) 
   }
   centre32_.assign((width + 31) / 32 * 32 + 64, 0.0f);
   if (plain) std::copy(centre_.begin(), centre_.end(), centre32_.begin());
-  tasks(chunks, [&](int64_t i) { source.kernel->squares(survey, i * chunk, std::min(count, (i + 1) * chunk)); });
+  const auto squares = [&](int64_t i) { source.kernel->squares(survey, i * chunk, std::min(count, (i + 1) * chunk)); };
+  tasks(chunks, squares);
+  spread_ = 0;
+  double most = 0, finite_squares = 0;
+  std::vector<double> some;
+  for (int64_t k = 0; k < count; k++) {
+    if (!sound_[k] || !finite(square_[k])) continue;
+    spread_ += square_[k];
+    some.push_back(square_[k]);
+    most = std::max(most, square_[k]);
+    finite_squares++;
+  }
+  if (!some.empty()) spread_ /= finite_squares;
+  if (some.empty() || !(most > kOddNorm * kOddNorm * median_of(some))) return;
+  // A few codes far out have drawn the mean away from all others: what most codes share is their median.
+  spread_ = -1;
+  median_centre(rows);
+  if (plain) std::copy(centre_.begin(), centre_.end(), centre32_.begin());
+  tasks(chunks, squares);
+}
+
+// The median of a sample of the codes, place by place.
+void Packed::median_centre(const void* rows) {
+  std::vector<int64_t> sample;
+  const int64_t step = std::max<int64_t>(1, codes_.count / kSample);
+  for (int64_t k = 0; k < codes_.count; k += step) {
+    if (sound_[k]) sample.push_back(k);
+  }
+  if (sample.empty()) return;
+  std::vector<double> values;
+  for (int64_t d = 0; d < codes_.width; d++) {
+    values.clear();
+    for (const int64_t k : sample) {
+      const int64_t at = k * codes_.width + d;
+      double v = codes_.wide ? static_cast<const double*>(rows)[at] : static_cast<const float*>(rows)[at];
+      if (codes_.metric == Metric::cosine) v = (codes_.wide ? v * prescale_[k] : v) * inverse_[k];
+      values.push_back(v);
+    }
+    centre_[d] = median_of(values);
+  }
 }
 
 // Sound codes, each value once: under its lowest index.
@@ -139,8 +184,7 @@ void Packed::choose(std::vector<int32_t> codes, int32_t lanes) {
   std::vector<double> squares;
   squares.reserve(codes.size());
   for (const int32_t k : codes) squares.push_back(square_[k]);
-  std::nth_element(squares.begin(), squares.begin() + squares.size() / 2, squares.end());
-  const double median = squares[squares.size() / 2], limit = kOddNorm * median;
+  const double limit = kOddNorm * median_of(squares);
   std::vector<int32_t> odd;
   for (const int32_t k : codes) {
     if (square_[k] > limit) odd.push_back(k);
@@ -150,14 +194,6 @@ void Packed::choose(std::vector<int32_t> codes, int32_t lanes) {
   } else {
     odd.clear();
   }
-  spread_ = 0;
-  int64_t sound = 0;
-  for (int64_t k = 0; k < codes_.count; k++) {
-    if (!sound_[k] || !finite(square_[k])) continue;
-    spread_ += square_[k];
-    sound++;
-  }
-  spread_ /= static_cast<double>(sound);
   double most = 0;
   for (const int32_t k : codes) most = std::max(most, square_[k]);
   if (most > 0) {
@@ -198,7 +234,7 @@ void Packed::panels(const Source& source, const void* rows, const Tasks& tasks) 
   }
   codes_.centre_norm = std::sqrt(centre);
   // The mean of |c|^2 is that of |c - m|^2 plus |m|^2, and no more than the largest.
-  codes_.norm = std::sqrt(centre + spread_ * codes_.scale * codes_.scale) * 0.99;
+  codes_.norm = spread_ < 0 ? 0 : std::sqrt(centre + spread_ * codes_.scale * codes_.scale) * 0.99;
   codes_.slots = slots_.data();
   codes_.centre = centre_.data();
   codes_.centre32 = centre32_.data();

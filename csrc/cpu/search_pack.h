@@ -59,6 +59,7 @@ class Packed {
 
  private:
   void survey(const Source& source, const void* rows, const Tasks& tasks);
+  void median_centre(const void* rows);
   std::vector<int32_t> distinct(const void* rows) const;
   void choose(std::vector<int32_t> codes, int32_t lanes);
   void panels(const Source& source, const void* rows, const Tasks& tasks);
@@ -71,7 +72,7 @@ class Packed {
   Block<uint32_t> half_;
   std::vector<int32_t> slots_, special_;
   std::vector<double> radius_, error_, centre_, factor_, weight_, prescale_, inverse_, square_;
-  double spread_ = 0;  // mean of |c - m|^2
+  double spread_ = 0;  // mean of |c - m|^2 about the mean m, or -1
   std::vector<float> centre32_;
   std::vector<uint64_t> hash_;
   std::unique_ptr<bool[]> sound_;

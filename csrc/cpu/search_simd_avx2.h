@@ -33,6 +33,7 @@ struct Doubles {
   VTP_INLINE V load(const double* p) { return _mm256_loadu_pd(p); }
   VTP_INLINE void store(double* p, V a) { _mm256_storeu_pd(p, a); }
   VTP_INLINE V fma(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
+  VTP_INLINE V add(V a, V b) { return _mm256_add_pd(a, b); }
   VTP_INLINE V max(V a, V b) { return _mm256_max_pd(a, b); }
   VTP_INLINE unsigned at_least(V a, V b) { return (unsigned)_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GE_OQ)); }
 };

@@ -32,6 +32,7 @@ struct Doubles {
   VTP_INLINE V load(const double* p) { return _mm512_loadu_pd(p); }
   VTP_INLINE void store(double* p, V a) { _mm512_storeu_pd(p, a); }
   VTP_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
+  VTP_INLINE V add(V a, V b) { return _mm512_add_pd(a, b); }
   VTP_INLINE V max(V a, V b) { return _mm512_max_pd(a, b); }
   VTP_INLINE unsigned at_least(V a, V b) { return _mm512_cmp_pd_mask(a, b, _CMP_GE_OQ); }
 };

@@ -47,6 +47,7 @@ struct Doubles {
   }
   VTP_INLINE void store(double* p, V a) { memcpy(p, &a, sizeof a); }
   VTP_INLINE V fma(V a, V b, V c) { return a * b + c; }
+  VTP_INLINE V add(V a, V b) { return a + b; }
   VTP_INLINE V max(V a, V b) { return a > b ? a : b; }
   VTP_INLINE unsigned at_least(V a, V b) {
     const Mask m = a >= b;

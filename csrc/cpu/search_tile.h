@@ -114,17 +114,21 @@ static unsigned scores_above(const float* x, int64_t ld, const float* panel, con
   return above;
 }
 
-// The same in float64, over a stretch of places: adds to `out`, which holds what the stretches before gave.
-static void scores64(const double* x, int64_t ld, const double* columns, int64_t steps,
-                     double (&out)[kPoints][kPanel64]) {
+// The same in float64, over one stretch of places at a time: `out` carries the sums from stretch to stretch, `bias`
+// and limits count in the last.
+template <bool kFirst, bool kLast>
+unsigned scores64_above(const double* x, int64_t ld, const double* columns, const double* bias, int64_t steps,
+                        const double* limits, double (&out)[kPoints][kPanel64]) {
   using F = Doubles;
   F::V tile[kPoints][F::kVectors];
 #pragma GCC unroll 6
   for (int i = 0; i < kPoints; i++) {
 #pragma GCC unroll 4
-    for (int j = 0; j < F::kVectors; j++) tile[i][j] = F::load(out[i] + j * F::kLanes);
+    for (int j = 0; j < F::kVectors; j++) {
+      tile[i][j] = !kFirst ? F::load(out[i] + j * F::kLanes) : kLast ? F::load(bias + j * F::kLanes) : F::set(0);
+    }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int64_t d = 0; d < steps; d++) {
     F::V c[F::kVectors];
 #pragma GCC unroll 4
@@ -136,11 +140,22 @@ static void scores64(const double* x, int64_t ld, const double* columns, int64_t
       for (int j = 0; j < F::kVectors; j++) tile[i][j] = F::fma(v, c[j], tile[i][j]);
     }
   }
+  unsigned above = 0;
 #pragma GCC unroll 6
   for (int i = 0; i < kPoints; i++) {
+    F::V most = tile[i][0];
+#pragma GCC unroll 4
+    for (int j = 0; j < F::kVectors; j++) {
+      if (kLast && !kFirst) tile[i][j] = F::add(tile[i][j], F::load(bias + j * F::kLanes));
+      most = j ? F::max(most, tile[i][j]) : tile[i][j];
+    }
+    const bool hit = kLast && F::at_least(most, F::set(limits[i])) != 0;
+    above |= (unsigned)hit << i;
+    if (kLast && !hit) continue;
 #pragma GCC unroll 4
     for (int j = 0; j < F::kVectors; j++) F::store(out[i] + j * F::kLanes, tile[i][j]);
   }
+  return above;
 }
 
 }  // namespace

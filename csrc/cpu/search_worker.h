@@ -11,7 +11,7 @@ using vtp::search::Job;
 constexpr int64_t kBlockFloats = 65536;    // of a block of screened rows: fits the second-level cache
 constexpr int64_t kBlockDoubles = 32768;   // the same memory
 constexpr int64_t kStretch = 128;          // places that the float64 screen takes at a time
-constexpr int kMaxBlock = 96, kMaxBlock64 = 192;
+constexpr int kMaxBlock = 96, kMaxBlock64 = 768;
 
 VTP_INLINE int64_t clamp_block(int64_t rows, int64_t most) {
   rows = rows / kPoints * kPoints;
@@ -19,7 +19,8 @@ VTP_INLINE int64_t clamp_block(int64_t rows, int64_t most) {
 }
 
 static int64_t block(int64_t width) { return clamp_block(kBlockFloats / padded(width), kMaxBlock); }
-static int64_t block64(int64_t width) { return clamp_block(kBlockDoubles / padded(width), kMaxBlock64); }
+VTP_INLINE int64_t padded64(int64_t width) { return (width + 7) / 8 * 8; }
+static int64_t block64(int64_t width) { return clamp_block(kBlockDoubles / padded64(width), kMaxBlock64); }
 
 // A row that another pass has to see, with a lower bound of its best true score.
 struct Pending {
@@ -44,7 +45,7 @@ class Worker {
   using Shape = Measure<T, M>;
 
  public:
-  Worker(const Job& job, void* scratch) : job_(job), codes_(*job.codes), width_(codes_.width), ld_(padded(width_)),
+  Worker(const Job& job, void* scratch) : job_(job), codes_(*job.codes), width_(codes_.width), ld_(padded(width_)), ld64_(padded64(width_)),
                                           block_(block(width_)), block64_(block64(width_)) {
     char* at = (char*)scratch;
     carve(at, screened_, kBlockMemory(width_));
@@ -56,7 +57,7 @@ class Worker {
     carve(at, tiles_, kMaxBlock64 / kPoints);
     List* const lists[] = {&to_float_, &to_threshold_, &to_double_};
     for (List* list : lists) {
-      carve(at, list->items, 2 * (kMaxBlock64 + kMaxBlock));
+      carve(at, list->items, kMaxBlock64 + kMaxBlock);
       list->count = 0;
     }
     end_ = at;
@@ -102,7 +103,7 @@ class Worker {
  private:
   // Bytes of the block of screened rows: float32 rows, pairs of bfloat16, or float64 rows.
   static int64_t kBlockMemory(int64_t width) {
-    const int64_t singles = block(width) * padded(width), doubles = block64(width) * padded(width);
+    const int64_t singles = block(width) * padded(width), doubles = block64(width) * padded64(width);
     return singles > 2 * doubles ? singles : 2 * doubles;
   }
 
@@ -164,18 +165,15 @@ class Worker {
   double window(int64_t n, double radius, double error) const {
     const double x = norm_[n], d = (double)width_, both = x + radius;
     double w = 1.001 * kUnit32 * (d + 6) * (kHalf ? 2 : 1) * radius * (x + 0.5 * radius);
-    w += 2 * (d + 16) * kUnit64 * both * both + d * 0x1p-100 * (1 + both) + tiny();
+    w += 2 * (d + 16) * kUnit64 * both * both + d * 0x1p-100 * (1 + both) + codes_.tiny;
     if (kHalf) w += lost_[n] * radius + (x + lost_[n]) * error;
     return w;
   }
 
   double window64(double x, double radius) const {
     const double d = (double)width_, both = x + radius;
-    return 1.001 * kUnit64 * (d + 10) * radius * (x + 0.5 * radius) + 2 * (d + 16) * kUnit64 * both * both + d * 1e-300 + tiny();
+    return 1.001 * kUnit64 * (d + 10) * radius * (x + 0.5 * radius) + 2 * (d + 16) * kUnit64 * both * both + d * 1e-300 + codes_.tiny;
   }
-
-  // What squares can lose to underflow in the float64 distance, in units of the scores.
-  double tiny() const { return codes_.tiny; }
 
   void consider(int64_t n, int64_t k, double& least, int64_t& code) {
     evaluated_++;
@@ -365,65 +363,86 @@ class Worker {
 
   // A float64 screen of blocks, for rows whose nearest codes float32 can't tell apart. Its limits rise while it runs.
   void threshold64(const Pending* rows, int64_t count) {
+    Rising rising[kMaxBlock64];
+    double limits[kMaxBlock64 + kPoints];
     double* screened = (double*)screened_;
-    double norm[kMaxBlock64], low[kMaxBlock64], span[kMaxBlock64], least[kMaxBlock64];
-    int64_t code[kMaxBlock64];
-    bool settled[kMaxBlock64];
     fetch(rows, count);
     for (int64_t n = 0; n < count; n++) {
-      const double square = Shape::centre(codes_, row_[n], unit_[n], screened + n * ld_, ld_);
-      settled[n] = !(square < 1e300) || unit_[n].inverse == 0;
-      if (settled[n]) compare_all(n, rows[n].row);
-      norm[n] = settled[n] ? 0 : __builtin_sqrt(square) * 1.000001 + 1e-150;
-      span[n] = window64(norm[n], codes_.radius_max);
-      low[n] = rows[n].low;
-      least[n] = __builtin_inf();
-      code[n] = INT64_MAX;
-      if (settled[n]) memset(screened + n * ld_, 0, (size_t)ld_ * sizeof(double));
+      double* out = screened + n * ld64_;
+      const double square = Shape::centre(codes_, row_[n], unit_[n], out, ld64_);
+      const bool settled = !(square < 1e300) || unit_[n].inverse == 0;
+      const double norm = __builtin_sqrt(square) * 1.000001 + 1e-150;
+      rising[n] = {norm, window64(norm, codes_.radius_max), rows[n].low, __builtin_inf(), INT64_MAX, settled};
+      limits[n] = settled ? __builtin_inf() : lowered(rows[n].low - rising[n].span);
+      if (!settled) continue;
+      compare_all(n, rows[n].row);
+      memset(out, 0, (size_t)ld64_ * sizeof(double));
     }
-    for (int64_t n = count; n < groups(count) * kPoints; n++) memset(screened + n * ld_, 0, (size_t)ld_ * sizeof(double));
+    for (int64_t n = count; n < groups(count) * kPoints; n++) {
+      memset(screened + n * ld64_, 0, (size_t)ld64_ * sizeof(double));
+      limits[n] = __builtin_inf();
+    }
     for (int64_t slot = 0; slot < codes_.panels * kPanel; slot += kPanel64) {
-      const int64_t panel = slot / kPanel;
-      double bias[kPanel64] = {0};
+      double bias[kPanel64] = {0}, own[kPoints];
       for (int64_t from = 0; from < width_; from += kStretch) {
         const int64_t steps = width_ - from < kStretch ? width_ - from : kStretch;
         columns64(slot, from, steps, bias);
         for (int g = 0; g < groups(count); g++) {
-          if (from == 0) memset(tiles_ + g, 0, sizeof *tiles_);
-          scores64(screened + g * kPoints * ld_ + from, ld_, columns_, steps, tiles_[g].score);
+          const int64_t first = g * kPoints;
+          const double* limit = limits + first;
+          if (slot >= codes_.ordinary * kPanel) {
+            const double radius = codes_.radius[slot / kPanel];
+            for (int i = 0; i < kPoints; i++) own[i] = odd_limit(rising[first + i], radius, first + i < count);
+            limit = own;
+          }
+          unsigned above = above64(screened + first * ld64_ + from, bias, from, steps, limit, tiles_[g].score);
+          for (; above; above &= above - 1) {
+            const int i = __builtin_ctz(above);
+            Rising& r = rising[first + i];
+            const double radius = codes_.radius[slot / kPanel];
+            candidates64(first + i, slot, tiles_[g].score[i], slot < codes_.ordinary * kPanel ? r.span : window64(r.norm, radius), r);
+            limits[first + i] = lowered(r.low - r.span);
+          }
         }
-      }
-      for (int64_t n = 0; n < count; n++) {
-        if (settled[n]) continue;
-        const double* score = tiles_[n / kPoints].score[n % kPoints];
-        const double wide = panel < codes_.ordinary ? span[n] : window64(norm[n], codes_.radius[panel]);
-        candidates64(n, slot, score, bias, wide, low[n], least[n], code[n]);
       }
     }
     for (int64_t n = 0; n < count; n++) {
-      if (!settled[n]) finish(n, rows[n].row, least[n], code[n]);
+      if (!rising[n].settled) finish(n, rows[n].row, rising[n].least, rising[n].code);
     }
   }
 
-  void candidates64(int64_t n, int64_t slot, const double* score, const double* bias, double wide, double& low,
-                    double& least, int64_t& code) {
-    using F = Doubles;
-    enum { kV = F::kVectors };
-    typename F::V total[kV], most;
-#pragma GCC unroll 4
-    for (int j = 0; j < kV; j++) {
-      total[j] = F::fma(F::load(score + j * F::kLanes), F::set(1), F::load(bias + j * F::kLanes));
-      most = j ? F::max(most, total[j]) : total[j];
-    }
-    const double slack = 0x1p-48 * (low < 0 ? -low : low);
-    if (!F::at_least(most, F::set(low - wide - (slack < 1e300 ? slack : 0)))) return;
-    double sums[kPanel64], top = -__builtin_inf();
-    for (int j = 0; j < kV; j++) F::store(sums + j * F::kLanes, total[j]);
-    for (int j = 0; j < kPanel64; j++) top = sums[j] > top ? sums[j] : top;
-    if (top - wide > low) low = top - wide;
-    const double limit = low - wide - 0x1p-48 * (low < 0 ? -low : low);
+  unsigned above64(const double* x, const double* bias, int64_t from, int64_t steps, const double* limits,
+                   double (&score)[kPoints][kPanel64]) {
+    const bool first = from == 0, last = from + steps == width_;
+    if (first && last) return scores64_above<true, true>(x, ld64_, columns_, bias, steps, limits, score);
+    if (first) return scores64_above<true, false>(x, ld64_, columns_, bias, steps, limits, score);
+    if (last) return scores64_above<false, true>(x, ld64_, columns_, bias, steps, limits, score);
+    return scores64_above<false, false>(x, ld64_, columns_, bias, steps, limits, score);
+  }
+
+  // A row of the float64 screen: `low` is a lower bound of its best true score so far.
+  struct Rising {
+    double norm, span, low, least;
+    int64_t code;
+    bool settled;
+  };
+
+  static double lowered(double v) {
+    const double slack = 0x1p-48 * (v < 0 ? -v : v);
+    return slack < 1e300 ? v - slack : v;
+  }
+
+  double odd_limit(const Rising& r, double radius, bool used) const {
+    return !used || r.settled ? __builtin_inf() : lowered(r.low - window64(r.norm, radius));
+  }
+
+  void candidates64(int64_t n, int64_t slot, const double* score, double span, Rising& r) {
+    double top = score[0];
+    for (int j = 1; j < kPanel64; j++) top = score[j] > top ? score[j] : top;
+    if (top - span > r.low) r.low = top - span;
+    const double limit = lowered(r.low - span);
     for (int j = 0; j < kPanel64; j++) {
-      if (sums[j] >= limit) consider_slot(n, slot + j, least, code);
+      if (score[j] >= limit) consider_slot(n, slot + j, r.least, r.code);
     }
   }
 
@@ -454,7 +473,7 @@ class Worker {
 
   const Job& job_;
   const Codes& codes_;
-  const int64_t width_, ld_, block_, block64_;
+  const int64_t width_, ld_, ld64_, block_, block64_;
   float* screened_;
   T* gathered_;
   float* line_;
