@@ -14,6 +14,8 @@ _KERNELS = {
     "triton_search_tf32x3": ("triton.search:TF32_KERNEL", "the same, screened in three parts of TF32"),
     "triton_search_float32": ("triton.search:FLOAT32_KERNEL", "the same, screened without tensor cores"),
     "triton_attention": ("triton.attention:KERNEL", "attention on CUDA GPUs: Triton, forward and backward"),
+    "cuda_search": ("cuda.search:KERNEL", "nearest code on CUDA GPUs: C++, screened in bfloat16"),
+    "cuda_attention": ("cuda.attention:KERNEL", "attention on CUDA GPUs: C++ forward, Triton backward"),
 }
 
 
