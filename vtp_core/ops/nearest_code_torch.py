@@ -70,14 +70,16 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """The whole contract, as `vtp_core.ops.nearest_code_choice.RunSearch` states it.
 
-    Memory beyond inputs and results: a few blocks, whatever N and K.
+    Always exact: leaving out the evaluation would save nothing. Memory beyond inputs and results: a few
+    blocks, whatever N and K.
     """
     rows, width = vectors.shape
     device = vectors.device
     index = torch.full((rows,), -1, device=device)
     distance = torch.full((rows,), torch.nan, dtype=torch.float64, device=device)
     least = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)  # of the scores, rounded up
-    window = 6 * (width + 16) * UNIT if exact else 0.0
+    window = 6 * (width + 16) * UNIT
+    slack = 8 * (width + 16) * TINY
     centre = _centre(codebook, metric)
     root = None if weight is None else weight.sqrt()
     for first in range(0, codebook.shape[0], BLOCK_CODES):
@@ -87,7 +89,7 @@ def search(
         for start in range(0, rows, step):
             at = slice(start, start + step)
             block = _side(vectors[at], metric, centre, root)
-            near = _near(block, codes, least[at], window, width)
+            near = _near(block, codes, least[at], window, slack)
             if int(near.sum()) > CROWD * near.shape[0]:
                 copies = _copies(codes.wide) if copies is None else copies
                 near &= ~copies
@@ -117,13 +119,12 @@ def _side(vectors: Tensor, metric: str, centre: Tensor, root: Tensor | None) -> 
     return _Side(wide, moved, torch.where(far, 0.0, square), still, (far | still) & ~void, void)
 
 
-def _near(rows: _Side, codes: _Side, least: Tensor, window: float, width: int) -> Tensor:
+def _near(rows: _Side, codes: _Side, least: Tensor, window: float, slack: float) -> Tensor:
     """Which codes could be the nearest of each row: (n, k) bool. Lowers `least` in place."""
     beyond = codes.hard | codes.void
     bias = torch.where(beyond, torch.inf, codes.square * (1 + window))
     scores = torch.addmm(bias, rows.moved, codes.moved.T, alpha=-2)
     torch.minimum(least, scores.amin(1), out=least)
-    slack = 8 * (width + 16) * TINY if window else 0.0
     limit = least + (2 * window * rows.square + slack)
     near = scores.sub_(2 * window * codes.square) <= limit.unsqueeze(1)
     near = (near | codes.hard) & ~codes.void
