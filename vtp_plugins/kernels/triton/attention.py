@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
-from vtp_plugins.kernels.triton.availability import interpreted, obstacle
+from vtp_plugins.kernels.triton.availability import obstacle
 from vtp_plugins.kernels.triton.configuration import HEAD_WIDTHS
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -41,8 +41,6 @@ def run(
 
 
 def _refuses(case: AttentionCase) -> str | None:
-    if case.device != "cuda" and not interpreted():
-        return "needs cuda tensors"
     if case.dtype not in _DTYPES:
         return f"has no {str(case.dtype).removeprefix('torch.')}"
     narrowest, widest = HEAD_WIDTHS
@@ -56,4 +54,6 @@ def _suits(case: AttentionCase) -> bool:
     return case.packed or case.lse
 
 
-KERNEL = AttentionKernel(name="triton", run=run, refuses=_refuses, suits=_suits, missing=obstacle)
+KERNEL = AttentionKernel(
+    name="triton", run=run, refuses=_refuses, suits=_suits, device="cuda", missing=obstacle
+)

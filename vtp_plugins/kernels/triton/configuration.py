@@ -113,9 +113,9 @@ _FLOAT32_TILES: dict[tuple[Architecture, int], AttentionTiles] = {
     (80, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(32, 32, 4, 2), Tiles(32, 32, 4, 2)),
     (90, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 4, 2), Tiles(32, 64, 8, 2)),
     (100, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 8, 2), Tiles(32, 64, 8, 2)),
-    (80, 128): AttentionTiles(Tiles(16, 32, 4, 2), Tiles(32, 16, 4, 2), Tiles(32, 32, 4, 2)),
-    (90, 128): AttentionTiles(Tiles(64, 32, 8, 2), Tiles(32, 16, 4, 2), Tiles(32, 32, 4, 2)),
-    (100, 128): AttentionTiles(Tiles(16, 32, 4, 2), Tiles(32, 16, 4, 2), Tiles(32, 32, 4, 2)),
+    (80, 128): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 32, 8, 2), Tiles(16, 16, 4, 2)),
+    (90, 128): AttentionTiles(Tiles(64, 32, 8, 2), Tiles(32, 16, 4, 2), Tiles(16, 16, 4, 2)),
+    (100, 128): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 16, 8, 2), Tiles(16, 16, 4, 2)),
 }
 """Three products of TF32 parts hold each operand twice in registers, so tiles must be small."""
 
@@ -133,7 +133,7 @@ def screen_tiles(architecture: Architecture, screen: Screen, width: int) -> Scre
 def sweep_tiles(architecture: Architecture, width: int) -> ScreenTiles:
     """Settings of the sweep over the rows that the screen leaves undecided."""
     columns = min(max(16, padded_width(width)), 32)
-    return ScreenTiles(32, 32, columns, 4, 2) if architecture == 80 else ScreenTiles(64, 64, columns, 8, 2)
+    return ScreenTiles(32, 32, columns, 4, 1) if architecture == 80 else ScreenTiles(64, 64, columns, 8, 2)
 
 
 def frame_columns(padded: int) -> int:

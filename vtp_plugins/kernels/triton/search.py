@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
 
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchKernel
-from vtp_plugins.kernels.triton.availability import interpreted, obstacle
+from vtp_plugins.kernels.triton.availability import obstacle
 from vtp_plugins.kernels.triton.configuration import Screen
 
 
@@ -20,8 +21,8 @@ def run(
     return search(vectors, codebook, metric=metric, weight=weight, screen=screen)
 
 
-def _refuses(case: SearchCase) -> str | None:
-    return None if case.device == "cuda" or interpreted() else "needs cuda tensors"
+def _can(case: SearchCase) -> str | None:
+    return None
 
 
 def _always(case: SearchCase) -> bool:
@@ -32,17 +33,17 @@ def _by_name(case: SearchCase) -> bool:
     return False
 
 
-KERNEL = SearchKernel(
-    name="triton", run=partial(run, "bfloat16"), refuses=_refuses, suits=_always, missing=obstacle
-)
+def _kernel(name: str, screen: Screen, suits: Callable[[SearchCase], bool]) -> SearchKernel:
+    return SearchKernel(
+        name=name, run=partial(run, screen), refuses=_can, suits=suits, device="cuda", missing=obstacle
+    )
+
+
+KERNEL = _kernel("triton", "bfloat16", _always)
 """Screens in bfloat16, the fastest arithmetic of the three."""
 
-TF32_KERNEL = SearchKernel(
-    name="triton_tf32x3", run=partial(run, "tf32x3"), refuses=_refuses, suits=_by_name, missing=obstacle
-)
+TF32_KERNEL = _kernel("triton_tf32x3", "tf32x3", _by_name)
 """Screens by three products of TF32 parts: for data whose codes bfloat16 can't tell apart."""
 
-FLOAT32_KERNEL = SearchKernel(
-    name="triton_float32", run=partial(run, "float32"), refuses=_refuses, suits=_by_name, missing=obstacle
-)
+FLOAT32_KERNEL = _kernel("triton_float32", "float32", _by_name)
 """Screens in float32 without tensor cores: to compare with."""

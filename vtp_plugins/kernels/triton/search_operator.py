@@ -82,13 +82,12 @@ def search(
     """
     capability = (8, 0) if interpreted() else torch.cuda.get_device_capability(vectors.device)
     architecture = nearest_architecture(capability)
-    processors = 1
-    if vectors.is_cuda:
-        processors = torch.cuda.get_device_properties(vectors.device).multi_processor_count
     if metric == "cosine" and vectors.dtype == torch.float64:
         vectors, codebook = _within_range(vectors), _within_range(codebook)
     with torch.cuda.device_of(vectors):
-        return _search(vectors, codebook, _frame(codebook, metric, weight), screen, architecture, processors)
+        return _search(
+            vectors, codebook, _frame(codebook, metric, weight), screen, architecture, _processors(vectors)
+        )
 
 
 def _search(
@@ -217,6 +216,11 @@ def _of_blocks(bounds: Tensor, codes: int) -> Tensor:
     return bounds.view(3, -1, codes).amax(-1)
 
 
+def _processors(x: Tensor) -> int:
+    """How many programs run at the same time, in a rough count."""
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
+
+
 def _splits(row_tiles: int, blocks: int, processors: int) -> int:
     """Shares of the codes, a power of two, so that every processor has work."""
     return min(next_power_of_2(max(1, 2 * processors // row_tiles)), next_power_of_2(blocks), MOST_SPLITS)
@@ -225,5 +229,6 @@ def _splits(row_tiles: int, blocks: int, processors: int) -> int:
 def _within_range(vectors: Tensor) -> Tensor:
     """Float64 vectors times powers of two as ``cosine`` defines them, whose squares are in range."""
     largest = vectors.abs().amax(-1, keepdim=True)
-    scale = torch.where(largest > 2.0**500, 2.0**-600, torch.where(largest < 2.0**-500, 2.0**600, 1.0))
-    return vectors * scale
+    one = torch.ones_like(largest)
+    scale = torch.where(largest > 2.0**500, one * 2.0**-600, one)
+    return vectors * torch.where(largest < 2.0**-500, one * 2.0**600, scale)
