@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtp_core.ops.describe import described
+
 
 def code_statistics(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     """Counts and sums of vectors by code.
@@ -30,15 +32,22 @@ def code_statistics(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor,
     Raises:
         ValueError: Shapes, dtypes or devices don't fit, or an index lies outside -1 .. codes - 1.
     """
-    both = f"vectors are {_show(vectors)}, index is {_show(index)}"
-    if not vectors.is_floating_point() or index.dtype != torch.int64:
-        raise ValueError(f"code_statistics: vectors must be floating point and index int64; {both}")
-    if vectors.dim() < 1 or vectors.shape[:-1] != index.shape or vectors.device != index.device:
-        raise ValueError(f"code_statistics: index must be vectors' shape without its last axis; {both}")
-    if codes < 1:
-        raise ValueError(f"code_statistics: codes must be at least 1, got {codes}; {both}")
+    if complaint := _complaint(vectors, index, codes):
+        both = f"vectors are {described(vectors)}, index is {described(index)}"
+        raise ValueError(f"code_statistics: {complaint}; {both}")
     counts, sums = code_statistics_operator(vectors, index, codes)
     return counts, sums
+
+
+def _complaint(vectors: Tensor, index: Tensor, codes: int) -> str | None:
+    """What is wrong with the arguments, if anything is."""
+    if not vectors.is_floating_point() or index.dtype != torch.int64:
+        return "vectors must be floating point and index int64"
+    if vectors.dim() < 1 or vectors.shape[:-1] != index.shape or vectors.device != index.device:
+        return "index must have vectors' shape without its last axis, and their device"
+    if codes < 1:
+        return f"codes must be at least 1, got {codes}"
+    return None
 
 
 @torch.library.custom_op("vtp::code_statistics", mutates_args=())
@@ -114,7 +123,3 @@ def _vmap(
     ]
     counts, sums = (torch.stack(results) for results in zip(*found, strict=True))
     return (counts, sums), (0, 0)
-
-
-def _show(x: Tensor) -> str:
-    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}"

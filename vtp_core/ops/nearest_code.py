@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vtp_core.ops.describe import described
 from vtp_core.ops.nearest_code_choice import SearchChoice, SearchKernel
 from vtp_core.ops.nearest_code_distance import METRICS, Metric
 from vtp_core.ops.nearest_code_operator import nearest_code_operator
@@ -74,7 +75,9 @@ def nearest_code(
         ValueError: Shapes, dtypes, devices, metric or weight don't fit; names the argument.
         UsageError: The chosen implementation can't run the case.
     """
-    _check(vectors, codebook, metric, weight)
+    if complaint := _complaint(vectors, codebook, metric, weight):
+        both = f"vectors are {described(vectors)}, codebook is {described(codebook)}"
+        raise ValueError(f"nearest_code: {complaint}; {both}")
     keys = "" if implementation is None else implementation.keys
     distance, index = nearest_code_operator(vectors, codebook, metric, weight, exact, keys)
     return index, distance
@@ -85,34 +88,27 @@ _WIDEST = 4096
 _MOST = 2**20
 
 
-def _check(vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | None) -> None:
-    both = f"vectors are {_show(vectors)}, codebook is {_show(codebook)}"
+def _complaint(vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | None) -> str | None:
+    """What is wrong with the arguments, if anything is."""
     if vectors.dtype not in _DTYPES:
-        raise ValueError(f"nearest_code: vectors must be floating point of 16 to 64 bits; {both}")
+        return "vectors must be floating point of 16 to 64 bits"
     if vectors.dim() < 1 or codebook.dim() != 2:
-        raise ValueError(f"nearest_code: vectors must be (..., D) and codebook (K, D); {both}")
-    width = codebook.shape[1]
+        return "vectors must be (..., D) and codebook (K, D)"
+    codes, width = codebook.shape
     if vectors.shape[-1] != width:
-        raise ValueError(f"nearest_code: codebook and vectors differ in their last axis; {both}")
+        return "codebook and vectors differ in their last axis"
     if not 1 <= width <= _WIDEST:
-        raise ValueError(f"nearest_code: the width of vectors must be from 1 to {_WIDEST}; {both}")
-    if not 1 <= codebook.shape[0] <= _MOST:
-        raise ValueError(f"nearest_code: codebook must have from 1 to {_MOST} codes; {both}")
+        return f"the width of vectors must be from 1 to {_WIDEST}"
+    if not 1 <= codes <= _MOST:
+        return f"codebook must have from 1 to {_MOST} codes"
     if codebook.dtype != vectors.dtype or codebook.device != vectors.device:
-        raise ValueError(f"nearest_code: codebook and vectors differ in dtype or device; {both}")
+        return "codebook and vectors differ in dtype or device"
     if metric not in METRICS:
-        raise ValueError(f'nearest_code: metric "{metric}" is unknown; known: {", ".join(METRICS)}')
+        return f'metric "{metric}" is unknown; known: {", ".join(METRICS)}'
     if (metric == "weighted") != (weight is not None):
-        wanted = "needs a weight" if weight is None else "takes no weight"
-        raise ValueError(f'nearest_code: metric "{metric}" {wanted}; {both}')
-    if weight is None:
-        return
-    if weight.shape != (width,) or weight.dtype not in _DTYPES or weight.device != vectors.device:
-        raise ValueError(
-            f"nearest_code: weight must be floating point ({width},) on the device of vectors, "
-            f"got {_show(weight)}; {both}"
-        )
-
-
-def _show(x: Tensor) -> str:
-    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}"
+        return f'metric "{metric}" {"needs a weight" if weight is None else "takes no weight"}'
+    if weight is not None and not (
+        weight.shape == (width,) and weight.dtype in _DTYPES and weight.device == vectors.device
+    ):
+        return f"weight must be floating point ({width},) on the device of vectors, got {described(weight)}"
+    return None

@@ -127,10 +127,11 @@ def _near(rows: _Side, codes: _Side, least: Tensor, window: float, slack: float)
     torch.minimum(least, scores.amin(1), out=least)
     limit = least + (2 * window * rows.square + slack)
     near = scores.sub_(2 * window * codes.square) <= limit.unsqueeze(1)
-    near = (near | codes.hard) & ~codes.void
+    near = near | codes.hard
     # A row without a direction is as far from one code as from any other: the first will do.
-    first = (~codes.void).cumsum(0) == 1
-    near = torch.where(rows.still.unsqueeze(1), first & ~codes.void, near | rows.hard.unsqueeze(1))
+    order = torch.arange(len(codes.void), device=near.device)
+    first = order == torch.where(codes.void, len(order), order).amin()
+    near = torch.where(rows.still.unsqueeze(1), first, near | rows.hard.unsqueeze(1))
     return near & ~(rows.void.unsqueeze(1) | codes.void)
 
 

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
-from vtp_core.ops import nearest_code, rotation_trick, straight_through
+from vtp_core.ops import code_statistics, nearest_code, rotation_trick, straight_through
 
 Through = Callable[[Tensor, Tensor], Tensor]
 both = pytest.mark.parametrize("through", [straight_through, rotation_trick])
@@ -104,6 +105,20 @@ def test_a_quantiser_compiles_to_one_graph(through: Through) -> None:
         run(vectors, codebook).backward()
         found.append(vectors.grad)
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_one_graph_serves_every_number_of_rows() -> None:
+    def loss(vectors: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+        index, distance = nearest_code(vectors, codebook)
+        _, sums = code_statistics(vectors.detach(), index, 6)
+        return rotation_trick(vectors, codebook[index]).sum() + distance.sum(), sums
+
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=True)
+    codebook = torch.randn(6, 4)
+    for rows in (8, 9, 10, 50):
+        compiled(torch.randn(rows, 4, requires_grad=True), codebook)
+    assert counter.frame_count == 1
 
 
 @both
