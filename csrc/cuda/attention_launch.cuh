@@ -19,6 +19,7 @@ inline unsigned attention_blocks(const Attention& problem, int queries) {
 template <class T, int Width, int Tiles>
 void launch_half(const Attention& problem, Stream stream) {
   using A = HalfAttention<Width, Tiles>;
+  static_assert(A::kShared <= kMostShared);
   VTP_LAUNCH((attention_half<T, Width, Tiles>), attention_blocks(problem, A::kQueries), A::kThreads, A::kShared, stream,
              problem);
 }
@@ -40,6 +41,7 @@ void launch_attention_half(const Attention& problem, int width, Stream stream) {
 template <int Width>
 void launch_float(const Attention& problem, Stream stream) {
   using A = FloatAttention<Width>;
+  static_assert(A::kShared <= kMostShared);
   VTP_LAUNCH(attention_float<Width>, attention_blocks(problem, A::kQueries), A::kThreads, A::kShared, stream, problem);
 }
 

@@ -3,6 +3,13 @@
 
 #include "device.cuh"
 
+namespace vtp::cuda {
+
+// Shared memory that a block can have on every GPU from sm_80 on (8.6 and 8.9 have the least).
+constexpr size_t kMostShared = 99 * 1024;
+
+}  // namespace vtp::cuda
+
 #if defined(__CUDACC__)
 
 #include <stdexcept>

@@ -15,6 +15,7 @@ inline size_t element_size(Type type) { return type == Type::f64 ? 8 : type == T
 template <int Steps>
 void launch_screen(const Plan& plan, int rows, const Workspace& space, Stream stream) {
   using S = Screen<Steps>;
+  static_assert(S::kShared <= kMostShared);
   const dim3 grid((rows + S::kRows - 1) / S::kRows, plan.splits);
   VTP_LAUNCH(screen_bf16<Steps>, grid, S::kThreads, S::kShared, stream, plan, rows, space);
 }
