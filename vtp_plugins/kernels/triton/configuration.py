@@ -98,7 +98,7 @@ def attention_tiles(architecture: Architecture, number: Number, width: int) -> A
     """Settings for heads of `width`: the largest tiles found that leave no spill."""
     padded = padded_width(width)
     if number == "float32":
-        return _FLOAT32_TILES[architecture, padded]
+        return _FLOAT32_TILES[architecture, 96 if 64 < width < 128 else padded]
     if padded <= 64:
         return AttentionTiles(Tiles(128, 64, 8, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2))
     if architecture == 80:
@@ -113,11 +113,17 @@ _FLOAT32_TILES: dict[tuple[Architecture, int], AttentionTiles] = {
     (80, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(32, 32, 4, 2), Tiles(32, 32, 4, 2)),
     (90, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 4, 2), Tiles(32, 64, 8, 2)),
     (100, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 8, 2), Tiles(32, 64, 8, 2)),
+    (80, 96): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 32, 8, 1), Tiles(16, 16, 4, 2)),
+    (90, 96): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 16, 8, 2), Tiles(16, 16, 4, 2)),
+    (100, 96): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 16, 8, 2), Tiles(16, 16, 4, 2)),
     (80, 128): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 32, 8, 2), Tiles(16, 16, 4, 2)),
     (90, 128): AttentionTiles(Tiles(64, 32, 8, 2), Tiles(32, 16, 4, 2), Tiles(16, 16, 4, 2)),
     (100, 128): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 16, 8, 2), Tiles(16, 16, 4, 2)),
 }
-"""Three products of TF32 parts hold each operand twice in registers, so tiles must be small."""
+"""By the largest width they are for; 96 for all between 64 and 128, which need masks.
+
+Three products of TF32 parts hold each operand twice in registers, so tiles must be small.
+"""
 
 
 def screen_tiles(architecture: Architecture, screen: Screen, width: int) -> ScreenTiles:

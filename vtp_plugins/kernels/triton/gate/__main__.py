@@ -1,7 +1,8 @@
 """Compiles every kernel for every architecture and compares with the table; no GPU is needed.
 
-python -m vtp_plugins.kernels.triton.gate            compare
-python -m vtp_plugins.kernels.triton.gate --write    write the table anew
+python -m vtp_plugins.kernels.triton.gate                         compare
+python -m vtp_plugins.kernels.triton.gate --write                 write the table anew
+python -m vtp_plugins.kernels.triton.gate --write --only settle   only the rows of some cases
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains TEXT")
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="processes")
     options = parser.parse_args(arguments)
-    if options.write and options.only:
-        parser.error("--write needs all cases")
     cases = [case for case in all_cases() if options.only in case.name]
     found = compile_all(cases, options.jobs)
     if options.write:
-        write_table(found)
-        print(f"{len(found)} kernels written to {FILE}")
+        rows = {name: resources.as_row() for name, resources in found.items()}
+        _, old = read_table() if options.only else ("", {})
+        write_table({case.name: (old | rows)[case.name] for case in all_cases() if case.name in old | rows})
+        print(f"{len(rows)} rows written to {FILE}")
     bad = gate(cases, found, whole=not options.only)
     for line in bad:
         print(line, file=sys.stderr)

@@ -22,11 +22,9 @@ def read_table(file: Path = FILE) -> tuple[str, dict[str, dict[str, Any]]]:
     return table["triton"], table["kernels"]
 
 
-def write_table(found: Mapping[str, Resources], file: Path = FILE) -> None:
+def write_table(table: Mapping[str, Mapping[str, Any]], file: Path = FILE) -> None:
     """Writes a table of one line a case, so that a change is easy to read."""
-    rows = ",\n".join(
-        f"    {json.dumps(name)}: {json.dumps(resources.as_row())}" for name, resources in found.items()
-    )
+    rows = ",\n".join(f"    {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items())
     version = json.dumps(triton.__version__)
     file.write_text(f'{{\n  "triton": {version},\n  "kernels": {{\n{rows}\n  }}\n}}\n', encoding="utf-8")
 
