@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -19,6 +20,8 @@ from packaging.requirements import Requirement
 
 DISTRIBUTION = "vtp-core"
 WEIGHTS_EXTRA = "offline"
+NATIVE_PACKAGE = "vtp_plugins.kernels"  # of the same distribution; it is looked for, not imported
+NATIVE_MODULES = ("_C_cpu", "_C_cuda")
 
 # Instruction sets that decide how fast matrix products are; any other flag is left out.
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "bf16", "sve")
@@ -30,8 +33,8 @@ def examine() -> Facts:
     """Facts about this machine and installation, ready for JSON.
 
     Returns:
-        Sections `vtp`, `machine`, `torch`, `packages`, `weights`, `kernels`, `plugins`, and `problems`: one
-        line for each thing that keeps the framework from working.
+        Sections `vtp`, `machine`, `torch`, `packages`, `weights`, `native`, `kernels`, `plugins`, and
+        `problems`: one line for each thing that keeps the framework from working.
     """
     facts: Facts = {
         "vtp": release(),
@@ -39,6 +42,7 @@ def examine() -> Facts:
         "torch": torch_build(),
         "packages": packages(extra=None),
         "weights": packages(extra=WEIGHTS_EXTRA),
+        "native": native_modules(),
         "kernels": kernels(),
         "plugins": plugins(),
     }
@@ -126,6 +130,27 @@ def packages(extra: str | None) -> list[Facts]:
         ok = version is not None and needed.specifier.contains(version, prereleases=True)
         listed.append({"name": needed.name, "needs": str(needed.specifier), "version": version, "ok": ok})
     return listed
+
+
+def native_modules() -> list[Facts]:
+    """Which extension modules were built, and what the installation said about the others.
+
+    Returns:
+        Rows of `module`, `built` and `reason`. A module that was built may still not fit the torch at hand:
+        `kernels` loads it.
+    """
+    spec = importlib.util.find_spec(NATIVE_PACKAGE)
+    if spec is None or spec.origin is None:
+        return [{"module": name, "built": False, "reason": "not installed"} for name in NATIVE_MODULES]
+    folder = Path(spec.origin).parent
+    record = folder / "native_build.json"
+    reasons: dict[str, str | None] = json.loads(record.read_text()) if record.is_file() else {}
+    rows = []
+    for name in NATIVE_MODULES:
+        built = any(folder.glob(f"{name}.*so"))
+        reason = None if built else reasons.get(name) or "no library; run vtp kernels build"
+        rows.append({"module": name, "built": built, "reason": reason})
+    return rows
 
 
 def kernels() -> list[Facts]:

@@ -133,9 +133,11 @@ def test_the_doctor_of_the_installed_wheel_says_what_it_is(installed: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads(done.stdout)
     assert not facts["vtp"]["editable"]
-    native = [item for item in facts["kernels"] if item["device"] == "cpu"]
-    built = any(installed.glob("vtp_plugins/kernels/_C_cpu*.so"))
-    assert [item for item in native if (item["missing"] is None) != built] == []
+    for item in facts["native"]:
+        assert item["built"] == any(installed.glob(f"vtp_plugins/kernels/{item['module']}*.so"))
+        assert item["built"] == (item["reason"] is None)
+    reasons = {item["missing"] for item in facts["kernels"] if item["device"] == "cpu"}
+    assert reasons <= {None} if facts["native"][0]["built"] else None not in reasons
     assert not facts["plugins"]["failed"]
 
 

@@ -26,6 +26,9 @@ def render(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"torch      {torch['version']}, CUDA {torch['cuda'] or 'none'}, {torch['threads']} threads"
         yield f"devices    {'; '.join(torch['devices'])} (CPU code path: {torch['cpu_capability']})"
         yield f"backends   {', '.join(torch['distributed']) or 'no torch.distributed'}"
+    for row, item in enumerate(facts["native"]):
+        state = "built" if item["built"] else f"not built: {item['reason']}"
+        yield f"{'native' if row == 0 else '':<11}{item['module']} {state}"
     for row, item in enumerate(facts["kernels"]):
         name = " ".join(filter(None, (item["operator"], item["name"])))
         yield f"{'kernels' if row == 0 else '':<11}{name}: {item['missing'] or 'ready'}"

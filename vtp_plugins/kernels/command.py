@@ -34,15 +34,19 @@ def kernels() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
     """Lists implementations, whether each can run here, and what "auto" takes on this machine."""
-    from vtp_plugins.kernels.listing import automatic, implementations, instruction_set
+    from vtp_plugins.kernels.listing import automatic, implementations, instruction_set, native_modules
 
-    found, choices, isa = implementations(), automatic(), instruction_set()
+    found, choices, isa, modules = implementations(), automatic(), instruction_set(), native_modules()
     if as_json:
-        click.echo(json.dumps({"kernels": found, "auto": choices, "cpu_isa": isa}, indent=2))
+        facts = {"kernels": found, "auto": choices, "cpu_isa": isa, "native": modules}
+        click.echo(json.dumps(facts, indent=2))
         return
     rows: list[tuple[str, ...]] = [("operator", "name", "device", "state")]
     rows += [(it["operator"], it["name"], it["device"] or "any", it["missing"] or "ready") for it in found]
     click.echo(table(rows))
+    click.echo("")
+    for it in modules:
+        click.echo(f"{it['module']:<9}{'built' if it['built'] else 'not built: ' + it['reason']}")
     click.echo(f"\ninstruction set of native kernels on this CPU: {isa}\n")
     click.echo(table([("auto takes", "device", "dtype", "name"), *(tuple(it.values()) for it in choices)]))
 

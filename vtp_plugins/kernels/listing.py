@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vtp_core.installation import kernels as implementations
+from vtp_core.installation import native_modules
 from vtp_core.ops import (
     AttentionCase,
     AttentionKernel,
@@ -19,7 +20,7 @@ from vtp_core.ops.choice import Kernel
 from vtp_core.ops.installed import installed
 from vtp_plugins.kernels.native.loading import why_missing
 
-__all__ = ["automatic", "implementations", "instruction_set"]
+__all__ = ["automatic", "implementations", "instruction_set", "native_modules"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

