@@ -45,7 +45,7 @@ def quickstart(plugins: Plugins) -> Plan:
 def test_objectives_of_one_view_share_its_forwards(quickstart: Plan) -> None:
     data = quickstart.data()
     groups = {tuple(group["objectives"]) for group in data["groups"]}
-    assert groups == {("clip", "l1", "perceptual")}
+    assert groups == {("clip", "l1", "perceptual"), ("dino", "mim", "koleo")}
     shared = {
         work["verb"]: (work["run_by"], work["shared_with"])
         for work in data["forwards"]
@@ -58,6 +58,11 @@ def test_objectives_of_one_view_share_its_forwards(quickstart: Plan) -> None:
     }
     calls = {work["module"] for work in data["forwards"] if work["verb"] == "call"}
     assert {"clip.image", "clip.text", "perceptual.compare"} <= calls
+    ssl = [work for work in data["forwards"] if work["view"] == "ssl" and work["verb"] == "encode"]
+    assert {(work["role"], work["masked"], work["run_by"], *work["shared_with"]) for work in ssl} == {
+        ("student", True, "dino", "mim", "koleo"),
+        ("teacher", False, "dino", "mim"),
+    }
 
 
 def test_the_parameters_are_those_of_the_networks_that_a_run_builds(
