@@ -3,6 +3,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+namespace vtp {
 namespace {
 
 struct Vector {
@@ -89,9 +90,8 @@ struct Vector {
   // Two rows, rounded and interleaved to words: the first row's value in the low half.
   static void store_pairs(uint32_t* p, Reg first, Reg second) {
 #ifdef __AVX512BF16__
-    const __m512i order =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
-                         20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
     _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, both));
 #else
@@ -141,3 +141,4 @@ struct Vector {
 };
 
 }  // namespace
+}  // namespace vtp

@@ -15,7 +15,7 @@ from vtp_plugins.clip.loss import contrast
 from vtp_plugins.dino.head import Head
 from vtp_plugins.koleo.loss import spread, unit
 from vtp_plugins.perceptual.loss import unit_length
-from vtp_plugins.vit.attention import Attention, CropRows
+from vtp_plugins.vit.attention import Attention, CropRows, Layout
 from vtp_plugins.vit.norm import make_norm
 from vtp_plugins.vit.rope import AxialRope
 
@@ -31,7 +31,7 @@ class Attend(nn.Module):
         self.rope = AxialRope(WIDTH // 2, base=100.0, dtype="float32", saved=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.attention(x, (CropRows(1, ROWS, self.rope((3, 4), x)),))
+        found: Tensor = self.attention(x, Layout([CropRows(1, ROWS, self.rope((3, 4), x))]))
         return found
 
 

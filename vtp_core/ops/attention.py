@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Literal, overload
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from vtp_core.ops.attention_choice import AttentionCase, AttentionChoice, AttentionKernel, Rope
 from vtp_core.ops.attention_torch import TORCH_KERNELS
+from vtp_core.ops.installed import installed
 
 
 def attention_choice(name: str = "auto", kernels: Sequence[AttentionKernel] = ()) -> AttentionChoice:
@@ -86,10 +88,12 @@ def vit_attention(
         rope: Tables (P, d), P <= N: the last P tokens are rotated, after the norm. Packed: (T, d); give
             tokens that stay a cosine of 1 and a sine of 0.
         cu_seqlens: (S + 1,) int32 or int64, where the S sequences of the packed layout begin, T at the end.
-            Tokens attend to their own sequence only. Its values are read on the host.
+            Tokens attend to their own sequence only. Its values are read on the host; inside torch.compile
+            they are left to the implementation, and only one that `packs` can be traced as one graph.
         scale: Factor on the scores; d ** -0.5 by default.
         return_lse: Whether to return the log-sum-exp of the scaled scores as well.
-        implementation: From `attention_choice`; ``auto`` by default.
+        implementation: From `attention_choice`. By default ``auto`` among what is installed; inside
+            torch.compile, which can't look for plugins, among torch's own.
 
     Returns:
         Output in the shape and dtype of `q`, or (output, lse) with lse (B, H, N), packed (T, H), float32.
@@ -102,12 +106,13 @@ def vit_attention(
     case = AttentionCase(
         device=q.device.type,
         dtype=q.dtype,
-        tokens=q.shape[2] if cu_seqlens is None else max(cu_seqlens.diff().tolist(), default=0),
+        tokens=_longest(q, cu_seqlens),
         width=q.shape[-1],
         packed=cu_seqlens is not None,
         lse=return_lse,
+        rope=None if rope is None else rope.cos.dtype,
     )
-    kernel = (implementation or AttentionChoice(TORCH_KERNELS)).pick(case)
+    kernel = (implementation or default_choice()).pick(case)
     with _no_autocast(case.device):
         out, lse = kernel.run(
             q,
@@ -124,6 +129,25 @@ def vit_attention(
         return out
     assert lse is not None, f"attention kernel {kernel.name} returned no log-sum-exp"
     return out, lse
+
+
+def default_choice() -> AttentionChoice:
+    """What `vit_attention` chooses from when it is not told."""
+    return AttentionChoice(TORCH_KERNELS) if torch.compiler.is_compiling() else _installed()
+
+
+@cache
+def _installed() -> AttentionChoice:
+    return AttentionChoice((*installed(AttentionKernel), *TORCH_KERNELS))
+
+
+def _longest(q: Tensor, cu_seqlens: Tensor | None) -> int:
+    """Tokens of the longest sequence; while compiling an upper bound of it."""
+    if cu_seqlens is None:
+        return q.shape[2]
+    if torch.compiler.is_compiling():
+        return q.shape[0]
+    return max(cu_seqlens.diff().tolist(), default=0)
 
 
 def _no_autocast(device: str) -> AbstractContextManager[object]:
@@ -162,7 +186,7 @@ def _check(
             raise ValueError(
                 f"vit_attention: rope has {shapes}, but q is {_show(q)} (needs an even head width)"
             )
-    if cu_seqlens is not None:
+    if cu_seqlens is not None and not torch.compiler.is_compiling():
         ends = cu_seqlens.tolist() if cu_seqlens.dim() == 1 else []
         if not ends or ends[0] != 0 or ends[-1] != q.shape[0] or ends != sorted(ends):
             raise ValueError(

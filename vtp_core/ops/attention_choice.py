@@ -57,6 +57,7 @@ class AttentionCase:
         width: Head width d.
         packed: Whether the layout is packed (`cu_seqlens`).
         lse: Whether the log-sum-exp is asked for.
+        rope: Dtype of the rotary tables; None: no rotation.
     """
 
     device: str
@@ -65,10 +66,19 @@ class AttentionCase:
     width: int
     packed: bool
     lse: bool
+    rope: torch.dtype | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class AttentionKernel(Kernel[AttentionCase, RunAttention]):
-    """One implementation of `vit_attention`."""
+    """One implementation of `vit_attention`.
+
+    Attributes:
+        packs: Whether it computes the packed layout as such, and sequences of several lengths are therefore
+            best given to it in one call. The torch implementations call themselves once a length.
+    """
+
+    packs: bool = False
 
 
 class AttentionChoice(Choice[AttentionKernel]):

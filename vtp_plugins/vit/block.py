@@ -92,7 +92,7 @@ def _subset(x: Tensor, layout: Layout, drop_path: float) -> tuple[Tensor, Tensor
         factors.append(x.new_full((count * crops.tokens, 1), crops.rows / count))
         layouts.append(CropRows(count, crops.tokens, crops.rope))
         start += crops.rows * crops.tokens
-    return torch.cat(indices), torch.cat(factors), tuple(layouts)
+    return torch.cat(indices), torch.cat(factors), Layout(layouts)
 
 
 def initialise(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vtp_core.decoder import Decoder
 from vtp_core.ops import AttentionChoice
 from vtp_core.parameters import Dims
-from vtp_plugins.vit.attention import CropRows
+from vtp_plugins.vit.attention import CropRows, Layout
 from vtp_plugins.vit.block import Block, initialise
 from vtp_plugins.vit.config import VitDecoderConfig
 from vtp_plugins.vit.norm import make_norm
@@ -62,7 +62,7 @@ class VitDecoder(Decoder):
         rows, _, height, width = z.shape
         dtype = self.proj_in.weight.dtype
         x = self.proj_in(z).to(dtype).flatten(2).transpose(1, 2)
-        layout = (CropRows(rows, height * width, self.rope_embed((height, width), x)),)
+        layout = Layout([CropRows(rows, height * width, self.rope_embed((height, width), x))])
         x = x.flatten(0, 1)
         for block in self.block:
             x = block(x, layout)

@@ -35,7 +35,8 @@ class VitEncoder(Encoder):
     """Vision transformer: class token, patches of any grid, 2-D rotary positions on the patches.
 
     The tokens of all crop sets form one packed tensor (T, D): projections, norms and feed-forward layers run
-    once on it, attention once a crop set. The residual stream keeps the parameters' dtype under autocast.
+    once on it; attention too where its implementation packs, else once a crop set. The residual stream keeps
+    the parameters' dtype under autocast.
     """
 
     has_cls: bool
@@ -147,7 +148,7 @@ class VitEncoder(Encoder):
         if missing := [layer for layer in layers if not 0 <= layer < self.depth]:
             raise ValueError(f"vit: can't tap block {missing[0]}: the blocks are 0 to {self.depth - 1}")
         embedded = [self._embed(image, mask) for image, mask in zip(images, masks, strict=True)]
-        layout = tuple(
+        layout = Layout(
             CropRows(tokens.shape[0], tokens.shape[1], self.rope_embed(self._grid(image), tokens))
             for tokens, image in zip(embedded, images, strict=True)
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vtp_core.features import Tokens
-from vtp_plugins.vit.attention import CropRows
+from vtp_plugins.vit.attention import CropRows, Layout
 from vtp_plugins.vit.config import VitEncoderConfig
 from vtp_plugins.vit.encoder import VitEncoder
 
@@ -161,7 +161,7 @@ def test_drop_path_keeps_the_expected_sum(mode: str) -> None:
     block = built.blocks()[0]
     rows = torch.randn(1, 1, 3, 4, 4).expand(400, -1, -1, -1, -1)
     embedded = built._embed(rows, None)
-    layout = (CropRows(400, 2, built.rope_embed((1, 1), embedded)),)
+    layout = Layout([CropRows(400, 2, built.rope_embed((1, 1), embedded))])
     x = embedded.flatten(0, 1)
     attention_only = x + block._attention(x, layout)
     draws = torch.stack([block._add(x, layout, block._attention, 0.3) for _ in range(50)])

@@ -1,0 +1,84 @@
+"""`vit_attention` in C++ (`csrc/cpu/attention_*`), on every instruction set and all threads of torch.
+
+Norm, rotation and attention are one operator with a backward of its own. Results have the same bits for any
+number of threads. Below AVX512-BF16 bfloat16 rows are computed in float32 and rounded at the end.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vtp_core.errors import UsageError
+from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
+from vtp_plugins.kernels.native.loading import why_missing
+
+WIDEST = 256
+"""Head width up to which the kernels go."""
+
+_MISSING = why_missing("_C_cpu")
+if _MISSING is None:
+    # Gives the operators of the library their shapes for tracing and their gradients.
+    import vtp_plugins.kernels.cpu.attention_operator  # noqa: F401
+
+
+def run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_norm: Tensor | None,
+    k_norm: Tensor | None,
+    rope: Rope | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    return_lse: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The contract of `vtp_core.ops.attention.vit_attention`.
+
+    The output lies in memory token by token, (B, N, H, d), as the projection after it reads it.
+
+    Raises:
+        UsageError: The gradient of the rotary tables is asked for.
+    """
+    cos, sin = (None, None) if rope is None else (_table(rope.cos), _table(rope.sin))
+    q_norm, k_norm = _weight(q_norm), _weight(k_norm)
+    if cu_seqlens is not None:
+        out, lse = torch.ops.vtp_cpu.attention_forward(q, k, v, q_norm, k_norm, cos, sin, cu_seqlens, scale)
+        return out, lse.transpose(0, 1) if return_lse else None
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    out, lse = torch.ops.vtp_cpu.attention_forward(q, k, v, q_norm, k_norm, cos, sin, None, scale)
+    return out.transpose(1, 2), lse if return_lse else None
+
+
+def _table(table: Tensor) -> Tensor:
+    if table.requires_grad and torch.is_grad_enabled():
+        raise UsageError('attention "cpu" has no gradient for rotary tables; detach them')
+    return table.float() if table.dtype == torch.float64 else table
+
+
+def _weight(weight: Tensor | None) -> Tensor | None:
+    return weight if weight is None or weight.dtype == torch.bfloat16 else weight.float()
+
+
+def _missing() -> str | None:
+    return _MISSING
+
+
+def _refuses(case: AttentionCase) -> str | None:
+    if case.dtype not in (torch.float32, torch.bfloat16):
+        return f"has no {str(case.dtype).removeprefix('torch.')}"
+    if case.rope == torch.float16:
+        return "does not rotate in float16"
+    if not 1 <= case.width <= WIDEST:
+        return f"has head widths 1 to {WIDEST}, not {case.width}"
+    return None
+
+
+def _suits(case: AttentionCase) -> bool:
+    return True
+
+
+KERNEL = AttentionKernel(
+    name="cpu", run=run, refuses=_refuses, suits=_suits, device="cpu", missing=_missing, packs=True
+)

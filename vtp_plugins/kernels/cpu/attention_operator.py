@@ -1,0 +1,83 @@
+"""Shapes and gradients of the operators ``vtp_cpu::attention_*``; imported once the library is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vtp_core.errors import UsageError
+
+
+def _forward_fake(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_norm: Tensor | None,
+    k_norm: Tensor | None,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    *batch, tokens, heads, _ = q.shape
+    return q.new_empty(q.shape), q.new_empty((*batch, heads, tokens), dtype=torch.float32)
+
+
+def _backward_fake(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    q_norm: Tensor | None,
+    k_norm: Tensor | None,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    *tokens, heads, width = q.shape
+    norms = [q.new_empty(0 if w is None else width, dtype=torch.float32) for w in (q_norm, k_norm)]
+    return q.new_empty((*tokens, 3, heads, width)), norms[0], norms[1]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    q, k, v, q_norm, k_norm, cos, sin, cu_seqlens, out, lse = ctx.saved_tensors
+    nothing = (None,) * 9
+    if grad_out is None and grad_lse is None:
+        return nothing
+    if grad_out is None:
+        grad_out = torch.zeros_like(out)
+    gradient, for_q_norm, for_k_norm = torch.ops.vtp_cpu.attention_backward(
+        grad_out, grad_lse, q, k, v, out, lse, q_norm, k_norm, cos, sin, cu_seqlens, ctx.scale
+    )
+    # Views of one tensor: who made q, k and v by one projection can join them again without a copy.
+    for_q, for_k, for_v = gradient.unbind(-3)
+    norms = (
+        None if weight is None else found.to(weight.dtype)
+        for weight, found in ((q_norm, for_q_norm), (k_norm, for_k_norm))
+    )
+    return for_q, for_k, for_v, *norms, None, None, None, None
+
+
+def _refuse(ctx: Any, *gradients: Tensor | None) -> None:
+    raise UsageError(
+        'attention "cpu" has no second derivative; use [kernels] attention = "reference", '
+        'in Python vit_attention(..., implementation=attention_choice("reference"))'
+    )
+
+
+torch.library.register_fake("vtp_cpu::attention_forward", _forward_fake)
+torch.library.register_fake("vtp_cpu::attention_backward", _backward_fake)
+torch.library.register_autograd("vtp_cpu::attention_forward", _differentiate, setup_context=_save)
+torch.library.register_autograd("vtp_cpu::attention_backward", _refuse)
