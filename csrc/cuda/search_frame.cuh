@@ -14,7 +14,7 @@ __device__ __forceinline__ double power_of_two(int exponent) {
   return x;
 }
 
-// One thread.
+// One warp, whose threads all write the same.
 __global__ void begin(Workspace space) {
   Meta& meta = *space.meta;
   meta.hard_count = meta.far_count = 0;
@@ -22,7 +22,7 @@ __global__ void begin(Workspace space) {
   meta.undecided_count = meta.scan_count = 0;
 }
 
-// Start of a block of rows; one thread.
+// Start of a block of rows; as above.
 __global__ void begin_rows(Workspace space) {
   space.meta->undecided_count = space.meta->scan_count = 0;
 }
@@ -134,27 +134,34 @@ __global__ void moments(Problem problem, int codes, int padded_width, Workspace 
 __global__ void centre(Problem problem, int codes, int padded_width, int partitions, Workspace space) {
   VTP_SHARED(memory);
   Exponents* found = reinterpret_cast<Exponents*>(memory);
+  double* weights = reinterpret_cast<double*>(memory + 256 * sizeof(Exponents));
   Exponents mine{0, 0};
+  double largest = 1.0;
   for (int d = static_cast<int>(threadIdx.x); d < problem.width; d += 256) {
     double sum = 0.0;
     for (int i = 0; i < partitions; ++i) sum += space.partial_sums[static_cast<int64_t>(i) * padded_width + d];
     space.centre[d] = sum / codes;
-    space.root[d] = problem.weight == nullptr ? 1.0 : __dsqrt_rn(problem.weight[d]);
+    const double weight = problem.weight == nullptr ? 1.0 : problem.weight[d];
+    space.root[d] = __dsqrt_rn(weight);
+    largest = fmax(largest, weight);
+    if (weight == 0.0) continue;
     const Exponents column = all_partitions(space, partitions, padded_width, d);
-    mine.sum += column.sum;
+    mine.sum += column.sum + column.count * (ilogb(weight) / 2);
     mine.count += column.count;
   }
   found[threadIdx.x] = mine;
+  weights[threadIdx.x] = largest;
   __syncthreads();
   if (threadIdx.x != 0) return;
   for (int i = 1; i < 256; ++i) {
     mine.sum += found[i].sum;
     mine.count += found[i].count;
+    largest = fmax(largest, weights[i]);
   }
   const int exponent = mine.count == 0 ? 0 : static_cast<int>(-mine.sum / mine.count);
   const double scale = power_of_two(exponent);
   space.meta->scale = scale;
-  space.meta->underflow = static_cast<float>(8.0 * (problem.width + 16) * 0x1p-1022 * scale * scale);
+  space.meta->underflow = static_cast<float>(8.0 * (problem.width + 16) * 0x1p-1022 * scale * scale * largest);
 }
 
 }  // namespace vtp::cuda

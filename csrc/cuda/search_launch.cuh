@@ -38,7 +38,7 @@ inline void launch_search(Problem problem, const Plan& plan, const Workspace& sp
   const int partitions = plan.codes < kPartitions ? plan.codes : kPartitions;
   VTP_LAUNCH(exponents, partitions, 256, 256 * 4, stream, problem, plan.codes, plan.padded_width, space);
   VTP_LAUNCH(moments, partitions, 256, 256 * 8, stream, problem, plan.codes, plan.padded_width, space);
-  VTP_LAUNCH(centre, 1, 256, 256 * sizeof(Exponents), stream, problem, plan.codes, plan.padded_width, partitions,
+  VTP_LAUNCH(centre, 1, 256, 256 * (sizeof(Exponents) + 8), stream, problem, plan.codes, plan.padded_width, partitions,
              space);
   VTP_LAUNCH(prepare_codes, plan.padded_codes / kPanel, 256, 16 * sizeof(Panel), stream, problem, plan.codes,
              plan.padded_width, space);

@@ -21,8 +21,7 @@ struct Rounded {
 
 // Centres, scales and rounds a row by a warp. Void (NaN) and hard (beyond the range) rows become zeros.
 __device__ __forceinline__ Rounded round_row(const Problem& problem, const Side& side, int64_t row,
-                                             const Workspace& space, Bf16* to_bf16, float* to_float32,
-                                             int padded_width) {
+                                             const Workspace& space, Bf16* to, int padded_width) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const double scale = space.meta->scale;
   Rounded sums{};
@@ -30,15 +29,13 @@ __device__ __forceinline__ Rounded round_row(const Problem& problem, const Side&
   for (int d = lane; d < padded_width; d += 32) {
     double x = 0.0;
     if (d < problem.width) {
-      const double raw = side.at(row, d);
-      has_nan = has_nan || isnan(raw);
-      x = (raw - space.centre[d]) * space.root[d] * scale;
+      has_nan = has_nan || isnan(side.at(row, d));
+      x = framed(space, side, row, d, scale);
     }
     const float single = static_cast<float>(x);
     const Bf16 half = from_float<Bf16>(single);
     const double b = to_double(half), f = single;
-    to_bf16[d] = half;
-    if (to_float32 != nullptr) to_float32[d] = single;
+    to[d] = half;
     sums.square += x * x;
     sums.norm_bf16 += b * b;
     sums.residual_bf16 += (x - b) * (x - b);
@@ -49,10 +46,7 @@ __device__ __forceinline__ Rounded round_row(const Problem& problem, const Side&
   sums.square = warp_total(sums.square);
   sums.is_hard = !sums.is_void && !(sums.square < 0x1p100);
   if (sums.is_void || sums.is_hard) {
-    for (int d = lane; d < padded_width; d += 32) {
-      to_bf16[d] = Bf16{0};
-      if (to_float32 != nullptr) to_float32[d] = 0.0f;
-    }
+    for (int d = lane; d < padded_width; d += 32) to[d] = Bf16{0};
     sums.square = sums.norm_bf16 = sums.residual_bf16 = sums.norm_float = sums.residual_float = 0.0;
     return sums;
   }
@@ -71,17 +65,13 @@ __global__ void prepare_codes(Problem problem, int codes, int padded_width, Work
   Panel bf16{}, single{};
   for (int i = 0; i < kPanel / 8; ++i) {
     const int code = static_cast<int>(blockIdx.x) * kPanel + i * 8 + warp;
-    Bf16* to_bf16 = space.codes_bf16 + static_cast<int64_t>(code) * padded_width;
-    float* to_float32 = space.codes_float + static_cast<int64_t>(code) * padded_width;
+    Bf16* to = space.codes_bf16 + static_cast<int64_t>(code) * padded_width;
     if (code >= codes) {
-      for (int d = lane; d < padded_width; d += 32) {
-        to_bf16[d] = Bf16{0};
-        to_float32[d] = 0.0f;
-      }
+      for (int d = lane; d < padded_width; d += 32) to[d] = Bf16{0};
       if (lane == 0) space.bias[code] = -INFINITY;
       continue;
     }
-    const Rounded row = round_row(problem, problem.codes, code, space, to_bf16, to_float32, padded_width);
+    const Rounded row = round_row(problem, problem.codes, code, space, to, padded_width);
     // Codes without a direction are all at distance 1: the first of them will do.
     const bool is_zero = problem.codes.directionless(code);
     int apart = 0;
@@ -138,7 +128,7 @@ __global__ void prepare_rows(Problem problem, int rows, int padded_width, Worksp
     if (lane == 0) space.bounds[row] = RowBound{};
     return;
   }
-  const Rounded found = round_row(problem, problem.vectors, row, space, to, nullptr, padded_width);
+  const Rounded found = round_row(problem, problem.vectors, row, space, to, padded_width);
   if (lane != 0) return;
   space.bounds[row] = RowBound{above(found.norm_bf16), above(found.residual_bf16), above(found.norm_float),
                                above(found.residual_float)};

@@ -58,16 +58,14 @@ __global__ void __launch_bounds__(128, 1) screen_float(Problem problem, Plan pla
         __syncthreads();
         for (int i = thread; i < S::kRows * S::kDepth; i += S::kThreads) {
           const int row = i / S::kDepth, d = depth + i % S::kDepth;
-          double x = 0.0;
-          if (d < plan.width) {
-            x = (problem.vectors.at(row_ids[row], d) - space.centre[d]) * space.root[d] * scale;
-          }
+          const double x = d < plan.width ? framed(space, problem.vectors, row_ids[row], d, scale) : 0.0;
           row_tile[i % S::kDepth * S::kRowPitch + row] = static_cast<float>(x);
         }
         for (int i = thread; i < kPanel * S::kDepth; i += S::kThreads) {
-          const int row = i / S::kDepth, d = i % S::kDepth;
-          code_tile[d * S::kCodePitch + row] =
-              space.codes_float[static_cast<int64_t>(code + row) * plan.padded_width + depth + d];
+          const int row = i / S::kDepth, d = depth + i % S::kDepth;
+          const bool is_screened = d < plan.width && space.bias[code + row] > -INFINITY;
+          const double x = is_screened ? framed(space, problem.codes, code + row, d, scale) : 0.0;
+          code_tile[i % S::kDepth * S::kCodePitch + row] = static_cast<float>(x);
         }
         __syncthreads();
         for (int d = 0; d < S::kDepth; ++d) {

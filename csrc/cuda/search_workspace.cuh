@@ -53,7 +53,6 @@ struct Workspace {
   double *partial_sums, *centre, *root;
   Exponents* partial_exponents;
   Bf16* codes_bf16;  // (padded codes, padded width)
-  float* codes_float;
   float* bias;
   Panel *panels_bf16, *panels_float;
   Bf16* rows_bf16;
@@ -64,6 +63,11 @@ struct Workspace {
   Candidate* candidates;  // (splits, rows, kListed)
   Nearest* scanned;       // (rows, scan splits)
 };
+
+// Element d of a row, centred, weighted and scaled.
+__device__ __forceinline__ double framed(const Workspace& space, const Side& side, int64_t row, int d, double scale) {
+  return (side.at(row, d) - space.centre[d]) * space.root[d] * scale;
+}
 
 // Sizes that the launches and the memory depend on.
 struct Plan {
@@ -107,7 +111,6 @@ inline size_t lay_out(const Plan& plan, bool cosine, void* base, Workspace& spac
   place(space.centre, width);
   place(space.root, width);
   place(space.codes_bf16, codes * width);
-  place(space.codes_float, codes * width);
   place(space.bias, codes);
   place(space.panels_bf16, codes / kPanel);
   place(space.panels_float, codes / kPanel);

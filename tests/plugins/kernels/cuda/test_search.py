@@ -96,6 +96,17 @@ def test_one_huge_code_leaves_the_rest_as_they_were(shim: Shim) -> None:
     assert check(shim, torch.randn(64, 16), c) == (0, 0)
 
 
+@pytest.mark.parametrize("exact", ["vectors", "codes"])
+def test_rounding_of_one_side_alone_is_within_the_window(shim: Shim, exact: str) -> None:
+    """The codes' mean is 0, so what bfloat16 holds stays exact; near ties need the other side's bound."""
+    if exact == "vectors":
+        x = torch.randn(60, 24).bfloat16().float()
+        c = torch.randn(20, 24).repeat(8, 1) * (1 + 2e-3 * torch.randn(160, 24))
+    else:
+        x, c = 8 * torch.rand(1500, 3) - 4, (8 * torch.rand(1000, 3) - 4).bfloat16().float()
+    check(shim, x, torch.cat((c, -c)))
+
+
 def test_near_ties_go_through_every_level(shim: Shim) -> None:
     x = torch.randn(40, 16)
     pairs = torch.randn(60, 16).repeat_interleave(40, 0) * (1 + 1e-5 * torch.randn(2400, 1))
