@@ -108,7 +108,7 @@ struct Measure {
 };
 
 // The same for the case that counts: float32 rows, l2. The norm is a float32 sum of the rounded values.
-VTP_INLINE double centre_plain(const Codes& codes, const float* x, float* out, int64_t padded) {
+VTP_INLINE float centre_plain(const Codes& codes, const float* x, float* out, int64_t padded) {
   using F = Floats;
   const int64_t whole = codes.width / F::kLanes * F::kLanes;
   const F::V scale = F::set((float)codes.scale);
@@ -125,11 +125,7 @@ VTP_INLINE double centre_plain(const Codes& codes, const float* x, float* out, i
     F::store(out + d, v);
     sum = F::fma(v, v, sum);
   }
-  float lanes[F::kLanes];
-  F::store(lanes, sum);
-  double total = 0;
-  for (int i = 0; i < F::kLanes; i++) total += lanes[i];
-  return total;
+  return F::sum(sum);
 }
 
 }  // namespace

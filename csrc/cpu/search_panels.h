@@ -7,9 +7,9 @@ namespace {
 
 using vtp::search::Survey;
 
-enum { kPad = 32 };  // rows in scratch are padded with zeros to a multiple of this
-
-VTP_INLINE int64_t padded(int64_t width) { return (width + kPad - 1) / kPad * kPad; }
+// Rows in scratch are padded with zeros; those that become pairs of bfloat16 twice as far.
+VTP_INLINE int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
+VTP_INLINE int64_t padded_pairs(int64_t width) { return (width + 31) / 32 * 32; }
 
 template <class T, Metric M>
 void survey_as(const Survey& s, int64_t first, int64_t last, double* sums) {

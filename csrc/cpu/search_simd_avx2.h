@@ -19,6 +19,16 @@ struct Floats {
   VTP_INLINE V max(V a, V b) { return _mm256_max_ps(a, b); }
   VTP_INLINE V min(V a, V b) { return _mm256_min_ps(a, b); }
   VTP_INLINE unsigned at_least(V a, V b) { return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)); }
+  VTP_INLINE float sum(V a) {
+    __m128 m = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_add_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_add_ss(m, _mm_movehdup_ps(m)));
+  }
+  VTP_INLINE float top(V a) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+  }
   VTP_INLINE void mark(int32_t* p, V a, V b, int32_t value) {
     const __m256i more = _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
     __m256i* to = (__m256i*)p;

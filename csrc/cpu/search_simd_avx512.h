@@ -19,6 +19,8 @@ struct Floats {
   VTP_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
   VTP_INLINE V min(V a, V b) { return _mm512_min_ps(a, b); }
   VTP_INLINE unsigned at_least(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+  VTP_INLINE float sum(V a) { return _mm512_reduce_add_ps(a); }
+  VTP_INLINE float top(V a) { return _mm512_reduce_max_ps(a); }
   // p[lane] = value where a > b
   VTP_INLINE void mark(int32_t* p, V a, V b, int32_t value) {
     _mm512_mask_storeu_epi32(p, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), _mm512_set1_epi32(value));

@@ -27,6 +27,11 @@ struct Floats {
     const Mask m = a >= b;
     return (m[0] & 1u) | (m[1] & 2u) | (m[2] & 4u) | (m[3] & 8u);
   }
+  VTP_INLINE float sum(V a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+  VTP_INLINE float top(V a) {
+    const float b = a[0] > a[1] ? a[0] : a[1], c = a[2] > a[3] ? a[2] : a[3];
+    return b > c ? b : c;
+  }
   VTP_INLINE void mark(int32_t* p, V a, V b, int32_t value) {
     Mask old;
     memcpy(&old, p, sizeof old);

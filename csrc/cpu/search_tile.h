@@ -9,9 +9,10 @@ constexpr int kPoints = Floats::kPoints;
 constexpr int kPanel = Floats::kVectors * Floats::kLanes;       // codes in a panel
 constexpr int kPanel64 = Doubles::kVectors * Doubles::kLanes;   // codes in a float64 tile; divides kPanel
 
-// What a screen keeps of a row: per lane the best score, its panel, and the best score of the other panels.
+// What a screen keeps of a row: per lane the best score, the panel (or span of panels) it is from, and the best score
+// of the other panels. Which of a lane's kVectors codes was best is not kept: those that could be are looked for.
 struct alignas(64) Best {
-  float best[Floats::kLanes], second[Floats::kLanes];
+  float best[Floats::kLanes], second[Floats::kLanes], before[Floats::kLanes];
   int32_t panel[Floats::kLanes];
 };
 
@@ -55,9 +56,9 @@ VTP_INLINE Floats::V largest(const Floats::V (&row)[Floats::kVectors]) {
   return most;
 }
 
-// Screens `groups` groups of rows against panels [first, last). Which of a lane's kVectors codes was best is not
-// kept: all of the winning panel are evaluated, so `second` needs to know about other panels only.
-template <bool kHalf, int kSteps>
+// Screens `groups` groups of rows against panels [first, last). Where a lane's best comes from is noted once every
+// kSpan panels, from `first` on: at small widths the note costs as much as a fifth of the products.
+template <bool kHalf, int kSteps, int kSpan>
 void screen_steps(const float* x, int64_t ld, int groups, const float* panels, const float* biases, int64_t steps,
                   int64_t first, int64_t last, Best* best) {
   using F = Floats;
@@ -69,24 +70,55 @@ void screen_steps(const float* x, int64_t ld, int groups, const float* panels, c
       for (int i = 0; i < kPoints; i++) {
         Best& row = best[g * kPoints + i];
         const F::V most = largest(tile[i]), old = F::load(row.best);
-        F::mark(row.panel, most, old, (int32_t)p);
+        if (kSpan == 1) F::mark(row.panel, most, old, (int32_t)p);
         F::store(row.best, F::max(most, old));
         F::store(row.second, F::max(F::load(row.second), F::min(most, old)));
       }
     }
+    if (kSpan == 1 || ((p - first + 1) % kSpan != 0 && p + 1 < last)) continue;
+    for (int n = 0; n < groups * kPoints; n++) {
+      const F::V now = F::load(best[n].best);
+      F::mark(best[n].panel, now, F::load(best[n].before), (int32_t)(first + (p - first) / kSpan * kSpan));
+      F::store(best[n].before, now);
+    }
   }
 }
 
-template <bool kHalf>
+template <bool kHalf, int kSpan>
 void screen(const float* x, int64_t ld, int groups, const float* panels, const float* biases, int64_t steps,
             int64_t first, int64_t last, Best* best) {
+#define VTP_SEARCH_STEPS(n) screen_steps<kHalf, n, kSpan>(x, ld, groups, panels, biases, steps, first, last, best)
   switch (steps) {
-    case 4: return screen_steps<kHalf, 4>(x, ld, groups, panels, biases, steps, first, last, best);
-    case 8: return screen_steps<kHalf, 8>(x, ld, groups, panels, biases, steps, first, last, best);
-    case 16: return screen_steps<kHalf, 16>(x, ld, groups, panels, biases, steps, first, last, best);
-    case 32: return screen_steps<kHalf, 32>(x, ld, groups, panels, biases, steps, first, last, best);
-    default: return screen_steps<kHalf, 0>(x, ld, groups, panels, biases, steps, first, last, best);
+    case 4: return VTP_SEARCH_STEPS(4);
+    case 8: return VTP_SEARCH_STEPS(8);
+    case 16: return VTP_SEARCH_STEPS(16);
+    case 32: return VTP_SEARCH_STEPS(32);
+    default: return VTP_SEARCH_STEPS(0);
   }
+#undef VTP_SEARCH_STEPS
+}
+
+// Which codes of a panel (bits) score `limit` or more for one row.
+template <bool kHalf, int kSteps>
+VTP_INLINE uint64_t codes_above(const float* x, const float* panel, const float* bias, int64_t given, Floats::V limit) {
+  using F = Floats;
+  const int64_t steps = kSteps ? kSteps : given;
+  F::V sums[F::kVectors];
+#pragma GCC unroll 4
+  for (int j = 0; j < F::kVectors; j++) sums[j] = F::load(bias + j * F::kLanes);
+#pragma GCC unroll 8
+  for (int64_t d = 0; d < steps; d++) {
+    const F::V v = F::set(x[d]);
+#pragma GCC unroll 4
+    for (int j = 0; j < F::kVectors; j++) {
+      const F::V c = F::load(panel + d * kPanel + j * F::kLanes);
+      sums[j] = kHalf ? Halves::dot(sums[j], v, c) : F::fma(v, c, sums[j]);
+    }
+  }
+  uint64_t above = 0;
+#pragma GCC unroll 4
+  for (int j = 0; j < F::kVectors; j++) above |= (uint64_t)F::at_least(sums[j], limit) << (j * F::kLanes);
+  return above;
 }
 
 // The best score of each lane of one panel, for the rows of one group: out[i][lane].

@@ -10,6 +10,8 @@ using vtp::search::Job;
 
 constexpr int64_t kBlockFloats = 65536;    // of a block of screened rows: fits the second-level cache
 constexpr int64_t kBlockDoubles = 32768;   // the same memory
+constexpr int kSpan = 4;                    // panels that share a note of where a lane's best is from ...
+constexpr int64_t kSpanSteps = 8, kSpanPanels = 96;  // ... up to this width (words), from this many panels on
 constexpr int64_t kStretch = 128;          // places that the float64 screen takes at a time
 constexpr int kMaxBlock = 96, kMaxBlock64 = 768;
 
@@ -31,7 +33,7 @@ struct Pending {
 struct List {
   Pending* items;
   int64_t count;
-  VTP_INLINE void add(List& list, int64_t row, double low) { list.items[list.count++] = {row, low}; }
+  void add(Pending row) { items[count++] = row; }
 };
 
 // The largest float that is surely not above `v`.
@@ -50,7 +52,7 @@ class Worker {
     char* at = (char*)scratch;
     carve(at, screened_, kBlockMemory(width_));
     carve(at, gathered_, in_place<T>(job.rows) ? 0 : (block64_ > block_ ? block64_ : block_) * width_);
-    carve(at, line_, ld_);
+    carve(at, line_, padded_pairs(width_));
     carve(at, best_, kMaxBlock);
     carve(at, columns_, kStretch * kPanel64);
     carve(at, strips_, kPanel64 * (kStretch + 8));
@@ -135,24 +137,29 @@ class Worker {
   void prepare(const Pending* rows, int64_t count) {
     fetch(rows, count);
     const double grow = 1 + (double)(width_ + 24) * kUnit32;  // norms are float32 sums
-    const int64_t words = kHalf ? ld_ / 2 : ld_;
+    const int64_t ld = kHalf ? padded_pairs(width_) : ld_, words = kHalf ? ld / 2 : ld;
+    double square[kMaxBlock], lost[kMaxBlock];
     for (int64_t n = 0; n < count; n++) {
       float* out = kHalf ? line_ : screened_ + n * words;
-      double square;
       if constexpr (sizeof(T) == 4 && M == Metric::l2) {
-        square = centre_plain(codes_, row_[n], out, ld_);
+        square[n] = centre_plain(codes_, row_[n], out, ld);
       } else {
-        square = Shape::centre(codes_, row_[n], unit_[n], out, ld_);
+        square[n] = Shape::centre(codes_, row_[n], unit_[n], out, ld);
       }
-      const double lost = kHalf ? Halves::round_row(line_, ld_, screened_ + n * words) : 0;
-      norm_[n] = __builtin_sqrt(square) * grow + 1e-18;
-      lost_[n] = __builtin_sqrt(lost) * grow + 2 * kUnit32 * norm_[n];
-      settled_[n] = !(square < 1e37) || unit_[n].inverse == 0;
-      if (settled_[n]) {
-        compare_all(n, rows[n].row);
-        memset(screened_ + n * words, 0, (size_t)words * sizeof(float));
-        norm_[n] = lost_[n] = 0;
-      }
+      lost[n] = kHalf ? Halves::round_row(line_, ld, screened_ + n * words) : 0;
+    }
+    bool all = true;
+    for (int64_t n = 0; n < count; n++) {
+      norm_[n] = __builtin_sqrt(square[n]) * grow + 1e-18;
+      lost_[n] = __builtin_sqrt(lost[n]) * grow + 2 * kUnit32 * norm_[n];
+      settled_[n] = !(square[n] < 1e37) | (unit_[n].inverse == 0);
+      all &= !settled_[n];
+    }
+    for (int64_t n = 0; n < count && !all; n++) {
+      if (!settled_[n]) continue;
+      compare_all(n, rows[n].row);
+      memset(screened_ + n * words, 0, (size_t)words * sizeof(float));
+      norm_[n] = lost_[n] = 0;
     }
     for (int64_t n = count; n < groups(count) * kPoints; n++) memset(screened_ + n * words, 0, (size_t)words * sizeof(float));
   }
@@ -178,10 +185,10 @@ class Worker {
   void consider(int64_t n, int64_t k, double& least, int64_t& code) {
     evaluated_++;
     const double found = Shape::distance(codes_, row_[n], unit_[n], (const T*)job_.code_rows + k * width_, k);
-    if (found < least || (found == least && k < code)) {
-      least = found;
-      code = k;
-    }
+    // No branch: which one is nearer can't be predicted.
+    const bool better = (found < least) | ((found == least) & (k < code));
+    least = better ? found : least;
+    code = better ? k : code;
   }
 
   void consider_slot(int64_t n, int64_t slot, double& least, int64_t& code) {
@@ -232,25 +239,27 @@ class Worker {
 
   template <bool kHalf>
   void first_pass(const Pending* rows, int64_t count) {
-    const int64_t steps = kHalf ? (width_ + 1) / 2 : width_, ld = kHalf ? ld_ / 2 : ld_;
+    const int64_t steps = kHalf ? (width_ + 1) / 2 : width_, ld = kHalf ? padded_pairs(width_) / 2 : ld_;
     const float* panels = kHalf ? (const float*)codes_.half : codes_.panel;
     prepare<kHalf>(rows, count);
     if (!kHalf) float_rows_ += count;
     for (int64_t n = 0; n < groups(count) * kPoints; n++) {
       for (int j = 0; j < Floats::kLanes; j++) {
-        best_[n].best[j] = best_[n].second[j] = -__builtin_inff();
+        best_[n].best[j] = best_[n].second[j] = best_[n].before[j] = -__builtin_inff();
         best_[n].panel[j] = 0;
       }
     }
-    screen<kHalf>(screened_, ld, groups(count), panels, codes_.bias, steps, 0, codes_.ordinary, best_);
+    const bool spans = steps <= kSpanSteps && codes_.ordinary >= kSpanPanels;
+    (spans ? screen<kHalf, kSpan> : screen<kHalf, 1>)(screened_, ld, groups(count), panels, codes_.bias, steps, 0,
+                                                      codes_.ordinary, best_);
     double low[kMaxBlock], span[kMaxBlock];
-    bool odd[kMaxBlock];
+    float limit[kMaxBlock], most[kMaxBlock];
+    bool odd[kMaxBlock] = {false};
+    for (int64_t n = 0; n < count; n++) most[n] = Floats::top(Floats::load(best_[n].best));
     for (int64_t n = 0; n < count; n++) {
-      float most = best_[n].best[0];
-      for (int j = 1; j < Floats::kLanes; j++) most = most < best_[n].best[j] ? best_[n].best[j] : most;
       span[n] = window<kHalf>(n, codes_.radius_max, codes_.error_max);
-      low[n] = most - span[n];
-      odd[n] = false;
+      low[n] = most[n] - span[n];
+      limit[n] = below(low[n] - span[n]);
     }
     for (int64_t p = codes_.ordinary; p < codes_.panels; p++) {
       for (int g = 0; g < groups(count); g++) {
@@ -263,7 +272,7 @@ class Worker {
       }
     }
     for (int64_t n = 0; n < count; n++) {
-      if (!settled_[n]) settle<kHalf>(n, rows[n].row, low[n], span[n], odd[n]);
+      if (!settled_[n]) settle<kHalf>(n, {rows[n].row, low[n]}, span[n], Floats::set(limit[n]), odd[n], spans);
     }
   }
 
@@ -276,32 +285,56 @@ class Worker {
 
   // Evaluates the candidates of a screened row, or hands it on.
   template <bool kHalf>
-  void settle(int64_t n, int64_t row, double low, double span, bool odd) {
+  void settle(int64_t n, Pending row, double span, Floats::V limit, bool odd, bool spans) {
     const Best& best = best_[n];
-    const Floats::V limit = Floats::set(below(low - span));
     int rivals = __builtin_popcount(Floats::at_least(Floats::load(best.second), limit));
     if (rivals && is_near(n, span)) rivals = 0;
     unsigned lanes = Floats::at_least(Floats::load(best.best), limit);
     if (kHalf && (odd || rivals)) {
       redone_++;
-      return List::add(to_float_, row, low);
+      return to_float_.add(row);
     }
     if (!kHalf && (odd || rivals)) {
       if (rivals > Floats::kLanes / 4) {
         doubled_++;
-        return List::add(to_double_, row, low);
+        return to_double_.add(row);
       }
       threshold_++;
-      return List::add(to_threshold_, row, low);
+      return to_threshold_.add(row);
     }
     double least = __builtin_inf();
     int64_t code = INT64_MAX;
     for (; lanes; lanes &= lanes - 1) {
       const int lane = __builtin_ctz(lanes);
-      const int64_t panel = (int64_t)best.panel[lane] * kPanel + lane;
-      for (int j = 0; j < Floats::kVectors; j++) consider_slot(n, panel + j * Floats::kLanes, least, code);
+      const int64_t panel = best.panel[lane];
+      if (spans) {
+        consider_span<kHalf>(n, panel, lane, limit, least, code);
+      } else {
+        for (int j = 0; j < Floats::kVectors; j++) consider_slot(n, panel * kPanel + j * Floats::kLanes + lane, least, code);
+      }
     }
-    finish(n, row, least, code);
+    finish(n, row.row, least, code);
+  }
+
+  // Evaluates the codes of one lane in a span of panels that score high enough.
+  template <bool kHalf>
+  void consider_span(int64_t n, int64_t first, int lane, Floats::V limit, double& least, int64_t& code) {
+    const int64_t steps = kHalf ? (width_ + 1) / 2 : width_, ld = kHalf ? padded_pairs(width_) / 2 : ld_;
+    const int64_t last = first + kSpan < codes_.ordinary ? first + kSpan : codes_.ordinary;
+    const float *x = screened_ + n * ld, *panels = kHalf ? (const float*)codes_.half : codes_.panel;
+    uint64_t own = 0, above[kSpan];
+    for (int j = lane; j < kPanel; j += Floats::kLanes) own |= (uint64_t)1 << j;
+    for (int64_t p = first; p < last; p++) {
+      const float *panel = panels + p * steps * kPanel, *bias = codes_.bias + p * kPanel;
+      above[p - first] = own & (steps == 8   ? codes_above<kHalf, 8>(x, panel, bias, steps, limit)
+                                : steps == 4 ? codes_above<kHalf, 4>(x, panel, bias, steps, limit)
+                                             : codes_above<kHalf, 0>(x, panel, bias, steps, limit));
+    }
+    for (int64_t p = first; p < last; p++) {
+      for (uint64_t rest = above[p - first]; rest; rest &= rest - 1) {
+        consider_slot(n, p * kPanel + __builtin_ctzll(rest), least, code);
+      }
+    }
   }
 
   // Scores again, with the same arithmetic as the first float32 pass; evaluates every code that can be nearest.
