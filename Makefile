@@ -12,10 +12,10 @@ SOURCES := pyproject.toml setup.py $(TESTED)
 NATIVE := $(shell find csrc/cpu csrc/cuda vtp_plugins/kernels/native -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' 2>/dev/null)
 
 # Tests and recipes never reach for a hub, and several processes share the cores.
-test slow examples wheel quickstart smoke: export HF_HUB_OFFLINE = 1
-test slow examples wheel smoke: export OMP_NUM_THREADS = 1
+test slow examples wheel quickstart smoke sanitize: export HF_HUB_OFFLINE = 1
+test slow examples wheel smoke sanitize: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup dev native quickstart test slow lint format types layers check wheel examples smoke ci ci-rest clean
+.PHONY: help setup dev native quickstart test slow lint format types layers check wheel examples smoke sanitize ci ci-rest clean
 
 help:  ## List the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ examples: $(VENV)/.ready-dev  ## Install each example plugin beside the framewor
 
 smoke: $(VENV)/.ready-dev  ## Train every recipe of recipes/smoke for a few steps; part of `slow`
 	$(BIN)/python -m pytest tests/recipes/test_smokes.py
+
+sanitize: $(VENV)/.ready-dev  ## The C++ under the address and undefined-behaviour sanitizers; part of `slow`
+	$(BIN)/python -m pytest tests/plugins/kernels/test_sanitizers.py
 
 ci: check ci-rest  ## Everything
 

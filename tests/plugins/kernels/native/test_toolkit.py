@@ -100,7 +100,7 @@ def test_no_toolkit_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("known", "asked", "expected"),
     [
-        ("7.5 8.0 9.0 12.0", "", ["80,sm_80", "90,sm_90", "120,sm_120", "120,compute_120"]),
+        ("7.5 8.0 9.0 12.0", "", ["80,sm_80", "90,sm_90", "90,compute_90"]),
         ("7.5 8.0", "", ["80,sm_80", "80,compute_80"]),
         ("8.0", "9.0a", ["90a,sm_90a"]),
         ("8.0", "8.6;10.0+PTX", ["86,sm_86", "100,sm_100", "100,compute_100"]),
