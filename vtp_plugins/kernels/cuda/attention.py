@@ -30,7 +30,7 @@ def run(
     """The contract of `vtp_core.ops.attention.vit_attention`; any strides.
 
     In float32, products are made of three TF32 products: errors are near those of float32, and infinite
-    inputs give NaN. Tables in float64 rotate in float32.
+    inputs give NaN.
 
     Raises:
         UsageError: The gradient of the rotary tables is asked for.
@@ -42,8 +42,11 @@ def run(
         if torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad):
             raise UsageError('attention "cuda" has no gradient for rotary tables; detach them')
         cos, sin = cos.contiguous(), sin.contiguous()
-    longest = q.shape[2] if cu_seqlens is None else max(cu_seqlens.diff().tolist(), default=0)
+    longest = q.shape[2]
     if cu_seqlens is not None:
+        # A trace can't read the lengths; blocks beyond a sequence's end leave at once.
+        tracing = torch.compiler.is_compiling()
+        longest = q.shape[0] if tracing else max(cu_seqlens.diff().tolist(), default=0)
         cu_seqlens = cu_seqlens.to(q.device, torch.int32).contiguous()
     out, lse = attention_forward(q, k, v, q_norm, k_norm, cos, sin, cu_seqlens, longest, scale)
     return out, lse if return_lse else None
@@ -56,6 +59,8 @@ def _obstacle() -> str | None:
 def _refuses(case: AttentionCase) -> str | None:
     if case.dtype not in _DTYPES:
         return f"has no {str(case.dtype).removeprefix('torch.')}"
+    if case.rope == torch.float64:
+        return "has no rotation in float64"
     if case.width not in HEAD_WIDTHS:
         return f"has head widths {', '.join(map(str, HEAD_WIDTHS))}, not {case.width}"
     return None
@@ -67,5 +72,11 @@ def _suits(case: AttentionCase) -> bool:
 
 
 KERNEL = AttentionKernel(
-    name="cuda", run=run, refuses=_refuses, suits=_suits, device="cuda", missing=_obstacle
+    name="cuda",
+    run=run,
+    refuses=_refuses,
+    suits=_suits,
+    device="cuda",
+    missing=_obstacle,
+    packs=True,
 )

@@ -118,3 +118,19 @@ def test_lengths_are_read_once_and_sequences_stay_apart() -> None:
             )
             torch.testing.assert_close(out[a:b], alone[0].transpose(0, 1), rtol=1e-5, atol=1e-5)
     assert lse.shape == (12, 1)
+
+
+def test_packed_sequences_are_one_graph() -> None:
+    q, k, v = (x.requires_grad_() for x in torch.randn(3, 12, 1, 32).unbind())
+    starts = torch.tensor([0, 7, 7, 12])
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return vit_attention(q, k, v, cu_seqlens=starts, implementation=CUDA)
+
+    found = torch.compile(attend, fullgraph=True, backend="aot_eager")(q, k, v)
+    right = attend(q, k, v)
+    assert found.equal(right)
+    for mine, wanted in zip(
+        torch.autograd.grad(found.sum(), (q, k, v)), torch.autograd.grad(right.sum(), (q, k, v)), strict=True
+    ):
+        torch.testing.assert_close(mine, wanted)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_named_without_a_gpu_they_say_why_not() -> None:
 def test_cases_of_attention(dtype: torch.dtype, width: int, reason: str | None) -> None:
     case = AttentionCase(device="cuda", dtype=dtype, tokens=257, width=width, packed=True, lse=False)
     assert attention.KERNEL.refuses(case) == reason
+    assert attention.KERNEL.refuses(replace(case, rope=torch.float64)) is not None
 
 
 def test_the_module_loads_without_a_gpu_and_has_the_operators() -> None:
@@ -83,6 +85,7 @@ def test_the_forward_and_the_backward_of_triton(shim_library: Path) -> None:
 
 SANITIZED = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from tests.core.ops.nearest_code_oracle import DATA, drawn
