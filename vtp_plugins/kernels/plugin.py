@@ -1,7 +1,5 @@
 """Offers the native kernels. Imports no torch."""
 
-from pathlib import Path
-
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
 
@@ -23,9 +21,7 @@ _KERNELS = {
 def register_kernels(register: Register) -> None:
     """Implementations of the operations of `vtp_core.ops`."""
     for name, (target, summary) in _KERNELS.items():
-        module = target.partition(":")[0].replace(".", "/")
-        if (Path(__file__).parent / f"{module}.py").is_file():
-            register(name, f"vtp_plugins.kernels.{target}", summary=summary)
+        register(name, f"vtp_plugins.kernels.{target}", summary=summary)
 
 
 @hookimpl
