@@ -114,7 +114,7 @@ def test_a_bad_setting_is_seen() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_all_kernels_are_as_the_table_says(capsys: pytest.CaptureFixture[str]) -> None:
     version, _ = read_table()
     if version != triton.__version__:
