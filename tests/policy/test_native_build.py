@@ -45,13 +45,15 @@ pytestmark = [
 def project(tmp_path: Path) -> Path:
     """The packaging files with what builds the kernels."""
     folder = tmp_path / "project"
-    for name in ("vtp_core", "vtp_plugins/samples/data", "recipes", "csrc/cpu", "csrc/cuda"):
+    notices = ("vtp_plugins/samples/data", "vtp_plugins/vtp_nano/data")
+    for name in ("vtp_core", *notices, "recipes", "csrc/cpu", "csrc/cuda"):
         (folder / name).mkdir(parents=True)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder)
     for name in ("vtp_core/__init__.py", "vtp_plugins/__init__.py", "recipes/__init__.py"):
         (folder / name).touch()
-    (folder / "vtp_plugins/samples/data/README.md").touch()
+    for name in notices:
+        (folder / name / "README.md").touch()
     (folder / "csrc/cpu/module.cpp").write_text(SOURCE)
     (folder / FOLDER).mkdir()
     (folder / FOLDER / "__init__.py").touch()

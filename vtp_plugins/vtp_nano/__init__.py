@@ -1,0 +1,1 @@
+"""VTP-Nano: a small tokenizer that ships with the package."""
