@@ -10,6 +10,7 @@ from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
 from vtp_plugins.kernels.triton.availability import obstacle
 from vtp_plugins.kernels.triton.configuration import HEAD_WIDTHS
 
+_MISSING = obstacle()
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -34,9 +35,8 @@ def run(
 
     if rope is not None and torch.is_grad_enabled() and (rope.cos.requires_grad or rope.sin.requires_grad):
         raise UsageError('attention "triton" has no gradient for rotary tables; detach them')
-    longest = q.shape[2] if cu_seqlens is None else max(cu_seqlens.diff().tolist(), default=0)
     cos, sin = (None, None) if rope is None else rope
-    out, lse = attention_forward(q, k, v, q_norm, k_norm, cos, sin, cu_seqlens, longest, scale)
+    out, lse = attention_forward(q, k, v, q_norm, k_norm, cos, sin, cu_seqlens, scale)
     return out, lse if return_lse else None
 
 
@@ -49,11 +49,15 @@ def _refuses(case: AttentionCase) -> str | None:
     return None
 
 
+def _missing() -> str | None:
+    return _MISSING
+
+
 def _suits(case: AttentionCase) -> bool:
     """Where torch has no fused operator: packed sequences, and the log-sum-exp."""
     return case.packed or case.lse
 
 
 KERNEL = AttentionKernel(
-    name="triton", run=run, refuses=_refuses, suits=_suits, device="cuda", missing=obstacle
+    name="triton", run=run, refuses=_refuses, suits=_suits, device="cuda", missing=_missing, packs=True
 )

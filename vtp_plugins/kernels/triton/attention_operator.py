@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,7 +42,6 @@ def attention_forward(
     cos: Tensor | None,
     sin: Tensor | None,
     offsets: Tensor | None,
-    longest: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp.
@@ -55,13 +55,13 @@ def attention_forward(
         cos: (P, d) or None.
         sin: (P, d) or None.
         offsets: (S + 1,) where sequences begin, or None for the dense layout.
-        longest: Tokens of the longest sequence.
         scale: Factor on the scores.
 
     Returns:
         (..., d) contiguous and its log-sum-exp, float32, without the last axis.
     """
     out, lse = torch.empty_like(v, memory_format=torch.contiguous_format), _statistics(q)
+    longest = _longest(q, offsets)
     if not out.numel() or not longest:
         return out, lse
     q = _prepared(q, q_norm, cos, sin, packed=offsets is not None)
@@ -89,7 +89,6 @@ def _(
     cos: Tensor | None,
     sin: Tensor | None,
     offsets: Tensor | None,
-    longest: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(v, memory_format=torch.contiguous_format), _statistics(q)
@@ -105,7 +104,6 @@ def attention_backward(
     cos: Tensor | None,
     sin: Tensor | None,
     offsets: Tensor | None,
-    longest: int,
     scale: float,
     out: Tensor,
     lse: Tensor,
@@ -123,14 +121,13 @@ def attention_backward(
         cos: As there.
         sin: As there.
         offsets: As there.
-        longest: As there.
         scale: As there.
         out: Its first result.
         lse: Its second result.
         dout: Gradient of `out`.
         dlse: Gradient of `lse`.
     """
-    packed = offsets is not None
+    packed, longest = offsets is not None, _longest(q, offsets)
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     if q.numel() and longest:
         q_ready = _rows(_prepared(q, q_norm, cos, sin, packed=packed))
@@ -172,7 +169,6 @@ def _(
     cos: Tensor | None,
     sin: Tensor | None,
     offsets: Tensor | None,
-    longest: int,
     scale: float,
     out: Tensor,
     lse: Tensor,
@@ -185,17 +181,17 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.longest, ctx.scale = inputs
+    *tensors, ctx.scale = inputs
     ctx.save_for_backward(*tensors, *output)
 
 
 def _differentiate(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, out, lse = ctx.saved_tensors
-    found = attention_backward(*tensors, ctx.longest, ctx.scale, out, lse, dout, dlse)
+    found = attention_backward(*tensors, ctx.scale, out, lse, dout, dlse)
     dq, dk, dv, dq_norm, dk_norm = found
     q_norm, k_norm = tensors[3], tensors[4]
     norms = (None if q_norm is None else dq_norm, None if k_norm is None else dk_norm)
-    return dq, dk, dv, *norms, None, None, None, None, None
+    return dq, dk, dv, *norms, None, None, None, None
 
 
 attention_forward.register_autograd(_differentiate, setup_context=_save)
@@ -281,6 +277,16 @@ def _cut(tiles: Tiles) -> dict[str, int]:
 
 def _statistics(q: Tensor) -> Tensor:
     return torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+
+
+def _longest(q: Tensor, offsets: Tensor | None) -> int:
+    """Tokens of the longest sequence; offsets are read and checked here, out of sight of torch.compile."""
+    if offsets is None:
+        return q.shape[2]
+    ends = offsets.tolist()
+    if not ends or ends[0] != 0 or ends[-1] != q.shape[0] or ends != sorted(ends):
+        raise ValueError(f"vit_attention: cu_seqlens must rise from 0 to {q.shape[0]} tokens, got {ends[:8]}")
+    return max((stop - start for start, stop in pairwise(ends)), default=0)
 
 
 def _sequences(q: Tensor, offsets: Tensor | None) -> int:

@@ -11,6 +11,8 @@ from vtp_core.ops.nearest_code_choice import SearchCase, SearchKernel
 from vtp_plugins.kernels.triton.availability import obstacle
 from vtp_plugins.kernels.triton.configuration import Screen
 
+_MISSING = obstacle()
+
 
 def run(
     screen: Screen, vectors: Tensor, codebook: Tensor, *, metric: str, weight: Tensor | None, exact: bool
@@ -19,6 +21,10 @@ def run(
     from vtp_plugins.kernels.triton.search_operator import search
 
     return search(vectors, codebook, metric=metric, weight=weight, screen=screen)
+
+
+def _missing() -> str | None:
+    return _MISSING
 
 
 def _can(case: SearchCase) -> str | None:
@@ -35,7 +41,7 @@ def _by_name(case: SearchCase) -> bool:
 
 def _kernel(name: str, screen: Screen, suits: Callable[[SearchCase], bool]) -> SearchKernel:
     return SearchKernel(
-        name=name, run=partial(run, screen), refuses=_can, suits=suits, device="cuda", missing=obstacle
+        name=name, run=partial(run, screen), refuses=_can, suits=suits, device="cuda", missing=_missing
     )
 
 

@@ -190,11 +190,11 @@ def test_operator_is_sound_for_tracing() -> None:
     q, k, v = (torch.randn(1, 1, 8, 32, requires_grad=True) for _ in range(3))
     weight = torch.rand(32, requires_grad=True)
     table = angles(7, 32)
-    arguments = (q, k, v, weight, None, table.cos(), table.sin(), None, 8, 0.2)
+    arguments = (q, k, v, weight, None, table.cos(), table.sin(), None, 0.2)
     torch.library.opcheck(attention_operator.attention_forward, arguments)
     packed = [x[0].transpose(0, 1).detach() for x in (q, k, v)]
     starts = torch.tensor([0, 3, 8])
-    arguments = (*packed, None, None, None, None, starts, 5, 0.2)
+    arguments = (*packed, None, None, None, None, starts, 0.2)
     torch.library.opcheck(attention_operator.attention_forward, arguments)
 
 
