@@ -198,6 +198,20 @@ def test_operator_is_sound_for_tracing() -> None:
     torch.library.opcheck(attention_operator.attention_forward, arguments)
 
 
+def test_packed_call_compiles_as_one_graph() -> None:
+    q = torch.randn(20, 1, 32, requires_grad=True)
+    starts = torch.tensor([0, 7, 20])
+
+    def attend(x: Tensor) -> Tensor:
+        return vit_attention(x, x, x, cu_seqlens=starts, implementation=TRITON)
+
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(q), attend(q))
+    [found] = torch.autograd.grad(compiled(q).sum(), q)
+    [expected] = torch.autograd.grad(attend(q).sum(), q)
+    assert torch.equal(found, expected)
+
+
 def test_what_has_no_gradient_says_so() -> None:
     q = torch.randn(1, 1, 4, 32, requires_grad=True)
     table = angles(4, 32).requires_grad_()
