@@ -176,9 +176,13 @@ def case(**changes: Any) -> AttentionCase:
     return AttentionCase(**{**given, **changes})
 
 
-def test_auto_takes_it_for_float32_and_bfloat16_on_cpus() -> None:
+def test_auto_takes_it_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = attention_choice("auto", [KERNEL])
-    assert auto.pick(case()).name == "cpu"
+    monkeypatch.setenv("VTP_CPU_ISA", "portable")
+    assert auto.pick(case()).name == "sdpa"
+    assert auto.pick(case(dtype=torch.bfloat16)).name == "cpu"
+    monkeypatch.delenv("VTP_CPU_ISA")
+    assert auto.pick(case()).name == ("sdpa" if torch.ops.vtp_cpu.isa() == "portable" else "cpu")
     assert auto.pick(case(dtype=torch.bfloat16, packed=True, lse=True)).name == "cpu"
     others = (
         {"dtype": torch.float64},
