@@ -11,6 +11,8 @@
 //
 #include "search_panels.h"
 #include "search_worker.h"
+#include "search_worker_float32.h"
+#include "search_worker_float64.h"
 
 namespace vtp::search {
 

@@ -1,6 +1,7 @@
 #include "search_cache.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace vtp::search {
 
@@ -48,7 +49,10 @@ void Cache::forget(const void* first, const void* last) {
   const std::lock_guard lock(mutex_);
   for (auto at = entries_.begin(); at != entries_.end();) {
     const auto next = std::next(at);
-    if (!std::less<const void*>{}(at->key.address, first) && std::less<const void*>{}(at->key.address, last)) dropped.splice(dropped.begin(), entries_, at);
+    const std::less<const void*> before;
+    if (!before(at->key.address, first) && before(at->key.address, last)) {
+      dropped.splice(dropped.begin(), entries_, at);
+    }
     at = next;
   }
 }

@@ -47,7 +47,9 @@ static uint64_t checksum(const void* bytes, size_t count) {
   Hash state = Hash::load(lanes);
   for (size_t block = 0; block < stripes; block += kStripes) {
     const size_t end = block + kStripes < stripes ? block + kStripes : stripes;
-    for (size_t s = block; s < end; s++) state = Hash::mix(state, Hash::load(p + s * kStripe), Hash::load(secret + (s - block)));
+    for (size_t s = block; s < end; s++) {
+      state = Hash::mix(state, Hash::load(p + s * kStripe), Hash::load(secret + (s - block)));
+    }
     Hash::store(lanes, state);
     for (int i = 0; i < 8; i++) lanes[i] = ((lanes[i] ^ lanes[i] >> 47) ^ secret[8 + i]) * 0x9E3779B1u;
     state = Hash::load(lanes);

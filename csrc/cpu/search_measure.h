@@ -121,7 +121,8 @@ VTP_INLINE float centre_plain(const Codes& codes, const float* x, float* out, in
   float rest[F::kLanes] = {0};
   for (int64_t d = whole; d < codes.width; d++) rest[d - whole] = x[d];
   for (int64_t d = whole; d < padded; d += F::kLanes) {
-    const F::V v = F::mul(F::sub(F::load(d == whole ? rest : codes.centre32 + codes.width), F::load(codes.centre32 + d)), scale);
+    const float* last = d == whole ? rest : codes.centre32 + codes.width;  // then zeros
+    const F::V v = F::mul(F::sub(F::load(last), F::load(codes.centre32 + d)), scale);
     F::store(out + d, v);
     sum = F::fma(v, v, sum);
   }

@@ -132,22 +132,27 @@ void run(const Kernel& kernel, Job& job) {
 
 std::tuple<Tensor, Tensor> search(const Tensor& vectors, const Tensor& codebook, const std::string& metric_name,
                                   const std::optional<Tensor>& weight, bool exact, Counters* counters) {
-  STD_TORCH_CHECK(vectors.dim() == 2 && codebook.dim() == 2 && vectors.size(1) == codebook.size(1) && codebook.size(1) > 0,
+  const bool matrices = vectors.dim() == 2 && codebook.dim() == 2;
+  STD_TORCH_CHECK(matrices && vectors.size(1) == codebook.size(1) && codebook.size(1) > 0,
                   "nearest_code: vectors must be (N, D) and codebook (K, D)");
-  STD_TORCH_CHECK(codebook.size(0) > 0 && codebook.size(0) < INT32_MAX, "nearest_code: codebook has no code, or too many");
-  STD_TORCH_CHECK(vectors.scalar_type() == codebook.scalar_type(), "nearest_code: vectors and codebook differ in dtype");
+  STD_TORCH_CHECK(codebook.size(0) > 0 && codebook.size(0) < INT32_MAX,
+                  "nearest_code: codebook has no code, or too many");
+  STD_TORCH_CHECK(vectors.scalar_type() == codebook.scalar_type(),
+                  "nearest_code: vectors and codebook differ in dtype");
   const Metric metric = metric_of(metric_name);
-  STD_TORCH_CHECK((metric == Metric::weighted) == weight.has_value(), "nearest_code: weight goes with the metric weighted");
+  STD_TORCH_CHECK((metric == Metric::weighted) == weight.has_value(),
+                  "nearest_code: weight goes with the metric weighted");
   std::optional<Tensor> heavy;
   if (weight) {
-    STD_TORCH_CHECK(weight->dim() == 1 && weight->size(0) == codebook.size(1) && weight->scalar_type() == ScalarType::Double,
-                    "nearest_code: weight must be (D,) float64");
+    const bool fits = weight->dim() == 1 && weight->size(0) == codebook.size(1);
+    STD_TORCH_CHECK(fits && weight->scalar_type() == ScalarType::Double, "nearest_code: weight must be (D,) float64");
     heavy = torch::stable::contiguous(*weight);
   }
   const Tensor codes = torch::stable::contiguous(codebook);
   const Kind kind = kind_of(codes, "codebook");
   const Rows code_rows{codes.const_data_ptr(), kind, codes.size(0), codes.size(1), codes.size(1), 1};
-  const Rows rows{vectors.const_data_ptr(), kind, vectors.size(0), vectors.size(1), vectors.stride(0), vectors.stride(1)};
+  const Rows rows{vectors.const_data_ptr(), kind,              vectors.size(0),
+                  vectors.size(1),          vectors.stride(0), vectors.stride(1)};
   const ScalarType out = kind == Kind::f64 ? ScalarType::Double : ScalarType::Float;
   Tensor index = torch::stable::new_empty(vectors, {rows.count}, ScalarType::Long);
   Tensor distance = torch::stable::new_empty(vectors, {rows.count}, out);
@@ -157,8 +162,15 @@ std::tuple<Tensor, Tensor> search(const Tensor& vectors, const Tensor& codebook,
       packed_codebook(chosen, metric, code_rows, heavy ? static_cast<const double*>(heavy->const_data_ptr()) : nullptr,
                       codebook.const_data_ptr());
   int64_t next = 0;
-  Job job{&packed->codes(), packed->rows(code_rows.data), rows,     exact, static_cast<int64_t*>(index.mutable_data_ptr()),
-          distance.mutable_data_ptr(), &next,              rows.count, counters};
+  Job job{&packed->codes(),
+          packed->rows(code_rows.data),
+          rows,
+          exact,
+          static_cast<int64_t*>(index.mutable_data_ptr()),
+          distance.mutable_data_ptr(),
+          &next,
+          rows.count,
+          counters};
   run(chosen, job);
   return {index, distance};
 }
@@ -187,7 +199,8 @@ std::vector<int64_t> packed_codebooks() {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(vtp_cpu, m) {
-  m.def("nearest_code(Tensor vectors, Tensor codebook, str metric, Tensor? weight, bool exact) -> (Tensor index, Tensor distance)");
+  m.def("nearest_code(Tensor vectors, Tensor codebook, str metric, Tensor? weight, bool exact)"
+        " -> (Tensor index, Tensor distance)");
   m.def("nearest_code_counters(Tensor vectors, Tensor codebook, str metric, Tensor? weight, bool exact) -> int[]");
   m.def("forget_codebook(int first, int last) -> ()");
   m.def("packed_codebooks() -> int[]");

@@ -70,7 +70,8 @@ void Packed::build(const Source& source, const Tasks& tasks) {
 
 // Hashes, unit factors, centre and squared norms.
 void Packed::survey(const Source& source, const void* rows, const Tasks& tasks) {
-  const int64_t count = codes_.count, width = codes_.width, chunk = chunk_of(count), chunks = (count + chunk - 1) / chunk;
+  const int64_t count = codes_.count, width = codes_.width;
+  const int64_t chunk = chunk_of(count), chunks = (count + chunk - 1) / chunk;
   const bool cosine = codes_.metric == Metric::cosine;
   hash_.resize(count);
   square_.resize(count);

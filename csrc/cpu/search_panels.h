@@ -59,7 +59,8 @@ void squares_as(const Survey& s, int64_t first, int64_t last) {
     Octet sum = Octet::set(0);
     for (int64_t d = 0; d < whole; d += 8) {
       if (M == Metric::weighted) weight = Octet::load(s.weight + d);
-      sum = Octet::add(sum, Measure<T, M>::term(Measure<T, M>::image(Octet::load(row + d), u), Octet::load(s.centre + d), weight));
+      const Octet image = Measure<T, M>::image(Octet::load(row + d), u);
+      sum = Octet::add(sum, Measure<T, M>::term(image, Octet::load(s.centre + d), weight));
     }
     if (whole < s.width) {
       const int n = (int)(s.width - whole);

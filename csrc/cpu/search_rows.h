@@ -48,12 +48,13 @@ VTP_INLINE void widen_row(const S* from, int64_t step, int64_t width, T* out, Wi
 
 template <class T>
 static void read_row(const Rows& rows, int64_t n, T* out) {
-  const int64_t at = n * rows.stride;
+  const int64_t at = n * rows.stride, step = rows.step, width = rows.width;
+  const auto same = [](auto v) { return v; };
   switch (rows.kind) {
-    case Kind::f32: return widen_row((const float*)rows.data + at, rows.step, rows.width, out, [](float v) { return v; });
-    case Kind::f64: return widen_row((const double*)rows.data + at, rows.step, rows.width, out, [](double v) { return v; });
-    case Kind::bf16: return widen_row((const uint16_t*)rows.data + at, rows.step, rows.width, out, widen_bf16);
-    case Kind::f16: return widen_row((const uint16_t*)rows.data + at, rows.step, rows.width, out, widen_f16);
+    case Kind::f32: return widen_row((const float*)rows.data + at, step, width, out, same);
+    case Kind::f64: return widen_row((const double*)rows.data + at, step, width, out, same);
+    case Kind::bf16: return widen_row((const uint16_t*)rows.data + at, step, width, out, widen_bf16);
+    case Kind::f16: return widen_row((const uint16_t*)rows.data + at, step, width, out, widen_f16);
   }
 }
 

@@ -1,7 +1,8 @@
 """`nearest_code` in C++ (`csrc/cpu/search_*`), on every instruction set and all threads of torch.
 
-The packed codebook of a call is kept for the next: the C++ finds it by a checksum of all the codes, so a stale
-one is never used, and holds at most eight, of 1 GiB together. Here each is tied to the codebook's storage.
+The packed codebook of a call is kept for the next. The C++ finds it by a checksum of all the codes, so that
+a stale one is never used, and keeps at most eight, of 1 GiB together. Here each is tied to the storage of its
+codebook.
 """
 
 from __future__ import annotations
