@@ -38,13 +38,16 @@ class SpikeWatch:
         return [line for name, loss in losses.items() if (line := self._see(name, loss)) is not None]
 
     def _see(self, name: str, loss: float) -> str | None:
+        if not loss:  # it takes no part yet, as that of a critic in its warm-up
+            return None
         window = self._seen.setdefault(name, deque(maxlen=WINDOW))
         middle = median(window) if len(window) >= LEAST else loss
         deviation = 1.4826 * median(abs(value - middle) for value in window) if window else 0.0
-        score = (loss - middle) / max(deviation, FLOOR * abs(middle), 1e-12)
+        usual = max(deviation, FLOOR * abs(middle))
         steps = len(window)
         window.append(loss)
+        score = (loss - middle) / usual if usual else 0.0
         if score <= SCORE:
             return None
-        usual = f"its median {middle:.4g} of {steps} steps"
-        return f"loss {name} = {loss:.4g} is {score:.0f} deviations above {usual}"
+        before = f"its median {middle:.4g} of {steps} steps"
+        return f"loss {name} = {loss:.4g} is {score:.0f} deviations above {before}"

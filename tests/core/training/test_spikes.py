@@ -41,9 +41,16 @@ def test_resting_losses_may_stir_and_few_steps_say_nothing() -> None:
     watch = SpikeWatch()
     for value in [1.0] * 30 + [1.05] + [0.0] * WINDOW:
         assert watch.see({"koleo/spread": value}) == []
-    assert watch.see({"koleo/spread": 1.0})  # after zeros, any rise is one
     early = SpikeWatch()
     assert not any(early.see({"new": value}) for value in [1.0] * (LEAST - 1) + [1e6])
+
+
+def test_a_loss_that_begins_after_zeros_is_none() -> None:
+    """As that of `gan`, whose critic first learns alone and then comes in by a ramp."""
+    watch, draw = SpikeWatch(), numpy.random.default_rng(0)
+    for step in range(200):
+        ramp = min(max(step - 20, 0) / 20, 1)
+        assert watch.see({"gan/adversarial": ramp * float(draw.normal(0.3, 0.1))}) == []
 
 
 def test_a_spike_does_not_hide_the_next() -> None:
