@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 from vtp_plugins.bench.config import BenchOptions, Precision
@@ -86,6 +86,25 @@ def load(name: str, shape: str, options: BenchOptions, packages: Sequence[str] =
         raise CaseError(f"{name}: shape {shape!r}: {error}; write it as {module.FORMAT}") from error
     assert isinstance(case, Case) and case.name == name
     return case
+
+
+def select(case: Case, parts: Sequence[str]) -> Case:
+    """The case with its reference and the variants whose names contain one of `parts`.
+
+    Raises:
+        CaseError: A part is in no name.
+    """
+    for part in parts:
+        if not any(part.strip() in name for name in case.variants):
+            raise CaseError(
+                f'{case.name}: no variant "{part.strip()}"; there are: {", ".join(case.variants)}'
+            )
+    kept = {
+        name: call
+        for name, call in case.variants.items()
+        if name == case.reference or any(part.strip() in name for part in parts)
+    }
+    return replace(case, variants=kept)
 
 
 def _modules(packages: Sequence[str]) -> dict[str, str]:

@@ -22,6 +22,9 @@ CASE_NAMES = ("nearest_code", "attention", "vq_step", "encode", "decode")
     "--rounds", type=click.IntRange(min=2), default=10, show_default=True, help="Timed blocks each."
 )
 @click.option("--peers/--no-peers", default=True, help="Also time other libraries.")
+@click.option(
+    "--only", help="Comma-separated parts of names: leave out the other variants, but not the first."
+)
 @click.option("--memory", is_flag=True, help="Count allocations in child processes: peak bytes of a call.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all results to this file.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this markdown file.")
@@ -34,6 +37,7 @@ def bench(
     threads: int,
     rounds: int,
     peers: bool,
+    only: str | None,
     memory: bool,
     json_file: Path | None,
     report: Path | None,
@@ -44,7 +48,7 @@ def bench(
     With one thread times are CPU time of the thread, so other work on the machine matters little; with more
     they are wall time: leave the machine alone.
     """
-    from vtp_plugins.bench.case import CaseError, load
+    from vtp_plugins.bench.case import CaseError, load, select
     from vtp_plugins.bench.case import shapes as shapes_of
     from vtp_plugins.bench.config import BenchOptions
     from vtp_plugins.bench.report import markdown, table
@@ -64,7 +68,8 @@ def bench(
     try:
         runner = Runner(options, rounds)
         for shape in shapes.split(",") if shapes else shapes_of(case):
-            found = runner.run(load(case, shape.strip(), options), memory=memory)
+            built = load(case, shape.strip(), options)
+            found = runner.run(select(built, only.split(",")) if only else built, memory=memory)
             results.append(found)
             click.echo("\n".join(table(found)))
     except CaseError as error:
