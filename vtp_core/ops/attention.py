@@ -166,8 +166,10 @@ def _check(
     cu_seqlens: Tensor | None,
 ) -> None:
     layout = "(B, H, N, d)" if cu_seqlens is None else "(T, H, d)"
-    if q.dim() != layout.count(",") + 1 or not q.is_floating_point():
-        raise ValueError(f"vit_attention: q must be floating point {layout}, got {q.dtype} {tuple(q.shape)}")
+    if q.dim() != layout.count(",") + 1 or not q.is_floating_point() or q.shape[-1] < 1:
+        raise ValueError(
+            f"vit_attention: q must be floating point {layout}, d >= 1, got {q.dtype} {tuple(q.shape)}"
+        )
     for name, x in (("k", k), ("v", v)):
         if x.shape != q.shape or x.dtype != q.dtype or x.device != q.device:
             raise ValueError(f"vit_attention: {name} is {_show(x)}, but q is {_show(q)}")
@@ -176,6 +178,12 @@ def _check(
         if weight is not None and weight.shape != (width,):
             raise ValueError(
                 f"vit_attention: {name} has shape {tuple(weight.shape)}, but q's head width is {width}"
+            )
+        # Kernels take addresses: a tensor of another device would be read as if it lay on q's.
+        if weight is not None and (weight.device != q.device or not weight.is_floating_point()):
+            raise ValueError(
+                f"vit_attention: {name} must be floating point on the device of q, is {_show(weight)}, "
+                f"but q is {_show(q)}"
             )
     if rope is not None:
         cos, sin = rope
@@ -186,6 +194,14 @@ def _check(
             raise ValueError(
                 f"vit_attention: rope has {shapes}, but q is {_show(q)} (needs an even head width)"
             )
+        alike = cos.dtype == sin.dtype and cos.device == sin.device == q.device
+        if not alike or not cos.is_floating_point():
+            raise ValueError(
+                "vit_attention: rope must be floating point of one dtype on the device of q, has cos "
+                f"{_show(cos)} and sin {_show(sin)}, but q is {_show(q)}"
+            )
+    if cu_seqlens is not None and cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"vit_attention: cu_seqlens must be int32 or int64, is {_show(cu_seqlens)}")
     if cu_seqlens is not None and not torch.compiler.is_compiling():
         ends = cu_seqlens.tolist() if cu_seqlens.dim() == 1 else []
         if not ends or ends[0] != 0 or ends[-1] != q.shape[0] or ends != sorted(ends):

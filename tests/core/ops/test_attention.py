@@ -236,12 +236,30 @@ def test_a_named_implementation_is_never_replaced() -> None:
         ({"rope": Rope(torch.zeros(3, 4), torch.zeros(3, 4))}, r"rope has cos \(3, 4\)"),
         ({"rope": Rope(torch.zeros(2, 4), torch.zeros(2, 2))}, r"rope has cos \(2, 4\) and sin \(2, 2\)"),
         ({"cu_seqlens": torch.tensor([0, 2])}, r"q must be floating point \(T, H, d\)"),
+        ({"q_norm": torch.ones(4, device="meta")}, r"q_norm must be .* is \(4,\) float32 on meta.* on cpu"),
+        ({"k_norm": torch.ones(4, dtype=torch.int64)}, r"k_norm must be floating point .* \(4,\) int64"),
+        ({"rope": Rope(*torch.zeros(2, 2, 4, device="meta"))}, r"rope must be .* on meta .* on cpu"),
+        ({"rope": Rope(torch.zeros(2, 4), torch.zeros(2, 4).bfloat16())}, r"rope must .* one dtype"),
+        ({"rope": Rope(*torch.zeros(2, 2, 4, dtype=torch.int32))}, r"rope must be floating point .* int32"),
     ],
 )
 def test_bad_arguments_are_named(argument: dict[str, Any], message: str) -> None:
     q = torch.zeros(1, 1, 2, 4)
     with pytest.raises(ValueError, match=message):
         vit_attention(**{"q": q, "k": q, "v": q, **argument})
+
+
+def test_heads_without_width_are_refused() -> None:
+    q = torch.zeros(1, 1, 2, 0)
+    with pytest.raises(ValueError, match=r"d >= 1, got torch.float32 \(1, 1, 2, 0\)"):
+        vit_attention(q, q, q)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int16])
+def test_sequence_bounds_are_int32_or_int64(dtype: torch.dtype) -> None:
+    q = torch.zeros(3, 1, 4)
+    with pytest.raises(ValueError, match=r"cu_seqlens must be int32 or int64, is \(2,\)"):
+        vit_attention(q, q, q, cu_seqlens=torch.tensor([0, 3], dtype=dtype))
 
 
 @pytest.mark.parametrize("starts", [[0, 1], [1, 3], [0, 2, 1, 3], []])
