@@ -26,7 +26,7 @@ PACKAGES = (CASES, "benchmarks.cases")
 @click.option("--precision", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
 @click.option("--rounds", default=20, show_default=True, help="Timed blocks of each variant.")
 @click.option("--threads", default=1, show_default=True, help="Threads a variant may use.")
-@click.option("--memory", is_flag=True, help="Count allocations too (cases of `vtp bench`).")
+@click.option("--memory", is_flag=True, help="Count allocations too.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all results to this file.")
 @click.option("--reports", type=click.Path(path_type=Path), help="Write a markdown report a case here.")
 def main(
@@ -46,7 +46,7 @@ def main(
             click.echo(f"{name}: {', '.join(shapes(name, PACKAGES))}")
         return
     options = BenchOptions(precision="bfloat16" if precision == "bfloat16" else "float32", threads=threads)
-    runner = Runner(options, rounds)
+    runner = Runner(options, rounds, PACKAGES)
     everything = []
     for name in cases or names(PACKAGES):
         try:

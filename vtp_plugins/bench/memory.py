@@ -14,34 +14,54 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vtp_plugins.bench.case import Case, CaseError, load
+from vtp_plugins.bench.case import CASES, Case, CaseError, load
 from vtp_plugins.bench.config import BenchOptions
 
 SOURCE = Path(__file__).parent / "data/allocations.c"
 
 
-def peak_bytes(case: Case, variant: str, options: BenchOptions) -> int:
+def peak_bytes(case: Case, variant: str, options: BenchOptions, packages: Sequence[str] = (CASES,)) -> int:
     """Most bytes that the C heap held during a warm call of a variant, beyond those held before it.
 
     Args:
-        case: A case of `vtp bench`; the child builds it again.
+        case: The child builds it again.
         variant: One of its variants.
         options: What the case was built with.
+        packages: Where the case is looked for.
 
     Raises:
         CaseError: There is no C compiler, the system has no glibc, or the child failed.
     """
-    order = {"case": case.name, "shape": case.shape, "variant": variant, "options": asdict(options)}
+    order = {
+        "case": case.name,
+        "shape": case.shape,
+        "variant": variant,
+        "options": asdict(options),
+        "packages": list(packages),
+    }
+    return counted([sys.executable, "-m", __name__, json.dumps(order)], f"{case.name}: {variant}")
+
+
+def counted(command: Sequence[str], what: str) -> int:
+    """The number that a child prints last, which runs with every allocation counted (`peak_of`).
+
+    Args:
+        command: The child.
+        what: What is counted, for the message.
+
+    Raises:
+        CaseError: There is no C compiler, the system has no glibc, or the child failed.
+    """
     with tempfile.TemporaryDirectory(prefix="vtp-bench-") as folder:
         environment = {**os.environ, "LD_PRELOAD": str(_build(Path(folder)))}
-        command = [sys.executable, "-m", __name__, json.dumps(order)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CaseError(f"{case.name}: counting the memory of {variant} failed: {last}")
+        raise CaseError(f"{what}: counting the memory failed: {last}")
     return int(done.stdout.split()[-1])
 
 
@@ -57,8 +77,8 @@ def _build(folder: Path) -> Path:
     return library
 
 
-def count(case: Case, variant: str) -> int:
-    """In the child: the peak of the second call.
+def peak_of(call: Callable[[], object]) -> int:
+    """In the child: the peak of the second call, in bytes beyond those held before it.
 
     Raises:
         RuntimeError: The counter was not loaded before the process started.
@@ -68,7 +88,6 @@ def count(case: Case, variant: str) -> int:
         raise RuntimeError("the allocation counter is not loaded")
     for name in ("allocations_start", "allocations_peak"):
         getattr(process, name).restype = ctypes.c_longlong
-    call = case.variants[variant]
     call()
     before = process.allocations_start()
     kept = call()
@@ -83,7 +102,8 @@ def _child(order: str) -> None:
     asked = json.loads(order)
     options = BenchOptions(**asked["options"])
     torch.set_num_threads(options.threads)
-    print(count(load(asked["case"], asked["shape"], options), asked["variant"]))
+    case = load(asked["case"], asked["shape"], options, asked["packages"])
+    print(peak_of(case.variants[asked["variant"]]))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from vtp_plugins.bench.case import Case, CaseError
+from vtp_plugins.bench.case import CASES, Case, CaseError
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.measure import clock_for, compare, measure
 from vtp_plugins.bench.memory import peak_bytes
@@ -22,12 +23,13 @@ class Runner:
         circumstances: What all its results were measured under.
     """
 
-    def __init__(self, options: BenchOptions, rounds: int) -> None:
+    def __init__(self, options: BenchOptions, rounds: int, packages: Sequence[str] = (CASES,)) -> None:
         """Sets torch's threads and measures the peaks.
 
         Args:
             options: Threads and device.
             rounds: Timed blocks of each variant.
+            packages: Where a child that counts memory finds the cases.
 
         Raises:
             CaseError: There is no such device.
@@ -37,6 +39,7 @@ class Runner:
         torch.set_num_threads(options.threads)
         self.options = options
         self.rounds = rounds
+        self.packages = packages
         self.clock, clock_name = clock_for(options.threads, options.device)
         self.circumstances = Circumstances(
             date=datetime.date.today().isoformat(),
@@ -56,7 +59,7 @@ class Runner:
         timings = measure(case, self.rounds, self.clock)
         counted = None
         if memory:
-            counted = {name: peak_bytes(case, name, self.options) for name in case.variants}
+            counted = {name: peak_bytes(case, name, self.options, self.packages) for name in case.variants}
         return result(case, timings, self.circumstances, counted)
 
 

@@ -16,6 +16,10 @@ Pool = Literal["argmax", "first", "last", "none"]
 Projection = Literal["matrix", "biased", "none"]
 
 
+SHORT = 512
+"""Longest caption for which a CPU takes plain matmuls below float32: its scores stay small."""
+
+
 class QuickGelu(nn.Module):
     """x * sigmoid(1.702 x)."""
 
@@ -62,9 +66,23 @@ class TextBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         query, key, value = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        mixed = _attended(query, key, value, causal=self.causal)
         x = x + _scaled(self.proj(mixed.transpose(1, 2).flatten(2)), self.scale1)
         return x + _scaled(self.fc2(self.act(self.fc1(self.norm2(x)))), self.scale2)
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
+    """Attention of (B, H, T, d). Below float32 a CPU runs SDPA's backward several times slower than matmuls.
+
+    Measured forward and backward with 32 captions, 6 heads, 20 tokens in bfloat16: 13.2 ms against 4.5 ms.
+    """
+    if query.device.type != "cpu" or query.dtype.itemsize >= 4 or query.shape[2] > SHORT:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores.softmax(-1) @ value
 
 
 def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 
 from vtp_plugins.bench.case import CaseError, load
 from vtp_plugins.bench.config import BenchOptions
-from vtp_plugins.bench.memory import count, peak_bytes
+from vtp_plugins.bench.memory import peak_bytes, peak_of
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("cc") is None, reason="counts on glibc only"
@@ -27,10 +27,10 @@ def test_a_score_matrix_is_counted_and_a_blocked_search_holds_far_less() -> None
 def test_without_the_counter_nothing_is_made_up() -> None:
     case = load("nearest_code", "4x4x4", BenchOptions(peers=False))
     with pytest.raises(RuntimeError, match="not loaded"):
-        count(case, "vtp")
+        peak_of(case.variants["vtp"])
 
 
 def test_a_child_that_fails_is_an_error_with_its_last_line() -> None:
     case = load("nearest_code", "4x4x4", BenchOptions(peers=False))
-    with pytest.raises(CaseError, match="counting the memory of nobody failed: KeyError: 'nobody'"):
+    with pytest.raises(CaseError, match="nobody: counting the memory failed: KeyError: 'nobody'"):
         peak_bytes(case, "nobody", BenchOptions(peers=False))

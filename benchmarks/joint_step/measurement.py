@@ -1,0 +1,116 @@
+"""Times and memory of the rungs: thread CPU time in turns, allocations counted in a child each."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks.joint_step.ladder import Rung, build_rung, disagreement
+from benchmarks.joint_step.setting import Sizes
+from vtp_plugins.bench.case import Case, CaseError
+from vtp_plugins.bench.config import Precision
+from vtp_plugins.bench.measure import Timing, clock_for, summarise
+from vtp_plugins.bench.memory import counted
+from vtp_plugins.bench.report import Circumstances, result
+from vtp_plugins.bench.runner import serving
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+
+def key(name: str, precision: str) -> str:
+    """Name of a rung in one precision."""
+    return f"{name}, {precision}"
+
+
+def run_ladder(names: Sequence[str], sizes: Sizes, rounds: int) -> dict[str, Any]:
+    """The rungs in both precisions, timed in one process; the first is the reference.
+
+    Args:
+        names: Keys of `RUNGS`, the plain one first.
+        sizes: Sizes.
+        rounds: Steps of each that are timed.
+
+    Returns:
+        Data of a report; ``load`` is the machine's mean load at the start and the end.
+
+    Raises:
+        CaseError: First losses disagree, within a precision or with float32.
+    """
+    if torch.get_num_threads() != 1:
+        raise CaseError("joint_step: steps are timed on one thread, by its CPU time")
+    load = os.getloadavg()[0]
+    rungs = {key(name, kind): build_rung(name, kind, sizes) for kind in PRECISIONS for name in names}
+    for name, rung in rungs.items():
+        for other in (key(names[0], rung.precision), key(names[0], "float32")):
+            if complaint := disagreement(rung, rungs[other]):
+                raise CaseError(f"joint_step: {name} disagrees with {other}: {complaint}")
+    case = _case(rungs, sizes)
+    timings = _time(rungs, rounds)
+    circumstances = Circumstances(
+        date=datetime.date.today().isoformat(),
+        clock=clock_for(1)[1],
+        threads=1,
+        peaks={},
+        kernels=serving(),
+    )
+    extra = {
+        "sizes": asdict(sizes),
+        "load": [load, os.getloadavg()[0]],
+        "cores": os.cpu_count(),
+        "names": list(names),
+        "first_losses": {name: rung.first for name, rung in rungs.items()},
+    }
+    return result(case, timings, circumstances) | extra
+
+
+def count_memory(found: dict[str, Any], sizes: Sizes, *, tiny: bool) -> None:
+    """Adds ``peak_bytes`` to each rung: the most that a step holds beyond weights, moments and twins.
+
+    Args:
+        found: Of `run_ladder`.
+        sizes: What it was run with.
+        tiny: Whether those are `TINY`.
+
+    Raises:
+        CaseError: Allocations can't be counted here.
+    """
+    for name in found["names"]:
+        for kind in PRECISIONS:
+            command = [sys.executable, "-m", "benchmarks.joint_step", "--rows", str(sizes.rows)]
+            command += ["--count", name, kind, *(["--tiny"] if tiny else [])]
+            found["variants"][key(name, kind)]["peak_bytes"] = counted(command, f"joint_step: {name}")
+
+
+def _time(rungs: dict[str, Rung], rounds: int) -> dict[str, Timing]:
+    """One step of each a round after one that is not timed, in another order each round."""
+    if rounds < 2:
+        raise CaseError(f"{rounds} rounds have no spread: use 2 or more")
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in rungs}
+    order = list(rungs)
+    for number in range(rounds + 1):
+        for name in order:
+            cpu, wall = time.thread_time(), time.perf_counter()
+            rungs[name].step()
+            if number:
+                times[name].append((time.thread_time() - cpu, time.perf_counter() - wall))
+        order.append(order.pop(0))
+    return {name: summarise(pairs, 1) for name, pairs in times.items()}
+
+
+def _case(rungs: dict[str, Rung], sizes: Sizes) -> Case:
+    return Case(
+        name="joint_step",
+        question="What does one joint step cost beside the same losses as three plain torch training steps?",
+        rows=sizes.rows,
+        unit="rows",
+        variants={name: rung.step for name, rung in rungs.items()},
+        check=lambda _found, _expected: None,
+        shape=f"width {sizes.width}, depth {sizes.depth}, {sizes.rows} rows, {sizes.prototypes} prototypes",
+    )

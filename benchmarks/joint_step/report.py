@@ -1,0 +1,46 @@
+"""The ladder as a markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.joint_step.ladder import RUNGS, WITHOUT_SWITCH
+from benchmarks.joint_step.measurement import PRECISIONS, key
+from vtp_plugins.bench.report import circumstances_of
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """A report of what `run_ladder` and `count_memory` found; all ratios are to three plain steps."""
+    plain = found["names"][0]
+    rows = found["variants"]
+    memory = "peak_bytes" in rows[found["reference"]]
+    header = [
+        "step",
+        "precision",
+        "CPU s (quartiles)",
+        "time / plain float32",
+        "time / plain, same precision",
+    ]
+    header += ["peak MiB", "peak / plain float32", "peak / plain, same precision"] if memory else []
+    lines = ["# joint_step", "", found["question"], "", f"## {found['shape']}", ""]
+    lines += ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
+    for kind in PRECISIONS:
+        for name in found["names"]:
+            row = rows[key(name, kind)]
+            others = rows[key(plain, "float32")], rows[key(plain, kind)]
+            cells = [name, kind, f"{row['median']:.3f} ({row['low']:.3f} to {row['high']:.3f})"]
+            cells += [f"{row['median'] / other['median']:.3f}" for other in others]
+            if memory:
+                peak = row["peak_bytes"]
+                cells.append(f"{peak / 2**20:.0f}")
+                cells += [f"{peak / other['peak_bytes']:.3f}" for other in others]
+            lines.append("| " + " | ".join(cells) + " |")
+    left = [name for name in RUNGS if name not in found["names"]]
+    lines += ["", f"- {WITHOUT_SWITCH}"]
+    lines += [f"- Left out of this run: {', '.join(left)}."] if left else []
+    if memory:
+        lines.append("- Peak: counted allocations of a warm step beyond weights, moments and twins.")
+    low, high = found["load"]
+    lines.append(f"- The machine was shared: load {low:.0f} to {high:.0f} on {found['cores']} cores.")
+    return "\n".join([*lines, *circumstances_of(found)]) + "\n"
