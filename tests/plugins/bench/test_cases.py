@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -49,6 +52,31 @@ def test_a_tokenizer_computes_the_same_with_every_variant(name: str) -> None:
     case = load(name, "vtp_s:1x32", BenchOptions(peers=False))
     assert case.rows == 1 and len(case.variants) == 2
     compare(case)
+
+
+def test_a_new_process_builds_the_same_variants() -> None:
+    """As the child does that counts memory: it has loaded no kernels before."""
+    build = "from vtp_plugins.bench.case import load; from vtp_plugins.bench.config import BenchOptions"
+    case = "load('nearest_code', '8x5x3', BenchOptions(peers=False))"
+    show = f"import json; print(json.dumps(list({case}.variants)))"
+    command = [sys.executable, "-c", f"{build}; {show}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    load("nearest_code", "8x5x3", BenchOptions(peers=False)).variants["vtp"]()
+    here = load("nearest_code", "8x5x3", BenchOptions(peers=False))
+    assert json.loads(done.stdout) == list(here.variants)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_quantiser_step_moves_the_codes_a_little_in_its_precision(precision: str) -> None:
+    options = BenchOptions(precision="bfloat16" if precision == "bfloat16" else "float32", peers=False)
+    call = load("vq_step", "64x16x8", options).variants["vtp"]
+    first, last = call(), call()
+    for _ in range(200):
+        last = call()
+    assert isinstance(first, torch.Tensor) and isinstance(last, torch.Tensor)
+    assert first.dtype == last.dtype == getattr(torch, precision)
+    assert not torch.equal(first, last)
+    torch.testing.assert_close(last, first, rtol=0.01, atol=0.01)
 
 
 def test_a_search_that_misses_is_found_out() -> None:

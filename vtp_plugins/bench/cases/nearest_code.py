@@ -14,6 +14,7 @@ from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.gpu_limits import search_limit
 from vtp_plugins.bench.peers.peer import gather, limit_threads
 from vtp_plugins.bench.peers.search import search_peers
+from vtp_plugins.kernels.native.loading import why_missing
 
 SHAPES = (
     "4096x1024x64",
@@ -67,7 +68,8 @@ def _ours(vectors: Tensor, codebook: Tensor) -> Mapping[str, Callable[[], Tensor
 
 
 def _screens_in_bfloat16(vectors: Tensor) -> bool:
-    if vectors.device.type != "cpu" or not hasattr(torch.ops.vtp_cpu, "isa"):
+    # Loads the module: a child that counts memory must find the variants of its parent.
+    if vectors.device.type != "cpu" or why_missing("_C_cpu") is not None:
         return False
     return str(torch.ops.vtp_cpu.isa()) == "avx512bf16"
 

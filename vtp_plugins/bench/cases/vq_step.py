@@ -13,15 +13,20 @@ from vtp_plugins.bench.peers.peer import Call, Peer, gather, limit_threads
 SHAPES = ("4096x1024x64", "4096x8192x32")
 FORMAT = "VECTORSxCODESxWIDTH"
 
-DECAY = 1.0
-"""Of the codebook's running mean: nothing changes, so that each round does the same work."""
+DECAY = 1 - 2.0**-20
+"""Of the codebook's running mean. The codes change in every step, as in training, so that nobody gains by
+keeping what was prepared for the last one; but by so little that each round does the same work."""
+
+CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
+"""By how much a quantised value may differ: one step of the running mean, one rounding."""
 
 
 def build(shape: str, options: BenchOptions) -> Case:
-    """Normal vectors that want a gradient, and normal codes."""
+    """Normal vectors that want a gradient, and normal codes; the running mean is in float32."""
     rows, codes, width = (int(part) for part in shape.split("x"))
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(rows, width, generator=generator).to(options.device).requires_grad_()
+    dtype = getattr(torch, options.precision)
+    vectors = torch.randn(rows, width, generator=generator).to(options.device, dtype).requires_grad_()
     codebook = torch.randn(codes, width, generator=generator).to(options.device)
     limit_threads(options.threads)
     peer = Peer(
@@ -38,19 +43,20 @@ def build(shape: str, options: BenchOptions) -> Case:
         rows=rows,
         unit="vectors",
         variants={"vtp": _ours(vectors, codebook), **peers},
-        check=_check,
+        check=lambda found, expected: _check(found, expected, CLOSE[dtype]),
         flop=2.0 * rows * codes * width,
         skipped=skipped,
     )
 
 
 def _ours(vectors: Tensor, codebook: Tensor) -> Call:
-    counts, sums = torch.ones(len(codebook)), codebook.clone()
+    counts, sums = codebook.new_ones(len(codebook)), codebook.clone()
 
     def call() -> Tensor:
         with torch.no_grad():
-            index, _ = nearest_code(vectors, codebook)
-            codes = codebook[index]
+            table = codebook.to(vectors.dtype)
+            index, _ = nearest_code(vectors, table)
+            codes = table[index]
             new_counts, new_sums = code_statistics(vectors, index, len(codebook))
             counts.lerp_(new_counts, 1 - DECAY)
             sums.lerp_(new_sums, 1 - DECAY)
@@ -79,7 +85,9 @@ def _peer(vectors: Tensor, codebook: Tensor) -> Call:
     return call
 
 
-def _check(found: object, expected: object) -> str | None:
+def _check(found: object, expected: object, close: float) -> str | None:
     assert isinstance(found, Tensor) and isinstance(expected, Tensor)
-    differing = ((found - expected).abs() > 1e-3).any(1).double().mean().item()
+    if found.dtype != expected.dtype:
+        return f"{found.dtype} instead of {expected.dtype}"
+    differing = ((found - expected).abs() > close).any(1).double().mean().item()
     return None if differing <= 1e-3 else f"{differing:.1%} of the vectors are quantised differently"
