@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+BLOCK_ELEMENTS = 1 << 24
+"""Most scores that are kept for the backward, 64 MiB in float32; more are made block by block, twice."""
 
 
 def equal_rows(ids: Tensor) -> Tensor:
@@ -16,6 +20,9 @@ def contrast(
     queries: Tensor, keys: Tensor, scale: Tensor, positives: Tensor, groups: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Softmax cross-entropy of each query over all keys, in float32 or wider.
+
+    Above `BLOCK_ELEMENTS` scores are made in blocks of queries and again in the backward, so that a large
+    batch needs a few blocks and not several (B, G) matrices.
 
     Args:
         queries: (B, E) unit-length embeddings of this rank's rows.
@@ -32,11 +39,26 @@ def contrast(
         Radford et al. 2021 (CLIP), figure 3; the mask is ours.
     """
     with torch.autocast(queries.device.type, enabled=False):
-        wide = torch.promote_types(queries.dtype, torch.float32)
-        logits = scale.to(wide) * (queries.to(wide) @ keys.to(wide).T)
-        if groups is not None:
-            same = groups[positives][:, None] == groups[None, :]
-            same = same.scatter(1, positives[:, None], False)
-            logits = logits.masked_fill(same, -torch.inf)
-        losses = F.cross_entropy(logits, positives, reduction="none")
+        size = max(BLOCK_ELEMENTS // max(len(keys), 1), 1)
+        if len(queries) <= size:
+            return _scored(queries, keys, scale, positives, groups)
+        blocks = []
+        for start in range(0, len(queries), size):
+            rows = slice(start, start + size)
+            part = (queries[rows], keys, scale, positives[rows], groups)
+            blocks.append(checkpoint(_scored, *part, use_reentrant=False, preserve_rng_state=False))
+        losses, found = zip(*blocks, strict=True)
+        return torch.cat(losses), torch.cat(found)
+
+
+def _scored(
+    queries: Tensor, keys: Tensor, scale: Tensor, positives: Tensor, groups: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    logits = scale.to(wide) * (queries.to(wide) @ keys.to(wide).T)
+    if groups is not None:
+        same = groups[positives][:, None] == groups[None, :]
+        same = same.scatter(1, positives[:, None], False)
+        logits = logits.masked_fill(same, -torch.inf)
+    losses = F.cross_entropy(logits, positives, reduction="none")
     return losses, logits.detach().argmax(1) == positives

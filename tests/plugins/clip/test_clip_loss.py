@@ -90,3 +90,20 @@ def test_equal_rows_get_equal_numbers(rows: list[list[int]]) -> None:
     for i, first in enumerate(rows):
         for j, other in enumerate(rows):
             assert (numbers[i] == numbers[j]) == (first == other)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
+    """Neither losses nor any gradient, with a last block that is smaller."""
+    groups = torch.tensor([0, 1, 0, 2, 1, 3, 4]) if masked else None
+    results = []
+    for most in (1 << 24, 2 * 7, 3 * 7):
+        monkeypatch.setattr("vtp_plugins.clip.loss.BLOCK_ELEMENTS", most)
+        queries, keys = _unit(7, 5, 1).requires_grad_(), _unit(7, 5, 2).requires_grad_()
+        scale = torch.tensor([9.0]).double().requires_grad_()
+        losses, found = contrast(queries, keys, scale, torch.arange(7), groups)
+        slope = torch.arange(1.0, 8.0).double()
+        gradients = torch.autograd.grad((losses * slope).sum(), (queries, keys, scale))
+        results.append((losses, found, *gradients))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-12, atol=1e-14)
