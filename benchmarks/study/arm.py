@@ -1,0 +1,65 @@
+"""Arms of a study, and the single runs that they stand for. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtp_core.recipe.files import read_tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One setting of a study.
+
+    Attributes:
+        name: Its name: letters, digits, `_` and `.`.
+        about: What sets it apart, for tables.
+        recipe: The recipe that is trained.
+        overrides: Values over the recipe's, as those of ``vtp run -s``.
+        seeds: One run each.
+    """
+
+    name: str
+    about: str
+    recipe: Path
+    overrides: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: an arm with a seed."""
+
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder and of its result."""
+        return f"{self.arm.name}_seed{self.seed}"
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """All values over the recipe's that belong to the experiment: not its data, folder or threads."""
+        return (*self.arm.overrides, f"run.seed={self.seed}")
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change with any value that recipe and overrides set.
+
+        Defaults don't count, so that a new key of the framework leaves old results valid.
+        """
+        values = read_tree(self.arm.recipe, self.overrides).values
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def runs_of(arms: Sequence[Arm]) -> list[Run]:
+    """All runs: the first seed of every arm, then the second of those that have one, and so on.
+
+    A study that is cut short has then seen every arm once.
+    """
+    depth = max((len(arm.seeds) for arm in arms), default=0)
+    return [Run(arm, arm.seeds[turn]) for turn in range(depth) for arm in arms if turn < len(arm.seeds)]

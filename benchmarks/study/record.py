@@ -1,0 +1,87 @@
+"""The record of one run: a small JSON that tables, plots and verdicts are made from."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study.arm import Run
+
+KEPT = ("value", "baseline", "baseline_name", "unit", "higher_is_better", "protocol")
+"""What a record keeps of a metric in ``eval.json``."""
+
+
+def make_record(
+    run: Run,
+    study: str,
+    data: str,
+    folder: Path,
+    sessions: Sequence[Mapping[str, float]],
+    hidden: str = "",
+) -> dict[str, Any]:
+    """What a finished run showed.
+
+    Args:
+        run: The run.
+        study: Name of the study.
+        data: Name of the data.
+        folder: Its folder, with ``eval.json`` and ``resolved.toml``.
+        sessions: `cpu_seconds` and `wall_seconds` of each start.
+        hidden: Path that is cut out of protocols.
+
+    Returns:
+        JSON data; FLOPs are those of the training alone, as ``vtp plan`` counts them.
+    """
+    import torch
+
+    from vtp_core.planning.plan import make_plan
+    from vtp_core.plugins import load_plugins
+    from vtp_core.recipe import load_recipe
+
+    plugins = load_plugins(())
+    recipe = load_recipe(str(folder / "resolved.toml"), plugins=plugins)
+    plan = make_plan(recipe, plugins)
+    metrics = json.loads((folder / "eval.json").read_text())
+    return {
+        "study": study,
+        "run": run.name,
+        "arm": run.arm.name,
+        "seed": run.seed,
+        "recipe": run.arm.recipe.name,
+        "overrides": list(run.overrides),
+        "settings": run.digest(),
+        "data": data,
+        "steps": recipe.run.steps,
+        "flops_per_step": plan.flops,
+        "flops": plan.flops * recipe.run.steps,
+        "parameters": sum(owner.parameters for owner in plan.sizes.owners),
+        "cpu_seconds": round(sum(each["cpu_seconds"] for each in sessions), 1),
+        "sessions": len(sessions),
+        "torch": torch.__version__,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "metrics": {name: _kept(entry, hidden) for name, entry in metrics.items()},
+    }
+
+
+def _kept(entry: Mapping[str, Any], hidden: str) -> dict[str, Any]:
+    kept = {key: entry[key] for key in KEPT if key in entry}
+    if hidden and "protocol" in kept:
+        kept["protocol"] = kept["protocol"].replace(f"{hidden}/", "").replace(hidden, "")
+    return kept
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Writes a record at once or not at all: a file that is there is a run that is done."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Reads one."""
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record

@@ -1,0 +1,167 @@
+"""Trains the runs of a study, one process each, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from benchmarks.study.arm import Run
+from benchmarks.study.record import make_record, read_record, write_record
+from vtp_core.errors import Preempted
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where and how the runs of a study are made.
+
+    Attributes:
+        study: Its name, for the records.
+        data: Name of the data, for the records.
+        overrides: What is no part of the experiment: the data's place.
+        hidden: Text that records must not hold, such as the data's folder.
+        work: Run folders, one a run.
+        results: Records, one JSON a run.
+        threads: CPU threads a run.
+        jobs: Runs at the same time.
+        keep_seed: The seed whose checkpoints stay, for later studies; of others only the tokenizer stays.
+    """
+
+    study: str
+    data: str
+    overrides: tuple[str, ...]
+    hidden: str
+    work: Path
+    results: Path
+    threads: int = 1
+    jobs: int = 1
+    keep_seed: int = 0
+
+    def result(self, run: Run) -> Path:
+        """File of a run's record."""
+        return self.results / f"{run.name}.json"
+
+
+def make_runs(runs: Sequence[Run], bench: Bench, budget: float | None = None) -> list[Run]:
+    """Makes the runs that have no record yet.
+
+    A run is done when its record is there. One that was stopped has its checkpoints in `bench.work` and goes
+    on from the newest of them. SIGINT, SIGTERM and the end of the budget stop the running ones in good order.
+
+    Args:
+        runs: In the order of their start.
+        bench: Where and how.
+        budget: Seconds of wall time after which everything is stopped; None: no limit.
+
+    Returns:
+        The runs that are still to be made.
+
+    Raises:
+        ClickException: A record is of other settings, or a run failed.
+    """
+    waiting = [run for run in runs if not _is_done(run, bench)]
+    bench.work.mkdir(parents=True, exist_ok=True)
+    bench.results.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + budget if budget is not None else float("inf")
+    stop = threading.Event()
+
+    def make(run: Run) -> None:
+        if stop.is_set() or time.monotonic() >= end:
+            return
+        try:
+            make_run(run, bench, end, stop)
+        except BaseException:
+            stop.set()
+            raise
+
+    # A signal must reach the runs, which finish their step and save; it must not end this process first.
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        with ThreadPoolExecutor(bench.jobs) as pool:
+            for future in [pool.submit(make, run) for run in waiting]:
+                future.result()
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+    return [run for run in waiting if not bench.result(run).exists()]
+
+
+def _is_done(run: Run, bench: Bench) -> bool:
+    if not bench.result(run).exists():
+        return False
+    record = read_record(bench.result(run))
+    if record["settings"] != run.digest() or record["data"] != bench.data:
+        raise click.ClickException(
+            f"{bench.result(run)}: of other settings or data than the study's; remove it to run again"
+        )
+    return True
+
+
+def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> None:
+    """Trains and measures one run and writes its record, unless it is stopped first.
+
+    Raises:
+        ClickException: The training failed; its log says why.
+    """
+    folder, log = bench.work / run.name, bench.work / f"{run.name}.log"
+    command = [sys.executable, "-m", "vtp_core", "run", str(run.arm.recipe), "--resume"]
+    own = (f"run.out={folder}", f"run.threads={bench.threads}")
+    for override in (*run.overrides, *bench.overrides, *own):
+        command += ["-s", override]
+    click.echo(f"{run.name}: starts; log {log}")
+    began = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(bench.threads)}
+    with log.open("a") as file:
+        # A session of its own: the terminal's Ctrl-C reaches this process alone, which passes it on once.
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        code, cpu = _wait(process, end, stop)
+    sessions = _add_session(folder, cpu, time.monotonic() - began)
+    if code == Preempted.exit_code or (code and (stop.is_set() or time.monotonic() >= end)):
+        click.echo(f"{run.name}: stopped; the same command goes on")
+        return
+    if code:
+        last = (log.read_text().strip().splitlines() or ["no output"])[-1]
+        raise click.ClickException(f"{run.name} failed with exit code {code}: {last} (log: {log})")
+    record = make_record(run, bench.study, bench.data, folder, sessions, bench.hidden)
+    write_record(record, bench.result(run))
+    if run.seed != bench.keep_seed:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    click.echo(f"{run.name}: done, {sum(each['cpu_seconds'] for each in sessions):.0f} s of CPU time")
+
+
+def _wait(process: subprocess.Popen[bytes], end: float, stop: threading.Event) -> tuple[int, float]:
+    """Waits for a process, asking it to stop when it is time: its exit code and seconds of CPU time."""
+    asked = False
+    while True:
+        found, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if found:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode, usage.ru_utime + usage.ru_stime
+        if not asked and (stop.is_set() or time.monotonic() >= end):
+            process.send_signal(signal.SIGTERM)
+            asked = True
+        time.sleep(POLL_SECONDS)
+
+
+def _add_session(folder: Path, cpu: float, wall: float) -> list[dict[str, float]]:
+    """Notes what one start of a run took, beside those before it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sessions.json"
+    sessions: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
+    sessions.append({"cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1)})
+    path.write_text(json.dumps(sessions) + "\n")
+    return sessions
