@@ -29,12 +29,13 @@ def make_record(
         run: The run.
         study: Name of the study.
         data: Name of the data.
-        folder: Its folder, with ``eval.json`` and ``resolved.toml``.
+        folder: Its folder, with ``eval.json``, ``metrics.jsonl`` and ``resolved.toml``.
         sessions: `cpu_seconds` and `wall_seconds` of each start.
         hidden: Path that is cut out of protocols.
 
     Returns:
-        JSON data; FLOPs are those of the training alone, as ``vtp plan`` counts them.
+        JSON data; FLOPs are those of the training alone as ``vtp plan`` counts them, with every objective
+        active at every step.
     """
     import torch
 
@@ -64,7 +65,14 @@ def make_record(
         "torch": torch.__version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "metrics": {name: _kept(entry, hidden) for name, entry in metrics.items()},
+        "training": _last(folder / "metrics.jsonl"),
     }
+
+
+def _last(log: Path) -> dict[str, float]:
+    """Losses and what objectives report at the last logged step."""
+    values = json.loads(log.read_text().splitlines()[-1])
+    return {name: value for name, value in values.items() if name.startswith(("loss/", "report/"))}
 
 
 def _kept(entry: Mapping[str, Any], hidden: str) -> dict[str, Any]:

@@ -33,6 +33,11 @@ class Results:
         found = [record["metrics"].get(metric) for record in self.records[arm]]
         return [float(entry["value"]) for entry in found if entry is not None]
 
+    def training(self, arm: str, name: str) -> list[float]:
+        """What an objective reported at the last logged step, by the seeds that have it."""
+        found = [record["training"].get(name) for record in self.records[arm]]
+        return [float(value) for value in found if value is not None]
+
     def baseline(self, metric: str) -> tuple[str, float] | None:
         """What something trivial reaches, as the first record that has it says."""
         for records in self.records.values():

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -38,6 +38,7 @@ class Bench:
         threads: CPU threads a run.
         jobs: Runs at the same time.
         keep_seed: The seed whose checkpoints stay, for later studies; of others only the tokenizer stays.
+        recording: Held while a record is made: planning measures one recipe at a time.
     """
 
     study: str
@@ -49,6 +50,7 @@ class Bench:
     threads: int = 1
     jobs: int = 1
     keep_seed: int = 0
+    recording: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     def result(self, run: Run) -> Path:
         """File of a run's record."""
@@ -136,7 +138,8 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> None:
     if code:
         last = (log.read_text().strip().splitlines() or ["no output"])[-1]
         raise click.ClickException(f"{run.name} failed with exit code {code}: {last} (log: {log})")
-    record = make_record(run, bench.study, bench.data, folder, sessions, bench.hidden)
+    with bench.recording:
+        record = make_record(run, bench.study, bench.data, folder, sessions, bench.hidden)
     write_record(record, bench.result(run))
     if run.seed != bench.keep_seed:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -87,6 +87,7 @@ def _tiny(arm: Arm) -> Arm:
     if "ssl" in recipe:
         small += ["views.ssl.rows=4", "objectives.dino.prototypes=16", "objectives.mim.prototypes=16"]
         small += ["objectives.dino.head_hidden=16", "objectives.dino.head_width=8"]
+        small += [f"objectives.{name}.start=2" for name in ("dino", "mim", "koleo")]
     return Arm(
         name=arm.name,
         about=arm.about,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from benchmarks.study.claim import Claim, Finding, describe, judge
@@ -12,6 +13,9 @@ LATENTS = "linear_probe"
 FEATURES = "features.linear_probe"
 ZERO_SHOT = "zero_shot"
 PSNR = "psnr"
+ENTROPY = "report/dino/target_entropy"
+UNIFORM = math.log(512)
+"""Entropy of a uniform target over the recipes' prototypes, in nats."""
 
 PAIRS = (("clip_ae", "ae"), ("ssl_ae", "ae"), ("clip_ssl_ae", "clip_ae"), ("clip_ssl_ae", "ssl_ae"))
 """The paper's ordering of what latents understand: each first arm above the second."""
@@ -41,6 +45,8 @@ def write_verdict(found: Results) -> str:
     lines += text
     lines += ["", "## What it costs in reconstruction (PSNR in dB)", ""]
     lines += _listed(found, PSNR, [f"{name}_d{SMALL}" for name in MAIN])
+    lines += ["", "## Did self-distillation learn?", ""]
+    lines += _entropies(found)
     lines += ["", "## One seed each: numbers, no findings", ""]
     for title, names in (
         (f"d = {LARGE}", [f"{name}_d{LARGE}" for name in MAIN]),
@@ -54,6 +60,18 @@ def write_verdict(found: Results) -> str:
         ]
         lines.append("")
     return "\n".join([*lines, CAVEAT]) + "\n"
+
+
+def _entropies(found: Results) -> list[str]:
+    lines = [
+        f"Entropy of the teacher's targets at the end; {UNIFORM:.2f} is that of uniform targets, which teach "
+        "nothing, and near it an arm says nothing about self-distillation:",
+        "",
+    ]
+    return lines + [
+        f"- {name}_d{SMALL}: {spread(found.training(f'{name}_d{SMALL}', ENTROPY), 2)}"
+        for name in ("ssl_ae", "clip_ssl_ae")
+    ]
 
 
 def _weights() -> list[str]:

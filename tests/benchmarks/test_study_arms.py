@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from benchmarks.study.arm import Arm, Run, runs_of
 from benchmarks.study.command import choose
 from benchmarks.study.data import data_overrides
 from benchmarks.study_objectives.arms import HEADS, MAIN, make_arms
+from benchmarks.study_objectives.verdict import UNIFORM
 from vtp_core.recipe import Recipe, load_recipe
 
 
@@ -55,6 +57,13 @@ def test_the_arms_of_the_issue_are_there_with_their_seeds() -> None:
     for name in HEADS:
         assert through[name].model_dump()["bottleneck"] is True
         assert beside[name].model_dump()["bottleneck"] is False
+
+
+def test_the_verdict_knows_the_entropy_of_uniform_targets() -> None:
+    for arm in make_arms():
+        objectives = recipe_of(Run(arm, 0)).objectives
+        if "dino" in objectives:
+            assert math.log(objectives["dino"].model_dump()["prototypes"]) == UNIFORM
 
 
 def test_seeds_come_in_turns_and_can_be_chosen() -> None:

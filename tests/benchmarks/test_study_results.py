@@ -14,7 +14,7 @@ from benchmarks.study.results import read_results, spread
 from benchmarks.study.table import Column, markdown, plot
 from benchmarks.study_objectives.__main__ import STUDY, main
 from benchmarks.study_objectives.arms import make_arms
-from benchmarks.study_objectives.verdict import FEATURES, LATENTS, PSNR, summary, write_verdict
+from benchmarks.study_objectives.verdict import ENTROPY, FEATURES, LATENTS, PSNR, summary, write_verdict
 
 
 def put(folder: Path, arm: Arm, seed: int, metrics: Mapping[str, float], data: str = "cifar10") -> None:
@@ -25,7 +25,7 @@ def put(folder: Path, arm: Arm, seed: int, metrics: Mapping[str, float], data: s
         for name, value in metrics.items()
     }
     record = {"settings": run.digest(), "data": data, "flops": 2 * 10**16, "cpu_seconds": 90.0}
-    write_record({**record, "metrics": entries}, folder / f"{run.name}.json")
+    write_record({**record, "metrics": entries, "training": {ENTROPY: 3.5}}, folder / f"{run.name}.json")
 
 
 def main_arms(folder: Path, probes: Mapping[str, Sequence[float]]) -> None:
@@ -81,6 +81,7 @@ def test_the_verdict_follows_the_records(tmp_path: Path) -> None:
     text = write_verdict(read_results(make_arms(), tmp_path))
     assert "12 of 20 runs are there" in text and text.count("ordering appeared") == 2
     assert "clip_ae_d4 > ae_d4: appeared [0.410 (0.400 to 0.420) against 0.310 (0.300 to 0.320)" in text
+    assert "- ssl_ae_d4: 3.50 (3.50 to 3.50)" in text
     main_arms(tmp_path, {"ae": (0.60, 0.61, 0.62)})
     text = write_verdict(read_results(make_arms(), tmp_path))
     assert "did not appear: 2 pair(s) are reversed" in text and "ordering appeared" not in text

@@ -13,7 +13,7 @@ from benchmarks.study.arm import Arm, Run
 from benchmarks.study.runner import Bench, make_run, make_runs
 from benchmarks.study_objectives.__main__ import main
 from benchmarks.study_objectives.arms import make_arms
-from benchmarks.study_objectives.verdict import FEATURES, LATENTS, PSNR, ZERO_SHOT
+from benchmarks.study_objectives.verdict import ENTROPY, FEATURES, LATENTS, PSNR, ZERO_SHOT
 
 
 @pytest.fixture
@@ -89,6 +89,8 @@ def test_the_whole_study_in_small(tmp_path: Path) -> None:
     assert "latent_map" in whole["metrics"][LATENTS]["protocol"]
     assert "patches" in whole["metrics"][FEATURES]["protocol"]
     assert {PSNR, ZERO_SHOT} <= whole["metrics"].keys() and ZERO_SHOT not in plain["metrics"]
+    assert 0 <= whole["training"][ENTROPY] <= 2.78  # ln 16
+    assert ENTROPY not in plain["training"]
     assert whole["flops"] == 4 * whole["flops_per_step"] > plain["flops"] > 0
     assert list((tmp_path / "work" / "ae_d4_seed0" / "checkpoints").glob("step-*"))
     again = runner.invoke(main, [*arguments, "run", *chosen])
