@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.joint_step.ladder import RUNGS, WITHOUT_SWITCH
@@ -32,9 +32,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             cells = [name, kind, f"{row['median']:.3f} ({row['low']:.3f} to {row['high']:.3f})"]
             cells += [f"{row['median'] / other['median']:.3f}" for other in others]
             if memory:
-                peak = row["peak_bytes"]
-                cells.append(f"{peak / 2**20:.0f}")
-                cells += [f"{peak / other['peak_bytes']:.3f}" for other in others]
+                cells += _memory_cells(row, others)
             lines.append("| " + " | ".join(cells) + " |")
     left = [name for name in RUNGS if name not in found["names"]]
     lines += ["", f"- {WITHOUT_SWITCH}"]
@@ -44,3 +42,11 @@ def markdown(found: Mapping[str, Any]) -> str:
     low, high = found["load"]
     lines.append(f"- The machine was shared: load {low:.0f} to {high:.0f} on {found['cores']} cores.")
     return "\n".join([*lines, *circumstances_of(found)]) + "\n"
+
+
+def _memory_cells(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+    """MiB and ratios; empty where a rung's memory was not counted."""
+    if "peak_bytes" not in row:
+        return [""] * (1 + len(others))
+    ratios = [row["peak_bytes"] / other["peak_bytes"] for other in others]
+    return [f"{row['peak_bytes'] / 2**20:.0f}", *(f"{ratio:.3f}" for ratio in ratios)]
