@@ -92,7 +92,6 @@ def study_command(study: Study) -> click.Group:
             study=study.name,
             data=name,
             overrides=overrides,
-            hidden=str(data.resolve()) if data is not None else "",
             work=work or Path("runs") / study.name,
             results=results,
             threads=threads,

@@ -21,7 +21,6 @@ def make_record(
     data: str,
     folder: Path,
     sessions: Sequence[Mapping[str, float]],
-    hidden: str = "",
 ) -> dict[str, Any]:
     """What a finished run showed.
 
@@ -31,7 +30,6 @@ def make_record(
         data: Name of the data.
         folder: Its folder, with ``eval.json``, ``metrics.jsonl`` and ``resolved.toml``.
         sessions: `cpu_seconds` and `wall_seconds` of each start.
-        hidden: Path that is cut out of protocols.
 
     Returns:
         JSON data; FLOPs are those of the training alone as ``vtp plan`` counts them, with every objective
@@ -64,7 +62,9 @@ def make_record(
         "sessions": len(sessions),
         "torch": torch.__version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "metrics": {name: _kept(entry, hidden) for name, entry in metrics.items()},
+        "metrics": {
+            name: {key: entry[key] for key in KEPT if key in entry} for name, entry in metrics.items()
+        },
         "training": _last(folder / "metrics.jsonl"),
     }
 
@@ -73,13 +73,6 @@ def _last(log: Path) -> dict[str, float]:
     """Losses and what objectives report at the last logged step."""
     values = json.loads(log.read_text().splitlines()[-1])
     return {name: value for name, value in values.items() if name.startswith(("loss/", "report/"))}
-
-
-def _kept(entry: Mapping[str, Any], hidden: str) -> dict[str, Any]:
-    kept = {key: entry[key] for key in KEPT if key in entry}
-    if hidden and "protocol" in kept:
-        kept["protocol"] = kept["protocol"].replace(f"{hidden}/", "").replace(hidden, "")
-    return kept
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:

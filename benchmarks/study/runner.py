@@ -32,7 +32,6 @@ class Bench:
         study: Its name, for the records.
         data: Name of the data, for the records.
         overrides: What is no part of the experiment: the data's place.
-        hidden: Text that records must not hold, such as the data's folder.
         work: Run folders, one a run.
         results: Records, one JSON a run.
         threads: CPU threads a run.
@@ -44,7 +43,6 @@ class Bench:
     study: str
     data: str
     overrides: tuple[str, ...]
-    hidden: str
     work: Path
     results: Path
     threads: int = 1
@@ -139,7 +137,7 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> None:
         last = (log.read_text().strip().splitlines() or ["no output"])[-1]
         raise click.ClickException(f"{run.name} failed with exit code {code}: {last} (log: {log})")
     with bench.recording:
-        record = make_record(run, bench.study, bench.data, folder, sessions, bench.hidden)
+        record = make_record(run, bench.study, bench.data, folder, sessions)
     write_record(record, bench.result(run))
     if run.seed != bench.keep_seed:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

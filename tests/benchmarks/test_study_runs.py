@@ -20,7 +20,7 @@ from benchmarks.study_objectives.verdict import ENTROPY, FEATURES, LATENTS, PSNR
 def bench(tmp_path: Path) -> Bench:
     (tmp_path / "results").mkdir()
     return Bench(
-        study="study", data="samples", overrides=(), hidden="", work=tmp_path / "work",
+        study="study", data="samples", overrides=(), work=tmp_path / "work",
         results=tmp_path / "results",
     )  # fmt: skip
 
