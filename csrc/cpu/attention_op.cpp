@@ -117,6 +117,13 @@ void check_like(const Tensor& x, const Tensor& q, const char* name) {
   STD_TORCH_CHECK(same, name, " must have the shape, dtype and device of q");
 }
 
+void check_statistics(const Tensor& lse, const AttentionTask& task, int64_t tokens, bool packed) {
+  bool fits = lse.is_cpu() && lse.scalar_type() == ScalarType::Float && lse.dim() == (packed ? 2 : 3);
+  fits = fits && lse.size(lse.dim() - 1) == tokens && lse.size(lse.dim() - 2) == task.heads;
+  STD_TORCH_CHECK(fits && (packed || lse.size(0) == task.sequences), "lse must be float32 on the CPU, ",
+                  packed ? "(H, T)" : "(B, H, N)");
+}
+
 // The task together with what it points to.
 struct Call {
   std::vector<int64_t> starts;
@@ -293,6 +300,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(Tensor grad_out, OptionalT
   const bool packed = cu_seqlens.has_value();
   check_like(grad_out, q, "grad_out");
   check_like(out, q, "out");
+  check_statistics(lse, task, packed ? q.size(0) : q.size(1), packed);
   task.grad_out = call.rows(grad_out);
   task.out = call.rows(out);
   task.lse = statistics_of(lse, packed);

@@ -96,6 +96,9 @@ std::tuple<Tensor, Tensor> attention_forward(const Tensor& q, const Tensor& k, c
   STD_TORCH_CHECK(!packed || (cu_seqlens->is_cuda() && cu_seqlens->is_contiguous() && cu_seqlens->dim() == 1 &&
                               cu_seqlens->scalar_type() == ScalarType::Int),
                   "attention_forward: cu_seqlens must be contiguous int32 on the device of q");
+  for (const auto* x : {&q_norm, &k_norm, &cos, &sin}) {
+    STD_TORCH_CHECK(!x->has_value() || (*x)->is_cuda(), "attention_forward: norms and tables must be on the device of q");
+  }
   const int64_t heads = q.size(1), width = q.size(q.dim() - 1);
   const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
   const cudaStream_t stream = current_stream(q);

@@ -52,7 +52,7 @@ def test_it_is_listed_with_its_package(installed):
 def test_its_recipe_is_valid_and_adds_two_tables(installed):
     done = vtp(installed, "validate", str(RECIPE))
     assert done.returncode == 0, done.stderr
-    assert "4 objectives" in done.stdout
+    assert "7 objectives" in done.stdout
 
 
 def test_without_the_view_or_the_plugin_the_recipe_says_where(installed):

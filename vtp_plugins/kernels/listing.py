@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from vtp_core.errors import UsageError
 from vtp_core.installation import kernels as implementations
 from vtp_core.installation import native_modules
 from vtp_core.ops import (
@@ -16,8 +17,9 @@ from vtp_core.ops import (
     attention_choice,
     search_choice,
 )
-from vtp_core.ops.choice import Kernel
+from vtp_core.ops.choice import Case, Choice
 from vtp_core.ops.installed import installed
+from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
 
 __all__ = ["automatic", "implementations", "instruction_set", "native_modules"]
@@ -38,14 +40,14 @@ def automatic() -> list[dict[str, str]]:
             searched = SearchCase(
                 device=device, dtype=dtype, rows=4096, codes=16384, width=32, metric="l2", exact=True
             )
-            rows.append(_row("nearest_code", device, name, search.pick(searched)))
+            rows.append(_row("nearest_code", device, name, search, searched))
         for name, dtype in DTYPES.items():
             for packed in (False, True):
                 attended = AttentionCase(
                     device=device, dtype=dtype, tokens=256, width=64, packed=packed, lse=False
                 )
                 operator = "attention, packed" if packed else "attention"
-                rows.append(_row(operator, device, name, attention.pick(attended)))
+                rows.append(_row(operator, device, name, attention, attended))
     return rows
 
 
@@ -55,10 +57,14 @@ def instruction_set() -> str:
     if missing is not None:
         return f"none: _C_cpu {missing}"
     try:
-        return str(torch.ops.vtp_cpu.isa())
-    except RuntimeError as error:
-        return str(error).partition("\n")[0]
+        return cpu_isa()
+    except UsageError as error:
+        return str(error)
 
 
-def _row(operator: str, device: str, dtype: str, kernel: Kernel[Any, Any]) -> dict[str, str]:
-    return {"operator": operator, "device": device, "dtype": dtype, "name": kernel.name}
+def _row(operator: str, device: str, dtype: str, choice: Choice[Any], case: Case) -> dict[str, str]:
+    try:
+        name = choice.pick(case).name
+    except UsageError as error:
+        name = f"none: {error}"
+    return {"operator": operator, "device": device, "dtype": dtype, "name": name}

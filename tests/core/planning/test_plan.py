@@ -109,7 +109,8 @@ def test_the_flops_are_those_of_a_real_step(tmp_path: Path, plugins: Plugins, ch
     ids=["whole", "chunks", "checkpoint", "bfloat16"],
 )
 def test_the_memory_is_near_that_of_a_real_step(tmp_path: Path, plugins: Plugins, extra: tuple[str]) -> None:
-    loaded = recipe(tmp_path, plugins, "views.image.rows=96", *extra)
+    # The plan runs SDPA on tensors without data; the C++ attention holds a little more in a toy's chunks.
+    loaded = recipe(tmp_path, plugins, "kernels.attention='sdpa'", "views.image.rows=96", *extra)
     live = LiveBytes()
     run_step(loaded, plugins, around=live, around_step=nullcontext)
     memory = make_plan(loaded, plugins).memory

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
+from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
 
 WIDEST = 256
@@ -79,8 +80,7 @@ def _suits(case: AttentionCase) -> bool:
     """Everywhere but in float32 without AVX2: there torch's backward is 1.4 x faster, measured."""
     if case.dtype == torch.bfloat16 or torch.compiler.is_compiling():
         return True
-    isa: str = torch.ops.vtp_cpu.isa()
-    return isa != "portable"
+    return cpu_isa() != "portable"
 
 
 KERNEL = AttentionKernel(

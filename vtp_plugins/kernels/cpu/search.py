@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchKernel
 from vtp_plugins.kernels.native.loading import why_missing
@@ -35,8 +36,13 @@ def _watch(storage: torch.UntypedStorage) -> None:
     if _WATCHED.get(first) is storage:
         return
     _WATCHED[first] = storage
-    forget = torch.ops.vtp_cpu.forget_codebook
-    weakref.finalize(storage, forget, first, first + storage.nbytes()).atexit = False
+    weakref.finalize(storage, _forget, first, first + storage.nbytes()).atexit = False
+
+
+def _forget(first: int, last: int) -> None:
+    """Drops what was packed from these addresses; whoever traces at that moment must not see it."""
+    with _disable_current_modes():
+        torch.ops.vtp_cpu.forget_codebook(first, last)
 
 
 def _refuses(case: SearchCase) -> str | None:

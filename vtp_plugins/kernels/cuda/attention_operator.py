@@ -64,7 +64,7 @@ def _fake(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.longest, ctx.scale, _ = inputs
+    *tensors, _, ctx.scale, _ = inputs
     ctx.save_for_backward(*tensors, *output)
 
 
@@ -72,7 +72,7 @@ def _differentiate(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None,
     from vtp_plugins.kernels.triton.attention_operator import attention_backward
 
     *tensors, out, lse = ctx.saved_tensors
-    dq, dk, dv, dq_norm, dk_norm = attention_backward(*tensors, ctx.longest, ctx.scale, out, lse, dout, dlse)
+    dq, dk, dv, dq_norm, dk_norm = attention_backward(*tensors, ctx.scale, out, lse, dout, dlse)
     q_norm, k_norm = tensors[3], tensors[4]
     norms = (None if q_norm is None else dq_norm, None if k_norm is None else dk_norm)
     return dq, dk, dv, *norms, None, None, None, None, None, None

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# 8.0 also runs on 8.6 and 8.9; newer GPUs than 9.0 compile its PTX when the module is first loaded. Each further
-# one would take 15 s of an installation.
+# 8.0 also runs on 8.6 and 8.9; newer GPUs than 9.0 compile its PTX when the module is first loaded. Each
+# further one would take 15 s of an installation.
 ARCHITECTURES = ("8.0", "9.0")
 
 

@@ -67,6 +67,7 @@ def attention_forward(
     q = _prepared(q, q_norm, cos, sin, packed=offsets is not None)
     k = _prepared(k, k_norm, cos, sin, packed=offsets is not None)
     q, k, v = _rows(q), _rows(k), _rows(v)
+    offsets = _beside(q, offsets)
     settings, fixed = _settings(q, offsets)
     heads, tiles = q.shape[1], cdiv(longest, settings.forward.queries)
     with torch.cuda.device_of(q):
@@ -134,6 +135,7 @@ def attention_backward(
         k_ready = _rows(_prepared(k, k_norm, cos, sin, packed=packed))
         v_ready, dout = _rows(v), _rows(dout)
         dlse, delta = dlse.contiguous(), torch.empty_like(lse)
+        offsets = _beside(q, offsets)
         settings, fixed = _settings(q, offsets)
         heads, programs = q.shape[1], q.shape[1] * _sequences(q, offsets)
         starts = lse if offsets is None else offsets
@@ -277,6 +279,11 @@ def _cut(tiles: Tiles) -> dict[str, int]:
 
 def _statistics(q: Tensor) -> Tensor:
     return torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+
+
+def _beside(q: Tensor, offsets: Tensor | None) -> Tensor | None:
+    """Offsets as the kernels read them: on the device of `q`, one after the other."""
+    return None if offsets is None else offsets.to(q.device).contiguous()
 
 
 def _longest(q: Tensor, offsets: Tensor | None) -> int:

@@ -230,3 +230,14 @@ def test_the_operator_itself_checks_its_arguments() -> None:
     for arguments in bad:
         with pytest.raises(RuntimeError):
             forward(*arguments)
+
+
+@pytest.mark.parametrize(
+    "lse",
+    [torch.zeros(1, 1, 1), torch.zeros(1, 2, 20, dtype=torch.float64), torch.zeros(2, 20)],
+    ids=["too small", "another dtype", "too few axes"],
+)
+def test_a_backward_with_other_statistics_is_refused_before_it_reads_them(lse: Tensor) -> None:
+    q, k, v, out = (torch.randn(1, 20, 2, 16) for _ in range(4))
+    with pytest.raises(RuntimeError, match=r"lse must be float32 on the CPU, \(B, H, N\)"):
+        torch.ops.vtp_cpu.attention_backward(out, None, q, k, v, out, lse, None, None, None, None, None, 0.25)

@@ -170,3 +170,20 @@ def test_memory_besides_the_packed_codebook_does_not_grow_with_the_rows() -> Non
     assert packed < 2 * c.numel() * 4 + 200_000
     search(torch.randn(20_000, 16), c)
     assert torch.ops.vtp_cpu.packed_codebooks()[1] == packed
+
+
+def test_a_codebook_that_dies_while_something_is_traced_leaves_no_node_in_the_graph() -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    codebooks = [torch.randn(9, 4)]
+    search(torch.randn(3, 4), codebooks[0])
+    assert entries() == 1
+
+    def doubled(x: Tensor) -> Tensor:
+        codebooks.clear()
+        gc.collect()
+        return x * 2
+
+    graph = make_fx(doubled)(torch.randn(2)).graph
+    assert entries() == 0
+    assert not [node for node in graph.nodes if "vtp_cpu" in str(node.target)]

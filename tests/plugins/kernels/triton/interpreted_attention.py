@@ -174,6 +174,17 @@ def test_nothing_to_attend_to(shape: tuple[int, ...]) -> None:
     assert gradients[1].tolist() == [0.0] * 32
 
 
+def test_offsets_that_are_a_view_are_read_one_after_the_other() -> None:
+    x = torch.randn(20, 1, 32, requires_grad=True)
+    every_second = torch.tensor([0, 99, 8, 99, 20])[::2]
+    for offsets in (every_second, every_second.clone()):
+        out = vit_attention(x, x, x, cu_seqlens=offsets, implementation=TRITON)
+        (gradient,) = torch.autograd.grad(out.square().sum(), x)
+        if offsets is every_second:
+            first = out, gradient
+    torch.testing.assert_close((out, gradient), first, rtol=0, atol=0)
+
+
 def test_gradients_keep_their_dtype_and_repeat() -> None:
     q, k, v = (x.bfloat16().requires_grad_() for x in torch.randn(3, 1, 2, 40, 32).unbind())
     weight = torch.rand(32).add(0.5).requires_grad_()
