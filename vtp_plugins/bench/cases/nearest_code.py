@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
 
@@ -58,8 +59,11 @@ def _ours(vectors: Tensor, codebook: Tensor) -> Mapping[str, Callable[[], Tensor
     def cached() -> Tensor:
         return nearest_code(vectors, codebook)[0]
 
+    calls = itertools.count(1)
+
     def packing() -> Tensor:
-        return nearest_code(vectors, codebook.clone())[0]
+        # Other values in every call: a packed codebook is found again by its content.
+        return nearest_code(vectors, codebook * (1 + next(calls) * 2.0**-20))[0]
 
     ours = {"vtp": cached, "vtp, new codebook": packing}
     if _screens_in_bfloat16(vectors):
