@@ -85,4 +85,6 @@ class World:
             weights = torch.ones_like(values)
         weights = weights.detach().to(values.dtype)
         total = self.sum(weights.sum())
-        return (values * weights).sum() * (self.size / torch.where(total > 0, total, torch.ones_like(total)))
+        # Shares first: the reciprocal of a denormal total would be infinite.
+        shares = weights / torch.where(total > 0, total, torch.ones_like(total))
+        return (values * shares).sum() * self.size

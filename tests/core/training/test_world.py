@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vtp_core.features import Tally
@@ -16,11 +18,18 @@ from vtp_core.view import ViewNeed
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 3)), min_size=1, max_size=9))
-def test_the_weighted_mean_is_numpys_and_zero_weights_give_zero(pairs):
+@example([(0.0, 2.2250738585e-313)])
+@example([(3.3, 5e-324), (1.0, 5e-324)])
+def test_the_weighted_mean_is_the_exact_one_and_zero_weights_give_zero(pairs):
     values, weights = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
+    values.requires_grad_()
     mean = World().mean(values, weights)
-    expected = float((values * weights).sum() / weights.sum()) if weights.sum() > 0 else 0.0
-    assert float(mean) == pytest.approx(expected, abs=1e-12)
+    mean.backward()
+    total = sum((Fraction(weight) for _, weight in pairs), Fraction(0))
+    shares = [Fraction(weight) / total if total else Fraction(0) for _, weight in pairs]
+    expected = sum(Fraction(value) * share for (value, _), share in zip(pairs, shares, strict=True))
+    assert mean.item() == pytest.approx(float(expected), abs=1e-12)
+    assert values.grad.tolist() == pytest.approx([float(share) for share in shares], abs=1e-12)
 
 
 def test_an_empty_mean_is_zero_with_a_zero_gradient():
