@@ -72,4 +72,5 @@ class Prototypes(nn.Module):
         direction = self.weight_v.narrow(0, first, len(numbers))
         scale = self.weight_g.narrow(0, first, len(numbers))
         wide = torch.promote_types(direction.dtype, torch.float32)
-        return F.normalize(direction.to(wide), dim=-1) * scale.to(wide)
+        # One fused pass each way, not eight. A direction of zero gives NaN, as with torch's weight norm.
+        return torch._weight_norm(direction.to(wide), scale.to(wide), 0)
