@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
+from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionChoice, AttentionKernel, Rope
 from vtp_core.ops.attention_torch import TORCH_KERNELS
 from vtp_core.ops.installed import installed
@@ -89,11 +89,11 @@ def vit_attention(
             tokens that stay a cosine of 1 and a sine of 0.
         cu_seqlens: (S + 1,) int32 or int64, where the S sequences of the packed layout begin, T at the end.
             Tokens attend to their own sequence only. Its values are read on the host; inside torch.compile
-            they are left to the implementation, and only one that `packs` can be traced as one graph.
+            they are left to the implementation, and only one that `packs` becomes part of a graph.
         scale: Factor on the scores; d ** -0.5 by default.
         return_lse: Whether to return the log-sum-exp of the scaled scores as well.
-        implementation: From `attention_choice`. By default ``auto`` among what is installed; inside
-            torch.compile, which can't look for plugins, among torch's own.
+        implementation: From `attention_choice`. By default ``auto`` among what is installed; for
+            torch.export among torch's own.
 
     Returns:
         Output in the shape and dtype of `q`, or (output, lse) with lse (B, H, N), packed (T, H), float32.
@@ -113,6 +113,13 @@ def vit_attention(
         rope=None if rope is None else rope.cos.dtype,
     )
     kernel = (implementation or default_choice()).pick(case)
+    if case.packed and not kernel.packs and torch.compiler.is_compiling():
+        # Its loop depends on values. Without fullgraph=True torch falls back to running it, from here on.
+        raise UsageError(
+            f'vit_attention: attention "{kernel.name}" can\'t be compiled for packed sequences; hand over '
+            'implementation=attention_choice(name, kernels) with one that packs, such as "cpu" or "triton", '
+            "or leave fullgraph out"
+        )
     with _no_autocast(case.device):
         out, lse = kernel.run(
             q,
@@ -131,14 +138,32 @@ def vit_attention(
     return out, lse
 
 
+class _Default:
+    """What `vit_attention` chooses from when it is not told; made once a process.
+
+    An object and no cached function: torch.compile reads the attribute, and guards it.
+    """
+
+    choice: AttentionChoice | None = None
+
+
+_DEFAULT = _Default()
+
+
 def default_choice() -> AttentionChoice:
     """What `vit_attention` chooses from when it is not told."""
-    return AttentionChoice(TORCH_KERNELS) if torch.compiler.is_compiling() else _installed()
+    if torch.compiler.is_exporting():
+        return AttentionChoice(TORCH_KERNELS)  # a program for elsewhere
+    _find_installed()
+    assert _DEFAULT.choice is not None
+    return _DEFAULT.choice
 
 
-@cache
-def _installed() -> AttentionChoice:
-    return AttentionChoice((*installed(AttentionKernel), *TORCH_KERNELS))
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # called while tracing, not traced
+def _find_installed() -> bool:
+    if _DEFAULT.choice is None:
+        _DEFAULT.choice = AttentionChoice((*installed(AttentionKernel), *TORCH_KERNELS))
+    return True
 
 
 def _longest(q: Tensor, cu_seqlens: Tensor | None) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vtp_core.errors import UsageError
 from vtp_core.ops import AttentionCase, AttentionKernel, Rope, attention_choice, vit_attention
+from vtp_core.ops.attention import default_choice
 from vtp_core.ops.attention_torch import NORM_EPS
 
 NAMES = ("reference", "matmul", "sdpa")
@@ -168,6 +169,45 @@ def test_autocast_does_not_round(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         inside = vit_attention(q, k, v, implementation=choice)
     assert torch.equal(inside, vit_attention(q, k, v, implementation=choice))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_compiles_with_what_is_installed(packed: bool) -> None:
+    q = torch.randn(7, 2, 8) if packed else torch.randn(2, 3, 7, 8)
+    starts = torch.tensor([0, 3, 7]) if packed else None
+    packs = default_choice().pick(case(tokens=4, width=8, packed=True)).packs
+    if packed and not packs:
+        pytest.skip("no implementation that packs is installed")
+    compiled = torch.compile(vit_attention, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(q, q, q, cu_seqlens=starts), vit_attention(q, q, q, cu_seqlens=starts))
+
+
+@pytest.mark.parametrize("name", ["auto", *NAMES])
+def test_torchs_own_can_not_be_one_graph_of_packed_sequences(name: str) -> None:
+    torch._dynamo.reset()  # it remembers what it fell back on
+    q, starts = torch.randn(7, 2, 8), torch.tensor([0, 3, 7])
+
+    def run(q: Tensor, starts: Tensor) -> Tensor:
+        return vit_attention(q, q, q, cu_seqlens=starts, implementation=choice)
+
+    choice = attention_choice(name)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"can.{1,2}t be compiled .* implementation="):
+        torch.compile(run, fullgraph=True, backend="aot_eager")(q, starts)
+    assert torch.equal(torch.compile(run, backend="aot_eager")(q, starts), run(q, starts))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_programs_need_no_library_of_ours(strict: bool) -> None:
+    class Attention(torch.nn.Module):
+        def forward(self, q: Tensor) -> Tensor:
+            return vit_attention(q, q, q)
+
+    exported = torch.export.export(Attention(), (torch.randn(1, 2, 5, 8),), strict=strict)
+    graphs = [
+        part.graph for part in exported.graph_module.modules() if isinstance(part, torch.fx.GraphModule)
+    ]
+    called = " ".join(str(node.target) for graph in graphs for node in graph.nodes)
+    assert "aten.scaled_dot_product_attention" in called and "vtp" not in called
 
 
 def test_rotation_in_bfloat16_rounds_every_token() -> None:
