@@ -1,12 +1,13 @@
 """Augmentations of a view: a decoded image to one crop.
 
-========  ====================================================================================================
-none      squashed to the size, bilinear (VTP's zero-shot evaluation)
-center    centre crop of ADM (reconstruction, latents)
-clip      random crop of 0.9 to 1 of the area, bicubic, no flip (open_clip; VTP)
-crop      random crop of 0.08 to 1 of the area, bicubic, flip (classification, linear probe)
-dino      the crops of DINOv2: global 0.32 to 1, others 0.05 to 0.32 of the area; flip, colour, blur, solarise
-========  ====================================================================================================
+============  ================================================================================================
+none          squashed to the size, bilinear (VTP's zero-shot evaluation)
+center        centre crop of ADM (reconstruction, latents)
+clip          random crop of 0.9 to 1 of the area, bicubic, no flip (open_clip; VTP)
+crop          random crop of 0.08 to 1 of the area, bicubic, flip (classification, linear probe)
+dino          crops of DINOv2: global 0.32 to 1, others 0.05 to 0.32 of the area; flip, colour, blur, solarise
+dino_nominal  the same with the blur rates of DINOv2's configuration instead of those that its code applies
+============  ================================================================================================
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ _SCALES: dict[tuple[str, bool], tuple[float, float]] = {
     ("crop", False): (0.08, 1.0),
     ("dino", True): (0.32, 1.0),
     ("dino", False): (0.05, 0.32),
+    ("dino_nominal", True): (0.32, 1.0),
+    ("dino_nominal", False): (0.05, 0.32),
 }
+
+_BLURRED = {"dino": (0.0, 0.9, 0.5), "dino_nominal": (1.0, 0.1, 0.5)}
+"""Share of blurred first globals, other globals and local crops. DINOv2's and DINOv3's configurations say 1, 0.1
+and 0.5, but their helper applies one minus that, so their published models saw those of `dino`."""
 
 
 def crop(
@@ -64,17 +71,14 @@ def crop(
         return pixels
     if rng.random() < 0.5:
         pixels = pixels.flip(-1)
-    return pixels if augment == "crop" else _dino(pixels, name, number, rng)
+    return pixels if augment == "crop" else _dino(pixels, name, number, _BLURRED[augment], rng)
 
 
-def _dino(pixels: Tensor, name: str, number: int, rng: numpy.random.Generator) -> Tensor:
-    """Colour changes of DINOv2.
-
-    Blur rates are those that DINOv2's and DINOv3's code has in effect, 0 / 0.9 / 0.5 for the first global,
-    the other global and the local crops: their helper applies 1 - p of the p = 1 / 0.1 / 0.5 in their
-    configuration.
-    """
-    blurred = 0.5 if name != "global" else (0.0 if number == 0 else 0.9)
+def _dino(
+    pixels: Tensor, name: str, number: int, rates: tuple[float, float, float], rng: numpy.random.Generator
+) -> Tensor:
+    """Colour changes of DINOv2; `rates` as in `_BLURRED`."""
+    blurred = rates[2] if name != "global" else rates[min(number, 1)]
     solarised = 0.2 if name == "global" and number > 0 else 0.0
     chance = rng.random(4)
     factors = rng.uniform((0.6, 0.6, 0.8, -0.1), (1.4, 1.4, 1.2, 0.1)).tolist()

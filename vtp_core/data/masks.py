@@ -47,8 +47,9 @@ def patch_counts(config: MaskConfig, crops: int, patches: int, seed: int, step: 
 def block_mask(count: int, grid: tuple[int, int], rng: numpy.random.Generator) -> NDArray[numpy.bool_]:
     """A mask made of rectangles, until `count` patches are masked or no further block fits.
 
-    A block has 4 patches up to what is missing, at most half the grid. It counts only if it adds something
-    and not too much; after ten tries without one the mask stays as it is, so it may hold a few patches less.
+    A block has between 4 patches and what is missing, at most half the grid. It counts only if it adds
+    something and not too much; after ten tries without one the mask stays as it is, so it may hold a few
+    patches less.
 
     Args:
         count: Patches to mask; never exceeded.
@@ -71,10 +72,10 @@ def block_mask(count: int, grid: tuple[int, int], rng: numpy.random.Generator) -
 
 def _add_block(mask: NDArray[numpy.bool_], most: int, rng: numpy.random.Generator) -> int:
     rows, columns = mask.shape
-    smallest = min(_SMALLEST, most)
     limit = math.log(1 / _ASPECT)
     for _ in range(_TRIES):
-        area = rng.uniform(smallest, most) if most > smallest else float(most)
+        # Where less than 4 are missing too: a larger block then fits if it overlaps those before it.
+        area = _SMALLEST + (most - _SMALLEST) * rng.random()
         aspect = math.exp(rng.uniform(-limit, limit))
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         # A block never spans the whole grid in one direction, as in DINOv2.

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vtp_core.recipe.component import Table
 
-Augment = Literal["none", "center", "clip", "crop", "dino"]
+Augment = Literal["none", "center", "clip", "crop", "dino", "dino_nominal"]
 """How crops are cut out of an image (`vtp_core.data.augment`)."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -63,7 +63,7 @@ class ViewConfig(Table):
     """Side of its crops in pixels; a multiple of the encoder's patch."""
     augment: Augment
     """`none` squashes, `center` crops the centre, `clip` and `crop` cut at random (`crop` flips too), `dino`
-    also changes colours."""
+    also changes colours, `dino_nominal` too, with the blur rates that DINOv2's configuration names."""
     crops: Mapping[str, CropConfig] = Field(default={"global": CropConfig()}, validate_default=True)
     """Named sets of crops. `global` is always there: by default one crop of the view's size."""
     masks: MaskConfig | None = None

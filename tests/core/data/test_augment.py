@@ -17,6 +17,7 @@ from vtp_core.data import colour
 from vtp_core.data.augment import crop
 from vtp_core.data.draw import generator
 from vtp_core.data.geometry import Box, centre, random_box, resize
+from vtp_core.recipe.views import Augment
 
 
 def picture(height: int, width: int, seed: int = 0) -> numpy.ndarray:
@@ -141,8 +142,13 @@ def test_blur_of_a_tiny_crop_keeps_a_flat_colour() -> None:
     torch.testing.assert_close(colour.blur(torch.full((3, 3, 2), 77.0), 1.0), torch.full((3, 3, 2), 77.0))
 
 
-def test_solarised_and_blurred_shares_of_dino(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Effective rates: blur 0, 0.9, 0.5 and solarise 0, 0.2, 0 on first global, other global and local."""
+@pytest.mark.parametrize(
+    ("augment", "blurred"), [("dino", (0.0, 0.9, 0.5)), ("dino_nominal", (1.0, 0.1, 0.5))]
+)
+def test_solarised_and_blurred_shares_of_dino(
+    augment: Augment, blurred: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On first global, other global and local crops; solarised are 0, 0.2, 0 of them."""
     calls: list[str] = []
     monkeypatch.setattr(colour, "blur", lambda pixels, sigma: calls.append("blur") or pixels)
     monkeypatch.setattr(colour, "solarise", lambda pixels: calls.append("solarise") or pixels)
@@ -151,14 +157,14 @@ def test_solarised_and_blurred_shares_of_dino(monkeypatch: pytest.MonkeyPatch) -
     for name, number in (("global", 0), ("global", 1), ("local", 0)):
         calls.clear()
         for seed in range(400):
-            crop(image, "dino", name, number, 8, None, generator("rate", name, number, seed))
+            crop(image, augment, name, number, 8, None, generator("rate", name, number, seed))
         rates[name, number] = calls.count("blur") / 400, calls.count("solarise") / 400
-    assert rates["global", 0] == (0, 0)
-    assert rates["global", 1] == (pytest.approx(0.9, abs=0.07), pytest.approx(0.2, abs=0.08))
-    assert rates["local", 0] == (pytest.approx(0.5, abs=0.1), 0)
+    assert rates["global", 0] == (blurred[0], 0)
+    assert rates["global", 1] == (pytest.approx(blurred[1], abs=0.07), pytest.approx(0.2, abs=0.08))
+    assert rates["local", 0] == (pytest.approx(blurred[2], abs=0.1), 0)
 
 
-@pytest.mark.parametrize("augment", ["none", "center", "clip", "crop", "dino"])
+@pytest.mark.parametrize("augment", ["none", "center", "clip", "crop", "dino", "dino_nominal"])
 @pytest.mark.parametrize("shape", [(64, 64), (37, 90), (8, 300)])
 def test_every_augmentation_repeats_itself(augment: str, shape: tuple[int, int]) -> None:
     image = picture(*shape)

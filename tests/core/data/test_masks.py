@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import numpy
 import pytest
 from hypothesis import given
@@ -28,6 +31,44 @@ def test_block_mask_comes_near_its_count() -> None:
         block_mask(count, (16, 16), generator(count, seed)).sum() for count in counts for seed in range(50)
     ]
     assert numpy.mean(reached) > 0.9 * numpy.mean(counts)
+
+
+def _plain_mask(count: int, side: int, rng: random.Random) -> set[tuple[int, int]]:
+    """iBOT's masking generator in plain Python: blocks of area 4 to what is missing, whichever is larger."""
+    mask: set[tuple[int, int]] = set()
+    while len(mask) < count:
+        most, before = min(count - len(mask), side * side // 2), len(mask)
+        for _ in range(10):
+            area, aspect = rng.uniform(4, most), math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+            height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if height < side and width < side:
+                top, left = rng.randint(0, side - height), rng.randint(0, side - width)
+                block = {(top + i, left + j) for i in range(height) for j in range(width)}
+                if 0 < len(block - mask) <= most:
+                    mask |= block
+                    break
+        if len(mask) == before:
+            break
+    return mask
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+def test_masks_are_distributed_as_those_of_the_plain_algorithm(count: int) -> None:
+    """Compared: how many patches are masked, and how many pairs of neighbours are among them."""
+
+    def statistics(cells: set[tuple[int, int]]) -> tuple[int, int]:
+        return len(cells), sum(((i + 1, j) in cells) + ((i, j + 1) in cells) for i, j in cells)
+
+    rng, draws = random.Random(0), 1500
+    plain = [statistics(_plain_mask(count, 8, rng)) for _ in range(draws)]
+    ours = []
+    for seed in range(draws):
+        mask = block_mask(count, (8, 8), generator("plain", count, seed))
+        ours.append(statistics({(int(i), int(j)) for i, j in numpy.argwhere(mask)}))
+    for number in range(2):
+        found, expected = (numpy.array([each[number] for each in all_of]) for all_of in (ours, plain))
+        error = numpy.sqrt((found.var() + expected.var()) / draws)
+        assert abs(found.mean() - expected.mean()) <= 4 * error + 1e-9, number
 
 
 def test_masks_are_made_of_blocks() -> None:
