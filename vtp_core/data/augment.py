@@ -33,8 +33,8 @@ _SCALES: dict[tuple[str, bool], tuple[float, float]] = {
 }
 
 _BLURRED = {"dino": (0.0, 0.9, 0.5), "dino_nominal": (1.0, 0.1, 0.5)}
-"""Share of blurred first globals, other globals and local crops. DINOv2's and DINOv3's configurations say 1, 0.1
-and 0.5, but their helper applies one minus that, so their published models saw those of `dino`."""
+"""Share of blurred first globals, other globals and local crops. DINOv2's and DINOv3's configurations say 1,
+0.1 and 0.5, but their helper applies one minus that, so their published models saw those of `dino`."""
 
 
 def crop(
