@@ -17,12 +17,20 @@ from vtp_core.recipe import load_recipe
 @set_option
 @world_size_option
 @plugin_option
+@click.option(
+    "--memory",
+    "gib",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GIB",
+    help="Memory of a rank's device: say which row chunks fit it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON; bytes and FLOPs in full.")
 def plan(
     recipe: str,
     overrides: tuple[str, ...],
     world_size: int | None,
     plugin_files: tuple[Path, ...],
+    gib: float | None,
     as_json: bool,
 ) -> None:
     """Print what RECIPE would run in a step: groups, forwards run or shared, parameters, FLOPs, memory.
@@ -32,8 +40,11 @@ def plan(
     plugins = load_plugins(plugin_files)
     loaded = load_recipe(recipe, overrides, plugins, world_size)
 
+    from vtp_core.planning.fits import say_what_fits
     from vtp_core.planning.plan import make_plan
     from vtp_core.planning.text import render
 
     made = make_plan(loaded, plugins, world_size)
+    if gib is not None:
+        made.notes.append(say_what_fits(made.fits, gib))
     click.echo(json.dumps(made.data(), indent=2) if as_json else render(made))

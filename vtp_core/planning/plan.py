@@ -11,6 +11,7 @@ import torch
 
 from vtp_core.planning.cautions import find_cautions
 from vtp_core.planning.drawn import reads_latents
+from vtp_core.planning.fits import Fit, chunk_sizes, measure_fits
 from vtp_core.planning.memory import Memory, estimate, group_activations
 from vtp_core.planning.multiply_adds import count_layers, scale_layers
 from vtp_core.planning.probe import Probe
@@ -43,6 +44,7 @@ class Plan:
         flops_table1: 2 x multiply-adds of linear and convolution layers, one image's encode and decode.
         table1_view: The view whose size that image has, or "" if there is no image to decode.
         memory: Estimate per rank.
+        fits: Memory and FLOPs with other row chunks, largest first.
         warnings: One line each.
         notes: How the numbers were found, where not as always.
     """
@@ -59,6 +61,7 @@ class Plan:
     flops_table1: int | None
     table1_view: str
     memory: Memory
+    fits: list[Fit]
     warnings: list[str]
     notes: list[str]
 
@@ -108,6 +111,7 @@ class Plan:
             "flops_table1": self.flops_table1,
             "flops_table1_view": self.table1_view,
             "memory": {**asdict(self.memory), "total": self.memory.total},
+            "fits": [asdict(fit) for fit in self.fits],
             "attention": self.attention,
             "warnings": self.warnings,
             "notes": self.notes,
@@ -146,9 +150,21 @@ def make_plan(recipe: Recipe, plugins: Plugins, world_size: int | None = None) -
         deeper_layers[name] = count_layers(probe, size) if view else 0
         del probe
 
-    works = collect(recipe, Costs(base, deeper, deep), base[ROWS[0]], groups, needs, ranks)
-    asked = group_needs(needs, needs)
-    shard = recipe.parallel.shard if ranks > 1 else 1
+    costs, asked = Costs(base, deeper, deep), group_needs(needs, needs)
+    pixels, shard = _pixels(recipe, asked, ranks), recipe.parallel.shard if ranks > 1 else 1
+
+    def in_chunks(rows: int | None) -> tuple[list[Work], Memory]:
+        run = recipe.run.model_copy(update={"microbatch_rows": rows})
+        changed = recipe.model_copy(update={"run": run})
+        found = collect(changed, costs, base[ROWS[0]], groups, needs, ranks)
+        return found, estimate(found, sizes, pixels=pixels, shard=shard)
+
+    def totals(rows: int | None) -> tuple[int, int]:
+        found, held = in_chunks(rows)
+        return held.total, _flops(found, ranks)
+
+    works, memory = in_chunks(recipe.run.microbatch_rows)
+    most = max(_rows(recipe, view, need) // ranks for view, need in asked.items())
     return Plan(
         name=recipe.name,
         world_size=ranks,
@@ -161,10 +177,11 @@ def make_plan(recipe: Recipe, plugins: Plugins, world_size: int | None = None) -
         groups=groups,
         works=works,
         sizes=sizes,
-        flops=round(sum(work.flops for work in works) * ranks),
+        flops=_flops(works, ranks),
         flops_table1=scale_layers(layers, deeper_layers, deep) if view else None,
         table1_view=view,
-        memory=estimate(works, sizes, pixels=_pixels(recipe, asked, ranks), shard=shard),
+        memory=memory,
+        fits=measure_fits(chunk_sizes(most), totals),
         warnings=find_cautions(recipe, sizes, idle, unused),
         notes=_notes(recipe, sizes),
     )
@@ -189,6 +206,10 @@ def _reconstructed(
         if view in needs and not reads_latents(recipe, view, needs[view]):
             return view, recipe.views[view].crop_size("global")
     return "", 0
+
+
+def _flops(works: list[Work], ranks: int) -> int:
+    return round(sum(work.flops for work in works) * ranks)
 
 
 def _rows(recipe: Recipe, view: str, need: ViewNeed) -> int:

@@ -23,6 +23,7 @@ def render(plan: Plan) -> str:
     if plan.sizes.frozen:
         sections.append(_section("Frozen networks (built uninitialised)", _frozen(plan)))
     sections += [_section("Compute", _compute(plan)), _section("Memory per rank, estimated", _memory(plan))]
+    sections.append(_section("What fits: the same step in chunks of rows", _fits(plan)))
     sections += [f"note: {note}" for note in plan.notes]
     sections += [f"warning: {warning}" for warning in plan.warnings]
     return "\n\n".join(sections)
@@ -119,6 +120,14 @@ def _memory(plan: Plan) -> list[tuple[str, ...]]:
         ("total", _gib(memory.total)),
     ]
     return [row for row in rows if row[1] != _gib(0) or row[0] == "total"]
+
+
+def _fits(plan: Plan) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("run.microbatch_rows", "memory per rank", "TFLOP a step")]
+    return rows + [
+        (f"{fit.microbatch_rows or 'unset'}", _gib(fit.memory), f"{fit.flops / 1e12:,.4g}")
+        for fit in plan.fits
+    ]
 
 
 def _gib(count: float) -> str:

@@ -33,6 +33,15 @@ def test_text(path: str) -> None:
         assert heading in done.output
 
 
+def test_what_fits(path: str) -> None:
+    done = vtp("plan", path, "--memory", "200")
+    assert done.exit_code == 0, done.output
+    table = done.output.partition("What fits")[2].partition("\n\n")[0].splitlines()[2:]
+    assert [line.split()[0] for line in table] == ["unset", "16", "8", "4", "2", "1"]
+    assert "all rows at once fit 200 GiB" in done.output
+    assert vtp("plan", path, "--memory", "0").exit_code == 2
+
+
 def test_json(path: str) -> None:
     done = vtp("plan", path, "--json")
     assert done.exit_code == 0, done.output
