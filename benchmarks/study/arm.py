@@ -21,6 +21,8 @@ class Arm:
         recipe: The recipe that is trained.
         overrides: Values over the recipe's, as those of ``vtp run -s``.
         seeds: One run each.
+        first: Recipe of a stage before it, from whose weights it starts; None: it starts afresh.
+        first_overrides: Values over that recipe's.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Arm:
     recipe: Path
     overrides: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    first: Path | None = None
+    first_overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,19 @@ class Run:
         """All values over the recipe's that belong to the experiment: not its data, folder or threads."""
         return (*self.arm.overrides, f"run.seed={self.seed}")
 
+    @property
+    def first_overrides(self) -> tuple[str, ...]:
+        """The same of the stage before it."""
+        return (*self.arm.first_overrides, f"run.seed={self.seed}")
+
     def digest(self) -> str:
         """Sixteen hex digits that change with any value that recipe and overrides set.
 
         Defaults don't count, so that a new key of the framework leaves old results valid.
         """
-        values = read_tree(self.arm.recipe, self.overrides).values
+        values: object = read_tree(self.arm.recipe, self.overrides).values
+        if self.arm.first is not None:
+            values = [read_tree(self.arm.first, self.first_overrides).values, values]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,6 +26,8 @@ class Study:
         columns: Metrics in tables and plots.
         judge: Writes the verdict.
         folder: Its package's folder, where `results/` lies.
+        plugins: Files of plugins that its recipes need.
+        measure: Gives further metrics of a finished run's folder.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Study:
     columns: tuple[Column, ...]
     judge: Callable[[Results], str]
     folder: Path
+    plugins: tuple[Path, ...] = ()
+    measure: Callable[[Path], Mapping[str, Any]] = lambda folder: {}
 
 
 def choose(runs: Sequence[Run], only: str | None, seeds: str | None) -> list[Run]:
@@ -96,6 +101,8 @@ def study_command(study: Study) -> click.Group:
             results=results,
             threads=threads,
             jobs=jobs,
+            plugins=study.plugins,
+            measure=study.measure,
         )
         left = make_runs(
             choose(runs_of(arms), only, seeds), bench, budget=None if budget is None else budget * 3600

@@ -15,12 +15,33 @@ KEPT = ("value", "baseline", "baseline_name", "unit", "higher_is_better", "proto
 """What a record keeps of a metric in ``eval.json``."""
 
 
+def training_cost(folder: Path, plugins: Sequence[Path] = ()) -> dict[str, int]:
+    """What a run's training takes by its ``resolved.toml``: `steps`, `flops_per_step`, `flops`, `parameters`.
+
+    FLOPs are counted as ``vtp plan`` does, with every objective active at every step.
+    """
+    from vtp_core.planning.plan import make_plan
+    from vtp_core.plugins import load_plugins
+    from vtp_core.recipe import load_recipe
+
+    loaded = load_plugins(plugins)
+    recipe = load_recipe(str(folder / "resolved.toml"), plugins=loaded)
+    plan = make_plan(recipe, loaded)
+    return {
+        "steps": recipe.run.steps,
+        "flops_per_step": plan.flops,
+        "flops": plan.flops * recipe.run.steps,
+        "parameters": sum(owner.parameters for owner in plan.sizes.owners),
+    }
+
+
 def make_record(
     run: Run,
     study: str,
     data: str,
     folder: Path,
     sessions: Sequence[Mapping[str, float]],
+    plugins: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """What a finished run showed.
 
@@ -30,20 +51,13 @@ def make_record(
         data: Name of the data.
         folder: Its folder, with ``eval.json``, ``metrics.jsonl`` and ``resolved.toml``.
         sessions: `cpu_seconds` and `wall_seconds` of each start.
+        plugins: Files of plugins that its recipe needs.
 
     Returns:
-        JSON data; FLOPs are those of the training alone as ``vtp plan`` counts them, with every objective
-        active at every step.
+        JSON data.
     """
     import torch
 
-    from vtp_core.planning.plan import make_plan
-    from vtp_core.plugins import load_plugins
-    from vtp_core.recipe import load_recipe
-
-    plugins = load_plugins(())
-    recipe = load_recipe(str(folder / "resolved.toml"), plugins=plugins)
-    plan = make_plan(recipe, plugins)
     metrics = json.loads((folder / "eval.json").read_text())
     return {
         "study": study,
@@ -54,10 +68,7 @@ def make_record(
         "overrides": list(run.overrides),
         "settings": run.digest(),
         "data": data,
-        "steps": recipe.run.steps,
-        "flops_per_step": plan.flops,
-        "flops": plan.flops * recipe.run.steps,
-        "parameters": sum(owner.parameters for owner in plan.sizes.owners),
+        **training_cost(folder, plugins),
         "cpu_seconds": round(sum(each["cpu_seconds"] for each in sessions), 1),
         "sessions": len(sessions),
         "torch": torch.__version__,

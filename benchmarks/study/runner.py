@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 
 from benchmarks.study.arm import Run
-from benchmarks.study.record import make_record, read_record, write_record
+from benchmarks.study.record import make_record, read_record, training_cost, write_record
 from vtp_core.errors import Preempted
 
 POLL_SECONDS = 0.2
@@ -37,6 +38,8 @@ class Bench:
         threads: CPU threads a run.
         jobs: Runs at the same time.
         keep_seed: The seed whose checkpoints stay, for later studies; of others only the tokenizer stays.
+        plugins: Files of plugins that its recipes need.
+        measure: Gives further metrics of a finished run's folder, as those of ``eval.json``.
         recording: Held while a record is made: planning measures one recipe at a time.
     """
 
@@ -48,6 +51,8 @@ class Bench:
     threads: int = 1
     jobs: int = 1
     keep_seed: int = 0
+    plugins: tuple[Path, ...] = ()
+    measure: Callable[[Path], Mapping[str, Any]] = lambda folder: {}
     recording: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     def result(self, run: Run) -> Path:
@@ -112,36 +117,67 @@ def _is_done(run: Run, bench: Bench) -> bool:
 
 
 def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> None:
-    """Trains and measures one run and writes its record, unless it is stopped first.
+    """Trains and measures one run, its first stage before it, and writes its record, unless it is stopped.
 
     Raises:
         ClickException: The training failed; its log says why.
     """
-    folder, log = bench.work / run.name, bench.work / f"{run.name}.log"
-    command = [sys.executable, "-m", "vtp_core", "run", str(run.arm.recipe), "--resume"]
-    own = (f"run.out={folder}", f"run.threads={bench.threads}")
-    for override in (*run.overrides, *bench.overrides, *own):
+    folder, first = bench.work / run.name, bench.work / f"{run.name}_first"
+    overrides = run.overrides
+    if run.arm.first is not None:
+        # The report is the last that a run writes.
+        if not (first / "report.html").exists() and not _train(
+            run.arm.first, run.first_overrides, first, bench, end, stop
+        ):
+            return
+        overrides = (*overrides, f"init_from={first}")
+    if not _train(run.arm.recipe, overrides, folder, bench, end, stop):
+        return
+    sessions = [*_sessions(first), *_sessions(folder)]
+    with bench.recording:
+        record = make_record(run, bench.study, bench.data, folder, sessions, plugins=bench.plugins)
+        if run.arm.first is not None:
+            before = training_cost(first, bench.plugins)
+            record["first_steps"] = before["steps"]
+            record["flops"] += before["flops"]
+        record["metrics"] |= bench.measure(folder)
+    write_record(record, bench.result(run))
+    if run.seed != bench.keep_seed:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(first / "checkpoints", ignore_errors=True)
+    click.echo(f"{run.name}: done, {record['cpu_seconds']:.0f} s of CPU time")
+
+
+def _train(
+    recipe: Path,
+    overrides: Sequence[str],
+    folder: Path,
+    bench: Bench,
+    end: float,
+    stop: threading.Event,
+) -> bool:
+    """Runs ``vtp run`` in a process of its own, from the newest checkpoint on; whether it came to its end."""
+    log = folder.with_name(f"{folder.name}.log")
+    command = [sys.executable, "-m", "vtp_core", "run", str(recipe), "--resume"]
+    for plugin in bench.plugins:
+        command += ["--plugin", str(plugin)]
+    for override in (*overrides, *bench.overrides, f"run.out={folder}", f"run.threads={bench.threads}"):
         command += ["-s", override]
-    click.echo(f"{run.name}: starts; log {log}")
+    click.echo(f"{folder.name}: starts; log {log}")
     began = time.monotonic()
     environment = {**os.environ, "OMP_NUM_THREADS": str(bench.threads)}
     with log.open("a") as file:
         # A session of its own: the terminal's Ctrl-C reaches this process alone, which passes it on once.
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
         code, cpu = _wait(process, end, stop)
-    sessions = _add_session(folder, cpu, time.monotonic() - began)
+    _add_session(folder, cpu, time.monotonic() - began)
     if code == Preempted.exit_code or (code and (stop.is_set() or time.monotonic() >= end)):
-        click.echo(f"{run.name}: stopped; the same command goes on")
-        return
+        click.echo(f"{folder.name}: stopped; the same command goes on")
+        return False
     if code:
         last = (log.read_text().strip().splitlines() or ["no output"])[-1]
-        raise click.ClickException(f"{run.name} failed with exit code {code}: {last} (log: {log})")
-    with bench.recording:
-        record = make_record(run, bench.study, bench.data, folder, sessions)
-    write_record(record, bench.result(run))
-    if run.seed != bench.keep_seed:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    click.echo(f"{run.name}: done, {sum(each['cpu_seconds'] for each in sessions):.0f} s of CPU time")
+        raise click.ClickException(f"{folder.name} failed with exit code {code}: {last} (log: {log})")
+    return True
 
 
 def _wait(process: subprocess.Popen[bytes], end: float, stop: threading.Event) -> tuple[int, float]:
@@ -158,11 +194,15 @@ def _wait(process: subprocess.Popen[bytes], end: float, stop: threading.Event) -
         time.sleep(POLL_SECONDS)
 
 
-def _add_session(folder: Path, cpu: float, wall: float) -> list[dict[str, float]]:
-    """Notes what one start of a run took, beside those before it."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _sessions(folder: Path) -> list[dict[str, float]]:
+    """What each start of a run took."""
     path = folder / "sessions.json"
     sessions: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
-    sessions.append({"cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1)})
-    path.write_text(json.dumps(sessions) + "\n")
     return sessions
+
+
+def _add_session(folder: Path, cpu: float, wall: float) -> None:
+    """Notes what one start of a run took, beside those before it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sessions = [*_sessions(folder), {"cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1)}]
+    (folder / "sessions.json").write_text(json.dumps(sessions) + "\n")

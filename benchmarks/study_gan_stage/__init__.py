@@ -1,0 +1,1 @@
+"""When an adversarial loss should train a transformer's decoder: never, always, or in a second stage."""

@@ -1,0 +1,55 @@
+"""The Fréchet distance of two normal distributions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Moments:
+    """Mean and covariance of rows that come batch by batch, in float64.
+
+    Attributes:
+        sums: Number of rows, their sum and the sum of their outer products, in one vector of 1 + C + C * C.
+    """
+
+    def __init__(self, channels: int, sums: Tensor | None = None) -> None:
+        size = 1 + channels + channels**2
+        self.channels = channels
+        self.sums = torch.zeros(size, dtype=torch.float64) if sums is None else sums
+
+    def add(self, rows: Tensor) -> None:
+        """Counts rows (B, C)."""
+        wide = rows.double().cpu()
+        count = torch.tensor([len(wide)], dtype=torch.float64)
+        self.sums = self.sums + torch.cat([count, wide.sum(0), (wide.T @ wide).flatten()])
+
+    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
+        """Mean (C,) and unbiased covariance (C, C).
+
+        Raises:
+            ValueError: Fewer than two rows were counted.
+        """
+        count = float(self.sums[0])
+        if count < 2:
+            raise ValueError(f"a covariance needs two rows, there are {count:.0f}")
+        mean = self.sums[1 : 1 + self.channels] / count
+        outer = self.sums[1 + self.channels :].view(self.channels, self.channels)
+        return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
+
+
+def frechet_distance(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two means and covariances.
+
+    The trace of the root is found from symmetric matrices alone, as that of (C1^(1/2) C2 C1^(1/2))^(1/2),
+    which has the same eigenvalues and stays real where C1 C2 is singular.
+
+    Source:
+        Dowson and Landau 1982; Heusel et al. 2017 for image features.
+    """
+    (mean, covariance), (other_mean, other_covariance) = one, other
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    inner = torch.linalg.eigvalsh(root @ other_covariance @ root)
+    trace = covariance.trace() + other_covariance.trace() - 2 * inner.clamp_min(0).sqrt().sum()
+    return float((mean - other_mean).square().sum() + trace.clamp_min(0))
