@@ -110,6 +110,13 @@ def alarms(run: RunData) -> list[str]:
         found.append(f"{len(nulls)} logged steps have a loss that is not finite, first step {nulls[0]}")
     if skipped := sum(1 for row in run.metrics if row.get("skipped")):
         found.append(f"{skipped} logged steps were skipped for a loss or gradient that is not finite")
+    raised = sorted(
+        {key for row in run.metrics for key in row if key.startswith("report/") and key.endswith("/alarm")}
+    )
+    for key in raised:
+        if steps := [row.get("step") for row in run.metrics if row.get(key)]:
+            name = key.removeprefix("report/").removesuffix("/alarm")
+            found.append(f"{name} had an alarm in {len(steps)} logged steps, first step {steps[0]}")
     for score in scores(run):
         if score.better is False:
             found.append(f"{score.title} does not beat its baseline ({score.baseline_name})")

@@ -124,8 +124,14 @@ class GanConfig(AdversarialConfig):
     """Whether the critic trains on reconstructions rounded to 8 bit, as its images are (RAE)."""
     alarm_accuracy: Annotated[float, Field(gt=0.5, le=1)] = 0.95
     """Accuracy above which the critic counts as winning."""
+    alarm_logits: Annotated[float, Field(gt=0)] = 100.0
+    """Mean size of the logits above which they count as blown up."""
     alarm_steps: Positive = 100
-    """Steps in a row of a winning critic after which ``alarm`` is logged as 1 and a warning says so."""
+    """Steps in a row after which ``alarm`` is logged as 1 and a warning says what to do: steps in which the
+    critic wins or (once the decoder sees it) judges no better than chance, its logits are blown up, or the
+    adaptive weight is at `limit`."""
+    alarm_pause: bool = False
+    """Whether the decoder does not see the loss while there is an alarm; the critic trains on."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

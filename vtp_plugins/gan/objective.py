@@ -16,6 +16,7 @@ from vtp_core.objective import AdversarialObjective
 from vtp_core.parameters import Dims
 from vtp_core.pixels import SIGNED, ValueRange, convert, to_uint8
 from vtp_core.recipe.schedule import value_at
+from vtp_plugins.gan.alarm import SIGNS, advice, counted, critic_signs
 from vtp_plugins.gan.augment import DRAWS, augment
 from vtp_plugins.gan.config import DinoConfig, GanConfig, PatchGanConfig
 from vtp_plugins.gan.critics import Critic, FeatureHeads, PatchGan, StyleGan
@@ -55,7 +56,7 @@ class Gan(AdversarialObjective):
         else:
             self.critic = StyleGan(config.critic)
         self.register_buffer("logit_means", torch.zeros(2))  # of images, of reconstructions: for LeCAM
-        self.register_buffer("winning_steps", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("sign_steps", torch.zeros(len(SIGNS), dtype=torch.int64))
 
     def forward(self, step: Step) -> Losses:
         """The decoder's loss: zero while the critic warms up."""
@@ -76,7 +77,14 @@ class Gan(AdversarialObjective):
             loss, weight = step.balance(
                 loss, image, through=config.adaptive, eps=config.eps, limit=config.limit
             )
-        return Losses(terms={"adversarial": loss * exposure}, report=self._exposed(weight, exposure))
+        if config.alarm_pause and self._alarmed():
+            exposure = 0.0
+        limited = (weight >= config.limit) if config.adaptive != "none" else torch.zeros_like(weight)
+        return Losses(
+            terms={"adversarial": loss * exposure},
+            report=self._exposed(weight, exposure),
+            tally=Tally(sums={"limited": limited.to(weight.dtype)}),
+        )
 
     def critic_loss(self, step: Step) -> Losses:
         """The critic's loss and its regularisers."""
@@ -106,17 +114,23 @@ class Gan(AdversarialObjective):
             terms["lecam"] = config.lecam * lecam(real_logits, fake_logits, means[0], means[1])
         return self._judged(step, terms, real_logits.detach(), fake_logits.detach())
 
+    def after_step(self, tally: Tally, index: int) -> None:
+        """Counts the steps in which the adaptive weight stands at its limit."""
+        steps = self.get_buffer("sign_steps")
+        steps[3:] = counted(steps[3:], tally.sums["limited"] > 0)
+
     def after_critic_step(self, tally: Tally | None, index: int) -> None:
-        """Moves the averages of the logits, counts the steps that the critic wins, refines spectral norms."""
+        """Moves the averages of the logits, counts the steps of bad signs, refines spectral norms."""
         self.critic.after_update()
         if tally is None:
             return
         sums, momentum = tally.sums, self.config.lecam_momentum
         means = self.get_buffer("logit_means")
         means.lerp_((sums["logits"] / sums["count"]).to(means.dtype), 1 - momentum)
-        winning = sums["right"] / (2 * sums["count"]) > self.config.alarm_accuracy
-        steps = self.get_buffer("winning_steps")
-        steps.copy_((steps + 1) * winning)
+        accuracy, size = sums["right"] / (2 * sums["count"]), sums["size"] / (2 * sums["count"])
+        exposed = self.config.exposure(index) > 0
+        steps = self.get_buffer("sign_steps")
+        steps[:3] = counted(steps[:3], critic_signs(self.config, accuracy, size, exposed=exposed))
 
     def _logits(self, step: Step, image: Tensor, value_range: ValueRange) -> Tensor:
         """The critic's judgement (B, L) of images (B, 3, H, W), in float32 or wider."""
@@ -137,26 +151,28 @@ class Gan(AdversarialObjective):
     def _exposed(self, weight: Tensor, exposure: float) -> dict[str, Tensor]:
         return {"d_weight": weight, "exposure": torch.full_like(weight, exposure)}
 
+    def _alarmed(self) -> bool:
+        return bool((self.get_buffer("sign_steps") >= self.config.alarm_steps).any())
+
     def _judged(self, step: Step, terms: dict[str, Tensor], real: Tensor, fake: Tensor) -> Losses:
         """The critic's losses, with what is logged and counted of its logits."""
         right = rightly_judged(self.config.loss, real, fake).to(real.dtype)
         count = real.new_tensor(real.numel())
-        alarm = self.get_buffer("winning_steps") >= self.config.alarm_steps
-        if step.rank == 0 and int(self.get_buffer("winning_steps")) == self.config.alarm_steps:
-            _log.warning(
-                "step %d: over %.0f %% of the critic's judgements were right for %d steps; the decoder "
-                "learns little from it. Lower critic_optimizer.lr, or set r1, lecam or augment",
-                step.index,
-                100 * self.config.alarm_accuracy,
-                self.config.alarm_steps,
-            )
+        if step.rank == 0:
+            for line in advice(self.config, self.get_buffer("sign_steps").tolist()):
+                _log.warning("step %d: %s", step.index, line)
         report = {
             "logits_real": real.mean(),
             "logits_fake": fake.mean(),
             "accuracy": right / (2 * count),
-            "alarm": alarm.to(real.dtype).reshape(()),
+            "alarm": real.new_tensor(float(self._alarmed())),
         }
-        sums = {"logits": torch.stack([real.sum(), fake.sum()]), "right": right, "count": count}
+        sums = {
+            "logits": torch.stack([real.sum(), fake.sum()]),
+            "size": real.abs().sum() + fake.abs().sum(),
+            "right": right,
+            "count": count,
+        }
         return Losses(terms=terms, report=report, tally=Tally(sums=sums))
 
 

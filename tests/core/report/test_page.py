@@ -175,6 +175,14 @@ def test_many_large_images_stay_under_the_limit(run: Path) -> None:
     assert "had no room on this page" in read(path).text
 
 
+def test_alarms_of_a_critic_are_told(run: Path) -> None:
+    assert "had an alarm" not in read(build_report(run)).text
+    with (run / "metrics.jsonl").open("a") as file:
+        for step, alarm in ((21, 0.0), (22, 1.0), (23, 1.0)):
+            file.write(json.dumps({"step": step, "report/gan.critic/alarm": alarm}) + "\n")
+    assert "gan.critic had an alarm in 2 logged steps, first step 22" in read(build_report(run)).text
+
+
 def test_losses_that_are_not_finite_raise_an_alarm(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 21, "loss/l1/l1": None, "skipped": 1.0}) + "\n")
