@@ -95,6 +95,21 @@ def test_joint_models(recipes: Mapping[str, Recipe], names: tuple[str, ...], row
         assert steps == {round(0.3 * recipe.run.steps)}
 
 
+def test_settings_in_which_the_published_codes_differ_from_our_defaults(
+    recipes: Mapping[str, Recipe],
+) -> None:
+    for name in set(PAPER) - {"ae_cnn", "ae_cnn_gan"}:
+        assert recipes[name].encoder.drop_path_mode == "subset"
+    for recipe in recipes.values():
+        assert recipe.optimizer.clip_scope == "owner"
+        assert "clip" not in recipe.objectives or not recipe.objectives["clip"].equal_text_mask
+        if "ssl" in recipe.views:
+            crop, origin = recipe.views["ssl"].crops["local"], recipe.provenance
+            assert (crop.count, crop.size, crop.scale) == (8, 112, (0.05, 0.32))
+            tags = [origin[f"views.ssl.crops.local.{key}"].tag for key in ("count", "size", "scale")]
+            assert tags == ["upstream", "ours", "upstream"]
+
+
 def test_sizes_of_the_networks(recipes: Mapping[str, Recipe]) -> None:
     sizes = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
     for size, expected in sizes.items():

@@ -99,7 +99,7 @@ def _frozen(plan: Plan) -> list[tuple[str, ...]]:
 
 
 def _compute(plan: Plan) -> list[tuple[str, ...]]:
-    rows = [("flops", f"{plan.flops / 1e12:,.4g} TFLOP", "one step over all ranks, attention included")]
+    rows = [("flops", f"{_tera(plan.flops)} TFLOP", "one step over all ranks, attention included")]
     if plan.flops_table1 is not None:
         meaning = f"linear and convolution layers, one image of view {plan.table1_view} encoded and decoded"
         rows.append(("flops_table1", f"{plan.flops_table1 / 1e9:,.4g} GFLOP", meaning))
@@ -125,9 +125,13 @@ def _memory(plan: Plan) -> list[tuple[str, ...]]:
 def _fits(plan: Plan) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("run.microbatch_rows", "memory per rank", "TFLOP a step")]
     return rows + [
-        (f"{fit.microbatch_rows or 'unset'}", _gib(fit.memory), f"{fit.flops / 1e12:,.4g}")
-        for fit in plan.fits
+        (f"{fit.microbatch_rows or 'unset'}", _gib(fit.memory), _tera(fit.flops)) for fit in plan.fits
     ]
+
+
+def _tera(count: float) -> str:
+    tera = count / 1e12
+    return f"{tera:.4g}" if tera < 1000 else f"{tera:,.0f}"
 
 
 def _gib(count: float) -> str:
