@@ -30,14 +30,14 @@ class Column:
 def markdown(name: str, found: Results, columns: tuple[Column, ...]) -> str:
     """The table: one line an arm, mean (least to greatest) over seeds. A column nobody has is left out."""
     shown = [column for column in columns if any(found.values(arm.name, column.metric) for arm in found.arms)]
-    titles = ["arm", "setting", "runs", *(column.title for column in shown), "EFLOP", "CPU min"]
+    titles = ["arm", "setting", "runs", *(column.title for column in shown), "TFLOP", "CPU min"]
     lines = [f"# {name}", "", found.account(), ""]
     if found.data:
         lines += [f"Data: {', '.join(found.data)}.", ""]
     lines += ["| " + " | ".join(titles) + " |", "| " + " | ".join(["---"] * len(titles)) + " |"]
     for column_names in _rows(found, shown):
         lines.append("| " + " | ".join(column_names) + " |")
-    lines += ["", "Mean over seeds (least to greatest). EFLOP: the training alone, 1e18 operations."]
+    lines += ["", "Mean over seeds (least to greatest). TFLOP: the training alone, 1e12 operations."]
     return "\n".join(lines) + "\n"
 
 
@@ -51,7 +51,7 @@ def _rows(found: Results, shown: list[Column]) -> list[list[str]]:
                 arm.about,
                 f"{len(records)}/{len(arm.seeds)}",
                 *(spread(found.values(arm.name, column.metric), column.digits) for column in shown),
-                f"{records[0]['flops'] / 1e18:.4f}" if records else "–",
+                f"{records[0]['flops'] / 1e12:.1f}" if records else "–",
                 spread([record["cpu_seconds"] / 60 for record in records], 1),
             ]
         )

@@ -109,8 +109,8 @@ def test_the_table_has_means_ranges_baselines_and_what_is_missing(tmp_path: Path
     columns = (Column("probe", LATENTS), Column("quality", PSNR, 1), Column("generation", "gfd"))
     lines = markdown("study", read_results(make_arms(), tmp_path), columns).splitlines()
     assert "3 of 20 runs are there. Missing: clip_ae_d4_seed0, " in lines[2]
-    assert "| arm | setting | runs | probe | quality | EFLOP | CPU min |" in lines
-    cells = ["ae_d4", "AE, d = 4", "3/3", "0.310 (0.300 to 0.320)", "21.0 (20.0 to 22.0)", "0.0200"]
+    assert "| arm | setting | runs | probe | quality | TFLOP | CPU min |" in lines
+    cells = ["ae_d4", "AE, d = 4", "3/3", "0.310 (0.300 to 0.320)", "21.0 (20.0 to 22.0)", "20000.0"]
     assert f"| {' | '.join(cells)} | 1.5 (1.5 to 1.5) |" in lines
     assert "| lambda_1 | all objectives, d = 4, lambda_rec = 1 | 0/1 | – | – | – | – |" in lines
     assert "| baseline |  |  | 0.250 (raw pixels) | 0.2 (raw pixels) |  |  |" in lines
