@@ -102,6 +102,7 @@ def _of_run(
     run: Path, weights: Literal["student", "teacher"], limit: int, plugins: Plugins
 ) -> tuple[Tokenizer, str]:
     """The tokenizer of a run's newest checkpoint, with statistics of `limit` samples, and what it is."""
+    from vtp_core.artefact.assembly import training_modules
     from vtp_core.artefact.from_recipe import tokenizer_from_checkpoint
     from vtp_core.evaluation.latents import measure_latents
     from vtp_core.evaluation.opening import open_set
@@ -114,8 +115,8 @@ def _of_run(
     model, without = tokenizer_from_checkpoint(
         checkpoint, recipe, plugins, step=read_manifest(checkpoint).step, weights=weights
     )
-    if "tokenizer.encoder" in without:
-        raise UsageError(f"{run}: no teacher of the encoder; the recipe keeps none, export the student")
+    if without and without == [name for name, part in training_modules(model).items() if part.state_dict()]:
+        raise UsageError(f"{run}: no part of the tokenizer has a teacher; export the student")
     for name in without:
         click.echo(f"note: {name} has no teacher, its trained weights are exported", err=True)
     if limit:
