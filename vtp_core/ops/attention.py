@@ -2,20 +2,23 @@
 
     out = vit_attention(q, k, v, q_norm=..., k_norm=..., rope=Rope(cos, sin))
 
-The contract is here, the torch implementations are in `attention_torch`, the choice between them and those
-of plugins in `attention_choice` and `choice`.
+The contract is here, its checks are in `attention_arguments`, the torch implementations in `attention_torch`,
+the choice between them and those of plugins in `attention_choice` and `choice`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Real
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from vtp_core.errors import UsageError
+from vtp_core.ops.arguments import require_kind
+from vtp_core.ops.attention_arguments import check_attention
 from vtp_core.ops.attention_choice import AttentionCase, AttentionChoice, AttentionKernel, Rope
 from vtp_core.ops.attention_torch import TORCH_KERNELS
 from vtp_core.ops.installed import installed
@@ -99,10 +102,18 @@ def vit_attention(
         Output in the shape and dtype of `q`, or (output, lse) with lse (B, H, N), packed (T, H), float32.
 
     Raises:
+        TypeError: An argument is no tensor, or none of the type above; names it.
         ValueError: Shapes, dtypes or devices don't fit; names the argument.
         UsageError: The chosen implementation can't run the case.
     """
-    _check(q, k, v, q_norm, k_norm, rope, cu_seqlens)
+    check_attention(q, k, v, q_norm, k_norm, rope, cu_seqlens)
+    if scale is not None:
+        require_kind("vit_attention", "scale", scale, Real, "a number")
+    require_kind("vit_attention", "return_lse", return_lse, bool, "True or False")
+    if implementation is not None:
+        require_kind(
+            "vit_attention", "implementation", implementation, AttentionChoice, "an attention_choice(...)"
+        )
     case = AttentionCase(
         device=q.device.type,
         dtype=q.dtype,
@@ -179,62 +190,3 @@ def _no_autocast(device: str) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device):
         return nullcontext()
     return torch.autocast(device, enabled=False)
-
-
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_norm: Tensor | None,
-    k_norm: Tensor | None,
-    rope: Rope | None,
-    cu_seqlens: Tensor | None,
-) -> None:
-    layout = "(B, H, N, d)" if cu_seqlens is None else "(T, H, d)"
-    if q.dim() != layout.count(",") + 1 or not q.is_floating_point() or q.shape[-1] < 1:
-        raise ValueError(
-            f"vit_attention: q must be floating point {layout}, d >= 1, got {q.dtype} {tuple(q.shape)}"
-        )
-    for name, x in (("k", k), ("v", v)):
-        if x.shape != q.shape or x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"vit_attention: {name} is {_show(x)}, but q is {_show(q)}")
-    width = q.shape[-1]
-    for name, weight in (("q_norm", q_norm), ("k_norm", k_norm)):
-        if weight is not None and weight.shape != (width,):
-            raise ValueError(
-                f"vit_attention: {name} has shape {tuple(weight.shape)}, but q's head width is {width}"
-            )
-        # Kernels take addresses: a tensor of another device would be read as if it lay on q's.
-        if weight is not None and (weight.device != q.device or not weight.is_floating_point()):
-            raise ValueError(
-                f"vit_attention: {name} must be floating point on the device of q, is {_show(weight)}, "
-                f"but q is {_show(q)}"
-            )
-    if rope is not None:
-        cos, sin = rope
-        tokens = q.shape[0] if cu_seqlens is not None else q.shape[2]
-        fits = cos.shape[0] == tokens if cu_seqlens is not None else cos.shape[0] <= tokens
-        if cos.dim() != 2 or cos.shape != sin.shape or cos.shape[1] != width or width % 2 or not fits:
-            shapes = f"cos {tuple(cos.shape)} and sin {tuple(sin.shape)}"
-            raise ValueError(
-                f"vit_attention: rope has {shapes}, but q is {_show(q)} (needs an even head width)"
-            )
-        alike = cos.dtype == sin.dtype and cos.device == sin.device == q.device
-        if not alike or not cos.is_floating_point():
-            raise ValueError(
-                "vit_attention: rope must be floating point of one dtype on the device of q, has cos "
-                f"{_show(cos)} and sin {_show(sin)}, but q is {_show(q)}"
-            )
-    if cu_seqlens is not None and cu_seqlens.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"vit_attention: cu_seqlens must be int32 or int64, is {_show(cu_seqlens)}")
-    if cu_seqlens is not None and not torch.compiler.is_compiling():
-        ends = cu_seqlens.tolist() if cu_seqlens.dim() == 1 else []
-        if not ends or ends[0] != 0 or ends[-1] != q.shape[0] or ends != sorted(ends):
-            raise ValueError(
-                f"vit_attention: cu_seqlens must be 1-D and rise from 0 to {q.shape[0]} tokens, "
-                f"got shape {tuple(cu_seqlens.shape)}: {ends[:8]}"
-            )
-
-
-def _show(x: Tensor) -> str:
-    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}"

@@ -7,11 +7,13 @@ the transpose of looking codes up.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vtp_core.ops.arguments import DTYPES, require_kind, require_tensor
 from vtp_core.ops.describe import described
 
 
@@ -22,16 +24,20 @@ def code_statistics(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor,
     the result does not depend on the number of threads. Its gradient reaches `vectors`.
 
     Args:
-        vectors: (..., D) floating point.
+        vectors: (..., D) float32, float64, bfloat16 or float16, D >= 1.
         index: (...,) int64, code of each vector, below `codes`; vectors with -1 are left out.
-        codes: Codes K.
+        codes: Codes K, from 1 to 2^31 - 1.
 
     Returns:
         Counts (K,) and sums (K, D), float32, both float64 for float64 vectors.
 
     Raises:
+        TypeError: An argument is no tensor, or `codes` no int; names it.
         ValueError: Shapes, dtypes or devices don't fit, or an index lies outside -1 .. codes - 1.
     """
+    require_tensor("code_statistics", "vectors", vectors)
+    require_tensor("code_statistics", "index", index)
+    require_kind("code_statistics", "codes", codes, Integral, "a number of codes")
     if complaint := _complaint(vectors, index, codes):
         both = f"vectors are {described(vectors)}, index is {described(index)}"
         raise ValueError(f"code_statistics: {complaint}; {both}")
@@ -39,14 +45,19 @@ def code_statistics(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor,
     return counts, sums
 
 
+_MOST = 2**31 - 1
+
+
 def _complaint(vectors: Tensor, index: Tensor, codes: int) -> str | None:
     """What is wrong with the arguments, if anything is."""
-    if not vectors.is_floating_point() or index.dtype != torch.int64:
-        return "vectors must be floating point and index int64"
-    if vectors.dim() < 1 or vectors.shape[:-1] != index.shape or vectors.device != index.device:
+    if vectors.dtype not in DTYPES or index.dtype != torch.int64:
+        return "vectors must be floating point of 16 to 64 bits and index int64"
+    if vectors.dim() < 1 or vectors.shape[-1] < 1:
+        return "vectors must be (..., D), D >= 1"
+    if vectors.shape[:-1] != index.shape or vectors.device != index.device:
         return "index must have vectors' shape without its last axis, and their device"
-    if codes < 1:
-        return f"codes must be at least 1, got {codes}"
+    if not 1 <= codes <= _MOST:
+        return f"codes must be at {'least 1' if codes < 1 else f'most {_MOST}'}, got {codes}"
     return None
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from vtp_core.ops.arguments import DTYPES, require_kind, require_tensor
 from vtp_core.ops.describe import described
 from vtp_core.ops.nearest_code_choice import SearchChoice, SearchKernel
 from vtp_core.ops.nearest_code_distance import METRICS, Metric
@@ -72,9 +72,18 @@ def nearest_code(
         Index (...,) int64, and distance (...,) float32, float64 for float64 inputs.
 
     Raises:
+        TypeError: An argument is no tensor, or none of the type above; names it.
         ValueError: Shapes, dtypes, devices, metric or weight don't fit; names the argument.
         UsageError: The chosen implementation can't run the case.
     """
+    require_tensor("nearest_code", "vectors", vectors)
+    require_tensor("nearest_code", "codebook", codebook)
+    if weight is not None:
+        require_tensor("nearest_code", "weight", weight)
+    require_kind("nearest_code", "metric", metric, str, f"one of {', '.join(METRICS)}")
+    require_kind("nearest_code", "exact", exact, bool, "True or False")
+    if implementation is not None:
+        require_kind("nearest_code", "implementation", implementation, SearchChoice, "a search_choice(...)")
     if complaint := _complaint(vectors, codebook, metric, weight):
         both = f"vectors are {described(vectors)}, codebook is {described(codebook)}"
         raise ValueError(f"nearest_code: {complaint}; {both}")
@@ -83,14 +92,13 @@ def nearest_code(
     return index, distance
 
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _WIDEST = 4096
 _MOST = 2**20
 
 
 def _complaint(vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | None) -> str | None:
     """What is wrong with the arguments, if anything is."""
-    if vectors.dtype not in _DTYPES:
+    if vectors.dtype not in DTYPES:
         return "vectors must be floating point of 16 to 64 bits"
     if vectors.dim() < 1 or codebook.dim() != 2:
         return "vectors must be (..., D) and codebook (K, D)"
@@ -108,7 +116,7 @@ def _complaint(vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | 
     if (metric == "weighted") != (weight is not None):
         return f'metric "{metric}" {"needs a weight" if weight is None else "takes no weight"}'
     if weight is not None and not (
-        weight.shape == (width,) and weight.dtype in _DTYPES and weight.device == vectors.device
+        weight.shape == (width,) and weight.dtype in DTYPES and weight.device == vectors.device
     ):
         return f"weight must be floating point ({width},) on the device of vectors, got {described(weight)}"
     return None

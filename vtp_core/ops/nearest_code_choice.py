@@ -73,6 +73,8 @@ class SearchChoice(Choice[SearchKernel]):
 
     def __post_init__(self) -> None:
         """Gives each kernel its key now: inside torch.compile only the string is read."""
+        if not self.kernels:  # an empty string stands for what is installed
+            raise ValueError("SearchChoice: kernels must name at least one implementation")
         object.__setattr__(self, "keys", _SEPARATOR.join(map(_key, self.kernels)))
 
     @classmethod

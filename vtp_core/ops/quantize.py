@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vtp_core.ops.arguments import require_tensor
+from vtp_core.ops.describe import described
+
 
 def straight_through(vectors: Tensor, codes: Tensor) -> Tensor:
     """The codes, with the gradient of the identity (Bengio et al., arXiv 1308.3432).
@@ -21,7 +24,8 @@ def straight_through(vectors: Tensor, codes: Tensor) -> Tensor:
         (..., D), equal to `codes` exactly.
 
     Raises:
-        ValueError: Shapes or dtypes differ.
+        TypeError: An argument is no tensor.
+        ValueError: Shapes, dtypes or devices differ.
     """
     _check("straight_through", vectors, codes)
     # The difference is 0 exactly: vectors + (codes - vectors) would round.
@@ -43,7 +47,8 @@ def rotation_trick(vectors: Tensor, codes: Tensor) -> Tensor:
         (..., D), equal to `codes` exactly.
 
     Raises:
-        ValueError: Shapes or dtypes differ.
+        TypeError: An argument is no tensor.
+        ValueError: Shapes, dtypes or devices differ.
     """
     _check("rotation_trick", vectors, codes)
     wide = torch.promote_types(vectors.dtype, torch.float32)
@@ -62,8 +67,11 @@ def rotation_trick(vectors: Tensor, codes: Tensor) -> Tensor:
 
 
 def _check(name: str, vectors: Tensor, codes: Tensor) -> None:
-    if vectors.shape != codes.shape or vectors.dtype != codes.dtype or not vectors.is_floating_point():
+    require_tensor(name, "vectors", vectors)
+    require_tensor(name, "codes", codes)
+    alike = vectors.shape == codes.shape and vectors.dtype == codes.dtype and vectors.device == codes.device
+    if not alike or not vectors.is_floating_point():
         raise ValueError(
-            f"{name}: vectors are {tuple(vectors.shape)} {vectors.dtype}, codes are {tuple(codes.shape)} "
-            f"{codes.dtype}; they must be floating point and equal in both"
+            f"{name}: vectors are {described(vectors)}, codes are {described(codes)}; "
+            "they must be floating point and equal in all three"
         )

@@ -291,7 +291,7 @@ def test_bad_arguments_are_named(argument: dict[str, Any], message: str) -> None
 
 def test_heads_without_width_are_refused() -> None:
     q = torch.zeros(1, 1, 2, 0)
-    with pytest.raises(ValueError, match=r"d >= 1, got torch.float32 \(1, 1, 2, 0\)"):
+    with pytest.raises(ValueError, match=r"d >= 1, is \(1, 1, 2, 0\) float32"):
         vit_attention(q, q, q)
 
 
