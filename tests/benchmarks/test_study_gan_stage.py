@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks.study.arm import Arm, Run
+from benchmarks.study.record import write_record
 from benchmarks.study.results import read_results
 from benchmarks.study_gan_stage.__main__ import FOLDER, STUDY, main
 from benchmarks.study_gan_stage.arms import FIRST_STEPS, make_arms
@@ -194,6 +195,21 @@ def test_distances_are_nothing_for_a_copy_and_the_baseline_for_the_mean_colour(n
 def test_nothing_is_claimed_without_results(tmp_path: Path) -> None:
     text = write_verdict(read_results(make_arms(), tmp_path))
     assert "0 of 9 runs are there" in text and "appeared" not in text and text.count(": open [") == 23
+
+
+def test_the_verdict_follows_the_records(tmp_path: Path) -> None:
+    for place, arm in enumerate(make_arms()):
+        for seed in arm.seeds:
+            values = {column.metric: {"value": 1 + place + 0.1 * seed} for column in STUDY.columns}
+            values |= {"critic_accuracy": {"value": 0.625}} if place else {}
+            record = {"settings": Run(arm, seed).digest(), "data": "cifar10", "metrics": values}
+            write_record(record, tmp_path / f"{arm.name}_seed{seed}.json")
+    text = write_verdict(read_results(make_arms(), tmp_path))
+    assert "9 of 9 runs are there" in text
+    assert "- p99: gan_always > no_gan: appeared [2.10 (2.00 to 2.20) against 1.10 (1.00 to 1.20); " in text
+    assert "\n- no_gan > gan_always: reversed [1.10 (" in text
+    assert "- two_stages: 0.625 (0.625 to 0.625), –" in text
+    assert text.count("no_gan > two_stages: reversed") == 4
 
 
 def test_committed_records_are_current_and_name_no_folder() -> None:
