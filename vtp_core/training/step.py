@@ -162,7 +162,11 @@ class Step:
         name, _, child = path.partition(".")
         owner = self._forwards.networks.objectives.get(name)
         if owner is None or child not in owner.shares:
-            raise UsageError(f"objective {self.name!r}: no objective shares {path!r}")
+            objectives = self._forwards.networks.objectives
+            there = ", ".join(f"{each}.{module}" for each in objectives for module in objectives[each].shares)
+            raise UsageError(
+                f"objective {self.name!r}: no objective shares {path!r}; what is shared: {there or 'nothing'}"
+            )
         module: nn.Module = owner.get_submodule(child)
         return module
 

@@ -138,7 +138,7 @@ class VTPModel(Tokenizer):
         """Text embeddings (B, E), or (B, T, E) without pooling, of token ids (B, T) from `get_tokenizer`.
 
         Raises:
-            UsageError: T is not the tower's context.
+            UsageError: T is not the tower's context, or an id (looked at on a CPU) not in its vocabulary.
         """
         tower = self.text
         context = tower.positions.shape[0]
@@ -146,6 +146,12 @@ class VTPModel(Tokenizer):
             raise UsageError(
                 f"get_clip_text_feature: expected token ids (B, {context}), got {tuple(text.shape)}; "
                 f"use get_tokenizer(context_length={context})"
+            )
+        known = tower.token_embedding.num_embeddings
+        if text.device.type == "cpu" and len(text) and not 0 <= int(text.min()) <= int(text.max()) < known:
+            raise UsageError(
+                f"get_clip_text_feature: ids are {int(text.min())} to {int(text.max())}, but this model "
+                f"has {known} tokens; its captions need the tokenizer that it was trained with"
             )
         projected = tower.project(text)
         return F.normalize(projected, dim=-1) if normalize else projected

@@ -135,7 +135,7 @@ def test_module_that_no_one_shares_is_refused():
     networks = build("vtp")
     networks.objectives["dino"].shares = ()
     add_twins(networks)
-    with pytest.raises(UsageError, match=r"'mim': no objective shares 'dino\.head'"):
+    with pytest.raises(UsageError, match=r"'mim': no objective shares 'dino\.head'; what is shared: nothing"):
         JointStep(networks, ALONE, ForwardOptions(total=10))(batches(0), 0)
 
 

@@ -110,6 +110,16 @@ def test_captions_need_the_context_s_length(folder: Path) -> None:
         model.get_clip_text_feature(torch.zeros(2, 77, dtype=torch.int64))
 
 
+def test_ids_beyond_the_vocabulary_are_an_error_that_says_so() -> None:
+    model = VTPModel(VTPConfig(**{key: value for key, value in SMALL.items() if key != "model_type"})).eval()
+    known = model.text.token_embedding.num_embeddings
+    for wrong in (known, -1):
+        ids = torch.zeros(2, model.config.text_context_length, dtype=torch.int64)
+        ids[1, 3] = wrong
+        with pytest.raises(UsageError, match=rf"this model has {known} tokens"):
+            model.get_clip_text_feature(ids)
+
+
 def test_tokenizers_other_than_clips_are_refused() -> None:
     assert get_tokenizer()(["a"]).shape == (1, 77)
     for name in ("ViT-B-16-SigLIP", "no-such-model"):
