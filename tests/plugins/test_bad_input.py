@@ -166,6 +166,7 @@ ODD_SETTINGS = {
     "a batch of one in bfloat16": ["views.image.rows=1", "views.ssl.rows=1", "run.precision=bfloat16"],
     "targets around a mean": ["objectives.dino.targets=centering", "views.ssl.rows=1"],
     "nearest within a rank": ["objectives.koleo.scope=rank", "views.ssl.rows=1"],
+    "contrast on the crops of self-distillation": ["objectives.clip.view=ssl"],
     "crops of a single patch": ["views.ssl.crops.local={ count = 2, size = 4 }"],
     "more rows than samples": ["views.image.rows=16", "views.ssl.rows=16"],
 }

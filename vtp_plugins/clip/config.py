@@ -17,7 +17,8 @@ class ClipConfig(ObjectiveConfig):
     """Image-text contrast. The text tower's defaults are VTP's: 12 layers of width 768, 77 tokens."""
 
     view: str
-    """View whose first global crop and caption make a pair."""
+    """View whose first global crop and caption make a pair. That of `dino` will do: all its crops are then
+    encoded unmasked too."""
     rows: Positive | None = None
     """Global rows a step, the view's first ones; all by default."""
     features: Literal["cls", "pooled"] = "cls"
