@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 from vtp_plugins.bench.config import BenchOptions, Precision
 
 CASES = "vtp_plugins.bench.cases"
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+"""What torch's RuntimeErrors say then."""
 
 
 class CaseError(Exception):
@@ -77,15 +81,30 @@ def load(name: str, shape: str, options: BenchOptions, packages: Sequence[str] =
         packages: Where cases are looked for.
 
     Raises:
-        CaseError: There is no such case, or the shape can't be read.
+        CaseError: There is no such case, the shape can't be read, or it needs too much memory.
     """
     module = _module(name, packages)
-    try:
+    with complaints(f"{name}: shape {shape!r}", f"; write it as {module.FORMAT}"):
         case = module.build(shape, options)
-    except ValueError as error:
-        raise CaseError(f"{name}: shape {shape!r}: {error}; write it as {module.FORMAT}") from error
     assert isinstance(case, Case) and case.name == name
     return case
+
+
+@contextmanager
+def complaints(what: str, advice: str = "") -> Iterator[None]:
+    """Makes one line of what operators and allocators have against a shape.
+
+    Raises:
+        CaseError: There was a ValueError, or too little memory.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise CaseError(f"{what}: {error}{advice}") from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        raise CaseError(f"{what}: needs more memory than there is") from error
 
 
 def select(case: Case, parts: Sequence[str]) -> Case:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ CASE_NAMES = ("nearest_code", "attention", "vq_step", "encode", "decode")
 @click.option("--shapes", help="Comma-separated; by default those of the case.")
 @click.option("--precision", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
 @click.option("--device", default="cpu", show_default=True, help='"cpu" or "cuda".')
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option(
     "--rounds", type=click.IntRange(min=2), default=10, show_default=True, help="Timed blocks each."
 )
@@ -54,6 +55,9 @@ def bench(
     from vtp_plugins.bench.report import markdown, table
     from vtp_plugins.bench.runner import Runner
 
+    for option, path in (("--json", json_file), ("--report", report), ("--plot", plot)):
+        if path is not None:
+            _check_writable(option, path)
     if plot is not None:
         from vtp_plugins.bench.plot import check
 
@@ -83,3 +87,14 @@ def bench(
         from vtp_plugins.bench.plot import draw
 
         draw(results, plot)
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Complains before anything is timed."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file")
+    if not folder.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {folder}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"{option} {path}: can't be written; name another file")

@@ -17,6 +17,7 @@ from vtp_core.plugins import load_plugins
 from vtp_core.recipe.load import load_recipe
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.bench.config import BenchOptions
+from vtp_plugins.bench.sizes import sizes
 
 SHAPES = ("vtp_s:8x256",)
 FORMAT = "RECIPE:IMAGESxPIXELS"
@@ -31,10 +32,10 @@ def read(shape: str) -> tuple[str, int, int]:
     Raises:
         ValueError: It is not in the format.
     """
-    recipe, _, sizes = shape.rpartition(":")
-    images, pixels = (int(part) for part in sizes.split("x"))
+    recipe, _, numbers = shape.rpartition(":")
     if not recipe:
         raise ValueError("no recipe in front")
+    images, pixels = sizes(numbers, 2)
     return recipe, images, pixels
 
 

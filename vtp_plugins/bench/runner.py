@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from vtp_plugins.bench.case import CASES, Case, CaseError
+from vtp_plugins.bench.case import CASES, Case, CaseError, complaints
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.measure import clock_for, compare, measure
 from vtp_plugins.bench.memory import peak_bytes
 from vtp_plugins.bench.peak import measure_peaks
 from vtp_plugins.bench.report import Circumstances, result
+from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
+from vtp_plugins.kernels.native.loading import why_missing
 
 
 class Runner:
@@ -33,9 +36,10 @@ class Runner:
 
         Raises:
             CaseError: There is no such device.
+            UsageError: `VTP_CPU_ISA` names no instruction set of this CPU.
         """
-        if options.device.startswith("cuda") and not torch.cuda.is_available():
-            raise CaseError(f"device {options.device}: torch sees no GPU here")
+        _check_device(options.device)
+        kernels = serving()
         torch.set_num_threads(options.threads)
         self.options = options
         self.rounds = rounds
@@ -46,27 +50,39 @@ class Runner:
             clock=clock_name,
             threads=options.threads,
             peaks=measure_peaks(options.threads) if options.device == "cpu" else {},
-            kernels=serving(),
+            kernels=kernels,
         )
 
     def run(self, case: Case, memory: bool = False) -> dict[str, Any]:
         """Checks that the variants agree, times them, and counts their memory if asked to.
 
         Raises:
-            CaseError: Variants disagree, or allocations can't be counted here.
+            CaseError: Variants disagree, the shape suits no operator, or allocations can't be counted here.
         """
-        compare(case)
-        timings = measure(case, self.rounds, self.clock)
+        with complaints(f"{case.name}: shape {case.shape!r}"):
+            compare(case)
+            timings = measure(case, self.rounds, self.clock)
         counted = None
         if memory:
             counted = {name: peak_bytes(case, name, self.options, self.packages) for name in case.variants}
         return result(case, timings, self.circumstances, counted)
 
 
+def _check_device(name: str) -> None:
+    if name == "cpu":
+        return
+    found = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if found is None:
+        raise CaseError(f'device {name}: unknown; use "cpu", "cuda" or "cuda:0"')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise CaseError(f"device {name}: torch sees no GPU here")
+    if int(found[1] or 0) >= count:
+        raise CaseError(f"device {name}: torch sees {count} here")
+
+
 def serving() -> str:
     """Which native kernels serve our operators on this CPU."""
-    try:
-        import vtp_plugins.kernels._C_cpu  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-    except ImportError:
-        return "torch only (native kernels not built)"
-    return f"native, {torch.ops.vtp_cpu.isa()}"
+    return (
+        f"native, {cpu_isa()}" if why_missing("_C_cpu") is None else "torch only (native kernels not built)"
+    )

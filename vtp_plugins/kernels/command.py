@@ -65,12 +65,18 @@ def build(cuda: bool, verbose: bool) -> None:
         raise UsageError(f"{PACKAGE} is not writable: install vtp-core in an environment of your own")
     for module, needed in (("_C_cpu", True), ("_C_cuda", cuda)):
         reason = obstacle(module)
+        kept = reason is not None and library(module).is_file()
         if reason is None:
             reason = _build(module, verbose=verbose)
-        record(PACKAGE, {module: reason})
+        if not kept:  # with an obstacle nothing was tried: what an earlier build made stays
+            record(PACKAGE, {module: reason})
         if reason is not None and needed:
-            raise UsageError(f"{module} is not built: {reason}")
-        click.echo(f"{module}  {f'not built: {reason}' if reason else library(module)}")
+            raise UsageError(f"{module} is {_outcome(reason, kept=kept)}")
+        click.echo(f"{module}  {_outcome(reason, kept=kept) if reason else library(module)}")
+
+
+def _outcome(reason: str, *, kept: bool) -> str:
+    return f"not built again: {reason}; the earlier library stays" if kept else f"not built: {reason}"
 
 
 def _build(module: str, *, verbose: bool) -> str | None:

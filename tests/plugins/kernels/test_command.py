@@ -83,6 +83,15 @@ def test_without_cuda_the_build_goes_on_and_says_why(package: Path, monkeypatch:
     assert code == 2 and "_C_cuda is not built: no nvcc" in output
 
 
+def test_an_obstacle_takes_nothing_away(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("build")[0] == 0
+    monkeypatch.setattr(command, "obstacle", lambda module: "no C++ compiler on PATH")
+    code, output = run("build")
+    assert code == 2 and len(output.splitlines()) == 1
+    assert "_C_cpu is not built again: no C++ compiler on PATH; the earlier library stays" in output
+    assert recorded(package) == {"_C_cpu": None, "_C_cuda": None} and (package / "_C_cpu.so").is_file()
+
+
 def test_a_compiler_error_is_one_line_unless_asked(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise BuildFailed("a.cpp:1: error: no\nc++ -c a.cpp\nand much more")

@@ -15,6 +15,7 @@ from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.gpu_limits import attention_limit
 from vtp_plugins.bench.peers.attention import dense_peers, packed_peers
 from vtp_plugins.bench.peers.peer import Call, gather
+from vtp_plugins.bench.sizes import sizes
 
 SHAPES = (
     "forward:2x12x64x64",
@@ -70,21 +71,22 @@ def read(shape: str) -> Asked:
     match = re.fullmatch(r"(forward|backward|both)(\+norm)?(\+rope)?:(.+)", shape)
     if match is None:
         raise ValueError("no pass in front")
-    timed, norm, rope, sizes = match.groups()
-    if dense := re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+)", sizes):
-        batch, heads, tokens, width = map(int, dense.groups())
-        return Asked(timed, bool(norm), bool(rope), batch, heads, (tokens,) * batch, width)
-    packed = re.fullmatch(r"(\d+)x(\d+):((?:\d+x\d+)(?:\+\d+x\d+)*)", sizes)
+    timed, norm, rope, numbers = match.groups()
+    packed = re.fullmatch(r"([^:]+):([^:]+)", numbers)
     if packed is None:
-        raise ValueError("sizes can't be read")
-    runs = [tuple(map(int, run.split("x"))) for run in packed[3].split("+")]
+        batch, heads, tokens, width = sizes(numbers, 4)
+        return Asked(timed, bool(norm), bool(rope), batch, heads, (tokens,) * batch, width)
+    heads, width = sizes(packed[1], 2)
+    runs = [sizes(run, 2) for run in packed[2].split("+")]
     lengths = tuple(tokens for count, tokens in runs for _ in range(count))
-    return Asked(timed, bool(norm), bool(rope), 0, int(packed[1]), lengths, int(packed[2]))
+    return Asked(timed, bool(norm), bool(rope), 0, heads, lengths, width)
 
 
 def build(shape: str, options: BenchOptions) -> Case:
     """Normal queries, keys and values as views of one projection, as a transformer has them."""
     asked = read(shape)
+    if asked.rope and asked.width % 2:
+        raise ValueError("a rotation needs an even width")
     dtype = getattr(torch, options.precision)
     torch.manual_seed(0)
     tokens = sum(asked.lengths)

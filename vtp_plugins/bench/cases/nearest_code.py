@@ -15,6 +15,7 @@ from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.gpu_limits import search_limit
 from vtp_plugins.bench.peers.peer import gather, limit_threads
 from vtp_plugins.bench.peers.search import search_peers
+from vtp_plugins.bench.sizes import sizes
 from vtp_plugins.kernels.native.loading import why_missing
 
 SHAPES = (
@@ -34,7 +35,7 @@ CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 
 def build(shape: str, options: BenchOptions) -> Case:
     """Normal vectors and codes."""
-    rows, codes, width = (int(part) for part in shape.split("x"))
+    rows, codes, width = sizes(shape, 3)
     generator = torch.Generator().manual_seed(0)
     dtype = getattr(torch, options.precision)
     vectors = torch.randn(rows, width, generator=generator).to(options.device, dtype)

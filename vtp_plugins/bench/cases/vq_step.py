@@ -9,6 +9,7 @@ from vtp_core.ops import code_statistics, nearest_code, straight_through
 from vtp_plugins.bench.case import Case
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.peers.peer import Call, Peer, gather, limit_threads
+from vtp_plugins.bench.sizes import sizes
 
 SHAPES = ("4096x1024x64", "4096x8192x32")
 FORMAT = "VECTORSxCODESxWIDTH"
@@ -23,7 +24,7 @@ CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 
 def build(shape: str, options: BenchOptions) -> Case:
     """Normal vectors that want a gradient, and normal codes; the running mean is in float32."""
-    rows, codes, width = (int(part) for part in shape.split("x"))
+    rows, codes, width = sizes(shape, 3)
     generator = torch.Generator().manual_seed(0)
     dtype = getattr(torch, options.precision)
     vectors = torch.randn(rows, width, generator=generator).to(options.device, dtype).requires_grad_()

@@ -73,6 +73,8 @@ def _refuses(case: AttentionCase) -> str | None:
         return "does not rotate in float16"
     if not 1 <= case.width <= WIDEST:
         return f"has head widths 1 to {WIDEST}, not {case.width}"
+    if not torch.compiler.is_compiling():
+        cpu_isa()  # a wrong VTP_CPU_ISA is a UsageError here, no RuntimeError of C++
     return None
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchKernel
+from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
 
 _WATCHED: weakref.WeakValueDictionary[int, torch.UntypedStorage] = weakref.WeakValueDictionary()
@@ -46,6 +47,7 @@ def _forget(first: int, last: int) -> None:
 
 
 def _refuses(case: SearchCase) -> str | None:
+    cpu_isa()  # a wrong VTP_CPU_ISA is a UsageError here, no RuntimeError of C++
     return None
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from vtp_core.errors import UsageError
+from vtp_core.ops import attention_choice, nearest_code, search_choice, vit_attention
+from vtp_plugins.kernels.cpu import attention, search
 from vtp_plugins.kernels.native.loading import why_missing
 
 RISING = ("portable", "avx2", "avx512", "avx512bf16")
@@ -61,6 +64,21 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
     expected = f"VTP_CPU_ISA={value}: unknown; use portable, avx2, avx512 or avx512bf16"
     with pytest.raises(RuntimeError, match=expected):
         torch.ops.vtp_cpu.isa()
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu"])
+@pytest.mark.usefixtures("best")
+def test_operators_say_so_as_an_error_of_use(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("VTP_CPU_ISA", "sse2")
+    x, q = torch.ones(2, 4), torch.ones(1, 1, 2, 4)
+    with pytest.raises(
+        UsageError, match=r"VTP_CPU_ISA=sse2: unknown; use portable, avx2, avx512 or avx512bf16$"
+    ):
+        nearest_code(x, x, implementation=search_choice(name, [search.KERNEL]))
+    with pytest.raises(
+        UsageError, match=r"VTP_CPU_ISA=sse2: unknown; use portable, avx2, avx512 or avx512bf16$"
+    ):
+        vit_attention(q, q, q, implementation=attention_choice(name, [attention.KERNEL]))
 
 
 def test_one_that_the_processor_lacks_is_an_error(best: str, monkeypatch: pytest.MonkeyPatch) -> None:
