@@ -13,7 +13,7 @@ from torch import Tensor
 from vtp_plugins.bench.case import Case
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.dino.loss import streamed_cross_entropy
-from vtp_plugins.dino.sinkhorn import sinkhorn_offset
+from vtp_plugins.dino.sinkhorn import Assignment, sinkhorn
 
 SHAPES = ("softmax:64x5000", "sinkhorn:64x5000", "softmax:1024x65536", "sinkhorn:1024x65536")
 FORMAT = "softmax|sinkhorn:ROWSxPROTOTYPES"
@@ -42,15 +42,16 @@ def build(shape: str, options: BenchOptions) -> Case:
 
     def streamed() -> Found:
         leaves = student.clone().requires_grad_(), own.clone().requires_grad_()
-        offset = torch.zeros(prototypes)
+        narrow, found = other.to(dtype), Assignment(offset=torch.zeros(prototypes), normaliser=None)
         if doubly:
-            offset = sinkhorn_offset(teacher, other, TEACHER, lambda x: x, dtype=dtype)
+            found = sinkhorn(teacher, narrow, TEACHER, dtype=dtype)
         total, _, _ = streamed_cross_entropy(
             leaves[0][:, None],
             leaves[1],
             teacher[:, None],
-            other,
-            offset=offset,
+            narrow,
+            offset=found.offset,
+            normaliser=None if found.normaliser is None else found.normaliser[:, None],
             mixture=torch.ones(1, 1),
             weights=torch.full((rows, 1), 1 / rows),
             temperatures=(STUDENT, TEACHER),

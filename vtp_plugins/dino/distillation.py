@@ -16,7 +16,7 @@ from vtp_core.recipe.schedule import value_at
 from vtp_plugins.dino.config import PrototypeConfig
 from vtp_plugins.dino.head import Head, Prototypes
 from vtp_plugins.dino.loss import streamed_cross_entropy
-from vtp_plugins.dino.sinkhorn import sinkhorn_offset
+from vtp_plugins.dino.sinkhorn import Assignment, sinkhorn
 
 if TYPE_CHECKING:
     from vtp_core.training.step import Step
@@ -77,25 +77,28 @@ def distil(
         others = step.teacher.own(prototypes)(numbers)
     dtype = product_dtype(flat)
     if centre is None:
-        offset = sinkhorn_offset(flat, others, temperature, lambda x: log_sum(step, x), dtype=dtype)
+        others = others.to(dtype)
+        over_ranks = None if step.world_size == 1 else lambda x: log_sum(step, x)
+        targets = sinkhorn(flat, others, temperature, over_ranks, dtype=dtype)
     elif len(centre) != len(others):
         raise UsageError(
             f"centring over {len(centre)} prototypes, but the shared head has {len(others)}: "
             f"set prototypes = {len(others)} in the table of {config.use!r} too"
         )
     else:
-        offset = -centre.to(flat.dtype) / temperature
+        targets = Assignment(offset=-centre.to(flat.dtype) / temperature, normaliser=None)
     projected = step.call(head, student.flatten(0, 1))
     total, losses, entropy = streamed_cross_entropy(
         projected.unflatten(0, student.shape[:2]),
         step.call(prototypes, numbers),
         flat.unflatten(0, teacher.shape[:2]),
         others,
-        offset=offset,
+        offset=targets.offset,
         mixture=mixture.to(flat),
         weights=weights.to(flat),
         temperatures=(config.student_temperature, temperature),
         dtype=dtype,
+        normaliser=None if targets.normaliser is None else targets.normaliser.view(teacher.shape[:2]),
     )
     counted = None if centre is None else count_scores(flat, others)
     return Distilled(total=total, losses=losses, entropy=entropy, tally=counted)

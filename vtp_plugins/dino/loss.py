@@ -1,72 +1,50 @@
 """Cross-entropy between teacher and student distributions over many prototypes, without all their scores.
 
-Scores, (rows, K) with K prototypes, are made block by block; loss and gradients come out of one sweep in the
-forward, and backward only multiplies. No more than a few blocks of scores exist at a time, whatever the rows.
+Scores, (rows, K) with K prototypes, are made tile by tile; loss and gradients come out of the forward, and
+backward only multiplies. No more than a few tiles of scores exist at a time, whatever the rows.
 
 Shapes: B samples, S student rows and G teacher rows a sample, E width of the unit vectors, K prototypes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 22
-"""Scores of one block: 16 MiB in float32."""
+from vtp_plugins.dino.scores import BITS, Scores, Sums, blocked, narrowed, tile_elements, times
+
+WHOLE = 4096
+"""At most so many prototypes make a single tile: their scores are made once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """How scores are cut into blocks.
+    """How scores are cut into tiles.
 
     Attributes:
-        rows: Rows of a block.
-        columns: Prototypes of a block; below K, scores are made twice (normaliser, then gradient).
+        rows: Rows of a tile.
+        columns: Prototypes of a tile; below K, scores are made twice (normaliser, then gradient).
     """
 
     rows: int
     columns: int
 
     @classmethod
-    def whole_rows(cls, prototypes: int) -> Blocks:
-        """Blocks over all prototypes: scores are made once."""
-        return cls(rows=max(BLOCK_ELEMENTS // max(prototypes, 1), 1), columns=prototypes)
+    def choose(cls, prototypes: int, rows: int, elements: int) -> Blocks:
+        """Whole rows of few prototypes; else 1,024 rows, or all of them, so that weights are seldom read.
 
-    @classmethod
-    def choose(cls, prototypes: int, dtype: torch.dtype) -> Blocks:
-        """Whole rows in float32 and wider; tiles that stay in a cache where products are cheap (bfloat16)."""
-        if dtype.itemsize >= 4 or prototypes <= 4096:
-            return cls.whole_rows(prototypes)
-        return cls(rows=256, columns=2048)
-
-
-def blocked(length: int, block: int) -> Iterator[slice]:
-    """Slices of at most `block` that cover 0 .. length - 1."""
-    for start in range(0, length, block):
-        yield slice(start, min(start + block, length))
-
-
-def narrowed(rows: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
-    """Rows over the temperature, in the dtype that products are made in."""
-    return (rows / temperature).to(dtype)
-
-
-def scores(rows: Tensor, prototypes: Tensor, offset: Tensor | None = None) -> Tensor:
-    """Scores (n, K), float32 or wider: ``rows @ prototypes.T + offset``.
-
-    Args:
-        rows: (n, E), as `narrowed` makes them.
-        prototypes: (K, E), same dtype.
-        offset: (K,), float32 or wider, or None.
-    """
-    product = rows @ prototypes.T
-    if offset is not None:
-        return product.add_(offset) if product.dtype == offset.dtype else product + offset
-    return product.to(torch.promote_types(product.dtype, torch.float32))
+        Args:
+            prototypes: Number K.
+            rows: How many there are in all.
+            elements: Scores of a tile, at most.
+        """
+        if prototypes <= WHOLE:
+            return cls(rows=elements // max(prototypes, 256), columns=prototypes)
+        together = max(min(rows, 1024), 64)
+        return cls(rows=together, columns=elements // together)
 
 
 class StreamedCrossEntropy(torch.autograd.Function):
@@ -80,6 +58,7 @@ class StreamedCrossEntropy(torch.autograd.Function):
         teacher: Tensor,
         teacher_prototypes: Tensor,
         offset: Tensor,
+        normaliser: Tensor | None,
         mixture: Tensor,
         weights: Tensor,
         temperatures: tuple[float, float],
@@ -88,23 +67,26 @@ class StreamedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss and gradients, block by block."""
         samples, per_sample, width = student.shape
-        own, other = prototypes.to(dtype), teacher_prototypes.to(dtype)
+        own, other, offset = prototypes.to(dtype), teacher_prototypes.to(dtype), offset * BITS
         losses = student.new_zeros(samples, per_sample)
         entropy = student.new_zeros(samples, teacher.shape[1])
-        gradient, gradient_prototypes = torch.zeros_like(student), torch.zeros_like(prototypes)
-        for rows in blocked(samples, max(blocks.rows // max(per_sample, teacher.shape[1]), 1)):
-            flat = student[rows].reshape(-1, width)
-            scale = weights[rows].reshape(-1, 1) / temperatures[0]
+        gradient = torch.empty_like(student)
+        gradient_prototypes = torch.empty_like(prototypes) if samples else torch.zeros_like(prototypes)
+        tiles = list(blocked(len(own), blocks.columns))
+        for part in blocked(samples, max(blocks.rows // max(per_sample, teacher.shape[1]), 1)):
+            flat, taught = student[part].reshape(-1, width), teacher[part].reshape(-1, width)
+            scale = weights[part].reshape(-1, 1) / temperatures[0]
             sweep = _Sweep(
-                narrowed(flat, temperatures[0], dtype),
-                narrowed(teacher[rows].reshape(-1, width), temperatures[1], dtype),
-                (flat * scale).to(dtype),
+                Scores(narrowed(flat, temperatures[0], dtype), own, flat, tiles),
+                Scores(narrowed(taught, temperatures[1], dtype), other, flat, tiles, offset),
                 mixture,
+                None if normaliser is None else normaliser[part].reshape(-1, 1) * BITS,
+                tiles,
             )
-            sweep.run(own, other, offset, blocks.columns, gradient_prototypes)
-            losses[rows] = sweep.losses().view(-1, per_sample)
-            entropy[rows] = sweep.entropy.view(-1, teacher.shape[1])
-            gradient[rows] = (sweep.gradient * scale).view(-1, per_sample, width)
+            product = sweep.slopes(own, (flat * -scale).to(dtype), gradient_prototypes, add=part.start > 0)
+            losses[part] = sweep.losses().view(-1, per_sample)
+            entropy[part] = sweep.entropy().view(-1, teacher.shape[1])
+            gradient[part] = (product * -scale).view(-1, per_sample, width)
         ctx.save_for_backward(gradient, gradient_prototypes)
         ctx.mark_non_differentiable(losses, entropy)
         return (weights * losses).sum(), losses, entropy
@@ -116,92 +98,98 @@ class StreamedCrossEntropy(torch.autograd.Function):
         gradient, gradient_prototypes = ctx.saved_tensors
         first = gradient * upstream[0] if ctx.needs_input_grad[0] else None
         second = gradient_prototypes * upstream[0] if ctx.needs_input_grad[1] else None
-        return first, second, *(None,) * 8
+        return first, second, *(None,) * 9
 
 
 class _Sweep:
-    """One block of samples against all prototypes.
+    """One block of samples against all prototypes, twice if these are more than a tile: sums, then slopes.
 
     Args:
-        student: (B * S, E) rows over their temperature.
-        teacher: (B * G, E) rows over theirs.
-        scaled: (B * S, E), what the prototypes' gradient is a product with.
+        student: Scores of (B * S, E) rows.
+        teacher: Scores of (B * G, E) rows.
         mixture: (S, G).
+        normaliser: (B * G, 1), logarithm of the teacher's sums in bits, if it is known.
+        tiles: Of prototypes.
     """
 
-    def __init__(self, student: Tensor, teacher: Tensor, scaled: Tensor, mixture: Tensor) -> None:
-        self.student, self.teacher, self.scaled, self.mixture = student, teacher, scaled, mixture
-        self.mass = mixture.sum(1).repeat(len(student) // len(mixture))[:, None]
-        self.entropy = mixture.new_zeros(len(teacher))
-        self.gradient = mixture.new_zeros(student.shape)
-        self._losses = mixture.new_zeros(len(student))
+    def __init__(
+        self,
+        student: Scores,
+        teacher: Scores,
+        mixture: Tensor,
+        normaliser: Tensor | None,
+        tiles: list[slice],
+    ) -> None:
+        self.student, self.teacher, self.mixture, self.tiles = student, teacher, mixture, tiles
+        self.mass = mixture.sum(1).repeat(student.rows // len(mixture))[:, None]
+        # Scores of unit vectors need no shift. Whether all did well without is known at the end, and asking
+        # makes an accelerator wait: there they are shifted.
+        usable = mixture.device.type == "cpu" and self._add_up(normaliser, shifted=False)
+        if not usable:
+            self._add_up(normaliser, shifted=True)
+        self._agreement = mixture.new_zeros(student.rows)
+        self._certainty = mixture.new_zeros(teacher.rows)
 
-    def run(self, own: Tensor, other: Tensor, offset: Tensor, columns: int, into: Tensor) -> None:
-        """Sums over prototypes; adds to the prototypes' gradient in `into`."""
-        if columns >= len(own):
-            self._rows_at_once(own, other, offset, into)
+    def _add_up(self, normaliser: Tensor | None, *, shifted: bool) -> bool:
+        """Sums over all prototypes; whether they can be used."""
+        own = Sums.empty(self.student.rows, self.mixture, shifted=shifted)
+        if normaliser is None:
+            other = Sums.empty(self.teacher.rows, self.mixture, shifted=shifted)
         else:
-            self._tiles(own, other, offset, columns, into)
+            other = Sums.known(normaliser, shifted=shifted)
+        for tile in self.tiles:
+            mine = self.student.tile(tile)
+            own.add(mine, self.student.spare(mine))
+            if normaliser is None:
+                theirs = self.teacher.tile(tile)
+                other.add(theirs, self.teacher.spare(theirs))
+        self.student_sums, self.teacher_sums = own, other
+        return own.usable() and other.usable()
+
+    def slopes(self, own: Tensor, scaled: Tensor, into: Tensor, *, add: bool) -> Tensor:
+        """Products of the slopes of the scores, from target to softmax.
+
+        Args:
+            own: (K, E), the student's prototypes.
+            scaled: (B * S, E), what the slopes are multiplied with for the prototypes.
+            into: (K, E), where that product goes.
+            add: Add it to what is there.
+
+        Returns:
+            (B * S, E), the slopes' product with the prototypes.
+        """
+        shares = self.mass / self.student_sums.total
+        product = into.new_zeros(scaled.shape)
+        for tile in self.tiles:
+            target = self._target(self.teacher.tile(tile))
+            mine = self.student_sums.relative(self.student.tile(tile))
+            self._agreement += torch.mul(target, mine, out=self.student.spare(mine)).sum(1)
+            slope = self.student.narrow(target.addcmul_(mine.exp2_(), shares, value=-1))
+            product += times(slope, own[tile].T)
+            if add:
+                into[tile] += times(slope.T, scaled.T)
+            else:
+                into[tile] = times(slope.T, scaled.T)
+        return product
 
     def losses(self) -> Tensor:
-        """Cross-entropy of each student row against its targets, added over these."""
-        return self._losses
+        """Cross-entropy of each student row against its targets, added over these, in nats."""
+        return ((self.mass * self.student_sums.total.log2()).squeeze(1) - self._agreement) / BITS
 
-    def _rows_at_once(self, own: Tensor, other: Tensor, offset: Tensor, into: Tensor) -> None:
-        theirs = scores(self.teacher, other, offset)
-        target, total = _exponentials(theirs)
-        self.entropy = total.log().squeeze(1) - theirs.mul_(target).sum(1) / total.squeeze(1)
-        del theirs
-        target = self._mix(target.div_(total))
-        mine = scores(self.student, own)
-        mine.sub_(mine.amax(1, keepdim=True))
-        agreement = (target * mine).sum(1)
-        total = mine.exp_().sum(1, keepdim=True)
-        self._losses = (self.mass * total.log()).squeeze(1) - agreement
-        self._push(mine.mul_(self.mass / total).sub_(target), own, into)
+    def entropy(self) -> Tensor:
+        """Entropy of each teacher row's distribution, in nats."""
+        total = self.teacher_sums.total.squeeze(1)
+        return (total.log2() - self._certainty / total) / BITS
 
-    def _tiles(self, own: Tensor, other: Tensor, offset: Tensor, columns: int, into: Tensor) -> None:
-        mine_log = self.mass.new_full((len(self.student), 1), -torch.inf)
-        theirs_log = self.mass.new_full((len(self.teacher), 1), -torch.inf)
-        for tile in blocked(len(own), columns):
-            mine_log = _grown(mine_log, scores(self.student, own[tile]))
-            theirs_log = _grown(theirs_log, scores(self.teacher, other[tile], offset[tile]))
-        for tile in blocked(len(own), columns):
-            theirs = scores(self.teacher, other[tile], offset[tile]).sub_(theirs_log)
-            target = theirs.exp()
-            self.entropy -= theirs.mul_(target).sum(1)
-            target = self._mix(target)
-            mine = scores(self.student, own[tile]).sub_(mine_log)
-            self._losses -= (target * mine).sum(1)
-            self._push(mine.exp_().mul_(self.mass).sub_(target), own[tile], into[tile])
-
-    def _push(self, slope: Tensor, own: Tensor, into: Tensor) -> None:
-        """Adds what the slope (rows, K) of the scores sends to rows and to prototypes."""
-        narrow = slope.to(own.dtype)
-        if own.dtype == into.dtype:
-            self.gradient.addmm_(narrow, own)
-            into.addmm_(narrow.T, self.scaled)
-        else:
-            self.gradient += narrow @ own
-            into += narrow.T @ self.scaled
-
-    def _mix(self, target: Tensor) -> Tensor:
+    def _target(self, theirs: Tensor) -> Tensor:
+        """Targets (B * S, c) from a tile of the teacher's scores (B * G, c), which is used up."""
+        theirs = self.teacher_sums.relative(theirs)
+        target = torch.exp2(theirs, out=self.teacher.spare(theirs))
+        self._certainty += theirs.mul_(target).sum(1)
         if self.mixture.numel() == 1:
-            return target.mul_(self.mixture.view(()))
+            return target.mul_(self.mixture / self.teacher_sums.total)
+        target /= self.teacher_sums.total
         return torch.matmul(self.mixture, target.unflatten(0, (-1, self.mixture.shape[1]))).flatten(0, 1)
-
-
-def _exponentials(block: Tensor) -> tuple[Tensor, Tensor]:
-    """Exponentials of `block` less its rows' maxima (taken off in place), and their sums (n, 1)."""
-    exponentials = block.sub_(block.amax(1, keepdim=True)).exp()
-    return exponentials, exponentials.sum(1, keepdim=True)
-
-
-def _grown(logarithm: Tensor, block: Tensor) -> Tensor:
-    """Logarithm of a sum of exponentials (n, 1) with those of `block` added, which is used up."""
-    greatest = torch.maximum(logarithm, block.amax(1, keepdim=True))
-    added = block.sub_(greatest).exp_().sum(1, keepdim=True)
-    return ((logarithm - greatest).exp_() + added).log_() + greatest
 
 
 def streamed_cross_entropy(
@@ -215,6 +203,7 @@ def streamed_cross_entropy(
     weights: Tensor,
     temperatures: tuple[float, float],
     dtype: torch.dtype,
+    normaliser: Tensor | None = None,
     blocks: Blocks | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted cross-entropy of softmaxes over prototypes, student rows against mixed teacher rows.
@@ -226,13 +215,15 @@ def streamed_cross_entropy(
         student: (B, S, E) unit vectors, float32 or wider.
         prototypes: (K, E), same dtype.
         teacher: (B, G, E) unit vectors, same dtype, no gradient.
-        teacher_prototypes: (K, E), same dtype, no gradient.
+        teacher_prototypes: (K, E), same dtype or `dtype`, no gradient.
         offset: (K,) added to the teacher's scores.
         mixture: (S, G), share of each teacher row in a student row's target; a row may add up to any mass.
         weights: (B, S), factor on each student row's loss.
         temperatures: Student's and teacher's.
         dtype: What products are made in; sums stay in the dtype of `student`.
-        blocks: How scores are cut; chosen by size and dtype if None.
+        normaliser: (B, G) logarithm of the sum of exponentials of each teacher row's scores, offset included,
+            if it is known (`sinkhorn`); saves a pass.
+        blocks: How scores are cut; chosen by size and device if None.
 
     Returns:
         The sum of weighted losses, a scalar; each student row's loss (B, S) and each target's entropy (B, G),
@@ -241,6 +232,9 @@ def streamed_cross_entropy(
     Source:
         Caron et al. 2021 (DINO), eq. 1 to 3.
     """
+    if blocks is None:
+        rows = len(student) * max(student.shape[1], teacher.shape[1])
+        blocks = Blocks.choose(len(prototypes), rows, tile_elements(student.device))
     with torch.autocast(student.device.type, enabled=False):
         total, losses, entropy = StreamedCrossEntropy.apply(
             student,
@@ -248,10 +242,11 @@ def streamed_cross_entropy(
             teacher.detach(),
             teacher_prototypes.detach(),
             offset.detach(),
+            None if normaliser is None else normaliser.detach(),
             mixture,
             weights.detach(),
             temperatures,
             dtype,
-            Blocks.choose(len(prototypes), dtype) if blocks is None else blocks,
+            blocks,
         )
     return total, losses, entropy

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vtp_plugins.dino.loss import Blocks, blocked, streamed_cross_entropy
+from vtp_plugins.dino.loss import Blocks, streamed_cross_entropy
+from vtp_plugins.dino.scores import Sums, blocked, times, within
 
 Inputs = dict[str, Any]
 
@@ -144,11 +145,89 @@ def test_no_more_scores_exist_than_a_block_holds() -> None:
 
 
 def test_chosen_blocks_do_not_grow_with_the_prototypes() -> None:
-    assert Blocks.choose(65536, torch.float32) == Blocks(rows=64, columns=65536)
-    tiles = Blocks.choose(65536, torch.bfloat16)
-    assert tiles.rows * tiles.columns < 1 << 20
-    assert Blocks.choose(1024, torch.bfloat16).columns == 1024
+    assert Blocks.choose(65536, 5000, 1 << 19) == Blocks(rows=1024, columns=512)
+    for rows in (1, 64, 700, 10**6):
+        tiles = Blocks.choose(65536, rows, 1 << 19)
+        assert tiles.rows * tiles.columns <= 1 << 19
+    assert Blocks.choose(1024, 300, 1 << 19).columns == 1024
     assert [(part.start, part.stop) for part in blocked(5, 2)] == [(0, 2), (2, 4), (4, 5)]
+
+
+@pytest.mark.parametrize("columns", [4, 50])
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_a_known_normaliser_changes_nothing(columns: int, scale: float) -> None:
+    """In the range of float32, and far beyond."""
+    inputs = _inputs(6, 2, 3, 9)
+    inputs["teacher_prototypes"] = inputs["teacher_prototypes"] * scale
+    inputs["student"].requires_grad_(), inputs["prototypes"].requires_grad_()
+    normaliser = (
+        inputs["teacher"] @ inputs["teacher_prototypes"].T / inputs["temperatures"][1] + inputs["offset"]
+    ).logsumexp(-1)
+    blocks = Blocks(rows=4, columns=columns)
+    known = streamed_cross_entropy(**inputs, dtype=torch.float64, normaliser=normaliser, blocks=blocks)
+    for mine, plain in zip(known, _plain(inputs), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-9, atol=1e-9)
+    for mine, plain in zip(_gradients(known[0], inputs), _gradients(_plain(inputs)[0], inputs), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("far", ["student", "teacher"])
+@pytest.mark.parametrize("columns", [3, 100])
+def test_scores_beyond_exp_in_float32_give_what_float64_gives(far: str, columns: int) -> None:
+    """One side's scores are up to 500 nats: their exponentials have to be shifted."""
+    exact = _inputs(8, 1, 1, 7)
+    exact["mixture"] = torch.ones(1, 1, dtype=torch.float64)
+    name = {"student": "prototypes", "teacher": "teacher_prototypes"}[far]
+    exact[name] = (exact[name] * 20).float().double()
+    inputs = {k: v.float() if isinstance(v, Tensor) else v for k, v in exact.items()}
+    inputs["student"].requires_grad_(), exact["student"].requires_grad_()
+    total, losses, entropy = streamed_cross_entropy(
+        **inputs, dtype=torch.float32, blocks=Blocks(rows=5, columns=columns)
+    )
+    expected = _plain(exact)
+    for mine, plain in zip((total, losses, entropy), expected, strict=True):
+        torch.testing.assert_close(mine, plain.float(), rtol=1e-3, atol=1e-3)
+    (mine,) = torch.autograd.grad(total, inputs["student"])
+    (plain,) = torch.autograd.grad(expected[0], exact["student"])
+    assert (mine - plain).norm() <= 1e-3 * plain.norm()
+
+
+def test_sums_say_when_they_are_no_use() -> None:
+    tile, spare = torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.empty(2, 2)
+    for shifted in (False, True):
+        sums = Sums.empty(2, tile, shifted=shifted)
+        sums.add(tile, spare)
+        sums.add(tile, spare)
+        assert sums.usable()
+        torch.testing.assert_close(
+            sums.relative(tile.clone()).exp2() / sums.total, tile.exp2() / torch.tensor([[20.0], [4]])
+        )
+    for shift, good in ((-200.0, False), (200.0, False), (30.0, True)):
+        sums = Sums.empty(2, tile, shifted=False)
+        sums.add(tile + shift, spare)
+        assert sums.usable() == good
+        sums = Sums.empty(2, tile, shifted=True)
+        sums.add(tile + shift, spare)
+        assert sums.usable() and sums.total.isfinite().all()
+    assert within(torch.empty(0)) and not within(torch.tensor([1.0, torch.nan]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1, 1, 1), (0, 4, 2), (4, 0, 2), (64, 300, 32)])
+def test_products_of_any_strides(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    n, m, width = shape
+    a, b = (torch.randn(count, width, generator=rng, dtype=torch.float64) for count in (n, m))
+    for left in (a.to(dtype), a.to(dtype).T.contiguous().T):
+        for right in (b.to(dtype), b.to(dtype).T.contiguous().T):
+            found = times(left, right)
+            assert found.dtype == dtype and found.shape == (n, m)
+            torch.testing.assert_close(
+                found.double(),
+                left.double() @ right.double().T,
+                rtol=1e-2 if dtype == torch.bfloat16 else 1e-5,
+                atol=1e-4,
+            )
 
 
 def test_no_rows_and_extreme_scores() -> None:

@@ -25,7 +25,7 @@ from vtp_core.training.world import World
 from vtp_plugins.dino.config import DinoConfig
 from vtp_plugins.dino.distillation import log_sum
 from vtp_plugins.dino.objective import Dino
-from vtp_plugins.dino.sinkhorn import sinkhorn_offset
+from vtp_plugins.dino.sinkhorn import sinkhorn
 from vtp_plugins.koleo.config import KoleoConfig
 from vtp_plugins.koleo.objective import Koleo
 from vtp_plugins.linear.bottleneck import LinearBottleneck
@@ -166,7 +166,9 @@ def test_scores_and_targets_are_those_of_dinov2(given: dict[str, Tensor]) -> Non
             ("patch", patches, "masked_teacher_patch_tokens_after_head"),
         ):
             torch.testing.assert_close(unit @ others.T, given[f"out.{published}"], rtol=0, atol=1e-4)
-            offset = sinkhorn_offset(unit, others, 0.07, lambda x: log_sum(step, x))
+            offset = sinkhorn(unit, others, 0.07, lambda x: log_sum(step, x)).offset
+            alone = sinkhorn(unit, others, 0.07)
+            torch.testing.assert_close(alone.offset, offset, rtol=1e-5, atol=1e-5)
             for target, shift in (("sinkhorn", offset), ("centering0", torch.zeros(160))):
                 found = (unit @ others.T / 0.07 + shift).softmax(1)
                 expected = given[f"out.target.{target}.{kind}"]
