@@ -122,6 +122,7 @@ def vit_attention(
         packed=cu_seqlens is not None,
         lse=return_lse,
         rope=None if rope is None else rope.cos.dtype,
+        index=q.device.index,
     )
     kernel = (implementation or default_choice()).pick(case)
     if case.packed and not kernel.packs and torch.compiler.is_compiling():

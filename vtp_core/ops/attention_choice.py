@@ -58,6 +58,7 @@ class AttentionCase:
         packed: Whether the layout is packed (`cu_seqlens`).
         lse: Whether the log-sum-exp is asked for.
         rope: Dtype of the rotary tables; None: no rotation.
+        index: Which device of its type, None where there is one only.
     """
 
     device: str
@@ -67,6 +68,7 @@ class AttentionCase:
     packed: bool
     lse: bool
     rope: torch.dtype | None = None
+    index: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ class SearchCase:
         width: Width D.
         metric: ``"l2"``, ``"cosine"`` or ``"weighted"``.
         exact: Whether the exact index is asked for.
+        index: Which device of its type, None where there is one only.
     """
 
     device: str
@@ -49,6 +50,7 @@ class SearchCase:
     width: int
     metric: str
     exact: bool
+    index: int | None = None
 
 
 class SearchKernel(Kernel[SearchCase, RunSearch]):

@@ -59,6 +59,7 @@ def nearest_code_operator(
         width=codebook.shape[1],
         metric=metric,
         exact=exact,
+        index=vectors.device.index,
     )
     choice = SearchChoice.from_keys(implementation) if implementation else _installed()
     if not case.rows:

@@ -84,6 +84,7 @@ class Attention(nn.Module):
             packed=True,
             lse=False,
             rope=layout[0].rope.cos.dtype,
+            index=qkv.device.index,
         )
         return (self.implementation or default_choice()).pick(case).packs
 

@@ -1,7 +1,8 @@
-"""Shapes and gradients of the operators ``vtp_cpu::attention_*``; imported once the library is loaded."""
+"""Shapes, gradients and batching of ``vtp_cpu::attention_*``; imported once the library is loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +78,46 @@ def _refuse(ctx: Any, *gradients: Tensor | None) -> None:
     )
 
 
+def _forward_vmap(
+    info: Any, in_dims: Sequence[int | None], *arguments: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """A batch of dense calls is one call of more sequences; norms, tables and packed calls go one by one."""
+    of_rows, of_rest = in_dims[:3], in_dims[3:]
+    if arguments[0].dim() != 5 or any(dim is not None for dim in of_rest):
+        return _one_by_one(torch.ops.vtp_cpu.attention_forward, info, in_dims, arguments)
+    rows = []
+    for x, dim in zip(arguments[:3], of_rows, strict=True):
+        batched = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+        rows.append(batched.flatten(0, 1))
+    out, lse = torch.ops.vtp_cpu.attention_forward(*rows, *arguments[3:])
+    return tuple(x.unflatten(0, (info.batch_size, -1)) for x in (out, lse)), (0, 0)
+
+
+def _backward_vmap(
+    info: Any, in_dims: Sequence[int | None], *arguments: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    return _one_by_one(torch.ops.vtp_cpu.attention_backward, info, in_dims, arguments)
+
+
+def _one_by_one(
+    operator: Callable[..., tuple[Tensor, ...]],
+    info: Any,
+    in_dims: Sequence[int | None],
+    arguments: Sequence[Any],
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    found = [
+        operator(
+            *(x if dim is None else x.select(dim, at) for x, dim in zip(arguments, in_dims, strict=True))
+        )
+        for at in range(info.batch_size)
+    ]
+    results = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
+    return results, (0,) * len(results)
+
+
 torch.library.register_fake("vtp_cpu::attention_forward", _forward_fake)
 torch.library.register_fake("vtp_cpu::attention_backward", _backward_fake)
 torch.library.register_autograd("vtp_cpu::attention_forward", _differentiate, setup_context=_save)
 torch.library.register_autograd("vtp_cpu::attention_backward", _refuse)
+torch.library.register_vmap("vtp_cpu::attention_forward", _forward_vmap)
+torch.library.register_vmap("vtp_cpu::attention_backward", _backward_vmap)

@@ -8,6 +8,7 @@ from torch import Tensor
 from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
 from vtp_plugins.kernels.cuda import availability
+from vtp_plugins.kernels.gpu import outdated
 from vtp_plugins.kernels.triton import availability as triton
 
 HEAD_WIDTHS = (32, 64, 96, 128)
@@ -63,7 +64,7 @@ def _refuses(case: AttentionCase) -> str | None:
         return "has no rotation in float64"
     if case.width not in HEAD_WIDTHS:
         return f"has head widths {', '.join(map(str, HEAD_WIDTHS))}, not {case.width}"
-    return None
+    return outdated(case.index)
 
 
 def _suits(case: AttentionCase) -> bool:

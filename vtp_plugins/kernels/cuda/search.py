@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchKernel
 from vtp_plugins.kernels.cuda.availability import obstacle
+from vtp_plugins.kernels.gpu import outdated
 
 
 def run(
@@ -18,7 +19,7 @@ def run(
 
 
 def _refuses(case: SearchCase) -> str | None:
-    return None
+    return outdated(case.index)
 
 
 def _suits(case: SearchCase) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
+from vtp_plugins.kernels.gpu import outdated
 from vtp_plugins.kernels.triton.availability import obstacle
 from vtp_plugins.kernels.triton.configuration import HEAD_WIDTHS
 
@@ -46,7 +47,7 @@ def _refuses(case: AttentionCase) -> str | None:
     narrowest, widest = HEAD_WIDTHS
     if not narrowest <= case.width <= widest:
         return f"has head widths {narrowest} to {widest}, not {case.width}"
-    return None
+    return outdated(case.index)
 
 
 def _missing() -> str | None:

@@ -6,28 +6,17 @@ import importlib.util
 import os
 from functools import cache
 
-import torch
-
-OLDEST = (8, 0)
-"""Compute capability from which on the kernels are built."""
+from vtp_plugins.kernels import gpu
 
 
 @cache
 def obstacle() -> str | None:
-    """What is missing on this machine, or None; looked up once."""
+    """What is missing on this machine, or None; looked up once. `gpu.outdated` says it of one of its GPUs."""
     if importlib.util.find_spec("triton") is None:
         return "needs the package triton"
     if "TRITON_INTERPRET" in os.environ and interpreted():
         return None
-    if not torch.cuda.is_available():
-        return "needs a CUDA GPU"
-    if torch.version.hip is not None:
-        return "needs a GPU of NVIDIA"
-    capability = torch.cuda.get_device_capability()
-    if capability < OLDEST:
-        needed, found = (".".join(map(str, version)) for version in (OLDEST, capability))
-        return f"needs compute capability {needed}, this GPU has {found}"
-    return None
+    return gpu.missing()
 
 
 def interpreted() -> bool:

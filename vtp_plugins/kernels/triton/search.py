@@ -8,6 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchKernel
+from vtp_plugins.kernels.gpu import outdated
 from vtp_plugins.kernels.triton.availability import obstacle
 from vtp_plugins.kernels.triton.configuration import Screen
 
@@ -28,7 +29,7 @@ def _missing() -> str | None:
 
 
 def _can(case: SearchCase) -> str | None:
-    return None
+    return outdated(case.index)
 
 
 def _always(case: SearchCase) -> bool:

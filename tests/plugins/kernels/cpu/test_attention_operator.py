@@ -66,6 +66,54 @@ def test_compiles_to_one_graph(packed: bool) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("in_dims", [(0, 0, 0), (1, None, 2), (None, 0, None), (4, 3, 0)])
+@pytest.mark.parametrize("tokens", [0, 9])
+def test_vmap(in_dims: tuple[int | None, ...], tokens: int) -> None:
+    given = [torch.randn(3, 2, 2, tokens, 8) for _ in range(3)]
+    rope = Rope(*torch.randn(2, max(tokens - 1, 0), 8).unbind())
+    norm = torch.rand(8) + 0.5
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return vit_attention(q, k, v, q_norm=norm, rope=rope, return_lse=True, implementation=CHOICE)
+
+    moved = [x[0] if dim is None else x.movedim(0, dim) for x, dim in zip(given, in_dims, strict=True)]
+    found = torch.vmap(run, in_dims=in_dims)(*moved)
+    for at in range(3):
+        one = run(*(x[0] if dim is None else x[at] for x, dim in zip(given, in_dims, strict=True)))
+        assert all(map(torch.equal, (part[at] for part in found), one))
+
+
+def test_vmap_of_packed_sequences_and_of_norms() -> None:
+    q, norms, starts = torch.randn(3, 7, 2, 8), torch.rand(3, 8), torch.tensor([0, 3, 7])
+
+    def run(q: Tensor, norm: Tensor) -> Tensor:
+        return vit_attention(q, q, q, k_norm=norm, cu_seqlens=starts, implementation=CHOICE)
+
+    for in_dims in ((0, None), (None, 0), (0, 0)):
+        given = [x[0] if dim is None else x for x, dim in zip((q, norms), in_dims, strict=True)]
+        found = torch.vmap(run, in_dims=in_dims)(*given)
+        for at in range(3):
+            one = run(*(x if dim is None else x[at] for x, dim in zip(given, in_dims, strict=True)))
+            assert torch.equal(found[at], one)
+
+
+def test_many_gradients_of_one_call_and_gradients_through_a_batch() -> None:
+    q, k, v = leaves(3, 2, 2, 5, 8)
+    out = vit_attention(q, k, v, implementation=CHOICE)
+    given = torch.randn(3, *out.shape)
+    [many] = torch.autograd.grad(out, q, given, is_grads_batched=True, retain_graph=True)
+    for at in range(3):
+        assert torch.equal(many[at], torch.autograd.grad(out, q, given[at], retain_graph=True)[0])
+    [x] = leaves(1, 3, 1, 2, 5, 8)
+    together = torch.vmap(lambda q: vit_attention(q, q, q, implementation=CHOICE))(x)
+    apart = torch.stack([vit_attention(one, one, one, implementation=CHOICE) for one in x])
+    gradient = torch.randn_like(together)
+    assert torch.equal(together, apart)
+    torch.testing.assert_close(
+        torch.autograd.grad(together, x, gradient), torch.autograd.grad(apart, x, gradient), rtol=0, atol=0
+    )
+
+
 def test_bad_bounds_are_refused_inside_a_graph_too() -> None:
     q = torch.randn(5, 1, 8)
     run = torch.compile(
