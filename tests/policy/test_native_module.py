@@ -74,6 +74,12 @@ def test_the_library_shows_its_init_function_alone(library: Path) -> None:
     assert [row[-1] for row in rows if row[1] == "T"] == ["PyInit__C_cpu"]
 
 
+def test_the_library_names_no_folder_of_this_machine(library: Path) -> None:
+    made, torch = library.read_bytes(), build.torch_folder()
+    assert b"\0csrc/cpu/search_op.cpp\0" in made
+    assert not [folder for folder in (REPOSITORY, torch) if str(folder).encode() in made]
+
+
 def test_files_for_every_cpu_use_no_wide_register(objects: dict[Path, Path]) -> None:
     plain = {source: path for source, path in objects.items() if not isa_flags(source)}
     assert plain

@@ -28,17 +28,24 @@ class Step:
     Attributes:
         command: Compiler, flags and source; `-c`, `-o` and the options for dependencies are added.
         output: The object file. Beside it lie `.d`, what it was made of, and `.command`, how.
+        version: What the compiler says of itself: another compiler of the same name makes another object.
     """
 
     command: tuple[str, ...]
     output: Path
+    version: str = ""
+
+    @property
+    def stamp(self) -> str:
+        """How the object is made, as `.command` says it."""
+        return f"{shlex.join(self.command)}\n{self.version}"
 
     def is_fresh(self) -> bool:
         """Whether the object was made by this command from files that have not changed since."""
         made, recipe = self.output.with_suffix(".d"), self.output.with_suffix(".command")
         if not (self.output.is_file() and made.is_file() and recipe.is_file()):
             return False
-        if recipe.read_text() != shlex.join(self.command):
+        if recipe.read_text() != self.stamp:
             return False
         time = self.output.stat().st_mtime_ns
         paths = [Path(name) for name in dependencies(made.read_text())]
@@ -63,7 +70,7 @@ class Step:
         finally:
             own.unlink(missing_ok=True)
             made.unlink(missing_ok=True)
-        self.output.with_suffix(".command").write_text(shlex.join(self.command))
+        self.output.with_suffix(".command").write_text(self.stamp)
 
 
 def dependencies(rule: str) -> list[str]:
@@ -94,8 +101,8 @@ def link(command: Sequence[str], output: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def execute(command: Sequence[str]) -> None:
-    """Runs a compiler.
+def execute(command: Sequence[str]) -> str:
+    """Runs a compiler and returns what it prints.
 
     Raises:
         BuildFailed: It could not be started or failed.
@@ -106,8 +113,9 @@ def execute(command: Sequence[str]) -> None:
         raise BuildFailed(f"{command[0]}: {error.strerror}") from error
     if done.returncode != 0:
         text = (done.stderr + done.stdout).strip()
-        first = next((line for line in text.splitlines() if "error" in line), text.splitlines()[-1:] or "")
+        first = next((line for line in text.splitlines() if "error" in line), text.rpartition("\n")[2])
         raise BuildFailed(f"{first or command[0] + ' failed'}\n{shlex.join(command)}\n{text}")
+    return done.stdout
 
 
 def cxx() -> list[str] | None:
@@ -115,6 +123,15 @@ def cxx() -> list[str] | None:
     if named := shlex.split(os.environ.get("CXX", "")):
         return named if shutil.which(named[0]) else None
     return next(([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+
+
+def version(compiler: Sequence[str]) -> str:
+    """What a compiler says of itself; asked once a build.
+
+    Raises:
+        BuildFailed: It does not run.
+    """
+    return execute([*compiler, "--version"]).strip()
 
 
 def jobs() -> int:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 import sysconfig
 from pathlib import Path
@@ -125,6 +127,61 @@ def _raise(error: Exception) -> object:
         raise error
 
     return fail
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only source of `_C_cpu`; says where it is."""
+    path = tmp_path / "csrc/cpu/where.cpp"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        'extern "C" __attribute__((visibility("default"))) const char* where() { return __FILE__; }\n'
+    )
+    monkeypatch.setattr(native, "csrc", lambda: tmp_path / "csrc")
+    monkeypatch.setattr(native, "sources", lambda module: [path])
+    return path
+
+
+@pytest.mark.skipif(native.obstacle("_C_cpu") is not None, reason=f"{native.obstacle('_C_cpu')}")
+@pytest.mark.usefixtures("source")
+def test_a_library_names_its_sources_and_no_folder_of_this_machine(tmp_path: Path) -> None:
+    native.build("_C_cpu", tmp_path / "out.so", tmp_path / "objects")
+    made = (tmp_path / "out.so").read_bytes()
+    assert b"\0csrc/cpu/where.cpp\0" in made and str(tmp_path).encode() not in made
+
+
+@pytest.mark.skipif(native.obstacle("_C_cpu") is not None, reason=f"{native.obstacle('_C_cpu')}")
+@pytest.mark.usefixtures("source")
+def test_another_compiler_of_the_same_name_compiles_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, said, calls = tmp_path / "c++", tmp_path / "version", tmp_path / "calls"
+    fake.write_text(
+        f"""#!/bin/sh
+[ "$1" = --version ] && exec cat '{said}'
+case "$*" in *-shared*) ;; *) echo compiled >> '{calls}' ;; esac
+exec {shlex.join(cxx() or [])} "$@"
+"""
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    for text, compiled in (("c++ 12.2", 1), ("c++ 12.2", 1), ("c++ 12.3", 2), ("c++ 12.3", 2)):
+        said.write_text(text)
+        native.build("_C_cpu", tmp_path / "out.so", tmp_path / "objects")
+        assert len(calls.read_text().splitlines()) == compiled
+        for made in (tmp_path / "objects").rglob("*.*"):  # as if time had passed: equal times are not fresh
+            os.utime(made, (2**31, 2**31))
+
+
+@pytest.mark.skipif(cxx() is None, reason="no C++ compiler")
+def test_a_compiler_that_does_not_run_fails_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c++").write_text("#!/bin/sh\necho 'c++: not today' >&2\nexit 3\n")
+    (tmp_path / "c++").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    with pytest.raises(BuildFailed, match=r"not today\n.* --version"):
+        native.build("_C_cpu", tmp_path / "out.so", tmp_path / "objects")
 
 
 @pytest.mark.skipif(cxx() is None, reason="no C++ compiler")
