@@ -115,3 +115,9 @@ def error(found: Tensor, expected: Tensor) -> float:
     found, expected = found.detach().double(), expected.detach().double()
     scale = expected.norm().clamp(min=1e-30)
     return float((found - expected).norm() / scale)
+
+
+def log_error(found: Tensor, expected: Tensor) -> float:
+    """Of logarithms, whose zero means nothing: as `error`, but relative to their size and 1."""
+    offset = expected.detach().double().abs() + 1
+    return error((found.detach().double() - expected.detach().double()) / offset + 1, torch.ones_like(offset))
