@@ -42,8 +42,8 @@ struct AttentionFunctions {
   // Bytes of 64-byte aligned scratch that a call below needs for a sequence of `tokens`.
   size_t (*forward_scratch)(const AttentionTask&, int64_t tokens);
   size_t (*backward_scratch)(const AttentionTask&, int64_t tokens);
-  // Output and log-sum-exp of queries [first, last) of one sequence and head. The split changes no bit when
-  // `first` is a multiple of `query_block`.
+  // Output and log-sum-exp of queries [first, last) of one sequence and head. No split changes a bit: a query is
+  // a lane of its own and meets the keys in one order, whatever lies beside it.
   void (*forward)(const AttentionTask&, int64_t sequence, int64_t head, int64_t first, int64_t last, void*);
   // All gradients of one sequence and head.
   void (*backward)(const AttentionTask&, int64_t sequence, int64_t head, void*);
