@@ -1,6 +1,7 @@
 #include "search_cache.h"
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 
 namespace vtp::search {
@@ -21,6 +22,9 @@ std::shared_ptr<Packed> Cache::recycle(const Key& key) {
            e.key.kernel == key.kernel && e.key.metric == key.metric && e.packed.use_count() == 1;
   });
   if (at == entries_.end()) return std::make_shared<Packed>();
+  // use_count() reads without order. The last search that let go of the memory did so with release; what it read
+  // there has to be done before the caller writes.
+  std::atomic_thread_fence(std::memory_order_acquire);
   std::shared_ptr<Packed> packed = std::move(at->packed);
   entries_.erase(at);
   return packed;
