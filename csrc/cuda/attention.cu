@@ -40,7 +40,7 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, bool packed
     }
   }
   STD_TORCH_CHECK(type_of(q) != Type::f64, "attention_forward: has no float64");
-  STD_TORCH_CHECK(fits_attention(static_cast<int>(q.size(q.dim() - 1))),
+  STD_TORCH_CHECK(fits_attention(as_int(q.size(q.dim() - 1), "the head width")),
                   "attention_forward: the head width must be 32, 64, 96 or 128");
 }
 
@@ -74,12 +74,13 @@ std::tuple<Tensor, Tensor> prepared(const Tensor& q, const Tensor& k, const std:
                   data_of(cosines),
                   data_of(sines),
                   cosines.has_value() ? type_of(*cosines) : Type::f32,
-                  static_cast<int>(positions),
-                  static_cast<int>(batch),
-                  static_cast<int>(heads),
-                  static_cast<int>(tokens),
-                  static_cast<int>(width),
+                  as_int(positions, "the number of positions"),
+                  as_int(batch, "the number of sequences"),
+                  as_int(heads, "the number of heads"),
+                  as_int(tokens, "the number of tokens"),
+                  as_int(width, "the head width"),
                   static_cast<float>(eps)};
+  STD_TORCH_CHECK(fits_grid(rows), "attention_forward: sequences, heads and tokens are more than one launch takes");
   launch_rows(rows, type_of(q), stream);
   if (packed) return {torch::stable::squeeze(to[0], 0), torch::stable::squeeze(to[1], 0)};
   return {torch::stable::transpose(to[0], 1, 2), torch::stable::transpose(to[1], 1, 2)};
@@ -135,10 +136,11 @@ std::tuple<Tensor, Tensor> attention_forward(const Tensor& q, const Tensor& k, c
                           strides_of(out),
                           lse_strides,
                           packed ? static_cast<const int*>(cu_seqlens->const_data_ptr()) : nullptr,
-                          static_cast<int>(packed ? cu_seqlens->size(0) - 1 : q.size(0)),
-                          static_cast<int>(heads),
-                          static_cast<int>(packed ? longest : q.size(2)),
+                          as_int(packed ? cu_seqlens->size(0) - 1 : q.size(0), "the number of sequences"),
+                          as_int(heads, "the number of heads"),
+                          as_int(packed ? longest : q.size(2), "the number of tokens"),
                           static_cast<float>(scale)};
+  STD_TORCH_CHECK(fits_grid(problem), "attention_forward: sequences, heads and tokens are more than one launch takes");
   launch_attention(problem, type_of(q), static_cast<int>(width), stream);
   return {out, lse};
 }

@@ -12,6 +12,19 @@ constexpr int kLongSequence = 512;  // from here on a block takes 128 queries, i
 
 inline bool fits_attention(int width) { return width == 32 || width == 64 || width == 96 || width == 128; }
 
+constexpr int kFewestQueries = 64;  // of a block
+constexpr int64_t kMostBlocks = 2147483647;
+
+// Whether the blocks of a launch can be counted; the sizes themselves are ints.
+inline bool fits_grid(const Attention& problem) {
+  const int64_t tiles = (int64_t{problem.tokens} + kFewestQueries - 1) / kFewestQueries;
+  return tiles == 0 || int64_t{problem.heads} * problem.sequences <= kMostBlocks / tiles;
+}
+inline bool fits_grid(const Rows& rows) {
+  const int64_t units = int64_t{rows.heads} * rows.sequences;  // below 2^62
+  return rows.tokens == 0 || units <= 4 * kMostBlocks / rows.tokens;
+}
+
 inline unsigned attention_blocks(const Attention& problem, int queries) {
   return static_cast<unsigned>((problem.tokens + queries - 1) / queries) * problem.heads * problem.sequences;
 }

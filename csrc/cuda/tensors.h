@@ -9,6 +9,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/macros/Macros.h>
 
+#include <climits>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -41,6 +42,12 @@ inline int processors(const torch::stable::Tensor& x) {
   const cudaError_t code = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, x.get_device_index());
   STD_TORCH_CHECK(code == cudaSuccess, "cudaDeviceGetAttribute: ", cudaGetErrorString(code));
   return count;
+}
+
+// A size as the kernels count it.
+inline int as_int(int64_t size, const char* name) {
+  STD_TORCH_CHECK(size >= 0 && size <= INT_MAX, "vtp_cuda: ", name, " is ", size, "; at most ", INT_MAX, " is possible");
+  return static_cast<int>(size);
 }
 
 // A matrix whose rows are contiguous: itself or a copy.
