@@ -2,46 +2,16 @@
 #pragma once
 
 #include "search.h"
+#include "search_pending.h"
 
 namespace {
 
 using vtp::search::Counters;
 using vtp::search::Job;
 
-constexpr int64_t kBlockFloats = 65536;    // of a block of screened rows: fits the second-level cache
-constexpr int64_t kBlockDoubles = 32768;   // the same memory
 constexpr int kSpan = 4;                    // panels that share a note of where a lane's best is from ...
 constexpr int64_t kSpanSteps = 8, kSpanPanels = 96;  // ... up to this width (words), from this many panels on
 constexpr int64_t kStretch = 128;          // places that the float64 screen takes at a time
-constexpr int kMaxBlock = 96, kMaxBlock64 = 768;
-
-VTP_INLINE int64_t clamp_block(int64_t rows, int64_t most) {
-  rows = rows / kPoints * kPoints;
-  return rows < kPoints ? kPoints : rows > most ? most / kPoints * kPoints : rows;
-}
-
-static int64_t block(int64_t width) { return clamp_block(kBlockFloats / padded(width), kMaxBlock); }
-VTP_INLINE int64_t padded64(int64_t width) { return (width + 7) / 8 * 8; }
-static int64_t block64(int64_t width) { return clamp_block(kBlockDoubles / padded64(width), kMaxBlock64); }
-
-// A row that another pass has to see, with a lower bound of its best true score.
-struct Pending {
-  int64_t row;
-  double low;
-};
-
-// A row of the float64 screen: `low` is a lower bound of its best true score so far.
-struct Rising {
-  double norm, span, low, least;
-  int64_t code;
-  bool settled;
-};
-
-struct List {
-  Pending* items;
-  int64_t count;
-  void add(Pending row) { items[count++] = row; }
-};
 
 // The largest float that is surely not above `v`.
 VTP_INLINE float below(double v) {
@@ -67,7 +37,7 @@ class Worker {
     carve(memory, tiles_, kMaxBlock64 / kPoints);
     List* const lists[] = {&to_float_, &to_threshold_, &to_double_};
     for (List* list : lists) {
-      carve(memory, list->items, kMaxBlock64 + kMaxBlock);
+      carve(memory, list->items, List::kRoom);
       list->count = 0;
     }
   }
@@ -270,6 +240,10 @@ class Worker {
   double odd_limit(const Rising& r, double radius, bool used) const;
   void candidates64(int64_t n, int64_t slot, const double* score, double span, Rising& r);
 
+  // Called after every pass over new rows, and at the end with `all`. What keeps the lists within List::kRoom:
+  // afterwards each holds fewer rows than a block of its own screen, and until it is drained again a list gets at
+  // most one float block at a time: a first pass adds each of its rows to one list at most, the screens with a
+  // threshold add none. The order matters: what the first list hands on is still to be drained from the others.
   void drain(bool all) {
     for (; to_float_.count >= (all ? 1 : block_);) take(to_float_, block_, &Worker::template first_pass<false>);
     for (; to_threshold_.count >= (all ? 1 : block_);) take(to_threshold_, block_, &Worker::threshold32);
