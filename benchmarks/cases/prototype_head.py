@@ -57,6 +57,7 @@ def build(shape: str, options: BenchOptions) -> Case:
             temperatures=(STUDENT, TEACHER),
             dtype=dtype,
         )
+        del narrow  # as in a step, where the loss has returned by then
         rows_slope, prototypes_slope = torch.autograd.grad(total, leaves)
         return total.detach(), rows_slope, prototypes_slope
 

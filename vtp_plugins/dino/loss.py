@@ -139,10 +139,10 @@ class _Sweep:
             other = Sums.known(normaliser, shifted=shifted)
         for tile in self.tiles:
             mine = self.student.tile(tile)
-            own.add(mine, self.student.spare(mine))
+            own.add(mine, self.student.spare(mine.shape[1]))
             if normaliser is None:
                 theirs = self.teacher.tile(tile)
-                other.add(theirs, self.teacher.spare(theirs))
+                other.add(theirs, self.teacher.spare(theirs.shape[1]))
         self.student_sums, self.teacher_sums = own, other
         return own.usable() and other.usable()
 
@@ -163,7 +163,7 @@ class _Sweep:
         for tile in self.tiles:
             target = self._target(self.teacher.tile(tile))
             mine = self.student_sums.relative(self.student.tile(tile))
-            self._agreement += torch.mul(target, mine, out=self.student.spare(mine)).sum(1)
+            self._agreement += torch.mul(target, mine, out=self.student.spare(mine.shape[1])).sum(1)
             slope = self.student.narrow(target.addcmul_(mine.exp2_(), shares, value=-1))
             product += times(slope, own[tile].T)
             if add:
@@ -183,13 +183,19 @@ class _Sweep:
 
     def _target(self, theirs: Tensor) -> Tensor:
         """Targets (B * S, c) from a tile of the teacher's scores (B * G, c), which is used up."""
+        columns = theirs.shape[1]
         theirs = self.teacher_sums.relative(theirs)
-        target = torch.exp2(theirs, out=self.teacher.spare(theirs))
+        target = torch.exp2(theirs, out=self.teacher.spare(columns))
         self._certainty += theirs.mul_(target).sum(1)
         if self.mixture.numel() == 1:
             return target.mul_(self.mixture / self.teacher_sums.total)
         target /= self.teacher_sums.total
-        return torch.matmul(self.mixture, target.unflatten(0, (-1, self.mixture.shape[1]))).flatten(0, 1)
+        mixed = self.student.spare(columns, 1)
+        samples = target.unflatten(0, (-1, self.mixture.shape[1]))
+        torch.bmm(
+            self.mixture.expand(len(samples), -1, -1), samples, out=mixed.view(len(samples), -1, columns)
+        )
+        return mixed
 
 
 def streamed_cross_entropy(

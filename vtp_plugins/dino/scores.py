@@ -95,9 +95,9 @@ class Scores:
         self._single = wide if self._alone else None
         return wide
 
-    def spare(self, tile: Tensor) -> Tensor:
-        """More memory of a tile's shape and dtype."""
-        return self._taken("spare", tile.shape)
+    def spare(self, columns: int, number: int = 0) -> Tensor:
+        """More memory of the shape (n, columns) and dtype of a tile; another one for each number."""
+        return self._taken(f"spare {number}", (self.rows, columns))
 
     def narrow(self, tile: Tensor) -> Tensor:
         """A tile in the products' dtype; lasts until the next one."""
