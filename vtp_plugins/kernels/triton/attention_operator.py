@@ -1,4 +1,7 @@
-"""The attention kernels as operators of torch: launches, shapes for tracing, gradients. Needs triton."""
+"""The attention kernels as operators of torch: launches, shapes for tracing, gradients. Needs triton.
+
+Norm and rotation come before them, in `query_key`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,8 @@ import torch
 from torch import Tensor
 from triton import cdiv
 
-from vtp_core.ops.attention_torch import NORM_EPS
 from vtp_plugins.kernels.triton.availability import interpreted
 from vtp_plugins.kernels.triton.configuration import (
-    POSITION_TOKENS,
     AttentionTiles,
     Number,
     Tiles,
@@ -23,7 +24,7 @@ from vtp_plugins.kernels.triton.configuration import (
 )
 from vtp_plugins.kernels.triton.device import attention_backward as backward_device
 from vtp_plugins.kernels.triton.device import attention_forward as forward_device
-from vtp_plugins.kernels.triton.device import query_key as query_key_device
+from vtp_plugins.kernels.triton.query_key import prepared, rows, strides, unprepared
 
 _NUMBERS: dict[torch.dtype, Number] = {
     torch.float32: "float32",
@@ -64,9 +65,9 @@ def attention_forward(
     longest = _longest(q, offsets)
     if not out.numel() or not longest:
         return out, lse
-    q = _prepared(q, q_norm, cos, sin, packed=offsets is not None)
-    k = _prepared(k, k_norm, cos, sin, packed=offsets is not None)
-    q, k, v = _rows(q), _rows(k), _rows(v)
+    q = prepared(q, q_norm, cos, sin, packed=offsets is not None)
+    k = prepared(k, k_norm, cos, sin, packed=offsets is not None)
+    q, k, v = rows(q), rows(k), rows(v)
     offsets = _beside(q, offsets)
     settings, fixed = _settings(q, offsets)
     heads, tiles = q.shape[1], cdiv(longest, settings.forward.queries)
@@ -74,7 +75,7 @@ def attention_forward(
         forward_device.attention_forward[(tiles * heads * _sequences(q, offsets),)](
             q, k, v, out, lse, lse if offsets is None else offsets,
             longest, heads, tiles, scale * math.log2(math.e),
-            *_strides(q), *_strides(k), *_strides(v), *_strides(out), *_strides(lse.unsqueeze(-1)),
+            *strides(q), *strides(k), *strides(v), *strides(out), *strides(lse.unsqueeze(-1)),
             **fixed, **_cut(settings.forward),
         )  # fmt: skip
     return out, lse
@@ -131,33 +132,33 @@ def attention_backward(
     packed, longest = offsets is not None, _longest(q, offsets)
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     if q.numel() and longest:
-        q_ready = _rows(_prepared(q, q_norm, cos, sin, packed=packed))
-        k_ready = _rows(_prepared(k, k_norm, cos, sin, packed=packed))
-        v_ready, dout = _rows(v), _rows(dout)
+        q_ready = rows(prepared(q, q_norm, cos, sin, packed=packed))
+        k_ready = rows(prepared(k, k_norm, cos, sin, packed=packed))
+        v_ready, dout = rows(v), rows(dout)
         dlse, delta = dlse.contiguous(), torch.empty_like(lse)
         offsets = _beside(q, offsets)
         settings, fixed = _settings(q, offsets)
         heads, programs = q.shape[1], q.shape[1] * _sequences(q, offsets)
         starts = lse if offsets is None else offsets
-        inputs = (*_strides(q_ready), *_strides(k_ready), *_strides(v_ready))
-        statistics = _strides(lse.unsqueeze(-1))
+        inputs = (*strides(q_ready), *strides(k_ready), *strides(v_ready))
+        statistics = strides(lse.unsqueeze(-1))
         with torch.cuda.device_of(q):
             cut = settings.backward_queries
             tiles = cdiv(longest, cut.queries)
             backward_device.attention_backward_queries[(tiles * programs,)](
                 q_ready, k_ready, v_ready, out, dout, lse, dlse, delta, dq,
                 starts, longest, heads, tiles, scale,
-                *inputs, *_strides(out), *_strides(dout), *statistics, *_strides(dq), **fixed, **_cut(cut),
+                *inputs, *strides(out), *strides(dout), *statistics, *strides(dq), **fixed, **_cut(cut),
             )  # fmt: skip
             cut = settings.backward_keys
             tiles = cdiv(longest, cut.keys)
             backward_device.attention_backward_keys[(tiles * programs,)](
                 q_ready, k_ready, v_ready, dout, lse, delta, dk, dv,
                 starts, longest, heads, tiles, scale,
-                *inputs, *_strides(dout), *statistics, *_strides(dk), *_strides(dv), **fixed, **_cut(cut),
+                *inputs, *strides(dout), *statistics, *strides(dk), *strides(dv), **fixed, **_cut(cut),
             )  # fmt: skip
-    dq, dq_norm = _unprepared(q, dq, q_norm, cos, sin, packed=packed)
-    dk, dk_norm = _unprepared(k, dk, k_norm, cos, sin, packed=packed)
+    dq, dq_norm = unprepared(q, dq, q_norm, cos, sin, packed=packed)
+    dk, dk_norm = unprepared(k, dk, k_norm, cos, sin, packed=packed)
     return dq, dk, dv, dq_norm, dk_norm
 
 
@@ -197,63 +198,6 @@ def _differentiate(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None,
 
 
 attention_forward.register_autograd(_differentiate, setup_context=_save)
-
-
-def _prepared(
-    x: Tensor, weight: Tensor | None, cos: Tensor | None, sin: Tensor | None, *, packed: bool
-) -> Tensor:
-    """Queries or keys, normed and rotated; as they are if there is nothing to do."""
-    if weight is None and cos is None:
-        return x
-    x, out = _rows(x), torch.empty_like(x, memory_format=torch.contiguous_format)
-    shared, constants, programs = _positions(x, weight, cos, sin, packed=packed)
-    with torch.cuda.device_of(x):
-        query_key_device.query_key_forward[(programs,)](
-            x, out, *shared, *_strides(x), *_strides(out), **constants
-        )
-    return out
-
-
-def _unprepared(
-    x: Tensor, dout: Tensor, weight: Tensor | None, cos: Tensor | None, sin: Tensor | None, *, packed: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of what `_prepared` took, from that of what it gave; the weight's is empty without one."""
-    if weight is None and cos is None:
-        return dout, dout.new_empty(0)
-    x, dx = _rows(x), torch.empty_like(dout)
-    shared, constants, programs = _positions(x, weight, cos, sin, packed=packed)
-    shares = dout.new_empty(0 if weight is None else programs, x.shape[-1], dtype=torch.float32)
-    if programs:
-        with torch.cuda.device_of(x):
-            query_key_device.query_key_backward[(programs,)](
-                x, dout, dx, shares, *shared, *_strides(x), *_strides(dout), *_strides(dx), **constants
-            )
-    return dx, dout.new_empty(0) if weight is None else shares.sum(0).to(weight.dtype)
-
-
-def _positions(
-    x: Tensor, weight: Tensor | None, cos: Tensor | None, sin: Tensor | None, *, packed: bool
-) -> tuple[tuple[Any, ...], dict[str, Any], int]:
-    """Arguments that both kernels of norm and rotation take, their constants, and the number of programs."""
-    tokens, heads, width = x.shape[0 if packed else 2], x.shape[1], x.shape[-1]
-    tiles = cdiv(tokens, POSITION_TOKENS)
-    if cos is not None and sin is not None:
-        # Wider tables than float32 would be wider than the values that they turn.
-        table = torch.float32 if cos.dtype == torch.float64 else cos.dtype
-        cos, sin = (t.to(table).contiguous() for t in (cos, sin))
-    constants = {
-        "WIDTH": width,
-        "PADDED": padded_width(width),
-        "TOKENS": POSITION_TOKENS,
-        "NORM": weight is not None,
-        "ROPE": cos is not None,
-        "EPSILON": NORM_EPS,
-        "num_warps": 4,
-    }
-    still = 0 if cos is None else tokens - cos.shape[0]
-    # A pointer that isn't read must be some tensor's.
-    pointers = [x if t is None else t for t in (weight, cos, sin)]
-    return (*pointers, tokens, heads, tiles, still), constants, tiles * heads * (1 if packed else x.shape[0])
 
 
 def _settings(q: Tensor, offsets: Tensor | None) -> tuple[AttentionTiles, dict[str, Any]]:
@@ -298,14 +242,3 @@ def _longest(q: Tensor, offsets: Tensor | None) -> int:
 
 def _sequences(q: Tensor, offsets: Tensor | None) -> int:
     return q.shape[0] if offsets is None else offsets.shape[0] - 1
-
-
-def _strides(x: Tensor) -> tuple[int, int, int]:
-    """Strides of batch (0 when packed), head and token."""
-    if x.dim() == 3:
-        return 0, x.stride(1), x.stride(0)
-    return x.stride(0), x.stride(1), x.stride(2)
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()

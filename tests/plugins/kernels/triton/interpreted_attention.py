@@ -14,7 +14,7 @@ from torch import Tensor
 from vtp_core.errors import UsageError
 from vtp_core.ops import AttentionChoice, Rope, vit_attention
 from vtp_core.ops.attention_torch import NORM_EPS, rms_norm, rotate
-from vtp_plugins.kernels.triton import attention_operator
+from vtp_plugins.kernels.triton import attention_operator, query_key
 from vtp_plugins.kernels.triton.attention import KERNEL
 
 assert triton.knobs.runtime.interpret, "needs TRITON_INTERPRET=1 in the environment"
@@ -64,7 +64,7 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter's time goes with the number of programs."""
-    monkeypatch.setattr(attention_operator, "POSITION_TOKENS", 128)
+    monkeypatch.setattr(query_key, "POSITION_TOKENS", 128)
 
 
 @pytest.mark.parametrize(("dtype", "width", "lengths"), CASES)
@@ -140,7 +140,7 @@ def test_norm_and_rotation_round_like_torch(dtype: torch.dtype, tables: torch.dt
     x, weight = torch.randn(2, 3, 40, 64).to(dtype), torch.rand(64).add(0.5).to(dtype)
     table = angles(37, 64)
     cos, sin = table.cos().to(tables), table.sin().to(tables)
-    found = attention_operator._prepared(x, weight, cos, sin, packed=False)
+    found = query_key.prepared(x, weight, cos, sin, packed=False)
     expected = rotate(rms_norm(x, weight), Rope(cos, sin))
     least = torch.bfloat16 in (dtype, tables)
     assert (found == expected).double().mean() > (0.97 if least else 0.3)
