@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vtp_plugins.kernels.native import build
+from vtp_plugins.kernels.native.loading import why_missing
 from vtp_plugins.kernels.native.sources import isa_flags, sources
 
 REPOSITORY = Path(__file__).parents[2]
@@ -55,6 +56,13 @@ def objects(library: Path) -> dict[Path, Path]:
     found = {source: folder / f"cpu.{source.name}.o" for source in sources("_C_cpu")}
     assert all(path.is_file() for path in found.values())
     return found
+
+
+def test_the_installation_has_the_module() -> None:
+    """All tests of native kernels are left out without it, so one has to miss it."""
+    if build.recorded().get("_C_cpu") == "VTP_BUILD_EXT=0":
+        pytest.skip("VTP_BUILD_EXT=0")
+    assert why_missing("_C_cpu") is None, f"_C_cpu {why_missing('_C_cpu')}; try make native"
 
 
 def test_the_library_needs_torchs_stable_shims_alone(library: Path) -> None:
