@@ -202,4 +202,4 @@ class Head(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (n, D) to scores (n, K)."""
         unit = F.normalize(self.mlp(tokens).float(), dim=-1)
-        return F.linear(unit, F.normalize(self.weight_v, dim=-1) * self.weight_g)
+        return F.linear(unit, torch._weight_norm(self.weight_v, self.weight_g, 0))
