@@ -90,7 +90,7 @@ ONE_TABLE = {
         '"klip"',
         12,
         "views.image.augment",
-        '"none", "center", "clip", "crop" or "dino"',
+        '"none", "center", "clip", "crop", "dino" or "dino_nominal"',
     ),
     "schedule without kind": (
         "lr = 1e-3",

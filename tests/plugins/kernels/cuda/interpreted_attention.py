@@ -16,7 +16,7 @@ from tests.plugins.kernels.cuda.shim import Shim
 from vtp_core.ops import AttentionChoice, Rope, attention_choice, vit_attention
 from vtp_plugins.kernels.cuda.attention import KERNEL
 from vtp_plugins.kernels.native import loading
-from vtp_plugins.kernels.triton import attention_operator as triton_operator
+from vtp_plugins.kernels.triton import query_key
 
 assert triton.knobs.runtime.interpret, "needs TRITON_INTERPRET=1 in the environment"
 
@@ -65,7 +65,7 @@ library.impl("attention_forward", forward, "CPU")
 @pytest.fixture(autouse=True)
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter's time goes with the number of programs."""
-    monkeypatch.setattr(triton_operator, "POSITION_TOKENS", 128)
+    monkeypatch.setattr(query_key, "POSITION_TOKENS", 128)
 
 
 @pytest.mark.parametrize("lengths", [None, [5, 0, 31, 1]])
