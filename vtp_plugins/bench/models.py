@@ -22,8 +22,9 @@ from vtp_plugins.bench.sizes import sizes
 SHAPES = ("vtp_s:8x256",)
 FORMAT = "RECIPE:IMAGESxPIXELS"
 
-CLOSE = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Relative error that is allowed: rotations round to bfloat16 and carry small differences on."""
+CLOSE = {"float32": 4e-3, "bfloat16": 5e-2}
+"""Relative error that is allowed: rotations round to bfloat16 and carry small differences on. In float32 it
+is the step of bfloat16, for torch.compile leaves those roundings out."""
 
 
 def read(shape: str) -> tuple[str, int, int]:
