@@ -12,10 +12,10 @@ SOURCES := pyproject.toml setup.py $(TESTED)
 NATIVE := $(shell find csrc/cpu csrc/cuda vtp_plugins/kernels/native -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' 2>/dev/null)
 
 # Tests and recipes never reach for a hub, and several processes share the cores.
-test slow examples wheel quickstart smoke sanitize: export HF_HUB_OFFLINE = 1
+test slow examples wheel quickstart figures smoke sanitize: export HF_HUB_OFFLINE = 1
 test slow examples wheel smoke sanitize: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup dev native quickstart test slow lint format types layers check wheel examples smoke sanitize ci ci-rest clean
+.PHONY: help setup dev native quickstart figures test slow lint format types layers check wheel examples smoke sanitize ci ci-rest clean
 
 help:  ## List the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ native: $(VENV)/.ready  ## Compile what changed in csrc/, or fail
 quickstart: $(VENV)/.native  ## Install, train a small tokenizer on real images, write its report
 	$(BIN)/vtp run recipes/quickstart.toml --resume
 	@echo "report: $(CURDIR)/runs/quickstart/report.html"
+
+figures: quickstart $(VENV)/.ready-dev  ## The quickstart, and whether it reaches what it should
+	VTP_QUICKSTART=runs/quickstart $(BIN)/python -m pytest tests/policy/test_quickstart.py
 
 test: $(VENV)/.ready-dev $(VENV)/.native  ## Unit and property tests (at most 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
@@ -95,7 +98,7 @@ sanitize: $(VENV)/.ready-dev  ## The C++ under the address and undefined-behavio
 
 ci: check ci-rest  ## Everything
 
-ci-rest: lint types layers slow wheel examples quickstart  ## `make ci` without `make test`
+ci-rest: lint types layers slow wheel examples figures  ## `make ci` without `make test`
 
 clean:  ## Remove what the build made; keeps runs/ and the virtual environment
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
