@@ -62,8 +62,10 @@ static __attribute__((noinline)) void forward_block(const AttentionTask& task, i
                                                     const ForwardScratch<pairs>& scratch, float* lse) {
   constexpr int lanes = Vector::lanes, stride = columns * lanes;
   const int floats = padded.floats(), words = pairs ? floats / 2 : floats;
-  const Reg scale = Vector::all(task.scale * log2_e);
+  const Reg scale = Vector::all(fabsf(task.scale) * log2_e);
   transpose_panel<columns>((const uint32_t*)scratch.rows, words, queries, scratch.queries);
+  if (task.scale < 0.f)  // the greatest score times the scale is the maximum only if the scale is positive
+    for (int i = 0; i < words * stride; i++) scratch.queries[i] ^= pairs ? 0x80008000u : 0x80000000u;
   Reg maximum[columns], sum[columns];
   for (int j = 0; j < columns; j++) {
     maximum[j] = Vector::all(-INFINITY);

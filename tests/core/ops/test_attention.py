@@ -71,7 +71,7 @@ def oracle(
     prefix=st.integers(0, 2),
     norm=st.booleans(),
     rotate=st.booleans(),
-    scale=st.sampled_from([None, 0.25, 1.0]),
+    scale=st.sampled_from([None, 0.25, 1.0, -1.0]),
     seed=st.integers(0, 2**16),
 )
 def test_equals_the_formula(

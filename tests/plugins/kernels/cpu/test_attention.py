@@ -187,9 +187,18 @@ def test_one_norm_alone_and_rotation_alone() -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_large_scores_do_not_overflow(isa: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("scale", [0.0, -0.2, -1.0])
+def test_scales_that_turn_the_order_of_the_scores(isa: str, dtype: torch.dtype, scale: float) -> None:
+    inputs = drawn([75], 2, 32, dtype, tables=dtype)
+    inputs.scale = scale
+    assert_as_float64(inputs)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("scale", [200.0, -200.0])
+def test_large_scores_do_not_overflow(isa: str, dtype: torch.dtype, scale: float) -> None:
     inputs = drawn([75], 2, 32, dtype)
-    inputs.scale = 200.0  # scores of thousands: one key takes all
+    inputs.scale = scale  # scores of thousands: one key takes all
     out, lse = attend(inputs)
     expected, expected_lse = attention64(inputs)
     assert bool(out.isfinite().all()) and bool(lse.isfinite().all())
