@@ -25,11 +25,13 @@ __device__ __forceinline__ Rounded round_row(const Problem& problem, const Side&
   const int lane = static_cast<int>(threadIdx.x % 32);
   const double scale = space.meta->scale;
   Rounded sums{};
-  bool has_nan = false;
+  bool has_nan = false, has_huge = false;
   for (int d = lane; d < padded_width; d += 32) {
     double x = 0.0;
     if (d < problem.width) {
       has_nan = has_nan || isnan(side.at(row, d));
+      // The definition squares before a small weight makes it harmless.
+      has_huge = has_huge || fabs(side.at(row, d) - space.centre[d]) >= 0x1p500;
       x = framed(space, side, row, d, scale);
     }
     const float single = static_cast<float>(x);
@@ -44,7 +46,8 @@ __device__ __forceinline__ Rounded round_row(const Problem& problem, const Side&
   }
   sums.is_void = __any_sync(kFullWarp, has_nan) != 0;
   sums.square = warp_total(sums.square);
-  sums.is_hard = !sums.is_void && !(sums.square < 0x1p100);
+  const bool huge = __any_sync(kFullWarp, has_huge) != 0;
+  sums.is_hard = !sums.is_void && (huge || !(sums.square < 0x1p100));
   if (sums.is_void || sums.is_hard) {
     for (int d = lane; d < padded_width; d += 32) to[d] = Bf16{0};
     sums.square = sums.norm_bf16 = sums.residual_bf16 = sums.norm_float = sums.residual_float = 0.0;

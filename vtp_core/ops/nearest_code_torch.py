@@ -9,7 +9,9 @@ The bound. Let x' = x - m and c' = c - m for some centre m (weighted: times sqrt
 u = 2**-53. The score q^2 - 2 x'.c' + p^2 differs from the defined distance by rounding only:
 (D + 4) u (2 p q + q^2) for dot product and norm in any order of summation, 9 u (p + q)^2 for centring and
 weighting, (D + 8) u (p + q)^2 for the distance's own sum. As (p + q)^2 <= 2 (p^2 + q^2), they stay below
-a (p^2 + q^2) for a = 6 (D + 16) u, which is half as much again as needed.
+a (p^2 + q^2) for a = 6 (D + 16) u, which is half as much again as needed. The definition squares before it
+weights: what a square loses to underflow grows with the weight, and one that could overflow is beyond the
+bound.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def search(
     distance = torch.full((rows,), torch.nan, dtype=torch.float64, device=device)
     least = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)  # of the scores, rounded up
     window = 6 * (width + 16) * UNIT
-    slack = 8 * (width + 16) * TINY
+    slack = 8 * (width + 16) * TINY * (1.0 if weight is None else max(1.0, weight.amax().item()))
     centre = _centre(codebook, metric)
     root = None if weight is None else weight.sqrt()
     for first in range(0, codebook.shape[0], BLOCK_CODES):
@@ -110,10 +112,14 @@ def _centre(codebook: Tensor, metric: str) -> Tensor:
 
 def _side(vectors: Tensor, metric: str, centre: Tensor, root: Tensor | None) -> _Side:
     wide = widened(vectors, metric)
-    moved = wide - centre if root is None else (wide - centre) * root
+    moved = wide - centre
     square = (moved * moved).sum(-1)
     void = wide.isnan().any(-1)
     far = ~(square < RANGE)
+    if root is not None:
+        moved = moved * root
+        square = (moved * moved).sum(-1)
+        far = far | ~(square < RANGE)
     still = (wide == 0).all(-1) if metric == "cosine" else torch.zeros_like(void)
     moved = torch.where(far.unsqueeze(-1), 0.0, moved)
     return _Side(wide, moved, torch.where(far, 0.0, square), still, (far | still) & ~void, void)

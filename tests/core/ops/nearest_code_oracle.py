@@ -118,3 +118,27 @@ def drawn(kind: str, rows: int, codes: int, width: int, dtype: torch.dtype) -> t
         case "codes":
             x = c[torch.randint(0, codes, (rows,))]
     return x.to(dtype), c.to(dtype)
+
+
+def squares_out_of_range() -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
+    """Vectors, codebook, weight: the definition squares before it weights, and then some distances tie."""
+
+    def case(codes: list[float], weight: float | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, c = torch.zeros(1, 1, dtype=torch.float64), torch.tensor(codes, dtype=torch.float64)[:, None]
+        return x, c, None if weight is None else torch.tensor([weight], dtype=torch.float64)
+
+    return {
+        "infinite, light": case([2e160, 1e160], 1e-300),
+        "zero, heavy": case([2e-165, 1e-165], 1e40),
+        "zero, very heavy": case([2e-170, 1e-170], 1e300),
+        "zero by the weight": case([2e-20, 1e-20], 1e-300),
+        "zero without a weight": case([2e-165, 1e-165], None),
+        "near zero": case([3e-162, 2e-162, 1e-162], 1e10),
+        "one infinite": case([1e160, 1e150, 1e140], 1e-290),
+    }
+
+
+def log_uniform(rows: int, width: int, most: int) -> Tensor:
+    """(rows, width) float64 of both signs, magnitudes from 10^-most to 10^most, a row's near each other."""
+    exponents = torch.randint(-most, most + 1, (rows, 1)) + torch.rand(rows, width, dtype=torch.float64)
+    return torch.randn(rows, width, dtype=torch.float64).sign() * 10.0**exponents

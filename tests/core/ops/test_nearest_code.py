@@ -11,7 +11,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.core.ops.nearest_code_oracle import DATA, DTYPES, KERNELS, all_distances, drawn, nearest
+from tests.core.ops.nearest_code_oracle import (
+    DATA,
+    DTYPES,
+    KERNELS,
+    all_distances,
+    drawn,
+    log_uniform,
+    nearest,
+    squares_out_of_range,
+)
 from vtp_core.ops import SearchCase, SearchChoice, SearchKernel, nearest_code
 from vtp_core.ops import nearest_code_torch as reference
 from vtp_core.ops.nearest_code_distance import METRICS, distance_between, widened
@@ -102,6 +111,31 @@ def test_equals_the_definition(
 def test_many_codes(kernel: SearchKernel, kind: str, rows: int, codes: int, width: int) -> None:
     x, c = drawn(kind, rows, codes, width, torch.float32)
     check(kernel, x, c, "l2")
+
+
+@each_kernel
+@pytest.mark.parametrize("name", squares_out_of_range())
+def test_squares_out_of_range(kernel: SearchKernel, name: str) -> None:
+    x, c, weight = squares_out_of_range()[name]
+    check(kernel, x, c, "l2" if weight is None else "weighted", weight)
+
+
+@each_kernel
+@given(
+    codes=st.integers(1, 30),
+    width=st.sampled_from([1, 3, 8, 17]),
+    most=st.sampled_from([3, 80, 155, 170, 300]),
+    heaviest=st.sampled_from([1, 40, 300]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 2**16),
+)
+def test_weights_of_any_size(
+    kernel: SearchKernel, codes: int, width: int, most: int, heaviest: int, dtype: torch.dtype, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    most = min(most, 30) if dtype == torch.float32 else most
+    x, c = (log_uniform(rows, width, most).to(dtype) for rows in (9, codes))
+    check(kernel, x, c, "weighted", log_uniform(1, width, heaviest)[0].abs())
 
 
 @pytest.mark.parametrize("kind", DATA)

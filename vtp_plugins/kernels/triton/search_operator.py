@@ -43,12 +43,14 @@ class _Frame(NamedTuple):
         centre: (D,) float64, m.
         scale: (D,) float64, s.
         weight: (D,) float64; any tensor unless the metric is ``weighted``.
+        lost: () float32, what squares can lose to underflow in the defined distance, in units of the scores.
         metric: Of the distance.
     """
 
     centre: Tensor
     scale: Tensor
     weight: Tensor
+    lost: Tensor
     metric: str
 
 
@@ -147,18 +149,23 @@ def precision(screen: Screen) -> str:
 
 def _frame(codebook: Tensor, metric: str, weight: Tensor | None) -> _Frame:
     """Near most codes and of their size, so that windows are small; any frame gives the same result."""
-    step = max(1, codebook.shape[0] // CENTRE_SAMPLE)
+    count, width = codebook.shape
+    step = max(1, count // CENTRE_SAMPLE)
     sample = widened(codebook[::step][:CENTRE_SAMPLE], metric)
     centre = sample.nanmedian(0).values
     # Half the range of float32 and more would leave nothing of the differences.
     centre = torch.where(centre.abs() < 2.0**500, centre, 0.0)
     scale = torch.ones_like(centre) if weight is None else weight.sqrt()
+    lost = torch.zeros_like(centre[0])
     if metric != "cosine":
         spread = ((sample - centre) * scale).abs()
         largest = torch.where(spread < 2.0**900, spread, 0.0).amax()
         exponent = torch.where(largest > 0, largest.log2().round(), 0.0).clamp(-960, 960)
+        heaviest = 1.0 if weight is None else weight.amax().clamp(min=1.0)
+        # In parts that stay in range.
+        lost = torch.exp2(-exponent - 500).square() * (8 * (width + 16) * 2.0**-22) * heaviest
         scale = scale * torch.exp2(-exponent)
-    return _Frame(centre, scale, centre if weight is None else weight, metric)
+    return _Frame(centre, scale, centre if weight is None else weight, lost.to(torch.float32), metric)
 
 
 def _side(
@@ -182,6 +189,12 @@ def _side(
         PADDED=padded_width, COLUMNS=frame_columns(padded_width), ROWS=FRAME_ROWS, METRIC=frame.metric,
         CODES=codes, num_warps=4, **EXACT,
     )  # fmt: skip
+    if codes:
+        side.bounds[2, :count] += frame.lost
+    if frame.metric == "weighted" and vectors.dtype == torch.float64:
+        # Squares overflow before a small weight makes them harmless: compared with everything.
+        far = ~((vectors - frame.centre).abs().amax(-1) < 2.0**500)
+        side.bounds[2 if codes else 0, :count].masked_fill_(far & ~vectors.isnan().any(-1), torch.inf)
     return side._replace(inverse=side.inverse if cosine else frame.centre)
 
 

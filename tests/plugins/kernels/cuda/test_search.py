@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.core.ops.nearest_code_oracle import DATA, DTYPES, all_distances, drawn, nearest
+from tests.core.ops.nearest_code_oracle import (
+    DATA,
+    DTYPES,
+    all_distances,
+    drawn,
+    nearest,
+    squares_out_of_range,
+)
 from tests.plugins.kernels.cuda.shim import METRICS, Shim
 
 
@@ -18,12 +25,14 @@ def check(
     x: Tensor,
     c: Tensor,
     metric: str = "l2",
+    weight: Tensor | None = None,
     *,
     seed: int = 1,
     chunk: int = 0,
     processors: int = 1,
 ) -> tuple[int, int]:
-    weight = torch.rand(x.shape[1]).double() if metric == "weighted" else None
+    if metric == "weighted" and weight is None:
+        weight = torch.rand(x.shape[1]).double()
     index, distance, levels = shim.search(x, c, metric, weight, seed=seed, chunk=chunk, processors=processors)
     wanted, least = nearest(all_distances(x, c, metric, weight))
     np.testing.assert_array_equal(index, wanted)
@@ -50,6 +59,12 @@ def test_any_dtype_and_metric(shim: Shim, dtype: torch.dtype, metric: str) -> No
 def test_data_that_is_hard_to_search(shim: Shim, kind: str, metric: str) -> None:
     dtype = torch.float64 if kind in ("denormal", "extreme") else torch.float32
     check(shim, *drawn(kind, 40, 130, 12, dtype), metric)
+
+
+@pytest.mark.parametrize("name", squares_out_of_range())
+def test_squares_out_of_range(shim: Shim, name: str) -> None:
+    x, c, weight = squares_out_of_range()[name]
+    check(shim, x, c, "l2" if weight is None else "weighted", weight)
 
 
 @settings(max_examples=25)

@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-from tests.core.ops.nearest_code_oracle import DATA, all_distances, drawn, nearest
+from tests.core.ops.nearest_code_oracle import DATA, all_distances, drawn, nearest, squares_out_of_range
 from vtp_core.ops import SearchChoice, SearchKernel, nearest_code
 from vtp_plugins.kernels.triton import search_operator
 from vtp_plugins.kernels.triton.configuration import LANES, ScreenTiles, screen_tiles
@@ -57,6 +57,12 @@ def test_every_screen_equals_the_definition(kernel: SearchKernel, metric: str) -
 def test_data_that_is_hard_to_search(kind: str) -> None:
     metric = METRICS[DATA.index(kind) % 3]
     check(SCREENS[0], *drawn(kind, 10, 140, 5, torch.float32), metric)
+
+
+@pytest.mark.parametrize("name", squares_out_of_range())
+def test_squares_out_of_range(name: str) -> None:
+    x, c, weight = squares_out_of_range()[name]
+    check(SCREENS[0], x, c, "l2" if weight is None else "weighted", weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
