@@ -124,6 +124,15 @@ def _vmap(
     info: Any, in_dims: Sequence[int | None], vectors: Tensor, index: Tensor, codes: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     of_vectors, of_index, _ = in_dims
+    if not info.batch_size:
+        wide, width = (
+            torch.promote_types(vectors.dtype, torch.float32),
+            vectors.movedim(of_vectors or 0, 0).shape[-1],
+        )
+        return (vectors.new_empty(0, codes, dtype=wide), vectors.new_empty(0, codes, width, dtype=wide)), (
+            0,
+            0,
+        )
     found = [
         code_statistics_operator(
             vectors if of_vectors is None else vectors.select(of_vectors, at),

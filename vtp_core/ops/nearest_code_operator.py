@@ -134,12 +134,15 @@ def _pair_gradients(
 
 def _turned(x: Tensor, other: Tensor) -> Tensor:
     """Derivative of 1 - cos by x; 0 where x or `other` has no direction: the distance is constant there."""
-    squares = [y.square().sum(-1, keepdim=True) for y in (x, other)]
-    none = (squares[0] == 0) | (squares[1] == 0)
-    norm, other_norm = (torch.where(none, 1.0, square).sqrt() for square in squares)
-    unit, other_unit = x / norm, other / other_norm
+    largest, other_largest = (y.detach().abs().amax(-1, keepdim=True) for y in (x, other))
+    none = (largest == 0) | (other_largest == 0)
+    largest, other_largest = (torch.where(none, 1.0, most) for most in (largest, other_largest))
+    # By its largest entry first: the square of a small one is zero, that of a large one infinite.
+    x, other = x / largest, other / other_largest
+    norm = torch.where(none, 1.0, x.norm(dim=-1, keepdim=True))
+    unit, other_unit = x / norm, other / torch.where(none, 1.0, other.norm(dim=-1, keepdim=True))
     cosine = (unit * other_unit).sum(-1, keepdim=True)
-    return torch.where(none, 0.0, (unit * cosine - other_unit) / norm)
+    return torch.where(none, 0.0, (unit * cosine - other_unit) / norm / largest)
 
 
 nearest_code_operator.register_autograd(_backward, setup_context=_setup)
@@ -155,6 +158,9 @@ def _vmap(
     if of_codebook is None and of_weight is None:
         moved = vectors.movedim(of_vectors, 0)
         return nearest_code_operator(moved, codebook, metric, weight, exact, implementation), (0, 0)
+    if not info.batch_size:
+        rows = vectors.shape if of_vectors is None else vectors.movedim(of_vectors, 0).shape[1:]
+        return _empty(vectors.new_empty(0, *rows)), (0, 0)
     found = [
         nearest_code_operator(
             vectors if of_vectors is None else vectors.select(of_vectors, at),

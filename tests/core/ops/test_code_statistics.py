@@ -89,6 +89,12 @@ def test_compiles_to_one_graph() -> None:
     )
 
 
+def test_vmap_over_nothing() -> None:
+    vectors, index = torch.zeros(5, 2, 0), torch.zeros(0, 5, dtype=torch.int64)
+    counts, sums = torch.vmap(lambda x, at: code_statistics(x, at, 4), in_dims=(2, 0))(vectors, index)
+    assert counts.shape == (0, 4) and sums.shape == (0, 4, 2)
+
+
 @pytest.mark.parametrize("batched", [(0, 0), (0, None), (None, 0)])
 def test_vmap(batched: tuple[int | None, int | None]) -> None:
     vectors, index = torch.randn(3, 5, 2), torch.randint(-1, 4, (3, 5))

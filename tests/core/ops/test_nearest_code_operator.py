@@ -115,6 +115,19 @@ def test_cosine_without_a_direction_has_no_gradient() -> None:
     assert not c.grad.any()
 
 
+@pytest.mark.parametrize("sizes", [(1.0, 1e-25), (1e-25, 1.0), (1e-30, 1e-30), (1e-6, 1e25), (1e30, 1e-3)])
+def test_cosine_gradients_of_vectors_of_any_length(sizes: tuple[float, float]) -> None:
+    """The length of the one divides the gradient; squares would be zero or infinite in float32."""
+    directions = torch.randn(3, 4), torch.randn(2, 4)
+    x, c = leaves(*(direction * size for direction, size in zip(directions, sizes, strict=True)))
+    wide = leaves(x.detach().double(), c.detach().double())
+    nearest_code(x, c, metric="cosine")[1].sum().backward()
+    nearest_code(*wide, metric="cosine")[1].sum().backward()
+    for narrow, true in zip((x, c), wide, strict=True):
+        assert narrow.grad is not None and true.grad is not None
+        torch.testing.assert_close(narrow.grad, true.grad.float(), rtol=1e-4, atol=0)
+
+
 @each_kernel
 @each_metric
 def test_compiles_to_one_graph(kernel: SearchKernel, metric: Any) -> None:
@@ -167,6 +180,19 @@ def test_vmap(metric: Any, batched: tuple[int | None, int | None]) -> None:
         one = search(x[0 if batched[0] is None else at], c[0 if batched[1] is None else at])
         assert torch.equal(index[at], one[0])
         assert torch.equal(distance[at], one[1])
+
+
+@pytest.mark.parametrize("in_dims", [(0, None), (None, 1), (1, 0)])
+def test_vmap_over_nothing(in_dims: tuple[int | None, int | None]) -> None:
+    sizes = ((4, 5), (6, 5))
+    given = (torch.randn(4, 5), torch.randn(6, 5))
+    x, c = (
+        y if dim is None else y.new_zeros(*size[:dim], 0, *size[dim:])
+        for y, dim, size in zip(given, in_dims, sizes, strict=True)
+    )
+    index, distance = torch.vmap(nearest_code, in_dims=in_dims)(x, c)
+    assert index.shape == distance.shape == (0, 4)
+    assert index.dtype == torch.int64 and distance.dtype == torch.float32
 
 
 def test_vmap_over_the_weight() -> None:

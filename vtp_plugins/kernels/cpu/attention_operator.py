@@ -85,12 +85,13 @@ def _forward_vmap(
     of_rows, of_rest = in_dims[:3], in_dims[3:]
     if arguments[0].dim() != 5 or any(dim is not None for dim in of_rest):
         return _one_by_one(torch.ops.vtp_cpu.attention_forward, info, in_dims, arguments)
-    rows = []
-    for x, dim in zip(arguments[:3], of_rows, strict=True):
-        batched = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-        rows.append(batched.flatten(0, 1))
-    out, lse = torch.ops.vtp_cpu.attention_forward(*rows, *arguments[3:])
-    return tuple(x.unflatten(0, (info.batch_size, -1)) for x in (out, lse)), (0, 0)
+    rows = [
+        x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+        for x, dim in zip(arguments[:3], of_rows, strict=True)
+    ]
+    batches = rows[0].shape[:2]
+    out, lse = torch.ops.vtp_cpu.attention_forward(*(x.flatten(0, 1) for x in rows), *arguments[3:])
+    return tuple(x.unflatten(0, batches) for x in (out, lse)), (0, 0)
 
 
 def _backward_vmap(
@@ -111,6 +112,14 @@ def _one_by_one(
         )
         for at in range(info.batch_size)
     ]
+    if not found:
+        shapes = operator(
+            *(
+                x if dim is None else x.new_zeros(x.movedim(dim, 0).shape[1:])
+                for x, dim in zip(arguments, in_dims, strict=True)
+            )
+        )
+        return tuple(x.new_empty(0, *x.shape) for x in shapes), (0,) * len(shapes)
     results = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
     return results, (0,) * len(results)
 

@@ -97,6 +97,17 @@ def test_vmap_of_packed_sequences_and_of_norms() -> None:
             assert torch.equal(found[at], one)
 
 
+def test_vmap_over_nothing() -> None:
+    norm, starts = torch.rand(8), torch.tensor([0, 3, 7])
+    dense = torch.vmap(lambda q: vit_attention(q, q, q, implementation=CHOICE))(torch.zeros(0, 2, 3, 9, 8))
+    assert dense.shape == (0, 2, 3, 9, 8)
+
+    def packed(q: Tensor) -> Tensor:
+        return vit_attention(q, q, q, k_norm=norm, cu_seqlens=starts, implementation=CHOICE)
+
+    assert torch.vmap(packed, in_dims=1)(torch.zeros(7, 0, 2, 8)).shape == (0, 7, 2, 8)
+
+
 def test_many_gradients_of_one_call_and_gradients_through_a_batch() -> None:
     q, k, v = leaves(3, 2, 2, 5, 8)
     out = vit_attention(q, k, v, implementation=CHOICE)
