@@ -73,6 +73,7 @@ DATA = (
     "one huge",
     "denormal",
     "extreme",
+    "range",
     "infinite",
     "nan",
     "zeros",
@@ -109,6 +110,9 @@ def drawn(kind: str, rows: int, codes: int, width: int, dtype: torch.dtype) -> t
             x, c = (y * 10.0 ** torch.randint(-4, 5, (len(y), 1)) for y in (x, c))
             if dtype == torch.float64:
                 x, c = (y * 10.0 ** torch.randint(-200, 201, (len(y), 1)) for y in (x, c))
+        case "range":
+            most = 4 if dtype == torch.float16 else 37
+            x, c = (y * 10.0 ** torch.randint(-most, most + 1, (len(y), 1)) for y in (x, c))
         case "infinite":
             x[some], c[other] = torch.inf, torch.inf * c[other].sign()
         case "nan":
