@@ -1,4 +1,4 @@
-"""Tile sizes of the kernels, by architecture, dtype and width; what the gate compiles is what runs."""
+"""Tile sizes of the kernels, by architecture, dtype and width; the gate compiles each of them."""
 
 from __future__ import annotations
 
@@ -94,22 +94,47 @@ def padded_width(width: int) -> int:
     return 1 << (width - 1).bit_length()
 
 
+def aligned_width(width: int) -> bool:
+    """Whether Triton knows of rows of this width, one after the other, that they begin at aligned addresses.
+
+    It specialises integers on whether 16 divides them, and nothing finer.
+    """
+    return width % 16 == 0
+
+
 def attention_tiles(architecture: Architecture, number: Number, width: int) -> AttentionTiles:
-    """Settings for heads of `width`: the largest tiles found that leave no spill."""
+    """Settings for heads of `width`: of the tiles tried, the largest that spill nothing or least."""
     padded = padded_width(width)
+    if not aligned_width(width):
+        return _UNALIGNED_TILES[number == "float32", padded]
     if number == "float32":
-        return _FLOAT32_TILES[architecture, 96 if 64 < width < 128 else padded]
+        return _FLOAT32_TILES[architecture, 96 if 64 < width < 128 else width]
     if padded <= 64:
-        return AttentionTiles(Tiles(128, 64, 8, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2))
+        stages = 2 if architecture == 100 and width == 48 else 3
+        return AttentionTiles(Tiles(128, 64, 8, stages), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2))
     if architecture == 80:
         return AttentionTiles(Tiles(128, 64, 8, 2), Tiles(64, 32, 4, 2), Tiles(64, 64, 8, 2))
     return AttentionTiles(Tiles(128, 64, 8, 2), Tiles(64, 64, 4, 2), Tiles(64, 64, 8, 2))
 
 
+_UNALIGNED_TILES: dict[tuple[bool, int], AttentionTiles] = {
+    (False, 64): AttentionTiles(Tiles(128, 64, 8, 3), Tiles(64, 64, 8, 2), Tiles(32, 64, 8, 2)),
+    (False, 128): AttentionTiles(Tiles(64, 32, 8, 2), Tiles(64, 32, 8, 2), Tiles(32, 32, 8, 2)),
+    (True, 64): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 32, 8, 2), Tiles(32, 32, 8, 2)),
+    (True, 128): AttentionTiles(Tiles(16, 32, 8, 2), Tiles(16, 16, 8, 2), Tiles(16, 16, 8, 2)),
+}
+"""By whether numbers are float32 and the padded width, for every architecture.
+
+Such rows are read value by value, with an address in registers for each, so tiles must be smaller still.
+"""
+
 _FLOAT32_TILES: dict[tuple[Architecture, int], AttentionTiles] = {
     (80, 32): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 4, 2), Tiles(32, 64, 4, 2)),
     (90, 32): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 4, 2), Tiles(32, 64, 4, 2)),
     (100, 32): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 4, 2), Tiles(64, 64, 8, 2)),
+    (80, 48): AttentionTiles(Tiles(64, 32, 8, 2), Tiles(32, 32, 4, 2), Tiles(32, 32, 4, 2)),
+    (90, 48): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 4, 2), Tiles(32, 64, 8, 2)),
+    (100, 48): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 8, 2), Tiles(32, 64, 8, 2)),
     (80, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(32, 32, 4, 2), Tiles(32, 32, 4, 2)),
     (90, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 4, 2), Tiles(32, 64, 8, 2)),
     (100, 64): AttentionTiles(Tiles(64, 32, 4, 2), Tiles(64, 32, 8, 2), Tiles(32, 64, 8, 2)),
@@ -120,7 +145,7 @@ _FLOAT32_TILES: dict[tuple[Architecture, int], AttentionTiles] = {
     (90, 128): AttentionTiles(Tiles(64, 32, 8, 2), Tiles(32, 16, 4, 2), Tiles(16, 16, 4, 2)),
     (100, 128): AttentionTiles(Tiles(32, 32, 8, 2), Tiles(32, 16, 8, 2), Tiles(16, 16, 4, 2)),
 }
-"""By the largest width they are for; 96 for all between 64 and 128, which need masks.
+"""By width; 96 for all between 64 and 128, which need masks.
 
 Three products of TF32 parts hold each operand twice in registers, so tiles must be small.
 """
@@ -139,7 +164,10 @@ def screen_tiles(architecture: Architecture, screen: Screen, width: int) -> Scre
 def sweep_tiles(architecture: Architecture, width: int) -> ScreenTiles:
     """Settings of the sweep over the rows that the screen leaves undecided."""
     columns = min(max(16, padded_width(width)), 32)
-    return ScreenTiles(32, 32, columns, 4, 1) if architecture == 80 else ScreenTiles(64, 64, columns, 8, 2)
+    if architecture == 80:
+        return ScreenTiles(32, 32, columns, 4, 1)
+    # In one step of the product on 10.x, more warps have too few registers each.
+    return ScreenTiles(64, 64, columns, 4 if architecture == 100 and width <= 32 else 8, 2)
 
 
 def frame_columns(padded: int) -> int:

@@ -58,6 +58,10 @@ CASES = [
     (torch.bfloat16, 64, None),
     (torch.bfloat16, 96, [0, 33, 1, 66]),
     (torch.bfloat16, 40, None),
+    (torch.bfloat16, 72, [9, 34]),
+    (torch.float32, 40, [33, 2]),
+    (torch.float32, 48, None),
+    (torch.float32, 72, [5, 20]),
 ]
 
 

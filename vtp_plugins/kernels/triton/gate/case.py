@@ -8,6 +8,14 @@ from typing import Any
 
 from vtp_plugins.kernels.triton.configuration import Architecture
 
+POINTERS: Mapping[str, str] = {
+    "float64": "fp64",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+}
+"""What Triton calls the dtypes that pointers point to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:

@@ -1,4 +1,8 @@
-"""Every kernel with every setting that a run may launch it with."""
+"""Every kernel with every tile, and each other kind of launch that compiles to other code.
+
+Not every launch: of a kind there is one width, and dtypes, layouts and metrics aren't all combined. Left out
+are offsets in int64, odd strides of attention's inputs, and counts that happen to be 1 or multiples of 16.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from vtp_plugins.kernels.triton.gate.search_cases import exact_cases, screen_cas
 
 
 def all_cases() -> Iterator[Case]:
-    """All of them, in the order of the table."""
+    """The cases in the order of the table."""
     for architecture in ARCHITECTURES:
         yield from attention_cases(architecture)
         yield from query_key_cases(architecture)
