@@ -72,12 +72,18 @@ struct Vector {
   }
   // To nearest, ties to even; the result still holds floats.
   static Reg round_bf16(Reg x) {
+#ifdef __AVX512BF16__
+    // Takes what is below 2^-126 for zero; what follows multiplies it by numbers of at most 1.
+    const __m256i half = (__m256i)_mm512_cvtneps_pbh(x);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+#else
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
     const __m512i kept = _mm512_and_si512(up, _mm512_set1_epi32((int)0xffff0000u));
     return _mm512_castsi512_ps(_mm512_mask_mov_epi32(kept, nan, _mm512_set1_epi32(0x7fc00000)));
+#endif
   }
   static void store_bf16(uint16_t* p, Reg x) {
 #ifdef __AVX512BF16__
