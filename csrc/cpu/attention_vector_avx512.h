@@ -73,7 +73,7 @@ struct Vector {
   // To nearest, ties to even; the result still holds floats.
   static Reg round_bf16(Reg x) {
 #ifdef __AVX512BF16__
-    // Takes what is below 2^-126 for zero; what follows multiplies it by numbers of at most 1.
+    // Below 2^-126 the instruction gives zero, which no score can tell.
     const __m256i half = (__m256i)_mm512_cvtneps_pbh(x);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 #else

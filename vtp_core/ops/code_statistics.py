@@ -125,14 +125,10 @@ def _vmap(
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     of_vectors, of_index, _ = in_dims
     if not info.batch_size:
-        wide, width = (
-            torch.promote_types(vectors.dtype, torch.float32),
-            vectors.movedim(of_vectors or 0, 0).shape[-1],
-        )
-        return (vectors.new_empty(0, codes, dtype=wide), vectors.new_empty(0, codes, width, dtype=wide)), (
-            0,
-            0,
-        )
+        wide = torch.promote_types(vectors.dtype, torch.float32)
+        width = vectors.movedim(of_vectors or 0, 0).shape[-1]
+        sums = vectors.new_empty(0, codes, width, dtype=wide)
+        return (sums.new_empty(0, codes), sums), (0, 0)
     found = [
         code_statistics_operator(
             vectors if of_vectors is None else vectors.select(of_vectors, at),
