@@ -10,9 +10,10 @@ constexpr int kPanel = Floats::kVectors * Floats::kLanes;       // codes in a pa
 constexpr int kPanel64 = Doubles::kVectors * Doubles::kLanes;   // codes in a float64 tile; divides kPanel
 
 // What a screen keeps of a row: per lane the best score, the panel (or span of panels) it is from, and the best score
-// of the other panels. Which of a lane's kVectors codes was best is not kept: those that could be are looked for.
+// of the other panels (or spans); of the span at hand the best score so far. Which of a lane's codes in a panel or span
+// was best is not kept: those that could be are looked for.
 struct alignas(64) Best {
-  float best[Floats::kLanes], second[Floats::kLanes], before[Floats::kLanes];
+  float best[Floats::kLanes], second[Floats::kLanes], now[Floats::kLanes];
   int32_t panel[Floats::kLanes];
 };
 
@@ -56,8 +57,17 @@ VTP_INLINE Floats::V largest(const Floats::V (&row)[Floats::kVectors]) {
   return most;
 }
 
-// Screens `groups` groups of rows against panels [first, last). Where a lane's best comes from is noted once every
-// kSpan panels, from `first` on: at small widths the note costs as much as a fifth of the products.
+// A row's best scores of a panel or span, per lane, join what is kept of it.
+VTP_INLINE void join(Best& row, Floats::V now, int64_t from) {
+  using F = Floats;
+  const F::V old = F::load(row.best);
+  F::mark(row.panel, now, old, (int32_t)from);
+  F::store(row.best, F::max(now, old));
+  F::store(row.second, F::max(F::load(row.second), F::min(now, old)));
+}
+
+// Screens `groups` groups of rows against panels [first, last). Scores join what is kept once every kSpan panels, from
+// `first` on: at small widths that costs as much as a third of the products.
 template <bool kHalf, int kSteps, int kSpan>
 void screen_steps(const float* x, int64_t ld, int groups, const float* panels, const float* biases, int64_t steps,
                   int64_t first, int64_t last, Best* best) {
@@ -69,17 +79,18 @@ void screen_steps(const float* x, int64_t ld, int groups, const float* panels, c
 #pragma GCC unroll 6
       for (int i = 0; i < kPoints; i++) {
         Best& row = best[g * kPoints + i];
-        const F::V most = largest(tile[i]), old = F::load(row.best);
-        if (kSpan == 1) F::mark(row.panel, most, old, (int32_t)p);
-        F::store(row.best, F::max(most, old));
-        F::store(row.second, F::max(F::load(row.second), F::min(most, old)));
+        const F::V most = largest(tile[i]);
+        if (kSpan == 1) {
+          join(row, most, p);
+        } else {
+          F::store(row.now, F::max(most, F::load(row.now)));
+        }
       }
     }
     if (kSpan == 1 || ((p - first + 1) % kSpan != 0 && p + 1 < last)) continue;
     for (int n = 0; n < groups * kPoints; n++) {
-      const F::V now = F::load(best[n].best);
-      F::mark(best[n].panel, now, F::load(best[n].before), (int32_t)(first + (p - first) / kSpan * kSpan));
-      F::store(best[n].before, now);
+      join(best[n], F::load(best[n].now), first + (p - first) / kSpan * kSpan);
+      F::store(best[n].now, F::set(-__builtin_inff()));
     }
   }
 }

@@ -9,7 +9,7 @@ namespace {
 using vtp::search::Counters;
 using vtp::search::Job;
 
-constexpr int kSpan = 4;                    // panels that share a note of where a lane's best is from ...
+constexpr int kSpan = 4;                             // panels whose scores are kept of a row as those of one ...
 constexpr int64_t kSpanSteps = 8, kSpanPanels = 96;  // ... up to this width (words), from this many panels on
 constexpr int64_t kStretch = 128;          // places that the float64 screen takes at a time
 

@@ -14,7 +14,7 @@ void Worker<T, M>::first_pass(const Pending* rows, int64_t count) {
   if (!kHalf) float_rows_ += count;
   for (int64_t n = 0; n < groups(count) * kPoints; n++) {
     for (int j = 0; j < Floats::kLanes; j++) {
-      best_[n].best[j] = best_[n].second[j] = best_[n].before[j] = -__builtin_inff();
+      best_[n].best[j] = best_[n].second[j] = best_[n].now[j] = -__builtin_inff();
       best_[n].panel[j] = 0;
     }
   }
