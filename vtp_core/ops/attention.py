@@ -24,18 +24,19 @@ from vtp_core.ops.attention_torch import TORCH_KERNELS
 from vtp_core.ops.installed import installed
 
 
-def attention_choice(name: str = "auto", kernels: Sequence[AttentionKernel] = ()) -> AttentionChoice:
+def attention_choice(name: str = "auto", kernels: Sequence[AttentionKernel] | None = None) -> AttentionChoice:
     """The implementations that ``[kernels] attention = name`` allows.
 
     ``auto`` asks, in order, those of plugins, plain matmuls (CPU, below float32, short sequences) and SDPA.
 
     Args:
         name: ``"auto"``, ``"sdpa"``, ``"matmul"``, ``"reference"`` or the name of one of `kernels`.
-        kernels: Implementations of plugins, preferred in this order.
+        kernels: Implementations of plugins, preferred in this order; by default those that are installed.
 
     Raises:
         UsageError: There is no such implementation.
     """
+    kernels = installed(AttentionKernel) if kernels is None else kernels
     return AttentionChoice.named(name, (*kernels, *TORCH_KERNELS))
 
 
@@ -129,7 +130,7 @@ def vit_attention(
         # Its loop depends on values. Without fullgraph=True torch falls back to running it, from here on.
         raise UsageError(
             f'vit_attention: attention "{kernel.name}" can\'t be compiled for packed sequences; hand over '
-            'implementation=attention_choice(name, kernels) with one that packs, such as "cpu" or "triton", '
+            'implementation=attention_choice(name) with one that packs, such as "cpu" or "triton", '
             "or leave fullgraph out"
         )
     with _no_autocast(case.device):

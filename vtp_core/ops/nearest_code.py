@@ -14,22 +14,25 @@ from torch import Tensor
 
 from vtp_core.ops.arguments import DTYPES, require_kind, require_tensor
 from vtp_core.ops.describe import described
+from vtp_core.ops.installed import installed
 from vtp_core.ops.nearest_code_choice import SearchChoice, SearchKernel
 from vtp_core.ops.nearest_code_distance import METRICS, Metric
 from vtp_core.ops.nearest_code_operator import nearest_code_operator
 from vtp_core.ops.nearest_code_torch import REFERENCE
 
 
-def search_choice(name: str = "auto", kernels: Sequence[SearchKernel] = ()) -> SearchChoice:
+def search_choice(name: str = "auto", kernels: Sequence[SearchKernel] | None = None) -> SearchChoice:
     """The implementations that ``[kernels] nearest_code = name`` allows.
 
     Args:
         name: ``"auto"``, ``"reference"`` or the name of one of `kernels`.
-        kernels: Implementations of plugins, preferred in this order; ``auto`` takes the reference last.
+        kernels: Implementations of plugins, preferred in this order, by default those that are installed;
+            ``auto`` takes the reference last.
 
     Raises:
         UsageError: There is no such implementation.
     """
+    kernels = installed(SearchKernel) if kernels is None else kernels
     return SearchChoice.named(name, (*kernels, REFERENCE))
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from vtp_core.artefact.assembly import build_networks
 from vtp_core.errors import VtpError
-from vtp_core.ops import AttentionKernel, attention_choice
-from vtp_core.ops.installed import installed
+from vtp_core.ops import attention_choice
 from vtp_core.ops.packed_linear import pack_linears, packing_available
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe.load import load_recipe
@@ -94,7 +93,7 @@ def _twin(model: Tokenizer) -> Tokenizer:
 
 
 def _with_attention(twin: Tokenizer, name: str, work: Callable[[Tokenizer], Tensor]) -> Callable[[], Tensor]:
-    choice = attention_choice(name, installed(AttentionKernel))
+    choice = attention_choice(name)
     for part in (twin.encoder, twin.decoder):
         assert isinstance(part, nn.Module)
         use_attention = getattr(part, "use_attention", None)

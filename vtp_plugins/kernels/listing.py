@@ -9,16 +9,8 @@ import torch
 from vtp_core.errors import UsageError
 from vtp_core.installation import kernels as implementations
 from vtp_core.installation import native_modules
-from vtp_core.ops import (
-    AttentionCase,
-    AttentionKernel,
-    SearchCase,
-    SearchKernel,
-    attention_choice,
-    search_choice,
-)
+from vtp_core.ops import AttentionCase, SearchCase, attention_choice, search_choice
 from vtp_core.ops.choice import Case, Choice
-from vtp_core.ops.installed import installed
 from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
 
@@ -30,10 +22,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def automatic() -> list[dict[str, str]]:
     """What ``auto`` takes for an image of 256 tokens and a codebook of 16,384 codes, a row for each case."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    search, attention = (
-        search_choice(kernels=installed(SearchKernel)),
-        attention_choice(kernels=installed(AttentionKernel)),
-    )
+    search, attention = search_choice(), attention_choice()
     rows = []
     for device in devices:
         for name, dtype in DTYPES.items():

@@ -190,7 +190,7 @@ def test_torchs_own_can_not_be_one_graph_of_packed_sequences(name: str) -> None:
     def run(q: Tensor, starts: Tensor) -> Tensor:
         return vit_attention(q, q, q, cu_seqlens=starts, implementation=choice)
 
-    choice = attention_choice(name)
+    choice = attention_choice(name, [])
     with pytest.raises(torch._dynamo.exc.Unsupported, match=r"can.{1,2}t be compiled .* implementation="):
         torch.compile(run, fullgraph=True, backend="aot_eager")(q, starts)
     assert torch.equal(torch.compile(run, backend="aot_eager")(q, starts), run(q, starts))
@@ -241,7 +241,7 @@ def case(**changes: Any) -> AttentionCase:
     ],
 )
 def test_auto(changes: dict[str, Any], expected: str) -> None:
-    assert attention_choice().pick(case(**changes)).name == expected
+    assert attention_choice(kernels=[]).pick(case(**changes)).name == expected
 
 
 def test_auto_asks_plugins_first_and_passes_over_those_that_refuse() -> None:
@@ -264,7 +264,7 @@ def test_a_named_implementation_is_never_replaced() -> None:
     with pytest.raises(UsageError, match="sdpa gives no log-sum-exp"):
         vit_attention(q, q, q, return_lse=True, implementation=attention_choice("sdpa"))
     with pytest.raises(UsageError, match="known: auto, matmul, sdpa, reference"):
-        attention_choice("flash9")
+        attention_choice("flash9", [])
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vtp_core.errors import UsageError
-from vtp_core.ops import AttentionKernel, SearchKernel, nearest_code, search_choice
+from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, nearest_code, search_choice
 from vtp_core.ops.installed import installed, offered
 from vtp_core.ops.nearest_code_torch import REFERENCE, search
 from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
@@ -81,6 +82,17 @@ def test_a_bare_call_takes_what_the_entry_points_bring() -> None:
     assert list(installed(SearchKernel)) == offered(load_plugins(), SearchKernel)
     index, _ = nearest_code(torch.eye(3), torch.eye(3))
     assert index.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("choose", "kind"), [(search_choice, SearchKernel), (attention_choice, AttentionKernel)]
+)
+def test_a_choice_knows_the_names_of_what_is_installed(choose: Any, kind: Any) -> None:
+    assert installed(kind)
+    for one in installed(kind):
+        assert choose(one.name) == choose(one.name, installed(kind))
+        with pytest.raises(UsageError, match="unknown; known: auto"):
+            choose(one.name, [])
 
 
 class Quantizer(nn.Module):
