@@ -11,7 +11,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vtp_core.recipe.schedule import Scheduled
+from vtp_core.recipe.schedule import NotNegative
 from vtp_core.view import ViewNeed
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -70,7 +70,7 @@ class OptimizerOverrides(Table):
 class ObjectiveConfig(ComponentConfig):
     """A table ``[objectives.NAME]``. Subclasses add their own keys and say which views they need."""
 
-    weight: Scheduled = 1.0
+    weight: NotNegative = 1.0
     """Factor on the sum of the objective's terms."""
     start: Annotated[int, Field(ge=0)] = 0
     """First step at which the objective is active."""

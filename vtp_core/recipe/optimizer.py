@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vtp_core.recipe.component import OptimizerOverrides, Table
-from vtp_core.recipe.schedule import Scheduled
+from vtp_core.recipe.schedule import NotNegative, Share
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -18,9 +18,9 @@ class OptimizerConfig(Table):
 
     use: Literal["adamw"] = "adamw"
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
-    lr: Scheduled
+    lr: NotNegative
     """Learning rate, a number or a schedule."""
-    weight_decay: Scheduled = 0.05
+    weight_decay: NotNegative = 0.05
     """Decoupled weight decay of parameters with two or more dimensions, a number or a schedule."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Decay rates of the first and the second moment."""
@@ -37,9 +37,9 @@ class OptimizerConfig(Table):
 class EmaConfig(Table):
     """Teachers: moving averages of the networks that objectives ask for, and of `twins`."""
 
-    momentum: Scheduled = 0.996
+    momentum: Share = 0.996
     """Share of the old average that each step keeps, a number or a schedule."""
     twins: tuple[str, ...] = ()
     """Further networks to average, such as `tokenizer.decoder`."""
-    momenta: Mapping[str, Scheduled] = {}
+    momenta: Mapping[str, Share] = {}
     """Momentum of single twins, by name."""

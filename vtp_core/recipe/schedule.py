@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 class _Schedule(BaseModel):
@@ -113,6 +113,41 @@ Scheduled = Annotated[
     Annotated[float, Tag("number")] | Annotated[Schedule, Tag("schedule")], Discriminator(_which)
 ]
 """A recipe value that is a number or a schedule table such as ``{ kind = "cosine", start = 1e-3 }``."""
+
+
+def between(low: float, high: float = math.inf) -> AfterValidator:
+    """Refuses a number or schedule that leaves [low, high] or is not finite."""
+
+    def check(
+        scheduled: float | Constant | Linear | Cosine | Step,
+    ) -> float | Constant | Linear | Cosine | Step:
+        for value in _extremes(scheduled):
+            if not (math.isfinite(value) and low <= value <= high):
+                bounds = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+                raise ValueError(f"must be finite and {bounds}, got {value:g}")
+        return scheduled
+
+    return AfterValidator(check)
+
+
+def _extremes(scheduled: float | Constant | Linear | Cosine | Step) -> tuple[float, ...]:
+    """Values that all others lie between."""
+    match scheduled:
+        case Constant():
+            values: tuple[float, ...] = (scheduled.value,)
+        case Linear() | Cosine():
+            values = (scheduled.start, scheduled.end)
+        case Step():
+            values = scheduled.values
+        case _:
+            return (float(scheduled),)
+    return (*values, scheduled.warmup_from) if scheduled.warmup else values
+
+
+NotNegative = Annotated[Scheduled, between(0)]
+"""A number or schedule of finite values of at least 0."""
+Share = Annotated[Scheduled, between(0, 1)]
+"""A number or schedule of values from 0 to 1."""
 
 
 def value_at(scheduled: float | Constant | Linear | Cosine | Step, index: int, total: int) -> float:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from vtp_core.recipe.adversarial import AdversarialConfig
 from vtp_core.recipe.component import Table
-from vtp_core.recipe.schedule import Scheduled
+from vtp_core.recipe.schedule import NotNegative
 from vtp_core.view import ViewNeed
 
 Norm = Literal["none", "group", "sample", "batch"]
@@ -109,10 +109,10 @@ class GanConfig(AdversarialConfig):
     run. A fresh critic's first gradients ruin a trained decoder."""
     ramp: Annotated[int, Field(ge=0)] = 0
     """Steps after `warmup` over which the loss rises linearly to its full weight."""
-    r1: Scheduled = 0.0
+    r1: NotNegative = 0.0
     """Gamma of the penalty gamma / 2 |gradient at images|^2 (Mescheder et al. 2018), where |.| is that of the
     row's mean logit; R3GAN 150 falling to 15 at 256 pixels."""
-    r2: Scheduled = 0.0
+    r2: NotNegative = 0.0
     """The same at reconstructions; R3GAN uses both."""
     penalty_every: Positive = 1
     """Steps from one gradient penalty to the next, which weighs as many times more."""

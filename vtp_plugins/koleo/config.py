@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vtp_core.recipe.component import ObjectiveConfig
-from vtp_core.recipe.schedule import Scheduled
+from vtp_core.recipe.schedule import NotNegative
 from vtp_core.view import ViewNeed
 
 
 class KoleoConfig(ObjectiveConfig):
     """Spreads class tokens over the sphere."""
 
-    weight: Scheduled = 0.1
+    weight: NotNegative = 0.1
     """Factor on the term (DINOv2)."""
     view: str
     """View whose global crops are spread."""

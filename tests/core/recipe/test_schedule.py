@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from vtp_core.recipe.schedule import Constant, Cosine, Linear, Scheduled, Step, value_at
+from vtp_core.recipe.schedule import Constant, Cosine, Linear, NotNegative, Scheduled, Share, Step, value_at
 
 finite = st.floats(-10, 10)
 
@@ -82,3 +82,33 @@ def test_a_recipe_value_is_a_number_or_a_schedule() -> None:
     assert adapter.validate_python({"kind": "cosine", "start": 1.0}) == Cosine(start=1.0)
     assert adapter.validate_python(Constant(value=math.pi)).at(9, 10) == math.pi
     assert adapter.dump_python(Linear(start=0.0, end=1.0))["kind"] == "linear"
+
+
+@pytest.mark.parametrize(
+    "value", [0, 0.5, 1, {"kind": "cosine", "start": 1.0, "warmup": 3}, {"kind": "constant", "value": 0}]
+)
+def test_values_within_bounds_pass(value: object) -> None:
+    assert TypeAdapter(Share).validate_python(value) == TypeAdapter(Scheduled).validate_python(value)
+    TypeAdapter(NotNegative).validate_python(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        -0.1,
+        math.inf,
+        math.nan,
+        {"kind": "constant", "value": -1},
+        {"kind": "linear", "start": 0, "end": -1e-9},
+        {"kind": "cosine", "start": math.nan},
+        {"kind": "step", "values": [0, 1, -1], "at_steps": [1, 2]},
+        {"kind": "constant", "value": 1, "warmup": 2, "warmup_from": -1},
+    ],
+)
+def test_values_out_of_bounds_are_refused(value: object) -> None:
+    with pytest.raises(ValidationError, match="must be finite and at least 0, got "):
+        TypeAdapter(NotNegative).validate_python(value)
+    with pytest.raises(ValidationError, match="must be finite and from 0 to 1, got "):
+        TypeAdapter(Share).validate_python(value)
+    with pytest.raises(ValidationError, match="got 2"):
+        TypeAdapter(Share).validate_python(2)
