@@ -233,3 +233,29 @@ def test_nothing_but_empty_captions_ends_the_run_with_the_reason(run: Callable[.
 )
 def test_any_caption_trains(caption: bytes, run: Callable[..., Result], tmp_path: Path) -> None:
     assert_finite(run([*ONE_EACH[:5], caption]), tmp_path)
+
+
+def test_ruined_weights_are_no_tokenizer(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run(ONE_EACH, "optimizer.lr=1e38", "optimizer.clip=1e30", "run.steps=3")
+    assert result.exit_code == 4
+    assert "tensors of the tokenizer are not finite" in one_line(result)
+    assert not (tmp_path / "run/tokenizer").exists()
+
+
+GAN = (
+    "objectives.gan={ use = 'gan', view = 'image', critic = { kind = 'patchgan', filters = 8, layers = 2 } }"
+)
+
+
+def test_a_critic_without_company_is_told_of(run: Callable[..., Result], tmp_path: Path) -> None:
+    lonely = GAN.replace("objectives.gan", "objectives.lonely").replace("'image'", "'other'")
+    result = run(ONE_EACH, lonely, "views.other={ rows = 4, size = 16, augment = 'clip' }")
+    assert result.exit_code == 0, result.output
+    assert "objectives.lonely: its weight adapts" in result.stderr and "trains nothing" in result.stderr
+    assert metrics(tmp_path)[-1]["report/lonely/d_weight"] == 0
+
+
+def test_a_critic_of_what_is_frozen_trains_alone(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run(ONE_EACH, GAN, "freeze=['encoder', 'bottleneck', 'decoder']")
+    assert result.exit_code == 0, result.output
+    assert metrics(tmp_path)[-1]["report/gan/exposure"] == 1

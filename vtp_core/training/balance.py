@@ -6,6 +6,10 @@ decoder's last layer. There ``through = "output"`` takes the norms at the decode
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +17,28 @@ from torch.nn import functional as F
 from vtp_core.training.cut import Cut
 from vtp_core.training.forwards import Forward
 from vtp_core.training.world import World
+
+_log = logging.getLogger(__name__)
+
+
+def warn_if_alone(name: str, cuts: Sequence[Cut], position: int) -> None:
+    """Says once a process that an adaptive weight is 0 because no other gradient is there.
+
+    Args:
+        name: The objective's.
+        cuts: Of the forward whose output the weight is balanced at.
+        position: Of that output among the forward's.
+    """
+    if all(cut.leaves()[position].grad is None for cut in cuts):
+        _say_once(
+            f"objectives.{name}: its weight adapts to the gradients of other objectives on the same output, "
+            "and none has one there: it trains nothing. Add one on its view, such as l1, or make the weight fixed"
+        )
+
+
+@cache
+def _say_once(message: str) -> None:
+    _log.warning(message)
 
 
 def confined(loss: Tensor, at: Tensor, gradient: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from vtp_core.artefact.assembly import assemble, load_training_state
 from vtp_core.artefact.from_recipe import artefact_config
-from vtp_core.errors import UsageError, VtpError
+from vtp_core.errors import NumericError, UsageError, VtpError
 from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.opening import open_recipe_sets, open_set
 from vtp_core.evaluation.runner import Results, build_evaluators, evaluate, why_not, write_results
@@ -82,12 +82,14 @@ def finish(run: Run) -> Results:
         Metric -> its entry in ``eval.json``.
 
     Raises:
+        NumericError: Weights are not finite; nothing is written.
         VtpError: The evaluation failed; artefact and report are written.
     """
     recipe = run.recipe
     failure: VtpError | None = None
     results: Results = {}
     tokenizer = current_tokenizer(run, recipe.run.steps)
+    _require_finite(tokenizer, run)
     if run.world.rank == 0:
         tokenizer.save(run.folder / "tokenizer")
     try:
@@ -105,3 +107,13 @@ def finish(run: Run) -> Results:
     if failure is not None:
         raise failure
     return results
+
+
+def _require_finite(tokenizer: Tokenizer, run: Run) -> None:
+    """An update can ruin weights though its gradient was finite; the guard sees that at the next loss."""
+    state = tokenizer.state_dict()
+    if ruined := [name for name, value in state.items() if not bool(value.isfinite().all())]:
+        raise NumericError(
+            f"{run.folder}: {len(ruined)} of {len(state)} tensors of the tokenizer are not finite, the first "
+            f"is {ruined[0]}; no tokenizer was written. Lower [optimizer] lr or clip, and start again"
+        )

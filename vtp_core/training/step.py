@@ -18,7 +18,7 @@ from vtp_core.batch import Batch
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Reconstruction
 from vtp_core.objective import Objective
-from vtp_core.training.balance import confined, last_layer_norms, output_norm
+from vtp_core.training.balance import confined, last_layer_norms, output_norm, warn_if_alone
 from vtp_core.training.cut import split_rows, take_rows
 from vtp_core.training.forwards import Forwards, Role
 from vtp_core.training.seeds import derive_seed, generator, seeded
@@ -214,6 +214,8 @@ class Step:
         forward, rows, position = self._forwards.origin(at)
         (own,) = torch.autograd.grad(loss, at)
         others = forward.gradient(rows, position)
+        if self.rank == 0:
+            warn_if_alone(self.name, forward.cuts, position)
         if through == "output":
             norms = [output_norm(gradient, self._world) for gradient in (others, own)]
         else:

@@ -63,7 +63,7 @@ class Gan(AdversarialObjective):
         config = self.config
         image = step.reconstruct(config.view).image
         exposure = config.exposure(step.index)
-        if exposure == 0:
+        if exposure == 0 or not image.requires_grad:  # all behind the image may be frozen
             zero = (image * 0).sum()
             return Losses(terms={"adversarial": zero}, report=self._exposed(zero.detach(), exposure))
         fake = self._logits(step, _wide(image), self.value_range)

@@ -121,6 +121,32 @@ def test_a_run_s_tokenizer(run: Path, tmp_path: Path, weights: str) -> None:
     assert torch.equal(model.logit_scale, ours.exports["logit_scale"]["logit_scale"])
 
 
+@pytest.mark.parametrize("layout", ["vtp", "artefact"])
+def test_training_goes_on_from_a_folder(run: Path, layout: str, tmp_path: Path) -> None:
+    """Text tower, projections and temperature too, not the tokenizer alone."""
+    assert vtp("export", run, tmp_path / "first", "--format", layout).exit_code == 0
+    changes = (
+        "-s",
+        f"init_from={tmp_path / 'first'}",
+        "-s",
+        f"run.out={tmp_path / 'run'}",
+        "-s",
+        "run.steps=1",
+    )
+    result = vtp("run", run / "recipe.toml", *changes, "-s", "optimizer.lr=1e-30", "-s", "evaluate={}")
+    assert result.exit_code == 0, result.output
+    assert "starts fresh" not in result.output
+    first, second = load(tmp_path / "first"), load(tmp_path / "run/tokenizer")
+    pixels = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(second.encode(pixels).latent, first.encode(pixels).latent)
+    torch.testing.assert_close(second.embed_image(pixels), first.embed_image(pixels))
+    torch.testing.assert_close(second.embed_text(["a ring"]), first.embed_text(["a ring"]))
+    result = vtp(
+        "run", run / "recipe.toml", *changes, "-s", "run.out=other", "-s", "objectives.clip.context=10"
+    )
+    assert result.exit_code == 5 and "has another objectives.clip.text" in result.output, result.output
+
+
 def test_a_published_folder_comes_back(tmp_path: Path) -> None:
     state = draw(SMALL)
     write(tmp_path / "a", SMALL, state)
