@@ -157,9 +157,9 @@ class Tokenizer(nn.Module):
         embedding: Tensor = head(features)
         return embedding
 
-    def embed_text(self, texts: Sequence[str]) -> Tensor:
+    def embed_text(self, texts: Sequence[str] | str) -> Tensor:
         """L2-normalised text embeddings (B, E); needs an objective that exports ``embed_text``."""
-        embedding: Tensor = self._export("embed_text")(list(texts))
+        embedding: Tensor = self._export("embed_text")([texts] if isinstance(texts, str) else list(texts))
         return embedding
 
     def preprocess(self, images: Sequence[Image] | Image) -> Tensor:

@@ -37,11 +37,12 @@ class CaptionTokenizer:
         self.context = context
         self.merges = merges
 
-    def __call__(self, captions: Sequence[str]) -> Tensor:
+    def __call__(self, captions: Sequence[str] | str) -> Tensor:
         """Ids (B, context) int64 of captions: cleaned, lower-cased, never longer than the context.
 
-        Any string is taken: an empty one is its start and end token.
+        Any string is taken: an empty one is its start and end token. One alone is a batch of one.
         """
+        captions = [captions] if isinstance(captions, str) else captions
         encoding = self._encoding
         if len(encoding.cache) > REMEMBERED_WORDS:
             encoding.cache = {word: word for word in ("<start_of_text>", "<end_of_text>")}

@@ -197,11 +197,11 @@ class VTPModel(Tokenizer):
             norm: Whether the final norm is applied.
 
         Raises:
-            UsageError: There are fewer blocks.
+            UsageError: There are fewer blocks, or none is asked for.
         """
         depth = self.encoder.depth
         blocks = range(depth - n, depth) if isinstance(n, int) else n
-        if not all(0 <= block < depth for block in blocks):
+        if not blocks or not all(0 <= block < depth for block in blocks):
             raise UsageError(f"get_intermediate_layers_feature: n = {n}, but the encoder has {depth} blocks")
         self._check_pixels(image)
         outputs = self.encoder.intermediate(image, tuple(blocks), normed=norm)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from vtp_core.recipe.component import Table
 
 Width = Annotated[int, Field(gt=0, le=1 << 16)]
-Depth = Annotated[int, Field(ge=0, le=1000)]
+Depth = Annotated[int, Field(ge=1, le=1000)]
 Ratio = Annotated[float, Field(gt=0, le=64)]
 Ffn = Literal["swiglu", "swiglu32", "swiglu64", "swiglu128", "mlp"]
 Norm = Literal["rmsnorm", "layernorm", "layernormbf16"]

@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision import transforms
 
 from tests.plugins.vtp.making import SMALL, draw, write
+from vtp_core import load
 from vtp_core.errors import UsageError
 from vtp_plugins.vtp import VTPConfig, VTPModel, get_tokenizer
 
@@ -84,7 +85,7 @@ def test_intermediate_layers(folder: Path) -> None:
     chosen = model.get_intermediate_layers_feature(image, n=[1, 3], reshape=True)
     assert [entry.shape for entry in chosen] == [(2, 24, 2, 3)] * 2
     torch.testing.assert_close(chosen[1].flatten(2).transpose(1, 2), patches)
-    for bad in (5, [4], [-1]):
+    for bad in (5, 0, -1, [4], [-1], []):
         with pytest.raises(UsageError, match="encoder has 4 blocks"):
             model.get_intermediate_layers_feature(image, n=bad)
 
@@ -102,6 +103,14 @@ def test_what_a_model_lacks_is_said() -> None:
     ):
         with pytest.raises(UsageError, match=message):
             call()
+
+
+def test_a_text_alone_is_a_batch_of_one(folder: Path) -> None:
+    tokenize = get_tokenizer("ViT-B-32", context_length=7)
+    assert tokenize("a dog").shape == (1, 7)
+    assert torch.equal(tokenize("a dog"), tokenize(["a dog"]))
+    model = load(folder)
+    assert torch.equal(model.embed_text("a dog"), model.embed_text(["a dog"]))
 
 
 def test_captions_need_the_context_s_length(folder: Path) -> None:

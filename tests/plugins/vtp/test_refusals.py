@@ -47,6 +47,9 @@ BAD: dict[str, tuple[Change, str]] = {
     "negative": (say("text_embed_dim", -3), "text_embed_dim"),
     "heads": (say("vision_num_heads", 5), "vision_embed_dim 24 must be a multiple of 4 x vision_num_heads 5"),
     "a width that fills the memory": (say("vision_embed_dim", 65536), "trunk.* is "),
+    "no encoder": (say("vision_depth", 0), "vision_depth"),
+    "no decoder": (say("decoder_depth", 0), "decoder_depth"),
+    "no text tower": (say("text_depth", 0), "text_depth"),
     "a depth that never ends": (say("vision_depth", 10**9), "vision_depth"),
     "an artefact's table": (say("encoder", {"use": "vit"}), ""),
 }
