@@ -11,7 +11,7 @@ using vtp::search::Job;
 
 constexpr int kSpan = 4;                             // panels whose scores are kept of a row as those of one ...
 constexpr int64_t kSpanSteps = 8, kSpanPanels = 96;  // ... up to this width (words), from this many panels on
-constexpr int64_t kStretch = 128;          // places that the float64 screen takes at a time
+constexpr int64_t kStretch = 128;                    // places that the float64 screen takes at a time
 
 // The largest float that is surely not above `v`.
 VTP_INLINE float below(double v) {

@@ -110,7 +110,7 @@ def finish(run: Run) -> Results:
 
 
 def _require_finite(tokenizer: Tokenizer, run: Run) -> None:
-    """An update can ruin weights though its gradient was finite; the guard sees that at the next loss."""
+    """Refuses ruined weights: the guard sees a bad update only at the next loss, and the last has none."""
     state = tokenizer.state_dict()
     if ruined := [name for name, value in state.items() if not bool(value.isfinite().all())]:
         raise NumericError(
