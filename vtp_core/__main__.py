@@ -4,7 +4,7 @@ import os
 import sys
 
 from vtp_core.cli.main import main
-from vtp_core.training.launch import launched_ranks
+from vtp_core.run.launch import launched_ranks
 
 
 def _run() -> None:

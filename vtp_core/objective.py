@@ -1,7 +1,7 @@
 """The objective interface: a trained signal. Read `vtp_plugins/clip/objective.py` for an example.
 
 An objective names the views it needs and asks the step for forwards; `forward` is ordinary PyTorch. It never
-touches the shared networks itself: `vtp_core.training.step.Step` runs them, once a step for all who ask.
+touches the shared networks itself: the step runs them, once for all who ask.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
+from vtp_core.config import ObjectiveConfig
 from vtp_core.features import Losses, Tally
 from vtp_core.parameters import Dims, ParamRule
-from vtp_core.recipe.component import ObjectiveConfig
 from vtp_core.view import ViewNeed
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 
 class Objective(nn.Module):

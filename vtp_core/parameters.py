@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vtp_core.pixels import ValueRange
-from vtp_core.recipe.schedule import Schedule
+from vtp_core.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

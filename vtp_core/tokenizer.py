@@ -168,7 +168,7 @@ class Tokenizer(nn.Module):
         Returns:
             (B, 3, S, S) float32, ImageNet-normalised, on the tokenizer's device; S is ``config.image_size``.
         """
-        from vtp_core.artefact.images import pixels_of
+        from vtp_core.images import pixels_of
 
         if self.config is None:
             raise UsageError("preprocess: a tokenizer put together by hand has no image size; pass config=")
@@ -177,7 +177,7 @@ class Tokenizer(nn.Module):
 
     def postprocess(self, pixels: Tensor) -> list[Image]:
         """ImageNet-normalised pixels (B, 3, H, W) to 8-bit PIL images, clamped and rounded."""
-        from vtp_core.artefact.images import images_of
+        from vtp_core.images import images_of
 
         return images_of(pixels)
 

@@ -1,7 +1,7 @@
 """What an objective asks of a view of the recipe. Imports no torch, so that ``vtp validate`` can use it.
 
 A *view* is what the loader makes of a sample; a table ``[views.NAME]`` of the recipe describes it
-(`vtp_core.recipe.views.ViewConfig`). A `ViewNeed` is one objective's share of it.
+(`vtp_core.recipe.tables.views.ViewConfig`). A `ViewNeed` is one objective's share of it.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ import torch
 from benchmarks.joint_step.plain_steps import PlainSteps
 from benchmarks.joint_step.setting import Sizes, fixed_batches, recipe
 from vtp_core.plugins import load_plugins
-from vtp_core.training import build
-from vtp_core.training.guard import Guard
+from vtp_core.run import build
 from vtp_core.training.joint import JointStep
-from vtp_core.training.parallel import wrap
-from vtp_core.training.update import Update
-from vtp_core.training.world import World
+from vtp_core.training.optim.guard import Guard
+from vtp_core.training.optim.update import Update
+from vtp_core.training.ranks.parallel import wrap
+from vtp_core.training.ranks.world import World
 from vtp_plugins.bench.config import Precision
 
 Losses = dict[str, float]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtp_core.recipe.files import read_tree
+from vtp_core.recipe.reading.files import read_tree
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ def training_cost(folder: Path, plugins: Sequence[Path] = ()) -> dict[str, int]:
 
     FLOPs are counted as ``vtp plan`` does, with every objective active at every step.
     """
-    from vtp_core.planning.plan import make_plan
     from vtp_core.plugins import load_plugins
     from vtp_core.recipe import load_recipe
+    from vtp_plugins.plan.plan import make_plan
 
     loaded = load_plugins(plugins)
     recipe = load_recipe(str(folder / "resolved.toml"), plugins=loaded)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from vtp_core.artefact import ArtefactConfig, Head
 from vtp_core.artefact.assembly import assemble
 from vtp_core.bottleneck import Bottleneck
+from vtp_core.config import ComponentConfig, ObjectiveConfig
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
 from vtp_core.features import Features, Latent, Tokens
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins, hookimpl
-from vtp_core.recipe.component import ComponentConfig, ObjectiveConfig
 from vtp_core.tokenizer import Tokenizer
 
 PATCH = 4

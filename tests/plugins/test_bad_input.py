@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from tests.core.training.tiny_run import metrics, one_line, vtp
+from tests.core.run.tiny_run import metrics, one_line, vtp
 
 RECIPE = """\
 schema = 1

@@ -62,6 +62,8 @@ def test_the_probe_notices_torch() -> None:
     "pattern",
     [
         "vtp_core/__init__.py",
+        "vtp_core/config.py",
+        "vtp_core/schedule.py",
         "vtp_core/recipe/**/*.py",
         "vtp_core/plugins/**/*.py",
         "vtp_core/cli/**/*.py",

@@ -14,7 +14,7 @@ PACKAGES = ("vtp_core", "vtp_plugins")
 MOST_LINES = {"vtp_core": 300, "vtp_plugins": 400}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Folders of vtp_plugins that hold what several plugins share and register nothing themselves.
-LIBRARIES = {"pretrained"}
+LIBRARIES = {"pretrained", "tar_shards"}
 
 
 def modules(*packages: str) -> list[Path]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from tests.recipes.names import PAPER
-from vtp_core.planning.plan import make_plan
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import Recipe, load_recipe
+from vtp_plugins.plan.plan import make_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

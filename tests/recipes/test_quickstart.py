@@ -15,7 +15,7 @@ import vtp_core
 from tests.recipes.names import FINAL
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import Recipe, load_recipe
-from vtp_core.training.start import train
+from vtp_core.run.train import train
 
 SHORT = ("run.steps=2", "run.log_every=1", "run.precision=float32", "run.threads=1", "evaluate.limit=30")
 

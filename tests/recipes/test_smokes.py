@@ -17,7 +17,7 @@ import vtp_core
 from tests.recipes.names import FIRST_STAGE, SECOND_STAGE
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
-from vtp_core.training.start import train
+from vtp_core.run.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.bottleneck import Bottleneck
+from vtp_core.config import ComponentConfig
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
 from vtp_core.errors import CheckpointError
@@ -19,7 +20,6 @@ from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
 from vtp_core.plugins.hookspecs import Kind
-from vtp_core.recipe.component import ComponentConfig
 from vtp_core.tokenizer import Tokenizer
 
 

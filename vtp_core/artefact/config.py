@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from vtp_core.config import Table
 from vtp_core.errors import CheckpointError
-from vtp_core.recipe.component import Table
 
 FORMAT_VERSION = 1
 CONFIG_BYTES = 1_000_000

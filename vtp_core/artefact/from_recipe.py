@@ -10,10 +10,10 @@ import torch
 import vtp_core
 from vtp_core.artefact.assembly import assemble, load_training_state, training_modules
 from vtp_core.artefact.config import ArtefactConfig, Head
+from vtp_core.config import ComponentConfig
 from vtp_core.objective import Objective
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe
-from vtp_core.recipe.component import ComponentConfig
 from vtp_core.tokenizer import Tokenizer
 
 
@@ -73,7 +73,7 @@ def tokenizer_from_checkpoint(
     Raises:
         CheckpointError: It is of another recipe or can't be read.
     """
-    from vtp_core.training.checkpoint import load_available
+    from vtp_core.training.saving.checkpoint import load_available
 
     tokenizer = assemble(artefact_config(recipe, plugins, step=step, weights=weights), plugins)
     state = {

@@ -14,9 +14,9 @@ from vtp_core.cli.options import plugin_option, set_option
 from vtp_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from vtp_core.config import ComponentConfig
     from vtp_core.plugins import Plugins
-    from vtp_core.recipe.component import ComponentConfig
-    from vtp_core.recipe.data import DecodeLimits
+    from vtp_core.recipe.tables.data import DecodeLimits
 
 _RECIPES = (".toml",)
 _SCHEME = re.compile(r"[A-Za-z]{2,}:")
@@ -85,7 +85,7 @@ def _sources(
     paths: Sequence[str], overrides: Sequence[str], plugins: Plugins
 ) -> Iterator[tuple[str, ComponentConfig, DecodeLimits]]:
     """Name, table and limits of each source that the paths mean."""
-    from vtp_core.recipe.data import DecodeLimits
+    from vtp_core.recipe.tables.data import DecodeLimits
 
     for path in paths:
         if path.endswith(_RECIPES):

@@ -11,9 +11,9 @@ from vtp_core.cli.options import plugin_option
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from vtp_core.config import ComponentConfig
     from vtp_core.evaluation.runner import Results
     from vtp_core.plugins import Plugins
-    from vtp_core.recipe.component import ComponentConfig
 
 
 HELD_OUT = "val"
@@ -108,7 +108,7 @@ def read_table(text: str, kind: Any, plugins: Plugins) -> ComponentConfig:
 
     from pydantic import ValidationError
 
-    from vtp_core.recipe.component import ComponentConfig
+    from vtp_core.config import ComponentConfig
 
     values: dict[str, Any] = {"use": text}
     if text.lstrip().startswith("{"):

@@ -107,8 +107,8 @@ def _of_run(
     from vtp_core.evaluation.latents import measure_latents
     from vtp_core.evaluation.opening import open_set
     from vtp_core.recipe import load_recipe
-    from vtp_core.training.checkpoint_folder import find_latest
-    from vtp_core.training.manifest import read_manifest
+    from vtp_core.training.saving.folder import find_latest
+    from vtp_core.training.saving.manifest import read_manifest
 
     recipe = load_recipe(run / "resolved.toml", plugins=plugins)
     checkpoint = find_latest(run)

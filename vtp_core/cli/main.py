@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("vtp_core.cli.run:run", "Train what a recipe describes; several recipes are stages."),
     "validate": ("vtp_core.cli.validate:validate", "Check a recipe and print everything that is wrong."),
-    "plan": ("vtp_core.cli.plan:plan", "Print what a recipe would run: groups, forwards, sizes, memory."),
     "show": ("vtp_core.cli.show:show", "Print a recipe with all defaults and where they come from."),
     "recipes": ("vtp_core.cli.recipes:recipes", "List and copy the recipes that ship with vtp."),
     "schema": ("vtp_core.cli.schema:schema", "Print the JSON schema of recipes, for editors."),

@@ -15,8 +15,8 @@ from vtp_core.cli.output import table
 from vtp_core.errors import UsageError
 from vtp_core.plugins import KINDS, Component, Kind, Plugins, load_plugins
 from vtp_core.plugins.component import import_path
-from vtp_core.plugins.describe import ConfigKey, config_keys
 from vtp_core.plugins.manager import owner
+from vtp_core.recipe.writing.describe import ConfigKey, config_keys
 
 
 @click.group()

@@ -43,7 +43,7 @@ def run(
     """
     from vtp_core.plugins import load_plugins
     from vtp_core.recipe import load_recipe
-    from vtp_core.training.launch import launched_ranks, start_ranks
+    from vtp_core.run.launch import launched_ranks, start_ranks
 
     ranks = launched_ranks()
     plugins = load_plugins(files=plugin_files)
@@ -53,7 +53,7 @@ def run(
         raise SystemExit(start_ranks(nproc, sys.argv[1:]))
     _log_to_stderr()
     _check_folders(stages, resume=resume)
-    from vtp_core.training.parallel import leave_world
+    from vtp_core.training.ranks.parallel import leave_world
 
     for stage in stages:
         _train(stage, plugins, resume=resume, allow_change=allow_change, stages=len(stages))
@@ -62,7 +62,7 @@ def run(
 
 def _check_folders(stages: Sequence[Recipe], *, resume: bool) -> None:
     """Refuses occupied folders of any stage, and two stages in one folder, before the first stage starts."""
-    from vtp_core.training.run import check_folder, run_folder
+    from vtp_core.run.opening import check_folder, run_folder
 
     taken: dict[Path, str] = {}
     for stage in stages:
@@ -87,7 +87,7 @@ def _log_to_stderr() -> None:
 
 
 def _train(recipe: Recipe, plugins: Plugins, *, resume: bool, allow_change: bool, stages: int) -> None:
-    from vtp_core.training.start import train
+    from vtp_core.run.train import train
 
     done = train(recipe, plugins, resume=resume, allow_change=allow_change)
     if done is None:

@@ -9,7 +9,7 @@ import click
 
 from vtp_core.cli.options import plugin_option
 from vtp_core.plugins import load_plugins
-from vtp_core.recipe.json_schema import recipe_schema
+from vtp_core.recipe.writing.json_schema import recipe_schema
 
 
 @click.command()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vtp_core.data.source import BadSample
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
 
 # Formats that can't run code or start other programs (EPS would start Ghostscript), if Pillow has them.
 Image.init()

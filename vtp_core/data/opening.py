@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from vtp_core.config import ComponentConfig
 from vtp_core.data.source import Source
-from vtp_core.recipe.component import ComponentConfig
-from vtp_core.recipe.data import DataConfig, DecodeLimits
+from vtp_core.recipe.tables.data import DataConfig, DecodeLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -74,7 +74,7 @@ class EvaluationSet:
         fields: frozenset[str] = frozenset({"image"}),
     ) -> Iterator[Batch]:
         """This rank's samples in index order, `rows` at a time, at `size` pixels, with these fields."""
-        from vtp_core.data.loader import evaluation_batches
+        from vtp_core.data.loading.loader import evaluation_batches
 
         share = Subset(self.source, self.indices()[rank::world_size])
         return evaluation_batches(share, size, rows, fields=fields, skip_bad=self.skip_bad)

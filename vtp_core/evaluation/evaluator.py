@@ -13,11 +13,11 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from vtp_core.batch import Batch
+from vtp_core.config import ComponentConfig
 from vtp_core.encoded import Encoded
 from vtp_core.evaluation.protocol import Score
 from vtp_core.features import Features, Tally
 from vtp_core.pixels import to_uint8
-from vtp_core.recipe.component import ComponentConfig
 from vtp_core.tokenizer import Tokenizer
 
 Split = Literal["train", "held_out"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from vtp_core.config import ComponentConfig
 from vtp_core.data.opening import open_source
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe
-from vtp_core.recipe.component import ComponentConfig
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
 
 
 def open_set(

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from vtp_core.config import ComponentConfig
 from vtp_core.errors import NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Observation, Split
 from vtp_core.evaluation.protocol import EvaluationProtocol
 from vtp_core.features import Tally
 from vtp_core.plugins import Plugins
-from vtp_core.recipe.component import ComponentConfig
 from vtp_core.tokenizer import Tokenizer
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 Results = dict[str, dict[str, object]]
 

@@ -12,7 +12,7 @@ from vtp_core.plugins.hookspecs import Kind
 from vtp_core.plugins.isolation import isolated
 
 if TYPE_CHECKING:
-    from vtp_core.recipe.component import ComponentConfig
+    from vtp_core.config import ComponentConfig
 
 # Kinds whose components are subclasses of an interface of the core; the rest are duck-typed.
 _BASES: dict[str, str] = {
@@ -21,7 +21,7 @@ _BASES: dict[str, str] = {
     "decoder": "vtp_core.decoder:Decoder",
     "objective": "vtp_core.objective:Objective",
     "evaluator": "vtp_core.evaluation.evaluator:Evaluator",
-    "callback": "vtp_core.training.callback:Callback",
+    "callback": "vtp_core.run.callback:Callback",
     "command": "click:Command",
 }
 
@@ -103,7 +103,7 @@ class Component:
         if self.config is None:
             return None
         # pydantic is half of what a start takes, and listing components needs none of it.
-        from vtp_core.recipe.component import ComponentConfig, ObjectiveConfig
+        from vtp_core.config import ComponentConfig, ObjectiveConfig
 
         config = self._import(self.config)
         base = ObjectiveConfig if self.kind == "objective" else ComponentConfig

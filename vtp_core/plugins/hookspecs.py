@@ -53,7 +53,7 @@ class Register(Protocol):
                 components and as ``<plugin>.<name>`` for those of others.
             target: ``"package.module:Class"`` (imported when a recipe uses it, so listing and validating stay
                 fast) or the object itself.
-            config: The recipe table's model, a subclass of `vtp_core.recipe.component.ComponentConfig`, as
+            config: The recipe table's model, a subclass of `vtp_core.config.ComponentConfig`, as
                 such a string or the class; its module imports no torch. None: no keys of its own.
             summary: One line for ``vtp plugins list``.
 
@@ -109,7 +109,7 @@ def register_tokenizers(register: Register) -> None:
 
 @hookspec
 def register_callbacks(register: Register) -> None:
-    """Listeners to a run, such as a logger: subclasses of `vtp_core.training.callback.Callback`."""
+    """Listeners to a run, such as a logger: subclasses of `vtp_core.run.callback.Callback`."""
 
 
 @hookspec

@@ -8,26 +8,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vtp_core.recipe.component import ComponentConfig, ObjectiveConfig, SourceConfig, Table
-    from vtp_core.recipe.dump import dump_toml
+    from vtp_core.config import ComponentConfig, ObjectiveConfig, SourceConfig, Table
     from vtp_core.recipe.load import load_recipe
-    from vtp_core.recipe.model import Recipe
     from vtp_core.recipe.problems import Origin, Problem, RecipeErrors
-    from vtp_core.recipe.schedule import Scheduled, value_at
+    from vtp_core.recipe.tables.recipe import Recipe
+    from vtp_core.recipe.writing.dump import dump_toml
+    from vtp_core.schedule import Scheduled, value_at
 
 _HOMES = {
-    "ComponentConfig": "component",
-    "ObjectiveConfig": "component",
-    "Origin": "problems",
-    "Problem": "problems",
-    "Recipe": "model",
-    "RecipeErrors": "problems",
-    "Scheduled": "schedule",
-    "SourceConfig": "component",
-    "Table": "component",
-    "dump_toml": "dump",
-    "load_recipe": "load",
-    "value_at": "schedule",
+    "ComponentConfig": "vtp_core.config",
+    "ObjectiveConfig": "vtp_core.config",
+    "Origin": "vtp_core.recipe.problems",
+    "Problem": "vtp_core.recipe.problems",
+    "Recipe": "vtp_core.recipe.tables.recipe",
+    "RecipeErrors": "vtp_core.recipe.problems",
+    "Scheduled": "vtp_core.schedule",
+    "SourceConfig": "vtp_core.config",
+    "Table": "vtp_core.config",
+    "dump_toml": "vtp_core.recipe.writing.dump",
+    "load_recipe": "vtp_core.recipe.load",
+    "value_at": "vtp_core.schedule",
 }
 
 __all__ = [
@@ -49,4 +49,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

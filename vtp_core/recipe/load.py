@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp_core.recipe.check import check
-from vtp_core.recipe.files import Tree, read_tree
-from vtp_core.recipe.model import Recipe
-from vtp_core.recipe.parts import Parts, read_parts
 from vtp_core.recipe.problems import RecipeErrors, dotted
+from vtp_core.recipe.reading.check import check
+from vtp_core.recipe.reading.files import Tree, read_tree
+from vtp_core.recipe.reading.parts import Parts, read_parts
 from vtp_core.recipe.shipped import find_recipe
+from vtp_core.recipe.tables.recipe import Recipe
 
 if TYPE_CHECKING:
     from vtp_core.plugins import Plugins

@@ -14,8 +14,8 @@ from vtp_core.pixels import normalise
 from vtp_core.testing.networks import TINY_DIMS
 from vtp_core.testing.ranks import Ranks
 from vtp_core.testing.shapes import draw
-from vtp_core.training.seeds import generator
-from vtp_core.training.world import World
+from vtp_core.training.forward.seeds import generator
+from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 
 CROP_COUNTS: Mapping[str, int] = {"global": 2, "local": 3}

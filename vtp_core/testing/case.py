@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from vtp_core.config import ObjectiveConfig
 from vtp_core.features import Losses
 from vtp_core.objective import AdversarialObjective, Objective
 from vtp_core.parameters import Dims
-from vtp_core.recipe.component import ObjectiveConfig
 from vtp_core.testing.batches import CROP_COUNTS, drawn_batch
 from vtp_core.testing.fake_step import FakeStep
 from vtp_core.testing.networks import TINY_DIMS
 from vtp_core.testing.ranks import Ranks
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 
 class ConformanceError(AssertionError):

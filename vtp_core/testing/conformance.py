@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from vtp_core.config import ObjectiveConfig
 from vtp_core.objective import AdversarialObjective, Objective
 from vtp_core.parameters import Dims
-from vtp_core.recipe.component import ObjectiveConfig
 from vtp_core.testing.case import Case, ConformanceError
 from vtp_core.testing.networks import TINY_DIMS
 from vtp_core.testing.rank_checks import check_processes, check_ranks

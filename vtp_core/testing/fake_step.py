@@ -1,4 +1,4 @@
-"""A step without a run: the verbs of `vtp_core.training.step.Step` on tiny networks or on given tensors."""
+"""A step without a run: the verbs of `Step` on tiny networks or on given tensors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vtp_core.features import Features, Latent, Reconstruction, Tokens
 from vtp_core.parameters import Dims
 from vtp_core.testing.networks import TINY_DIMS, TinyNetworks
 from vtp_core.testing.ranks import Ranks
-from vtp_core.training.seeds import generator
-from vtp_core.training.world import World
+from vtp_core.training.forward.seeds import generator
+from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 
 

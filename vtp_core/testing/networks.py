@@ -14,7 +14,7 @@ from vtp_core.encoder import Encoder
 from vtp_core.features import Features, Latent, Tokens
 from vtp_core.parameters import Dims
 from vtp_core.pixels import ValueRange
-from vtp_core.training.seeds import generator
+from vtp_core.training.forward.seeds import generator
 
 TINY_DIMS = Dims(width=16, patch=8, depth=2, has_cls=True, channels=4, value_range="imagenet")
 """Sizes of the tiny networks unless told otherwise."""

@@ -12,7 +12,7 @@ from vtp_core.objective import Objective
 from vtp_core.testing.case import Case
 from vtp_core.testing.fake_step import FakeStep
 from vtp_core.testing.ranks import Ranks, run_processes, run_ranks
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 
 def check_ranks(case: Case, ranks: int) -> None:
@@ -36,7 +36,7 @@ def check_ranks(case: Case, ranks: int) -> None:
 
 
 def check_processes(case: Case, ranks: int) -> None:
-    """The same with real processes and the collectives of `vtp_core.training.world`."""
+    """The same with real processes and the collectives of `vtp_core.training.ranks.world`."""
     every = run_processes(ranks, _process_gradients, case)
     single = _single(case)
     cuts = {name: _interleave([result.get(name) for result in every]) for name in single if "(" in name}

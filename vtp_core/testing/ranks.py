@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 T = TypeVar("T")
 PATIENCE = timedelta(seconds=120)
@@ -24,7 +24,7 @@ PATIENCE = timedelta(seconds=120)
 
 
 class Ranks(Protocol):
-    """What a step needs to know of the other ranks; `vtp_core.training.world.World` is the real one."""
+    """What a step needs to know of the other ranks; `vtp_core.training.ranks.world.World` is the real one."""
 
     @property
     def rank(self) -> int: ...  # noqa: D102

@@ -21,19 +21,19 @@ from torch import Tensor
 from vtp_core.batch import Batch
 from vtp_core.features import Losses, Reconstruction, Tally
 from vtp_core.objective import AdversarialObjective
-from vtp_core.recipe.schedule import value_at
-from vtp_core.training.critics import Critics
-from vtp_core.training.forwards import Forwards
+from vtp_core.schedule import value_at
+from vtp_core.training.forward.forwards import Forwards
+from vtp_core.training.forward.gradient_norms import GradientShares
+from vtp_core.training.forward.options import ForwardOptions
+from vtp_core.training.forward.step import Step
 from vtp_core.training.groups import Group, build_groups, group_needs
-from vtp_core.training.guard import Guard
 from vtp_core.training.networks import Networks
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.shares import GradientShares
-from vtp_core.training.skip import SkipStep
-from vtp_core.training.step import Step
-from vtp_core.training.tallies import reduce_tallies
-from vtp_core.training.update import Update
-from vtp_core.training.world import World
+from vtp_core.training.optim.critics import Critics
+from vtp_core.training.optim.guard import Guard
+from vtp_core.training.optim.skip import SkipStep
+from vtp_core.training.optim.update import Update
+from vtp_core.training.ranks.tallies import reduce_tallies
+from vtp_core.training.ranks.world import World
 
 
 @dataclass(kw_only=True)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from vtp_core.artefact.assembly import build_networks
 from vtp_core.errors import VtpError
 from vtp_core.ops import attention_choice
-from vtp_core.ops.packed_linear import pack_linears, packing_available
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe.load import load_recipe
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.sizes import sizes
+from vtp_plugins.kernels.cpu.packed_linear import pack_linears, packing_available
 
 SHAPES = ("vtp_s:8x256",)
 FORMAT = "RECIPE:IMAGESxPIXELS"

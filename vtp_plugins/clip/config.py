@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.config import ObjectiveConfig
 from vtp_core.view import ViewNeed
 
 Positive = Annotated[int, Field(gt=0)]

@@ -19,7 +19,7 @@ from vtp_plugins.clip.loss import contrast, equal_rows
 from vtp_plugins.clip.text import TextTower
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 
 class Clip(Objective):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.recipe.component import ComponentConfig
+from vtp_core.config import ComponentConfig
 
 GROUPS = 32
 """Groups of every GroupNorm; channels are multiples of it."""

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.recipe.component import ObjectiveConfig
-from vtp_core.recipe.schedule import Linear, Scheduled, value_at
+from vtp_core.config import ObjectiveConfig
+from vtp_core.schedule import Linear, Scheduled, value_at
 from vtp_core.view import ViewNeed
 
 Positive = Annotated[int, Field(gt=0)]

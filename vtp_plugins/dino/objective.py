@@ -17,7 +17,7 @@ from vtp_plugins.dino.distillation import distil, freeze_rule, tokens_of, twins_
 from vtp_plugins.dino.head import Head, Prototypes
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 
 class Dino(Objective):

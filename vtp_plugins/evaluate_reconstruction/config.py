@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from vtp_core.recipe.component import ComponentConfig
+from vtp_core.config import ComponentConfig
 
 
 class ReconstructionConfig(ComponentConfig):

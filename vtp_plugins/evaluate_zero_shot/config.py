@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from vtp_core.recipe.component import ComponentConfig
+from vtp_core.config import ComponentConfig
 
 
 class ZeroShotConfig(ComponentConfig):

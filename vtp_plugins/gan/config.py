@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.recipe.adversarial import AdversarialConfig
-from vtp_core.recipe.component import Table
-from vtp_core.recipe.schedule import NotNegative
+from vtp_core.config import Table
+from vtp_core.recipe.tables.adversarial import AdversarialConfig
+from vtp_core.schedule import NotNegative
 from vtp_core.view import ViewNeed
 
 Norm = Literal["none", "group", "sample", "batch"]

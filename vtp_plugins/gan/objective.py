@@ -15,7 +15,7 @@ from vtp_core.features import Losses, Tally
 from vtp_core.objective import AdversarialObjective
 from vtp_core.parameters import Dims
 from vtp_core.pixels import SIGNED, ValueRange, convert, to_uint8
-from vtp_core.recipe.schedule import value_at
+from vtp_core.schedule import value_at
 from vtp_plugins.gan.alarm import SIGNS, advice, counted, critic_signs
 from vtp_plugins.gan.augment import DRAWS, augment
 from vtp_plugins.gan.config import DinoConfig, GanConfig, PatchGanConfig
@@ -24,7 +24,7 @@ from vtp_plugins.gan.features import FrozenFeatures
 from vtp_plugins.gan.loss import critic_loss, generator_loss, gradient_penalty, lecam, rightly_judged
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import field_validator, model_validator
 
-from vtp_core.recipe.component import ComponentConfig
+from vtp_core.config import ComponentConfig
 
 
 class ImageFolderConfig(ComponentConfig):

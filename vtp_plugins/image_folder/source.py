@@ -8,7 +8,7 @@ from pathlib import Path
 from vtp_core.data.decoding import decode_image, decode_text
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.image_folder.config import ImageFolderConfig
 
 

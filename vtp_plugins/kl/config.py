@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vtp_core.recipe.component import ComponentConfig
+from vtp_core.config import ComponentConfig
 
 
 class KlConfig(ComponentConfig):

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vtp_core.recipe.component import ObjectiveConfig
-from vtp_core.recipe.schedule import NotNegative
+from vtp_core.config import ObjectiveConfig
+from vtp_core.schedule import NotNegative
 from vtp_core.view import ViewNeed
 
 

@@ -14,7 +14,7 @@ from vtp_plugins.koleo.config import KoleoConfig
 from vtp_plugins.koleo.loss import spread, unit
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 
 class Koleo(Objective):

@@ -16,7 +16,7 @@ from vtp_plugins.dino.head import Head, Prototypes
 from vtp_plugins.mim.config import MimConfig
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 
 class Mim(Objective):

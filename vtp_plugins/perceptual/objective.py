@@ -14,7 +14,7 @@ from vtp_plugins.perceptual.config import PerceptualConfig
 from vtp_plugins.perceptual.network import build_network, resized
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 
 class Comparison(nn.Module):

@@ -15,7 +15,7 @@ from vtp_plugins.reconstruction.config import ReconstructionConfig
 from vtp_plugins.reconstruction.loss import absolute_error, signal_to_noise, squared_error
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 
 class _PixelLoss(Objective):

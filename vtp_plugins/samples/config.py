@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from vtp_core.recipe.component import ComponentConfig
+from vtp_core.config import ComponentConfig
 
 
 class SamplesConfig(ComponentConfig):

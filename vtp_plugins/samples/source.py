@@ -9,10 +9,10 @@ import numpy
 from numpy.typing import NDArray
 
 from vtp_core.data.decoding import clean_text, decode_image
-from vtp_core.data.shards import Shards
 from vtp_core.data.source import BadSample, Sample
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.samples.config import SamplesConfig
+from vtp_plugins.tar_shards.shards import Shards
 
 CLASSES = (
     "animals",

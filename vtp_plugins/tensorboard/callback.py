@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vtp_core.errors import UsageError
-from vtp_core.training.callback import Callback, RunInfo
+from vtp_core.run.callback import Callback, RunInfo
 from vtp_plugins.tensorboard.config import TensorBoardConfig
 
 if TYPE_CHECKING:

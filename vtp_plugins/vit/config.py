@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from vtp_core.recipe.component import ComponentConfig
+from vtp_core.config import ComponentConfig
 
 Preset = Literal["nano", "tiny", "s", "b", "l"]
 Norm = Literal["rmsnorm", "layernorm", "layernormbf16"]

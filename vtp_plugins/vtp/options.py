@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.recipe.component import Table
+from vtp_core.config import Table
 
 Width = Annotated[int, Field(gt=0, le=1 << 16)]
 Depth = Annotated[int, Field(ge=1, le=1000)]

@@ -11,10 +11,10 @@ import numpy
 from numpy.typing import NDArray
 
 from vtp_core.data.decoding import clean_text, decode_image, decode_text
-from vtp_core.data.shards import Shards
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
+from vtp_plugins.tar_shards.shards import Shards
 from vtp_plugins.webdataset.config import WebDatasetConfig
 from vtp_plugins.webdataset.urls import find_shards
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.config import ObjectiveConfig
 from vtp_core.view import ViewNeed
 
 

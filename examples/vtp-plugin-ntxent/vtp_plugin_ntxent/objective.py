@@ -17,7 +17,7 @@ from vtp_plugin_ntxent.config import SimclrConfig
 from vtp_plugin_ntxent.loss import nt_xent
 
 if TYPE_CHECKING:
-    from vtp_core.training.step import Step
+    from vtp_core.training.forward.step import Step
 
 
 class Simclr(Objective):

@@ -18,11 +18,11 @@ from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.cli.eval import read_held_out
 from vtp_core.cli.main import main
+from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
 from vtp_core.recipe import dump_toml, load_recipe
-from vtp_core.recipe.component import ComponentConfig
-from vtp_core.training.checkpoint import save as save_checkpoint
+from vtp_core.training.saving.checkpoint import save as save_checkpoint
 
 RECIPE = """
 name = "small"

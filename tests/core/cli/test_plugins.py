@@ -12,7 +12,7 @@ from vtp_core.errors import UsageError
 
 GOOD = """
 from vtp_core.plugins import hookimpl
-from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.config import ObjectiveConfig
 vtp_api = 1
 print("noise")
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vtp_core.data import colour
-from vtp_core.data.augment import crop
+from vtp_core.data.crops import colour
+from vtp_core.data.crops.augment import crop
+from vtp_core.data.crops.geometry import Box, centre, random_box, resize
 from vtp_core.data.draw import generator
-from vtp_core.data.geometry import Box, centre, random_box, resize
-from vtp_core.recipe.views import Augment
+from vtp_core.recipe.tables.views import Augment
 
 
 def picture(height: int, width: int, seed: int = 0) -> numpy.ndarray:

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.core.data.making import encoded, noise
 from vtp_core.data.decoding import clean_text, decode_image, decode_text
 from vtp_core.data.source import BadSample
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
 
 LIMITS = DecodeLimits()
 

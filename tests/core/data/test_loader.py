@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from tests.core.data.making import DrawnSource, noise
 from vtp_core.batch import Batch
-from vtp_core.data.geometry import centre
-from vtp_core.data.loader import Loader, evaluation_batches, worker_death
-from vtp_core.data.quarantine import BadRead, Quarantine
+from vtp_core.data.crops.geometry import centre
+from vtp_core.data.loading.loader import Loader, evaluation_batches, worker_death
+from vtp_core.data.loading.quarantine import BadRead, Quarantine
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError, UsageError
-from vtp_core.recipe.views import CropConfig, MaskConfig, ViewConfig
+from vtp_core.recipe.tables.views import CropConfig, MaskConfig, ViewConfig
 from vtp_core.view import ViewNeed
 
 VIEWS = {

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtp_core.data.crops.masks import block_mask, draw_masks, patch_counts
 from vtp_core.data.draw import generator
-from vtp_core.data.masks import block_mask, draw_masks, patch_counts
-from vtp_core.recipe.views import MaskConfig
+from vtp_core.recipe.tables.views import MaskConfig
 
 GRIDS = st.tuples(st.integers(2, 20), st.integers(2, 20))
 

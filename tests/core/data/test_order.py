@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtp_core.data.order import Order, Permutation
+from vtp_core.data.loading.order import Order, Permutation
 
 
 @given(length=st.integers(1, 3000), seed=st.integers(-(2**40), 2**40), epoch=st.integers(0, 10**6))

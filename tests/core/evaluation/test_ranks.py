@@ -10,7 +10,7 @@ from tests.core.evaluation_sets import drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.evaluation.runner import evaluate
 from vtp_core.testing.ranks import run_processes
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 from vtp_plugins.evaluate_knn.config import KnnConfig
 from vtp_plugins.evaluate_knn.evaluator import Knn
 from vtp_plugins.evaluate_linear_probe.config import LinearProbeConfig

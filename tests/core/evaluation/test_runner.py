@@ -11,6 +11,7 @@ import torch
 
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
+from vtp_core.config import ComponentConfig
 from vtp_core.errors import DataError, NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Evaluator, Observation
@@ -18,8 +19,7 @@ from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.protocol import Score
 from vtp_core.evaluation.runner import evaluate, reduce, write_results
 from vtp_core.features import Tally
-from vtp_core.recipe.component import ComponentConfig
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 
 class Count(Evaluator):
@@ -169,7 +169,7 @@ def test_latent_statistics_are_numpys() -> None:
 
 
 def test_the_loader_feeds_an_evaluation() -> None:
-    loader = pytest.importorskip("vtp_core.data.loader")
+    loader = pytest.importorskip("vtp_core.data.loading.loader")
     assert loader.evaluation_batches
     drawn = drawn_set("val", 5, 0, size=20)
     data = EvaluationSet(name="val", source=drawn.source)

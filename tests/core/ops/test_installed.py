@@ -16,8 +16,8 @@ from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, neares
 from vtp_core.ops.installed import installed, offered
 from vtp_core.ops.nearest_code_torch import REFERENCE, search
 from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
-from vtp_core.recipe.run import KernelsConfig
-from vtp_core.training.build import choose_kernels
+from vtp_core.recipe.tables.run import KernelsConfig
+from vtp_core.run.build import choose_kernels
 
 
 def kernel(name: str, reason: str | None = None, device: str = "cpu") -> SearchKernel:

@@ -143,7 +143,7 @@ def test_order_is_built_ins_first_then_by_name(site):
 def test_loose_files_with_classes_and_strings(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from vtp_core.recipe.component import ObjectiveConfig\n"
+        "from vtp_core.config import ObjectiveConfig\n"
         "class Config(ObjectiveConfig):\n    size: int = 3\n"
         + GOOD
         + "    register('other', 'nowhere:Other', config=Config)\n"
@@ -159,7 +159,7 @@ def test_import_strings_of_a_loose_file_may_name_the_file(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from vtp_core.plugins import hookimpl\n"
-        "from vtp_core.recipe.component import ComponentConfig\n"
+        "from vtp_core.config import ComponentConfig\n"
         "vtp_api = 1\n"
         "class C(ComponentConfig):\n    size: int = 3\n"
         "class N: pass\n"
@@ -264,7 +264,7 @@ def test_a_quiet_plugin_has_no_notices(site):
 
 def test_importing_and_loading_import_no_torch():
     code = (
-        "import sys, vtp_core.plugins, vtp_core.plugins.describe;"
+        "import sys, vtp_core.plugins, vtp_core.recipe.writing.describe;"
         "import vtp_core.cli.plugins, vtp_core.cli.new_plugin;"
         "plugins = vtp_core.plugins.load_plugins();"
         "[item.load_config() for item in plugins.components()];"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtp_core.config import ComponentConfig, ObjectiveConfig
 from vtp_core.errors import UsageError
 from vtp_core.plugins import (
     KINDS,
@@ -19,7 +20,6 @@ from vtp_core.plugins import (
     hookimpl,
 )
 from vtp_core.plugins.hookspecs import hook_name
-from vtp_core.recipe.component import ComponentConfig, ObjectiveConfig
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,12}", fullmatch=True)
 
@@ -194,7 +194,7 @@ def component(target, config=None, kind="objective"):
 def test_strings_and_classes_load_alike():
     from vtp_core.objective import Objective
 
-    by_string = component("vtp_core.objective:Objective", "vtp_core.recipe.component:ObjectiveConfig")
+    by_string = component("vtp_core.objective:Objective", "vtp_core.config:ObjectiveConfig")
     by_class = component(Objective, ObjectiveConfig)
     assert by_string.load_target() is by_class.load_target() is Objective
     assert by_string.load_config() is by_class.load_config() is ObjectiveConfig
@@ -220,5 +220,5 @@ def test_a_target_that_does_not_fit_says_so_with_its_package(item, message):
 
 @pytest.mark.parametrize("config", [ComponentConfig, "vtp_core.view:ViewNeed", "vtp_core.view:union"])
 def test_a_config_that_does_not_fit_says_so(config):
-    with pytest.raises(BrokenComponent, match=r"is not a vtp_core\.recipe\.component\.ObjectiveConfig"):
+    with pytest.raises(BrokenComponent, match=r"is not a vtp_core\.config\.ObjectiveConfig"):
         component("vtp_core.objective:Objective", config).load_config()

@@ -6,10 +6,10 @@ import pytest
 from pydantic import BaseModel, Field, create_model
 
 from vtp_core.plugins import load_plugins
-from vtp_core.recipe.docs import key_docs
-from vtp_core.recipe.json_schema import SLOTS
-from vtp_core.recipe.model import FrozenConfig, Recipe
-from vtp_core.recipe.schedule import Cosine
+from vtp_core.recipe.tables.recipe import FrozenConfig, Recipe
+from vtp_core.recipe.writing.docs import key_docs
+from vtp_core.recipe.writing.json_schema import SLOTS
+from vtp_core.schedule import Cosine
 
 
 class Below(BaseModel):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from vtp_core.recipe.keys import key_of
-from vtp_core.recipe.model import Recipe
-from vtp_core.recipe.views import ViewConfig
+from vtp_core.recipe.reading.keys import key_of
+from vtp_core.recipe.tables.recipe import Recipe
+from vtp_core.recipe.tables.views import ViewConfig
 
 TEXT = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text("utf-8")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.core.recipe.conftest import RECIPE
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe, dump_toml, load_recipe
-from vtp_core.recipe.dump import literal
+from vtp_core.recipe.writing.dump import literal
 
 Load = Callable[..., Recipe]
 

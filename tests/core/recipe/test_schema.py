@@ -7,7 +7,7 @@ from typing import Any
 
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe
-from vtp_core.recipe.json_schema import recipe_schema
+from vtp_core.recipe.writing.json_schema import recipe_schema
 
 
 def references(schema: Any) -> set[str]:
@@ -51,5 +51,7 @@ def test_no_key_is_required_except_to_know_the_component(plugins: Plugins) -> No
 
 
 def test_recipes_import_no_torch() -> None:
-    code = "import vtp_core.recipe, vtp_core.recipe.json_schema, sys; sys.exit('torch' in sys.modules)"
+    code = (
+        "import vtp_core.recipe, vtp_core.recipe.writing.json_schema, sys; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

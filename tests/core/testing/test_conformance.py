@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vtp_core.config import ObjectiveConfig
 from vtp_core.errors import UsageError
 from vtp_core.features import Losses
 from vtp_core.objective import AdversarialObjective, Objective
 from vtp_core.parameters import Dims
-from vtp_core.recipe.component import ObjectiveConfig
 from vtp_core.testing import ConformanceError, check_objective
 from vtp_core.view import ViewNeed
 

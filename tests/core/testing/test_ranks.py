@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vtp_core.testing import run_processes, run_ranks
 from vtp_core.testing.ranks import Ranks
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 
 def _collectives(world: Ranks) -> dict[str, Tensor]:

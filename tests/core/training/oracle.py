@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from tests.core.training.toy import batches as make_batches
 from vtp_core.features import Features, Latent, Reconstruction
+from vtp_core.training.forward.seeds import generator, seeded
 from vtp_core.training.groups import build_groups
 from vtp_core.training.networks import Networks
-from vtp_core.training.seeds import generator, seeded
 
 
 class OracleStep:

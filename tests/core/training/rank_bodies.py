@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from tests.core.training.toy import add_twins, batches, build, gradients
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.parallel import build_mesh, reduce_replicated, wrap
-from vtp_core.training.world import World
+from vtp_core.training.ranks.parallel import build_mesh, reduce_replicated, wrap
+from vtp_core.training.ranks.world import World
 
 
 class Capture:

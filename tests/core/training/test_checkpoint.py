@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from vtp_core.errors import CheckpointError
-from vtp_core.training.checkpoint import find_latest, load, load_available, save, verify
-from vtp_core.training.manifest import read_manifest
-from vtp_core.training.recipe_change import changed_keys, check_recipe
+from vtp_core.run.recipe_change import changed_keys, check_recipe
+from vtp_core.training.saving.checkpoint import find_latest, load, load_available, save, verify
+from vtp_core.training.saving.manifest import read_manifest
 
 RECIPE = {"run": {"steps": 10, "log_every": 1}, "optimizer": {"lr": 1e-3, "betas": [0.9, 0.99]}}
 
@@ -192,7 +192,7 @@ CHILD = """
     import resource, sys, torch
     from pathlib import Path
     from vtp_core.errors import CheckpointError
-    from vtp_core.training.checkpoint import save
+    from vtp_core.training.saving.checkpoint import save
     torch.set_num_threads(1)
     folder, mode = Path(sys.argv[1]), sys.argv[2]
     big = {"w": torch.ones(16_000_000)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vtp_core.features import Tokens
-from vtp_core.training.cut import Cut, Part, even_split, join_rows, split_rows, take_rows
+from vtp_core.training.forward.cut import Cut, Part, even_split, join_rows, split_rows, take_rows
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 60) | st.none())

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vtp_core.errors import UsageError
-from vtp_core.recipe.schedule import Cosine, value_at
-from vtp_core.training.ema import Twins
+from vtp_core.schedule import Cosine, value_at
+from vtp_core.training.optim.ema import Twins
 
 
 class Network(nn.Module):

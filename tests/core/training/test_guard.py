@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vtp_core.errors import NumericError, UsageError
-from vtp_core.training.guard import Guard
+from vtp_core.training.optim.guard import Guard
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=6))

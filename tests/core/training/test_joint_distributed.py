@@ -9,8 +9,8 @@ from tests.core.training.oracle import OracleRun
 from tests.core.training.rank_bodies import captured, gradients_of_cases
 from tests.core.training.toy import add_twins, build, gradients
 from vtp_core.testing.ranks import run_processes
-from vtp_core.training.tallies import reduce_tallies
-from vtp_core.training.world import World
+from vtp_core.training.ranks.tallies import reduce_tallies
+from vtp_core.training.ranks.world import World
 
 CASES = [
     {"kind": "vtp"},

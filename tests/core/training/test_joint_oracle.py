@@ -7,11 +7,11 @@ import torch
 
 from tests.core.training.oracle import OracleRun
 from tests.core.training.toy import add_twins, batches, build, gradients, largest_difference
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.parallel import wrap
-from vtp_core.training.tallies import reduce_tallies
-from vtp_core.training.world import World
+from vtp_core.training.ranks.parallel import wrap
+from vtp_core.training.ranks.tallies import reduce_tallies
+from vtp_core.training.ranks.world import World
 
 SCENARIOS = ["vtp", "bottleneck", "one_view", "generation", "last_layer"]
 

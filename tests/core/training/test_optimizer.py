@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from vtp_core.config import OptimizerOverrides
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.parameters import ParamRule
-from vtp_core.recipe.component import OptimizerOverrides
-from vtp_core.recipe.schedule import Constant, Cosine, value_at
-from vtp_core.training.optimizer import Owner, build_optimizer
+from vtp_core.schedule import Constant, Cosine, value_at
+from vtp_core.training.optim.optimizer import Owner, build_optimizer
 
 
 def config(**changes):

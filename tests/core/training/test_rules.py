@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.core.run.tiny_run import metrics, one_line, state, vtp
+from tests.core.run.whole_run import ToyRun, numbers, spoil
 from tests.core.training.test_three_steps import assert_close
-from tests.core.training.tiny_run import metrics, one_line, state, vtp
 from tests.core.training.toy import Clip, Dino, Mim, add_twins, batches, build
-from tests.core.training.whole_run import ToyRun, numbers, spoil
 from vtp_core.errors import DistributedError, NumericError, UsageError
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 ALONE = World()
 
@@ -124,7 +124,7 @@ def test_drift_between_ranks_is_looked_for_before_each_save(tmp_path: Path, monk
     def drifted(state):
         raise DistributedError(f"{next(iter(state))} differs between rank 0 and rank 1")
 
-    monkeypatch.setattr("vtp_core.training.loop.check_replicas", drifted)
+    monkeypatch.setattr("vtp_core.run.loop.check_replicas", drifted)
     result = vtp(tmp_path)
     assert result.exit_code == 6
     assert "differs between rank 0 and rank 1" in one_line(result)

@@ -23,11 +23,11 @@ from torch.distributed.fsdp import fully_shard
 
 from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.parameters import ParamRule
-from vtp_core.training.checkpoint import find_latest, load, load_available, save, verify
-from vtp_core.training.clipping import local
-from vtp_core.training.ema import Twins
-from vtp_core.training.optimizer import Owner, build_optimizer
-from vtp_core.training.replicas import check_replicas
+from vtp_core.training.optim.clipping import local
+from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.optimizer import Owner, build_optimizer
+from vtp_core.training.ranks.replicas import check_replicas
+from vtp_core.training.saving.checkpoint import find_latest, load, load_available, save, verify
 
 pytestmark = pytest.mark.distributed
 STEPS = 4

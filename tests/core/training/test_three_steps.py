@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.core.run.whole_run import ToyRun, halves, numbers, on_two_ranks
 from tests.core.training.toy import batches
-from tests.core.training.whole_run import ToyRun, halves, numbers, on_two_ranks
 from vtp_core.testing.ranks import run_processes
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 ALONE = World()
 

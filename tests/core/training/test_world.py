@@ -10,10 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vtp_core.features import Tally
+from vtp_core.training.forward.seeds import derive_seed, generator, seeded
 from vtp_core.training.groups import build_groups, group_needs
-from vtp_core.training.seeds import derive_seed, generator, seeded
-from vtp_core.training.tallies import SAMPLE_ROWS, reduce_tally
-from vtp_core.training.world import World
+from vtp_core.training.ranks.tallies import SAMPLE_ROWS, reduce_tally
+from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 
 

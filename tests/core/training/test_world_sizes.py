@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.run.tiny_run import metrics, start, vtp
+from tests.core.run.whole_run import ToyRun, halves, numbers
 from tests.core.training.test_three_steps import assert_close, part
-from tests.core.training.tiny_run import metrics, start, vtp
-from tests.core.training.whole_run import ToyRun, halves, numbers
+from vtp_core.run.metrics import read_metrics
 from vtp_core.testing.ranks import run_processes
-from vtp_core.training.metrics import read_metrics
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 

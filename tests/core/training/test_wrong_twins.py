@@ -18,7 +18,7 @@ from tests.core.training.wrong_twins import (
     with_blocks,
 )
 from vtp_core.testing.ranks import run_processes
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 
 ALONE = World()
 SEEN = 1e-5

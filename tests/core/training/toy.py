@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from vtp_core.batch import Batch, Masks
 from vtp_core.bottleneck import Bottleneck
+from vtp_core.config import ObjectiveConfig
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
 from vtp_core.features import Features, Latent, Losses, Tally, Tokens
 from vtp_core.objective import AdversarialObjective, Objective
 from vtp_core.parameters import Dims, ParamRule
-from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.training.forward.seeds import generator
 from vtp_core.training.networks import Networks
-from vtp_core.training.seeds import generator
 from vtp_core.view import ViewNeed
 
 WIDTH, PATCH, CHANNELS, CODES = 12, 4, 6, 10
@@ -443,7 +443,7 @@ def build(kind: str, *, vq: bool = False, seed: int = 7) -> Networks:
 
 def add_twins(networks: Networks) -> Networks:
     """The networks with the twins that their objectives name, as plain copies."""
-    from vtp_core.training.ema import Twins
+    from vtp_core.training.optim.ema import Twins
 
     names = dict.fromkeys(
         twin if twin.startswith("tokenizer.") else f"objectives.{name}.{twin}"

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from tests.core.training.rank_bodies import Capture
 from tests.core.training.toy import WIDTH, Block, add_twins, batches, build
 from vtp_core.batch import Batch, Masks
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.parallel import build_mesh, wrap
-from vtp_core.training.world import World
+from vtp_core.training.ranks.parallel import build_mesh, wrap
+from vtp_core.training.ranks.world import World
 
 
 class CountingBlock(Block):

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from vtp_core.pixels import SIGNED, convert
 from vtp_core.testing import TINY_DIMS, TinyNetworks, drawn_batch
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 from vtp_plugins.clip.config import ClipConfig
 from vtp_plugins.clip.objective import Clip

@@ -17,7 +17,7 @@ from vtp_core.encoder import Encoder
 from vtp_core.features import Features
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
-from vtp_core.recipe.docs import key_docs
+from vtp_core.recipe.writing.docs import key_docs
 from vtp_plugins.cnn.config import CnnDecoderConfig, CnnEncoderConfig
 from vtp_plugins.cnn.decoder import CnnDecoder
 from vtp_plugins.cnn.encoder import CnnEncoder

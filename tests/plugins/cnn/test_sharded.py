@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from vtp_core.features import Features
 from vtp_core.parameters import Dims
-from vtp_core.training.parallel import shard_tree
+from vtp_core.training.ranks.parallel import shard_tree
 from vtp_plugins.cnn.config import CnnDecoderConfig, CnnEncoderConfig
 from vtp_plugins.cnn.decoder import CnnDecoder
 from vtp_plugins.cnn.encoder import CnnEncoder

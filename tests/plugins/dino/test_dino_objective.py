@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vtp_core.errors import UsageError
 from vtp_core.features import Tally
-from vtp_core.recipe.schedule import value_at
+from vtp_core.schedule import value_at
 from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
-from vtp_core.training.owners import Owner
+from vtp_core.training.optim.owners import Owner
 from vtp_plugins.dino.config import DinoConfig
 from vtp_plugins.dino.objective import Dino
 

@@ -15,13 +15,13 @@ from vtp_core.features import Losses
 from vtp_core.objective import Objective
 from vtp_core.ops import attention_choice
 from vtp_core.parameters import Dims
-from vtp_core.training.ema import Twins
-from vtp_core.training.forwards import Forwards
+from vtp_core.training.forward.forwards import Forwards
+from vtp_core.training.forward.options import ForwardOptions
+from vtp_core.training.forward.step import Step
 from vtp_core.training.groups import build_groups, group_needs
 from vtp_core.training.networks import Networks
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.step import Step
-from vtp_core.training.world import World
+from vtp_core.training.optim.ema import Twins
+from vtp_core.training.ranks.world import World
 from vtp_plugins.dino.config import DinoConfig
 from vtp_plugins.dino.distillation import log_sum
 from vtp_plugins.dino.objective import Dino

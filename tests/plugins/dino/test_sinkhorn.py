@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vtp_core.testing import FakeStep
 from vtp_core.testing.ranks import run_ranks
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 from vtp_plugins.dino.distillation import log_sum
 from vtp_plugins.dino.sinkhorn import sinkhorn
 

@@ -13,12 +13,12 @@ from tests.core.training.rank_bodies import Capture
 from vtp_core.objective import Objective
 from vtp_core.testing import TINY_DIMS, TinyNetworks, drawn_batch
 from vtp_core.testing.ranks import run_processes
-from vtp_core.training.ema import Twins
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.parallel import build_mesh, wrap
-from vtp_core.training.world import World
+from vtp_core.training.optim.ema import Twins
+from vtp_core.training.ranks.parallel import build_mesh, wrap
+from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 from vtp_plugins.dino.config import DinoConfig
 from vtp_plugins.dino.objective import Dino

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from tests.core.training.toy import DIMS, L1, ToyDecoder, ToyEncoder, ToyLinear, batches
-from vtp_core.recipe.optimizer import OptimizerConfig
-from vtp_core.training.critics import Critics
-from vtp_core.training.guard import Guard
+from vtp_core.recipe.tables.optimizer import OptimizerConfig
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep, StepResult
 from vtp_core.training.networks import Networks
-from vtp_core.training.optimizer import MainOptimizer, build_optimizer
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.owners import Owner
-from vtp_core.training.parallel import build_mesh, wrap
-from vtp_core.training.state import model_state, whole
-from vtp_core.training.update import Update
-from vtp_core.training.world import World
+from vtp_core.training.optim.critics import Critics
+from vtp_core.training.optim.guard import Guard
+from vtp_core.training.optim.optimizer import MainOptimizer, build_optimizer
+from vtp_core.training.optim.owners import Owner
+from vtp_core.training.optim.update import Update
+from vtp_core.training.ranks.parallel import build_mesh, wrap
+from vtp_core.training.ranks.world import World
+from vtp_core.training.saving.state import model_state, whole
 from vtp_plugins.gan.config import DinoConfig, GanConfig, PatchGanConfig, StyleGanConfig
 from vtp_plugins.gan.objective import Gan
 

@@ -11,10 +11,10 @@ import torch
 from tests.core.training.rank_bodies import Capture
 from tests.core.training.toy import batches
 from tests.plugins.gan.gan_runs import PATCHES, Training, build
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep, StepResult
 from vtp_core.training.networks import Networks
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
 from vtp_plugins.gan.alarm import SIGNS, advice, counted, critic_signs
 from vtp_plugins.gan.config import GanConfig
 from vtp_plugins.gan.objective import Gan

@@ -15,11 +15,11 @@ from tests.core.training.toy import batches
 from tests.plugins.gan.gan_runs import AUGMENTED, BLOCKS, HEADS, PATCHES, Training, build, train_cases
 from vtp_core.pixels import SIGNED, convert
 from vtp_core.testing.ranks import run_processes
+from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks
-from vtp_core.training.options import ForwardOptions
-from vtp_core.training.state import model_state
-from vtp_core.training.world import World
+from vtp_core.training.ranks.world import World
+from vtp_core.training.saving.state import model_state
 from vtp_plugins.gan.objective import Gan
 
 CASES: list[dict[str, Any]] = [

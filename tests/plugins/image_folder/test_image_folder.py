@@ -10,7 +10,7 @@ import pytest
 from tests.core.data.making import encoded, noise
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.image_folder.config import ImageFolderConfig
 from vtp_plugins.image_folder.source import ImageFolder
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import pytest
 
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.samples.config import SamplesConfig
 from vtp_plugins.samples.source import CLASSES, Samples
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vtp_core.errors import UsageError
-from vtp_core.training.callback import Callbacks, RunInfo
+from vtp_core.run.callback import Callbacks, RunInfo
 from vtp_plugins.tensorboard.callback import TensorBoard
 from vtp_plugins.tensorboard.config import TensorBoardConfig
 

@@ -14,7 +14,7 @@ from vtp_core.bottleneck import Bottleneck
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
 from vtp_core.plugins import Plugins
-from vtp_core.recipe.docs import key_docs
+from vtp_core.recipe.writing.docs import key_docs
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from vtp_core.errors import UsageError
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import dump_toml, load_recipe
 from vtp_core.tokenizer import Tokenizer
-from vtp_core.training.checkpoint import save as save_checkpoint
+from vtp_core.training.saving.checkpoint import save as save_checkpoint
 from vtp_plugins.vtp import VTPModel
 from vtp_plugins.vtp.format import VtpFormat
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from vtp_core import Tokenizer, load
 from vtp_core.cli.main import main
 from vtp_core.recipe import load_recipe
-from vtp_core.recipe.data import DecodeLimits
 from vtp_core.recipe.shipped import shipped_recipes
+from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.samples.config import SamplesConfig
 from vtp_plugins.samples.source import CLASSES, Samples
 from vtp_plugins.vtp_nano.artefact import folder

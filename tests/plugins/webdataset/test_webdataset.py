@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tests.core.data.making import encoded, noise, samples, write_tar
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
-from vtp_core.recipe.data import DecodeLimits
+from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.webdataset.config import WebDatasetConfig
 from vtp_plugins.webdataset.source import WebDataset
 from vtp_plugins.webdataset.urls import expand, find_shards

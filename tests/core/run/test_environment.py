@@ -1,0 +1,89 @@
+"""environment.json, the run lock and the progress display."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+
+from vtp_core.errors import UsageError
+from vtp_core.plugins import Plugins
+from vtp_core.run.environment import describe_environment, write_environment
+from vtp_core.run.lock import RunLock
+from vtp_core.run.progress import RunProgress
+
+HOLDER = "import sys, time; from pathlib import Path; from vtp_core.run.lock import RunLock\n"
+HOLDER += "RunLock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(600)"
+
+
+def test_environment_names_versions_and_choices(tmp_path):
+    found = describe_environment(
+        Plugins(), device=torch.device("cpu"), world_size=2, kernels={"attention": "torch"}
+    )
+    write_environment(tmp_path, found)
+    read = json.loads((tmp_path / "environment.json").read_text())
+    assert torch.__version__.startswith(read["packages"]["torch"]) and read["packages"]["numpy"]
+    assert (read["world_size"], read["kernels"], read["device"]) == (2, {"attention": "torch"}, "cpu")
+    assert read["threads"] == torch.get_num_threads()
+    assert "earlier" not in read
+
+
+def test_an_earlier_environment_stays_if_it_differs(tmp_path):
+    for environment in ({"torch": "1"}, {"torch": "1"}, {"torch": "2"}, {"torch": "3"}):
+        write_environment(tmp_path, environment)
+    read = json.loads((tmp_path / "environment.json").read_text())
+    assert read == {"torch": "3", "earlier": [{"torch": "1"}, {"torch": "2"}]}
+
+
+def test_a_second_run_on_a_folder_is_refused_until_the_first_is_killed(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        with pytest.raises(
+            UsageError, match=rf"another run holds this folder \(process {process.pid} on "
+        ) as caught:
+            RunLock(tmp_path).acquire()
+        assert caught.value.exit_code == 2
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    with RunLock(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+        with pytest.raises(UsageError, match=f"process {os.getpid()} "):
+            RunLock(tmp_path).acquire()
+    with RunLock(tmp_path):
+        pass
+
+
+def console(terminal: bool) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    return Console(file=stream, force_terminal=terminal, width=100, highlight=False, soft_wrap=True), stream
+
+
+def test_plain_lines_away_from_a_terminal():
+    where, stream = console(terminal=False)
+    with RunProgress(20, 10, where) as progress:
+        assert progress.left(10) == "?"
+        progress.step(11)
+        progress.log(12, 1.23456, 512.4)
+        progress.message("step 13 was skipped: [clip]")
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith("step 12/20  loss 1.2346  512 rows/s  left 0:00:0")
+    assert second == "step 13 was skipped: [clip]"
+
+
+def test_a_bar_on_a_terminal():
+    where, stream = console(terminal=True)
+    with RunProgress(20, 0, where) as progress:
+        progress.log(20, 0.5, 100.0)
+    assert "20/20" in stream.getvalue() and "loss 0.5000" in stream.getvalue()
+    assert "step 20/20" not in stream.getvalue()

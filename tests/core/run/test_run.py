@@ -1,0 +1,210 @@
+"""`vtp run` and what goes wrong: one line, the exit code, and nothing lost that was written before."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.core.run.tiny_run import (
+    RECIPE,
+    assert_same_bits,
+    last_checkpoint,
+    metrics,
+    one_line,
+    state,
+    vtp,
+)
+from vtp_core.run.lock import RunLock
+
+FOLDER_RECIPE = (
+    RECIPE.replace(
+        'use = "samples"\nsplit = "val"', 'use = "image_folder"\npath = "@"\ncaption = "a drawing"'
+    )
+    .replace('[objectives.clip]\nuse = "clip"\nview = "image"\nwidth = 16\ndepth = 1\nheads = 2\n', "")
+    .replace("context = 16\n", "")
+    .replace('[views.image]\nrows = 8\nsize = 16\naugment = "clip"\n', "")
+)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """All files of a run but its lock."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that is done, with checkpoints at steps 2, 4 and 6."""
+    folder = tmp_path_factory.mktemp("finished")
+    result = vtp(folder, "run.checkpoint_every=2")
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of 24 images."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(24):
+        Image.new("RGB", (20, 20), (number * 10, 90, 30)).save(folder / f"{number:02d}.png")
+    return folder
+
+
+def truncate(images: Path, count: int) -> None:
+    for path in sorted(images.iterdir())[:count]:
+        path.write_bytes(path.read_bytes()[:60])
+
+
+def test_run_writes_everything(finished: Path):
+    written = {path.name for path in (finished / "run").iterdir()}
+    assert written >= {
+        "resolved.toml", "environment.json", "metrics.jsonl", "checkpoints", "tokenizer", "report.html"
+    }  # fmt: skip
+    lines = metrics(finished)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["samples"] for line in lines] == [8, 16, 24, 32, 40, 48]
+    assert (finished / "run/checkpoints/latest").read_text() == "step-00000006\n"
+
+
+def test_missing_data(tmp_path: Path):
+    recipe = FOLDER_RECIPE.replace("@", str(tmp_path / "nowhere"))
+    result = vtp(tmp_path, recipe=recipe)
+    assert result.exit_code == 3
+    assert one_line(result) == f"error: {tmp_path / 'nowhere'}: no such folder; check the path of the source"
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_empty_source(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    result = vtp(tmp_path, recipe=FOLDER_RECIPE.replace("@", str(tmp_path / "empty")))
+    assert result.exit_code == 3
+    assert one_line(result).startswith(f"error: {tmp_path / 'empty'}: no file ends in jpg")
+
+
+def test_damaged_images_above_the_limit_stop_the_run(tmp_path: Path, images: Path):
+    truncate(images, 12)
+    result = vtp(tmp_path, "run.steps=60", recipe=FOLDER_RECIPE.replace("@", str(images)))
+    assert result.exit_code == 3
+    message = one_line(result)
+    assert "samples are bad" in message and "data.max_bad_fraction = 0.01" in message
+    assert metrics(tmp_path)  # what was logged before it stays
+    listed = [json.loads(line) for line in (tmp_path / "run/quarantine-0.jsonl").read_text().splitlines()]
+    assert {entry["key"] for entry in listed} <= {f"{number:02d}.png" for number in range(12)}
+
+
+def test_damaged_images_below_the_limit_are_counted_and_replaced(tmp_path: Path, images: Path):
+    truncate(images, 1)
+    result = vtp(
+        tmp_path, "run.steps=12", "data.max_bad_fraction=0.2", recipe=FOLDER_RECIPE.replace("@", str(images))
+    )
+    assert result.exit_code == 0, result.output
+    assert len(metrics(tmp_path)) == 12
+    (entry,) = [json.loads(line) for line in (tmp_path / "run/quarantine-0.jsonl").read_text().splitlines()]
+    assert entry["key"] == "00.png"
+    # Statistics leave it out and say so: of samples 0, 6, 12 and 18, three could be read.
+    config = json.loads((tmp_path / "run/tokenizer/config.json").read_text())
+    assert "3 of 24" in config["latents_stats_protocol"]
+
+
+BAD = "objectives.bad={{use = 'faulty.bad_number', view = 'rec', where = '{}', at = {}}}"
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [("loss", "loss bad/square is nan"), ("gradient", "gradient of")],
+)
+def test_numbers_that_stay_non_finite_stop_the_run(tmp_path: Path, where, reason):
+    sets = ("run.checkpoint_every=2", "run.max_skipped_steps=1", BAD.format(where, [2, 3, 4, 5]))
+    result = vtp(tmp_path, *sets)
+    assert result.exit_code == 4
+    message = one_line(result)
+    assert message.startswith(f"error: step 4: {reason}")
+    assert "2 steps in a row were skipped" in message
+    assert "Last good checkpoint: step-00000002" in message
+    assert last_checkpoint(tmp_path)["step"] == 2
+    assert metrics(tmp_path)[2]["skipped"] == 1
+
+
+def test_skipped_step_is_reported_and_the_run_goes_on(tmp_path: Path):
+    result = vtp(tmp_path, BAD.format("loss", [2]))
+    assert result.exit_code == 0, result.output
+    assert "step 3 skipped: loss bad/square is nan" in result.stderr
+    lines = metrics(tmp_path)
+    assert [line.get("skipped") for line in lines] == [None, None, 1.0, None, None, None]
+    assert lines[2]["loss/bad/square"] is None  # NaN is no JSON
+
+
+def test_full_folder(finished: Path):
+    before = snapshot(finished / "run")
+    result = vtp(finished, "run.checkpoint_every=2")
+    assert result.exit_code == 2
+    assert one_line(result).startswith(
+        f"error: {finished / 'run'}: already holds a run; continue it with --resume"
+    )
+    assert snapshot(finished / "run") == before
+
+
+def test_folder_of_another_recipe(finished: Path):
+    before = snapshot(finished / "run")
+    result = vtp(finished, "run.checkpoint_every=2", "encoder.width=48", resume=True)
+    assert result.exit_code == 5
+    message = one_line(result)
+    assert "encoder.width: 32 -> 48" in message and "--allow-change" in message
+    assert snapshot(finished / "run") == before
+
+
+def test_folder_in_use(finished: Path):
+    before = snapshot(finished / "run")
+    with RunLock(finished / "run"):
+        result = vtp(finished, "run.checkpoint_every=2", resume=True)
+    assert result.exit_code == 2
+    assert "another run holds this folder (process " in one_line(result)
+    assert snapshot(finished / "run") == before
+
+
+def test_damaged_newest_checkpoint(finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "run").mkdir()
+    assert vtp(tmp_path, "run.checkpoint_every=2").exit_code == 0
+    data = next((tmp_path / "run/checkpoints/step-00000006").glob("*.distcp"))
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(bytes(content))
+    with caplog.at_level(logging.WARNING, "vtp_core"):
+        result = vtp(tmp_path, "run.checkpoint_every=2", resume=True)
+    assert result.exit_code == 0, result.output
+    assert any("using step-00000004 instead" in message for message in caplog.messages)
+    assert_same_bits(state(tmp_path), state(finished))
+    assert metrics(tmp_path) == metrics(finished)
+
+
+def test_all_checkpoints_damaged(tmp_path: Path):
+    assert vtp(tmp_path, "run.steps=1").exit_code == 0
+    (tmp_path / "run/checkpoints/step-00000001/manifest.json").write_text("{")
+    before = snapshot(tmp_path / "run")
+    result = vtp(tmp_path, "run.steps=1", resume=True)
+    assert result.exit_code == 5
+    assert "no usable checkpoint" in one_line(result)
+    assert snapshot(tmp_path / "run") == before
+
+
+def test_resume_without_a_checkpoint_starts_at_step_0(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING, "vtp_core"):
+        result = vtp(tmp_path, "run.steps=2", resume=True)
+    assert result.exit_code == 0, result.output
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2]
+    assert any("no checkpoint" in message and "step 0" in message for message in caplog.messages)
+
+
+def test_resume_of_a_finished_run_measures_again(tmp_path: Path):
+    assert vtp(tmp_path, "run.steps=2").exit_code == 0
+    kept = metrics(tmp_path), state(tmp_path)
+    (tmp_path / "run/report.html").unlink()
+    assert vtp(tmp_path, "run.steps=2", resume=True).exit_code == 0
+    assert (tmp_path / "run/report.html").is_file()
+    assert metrics(tmp_path) == kept[0]
+    assert_same_bits(state(tmp_path), kept[1])

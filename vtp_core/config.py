@@ -1,0 +1,92 @@
+"""Base classes of component tables: ``[encoder]``, ``[objectives.NAME]`` and the rest. Imports no torch.
+
+A plugin's ``config.py`` subclasses them; fields carry their meaning and the source of the default in the
+docstring below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vtp_core.schedule import NotNegative
+from vtp_core.view import ViewNeed
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Table(BaseModel):
+    """A table of the recipe: unknown keys are errors, values don't change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ComponentConfig(Table):
+    """A table that chooses a component by name."""
+
+    use: str
+    """Name of the component, as ``vtp plugins list`` prints it."""
+
+    def untrained(self) -> Self:
+        """This table with every key `weights`, in its tables too, set to "random": what `vtp plan` builds.
+
+        A component that finds pretrained weights by another key overrides it; a plan opens no weights.
+        """
+        return _untrained(self)
+
+
+def _untrained(table: _Model) -> _Model:
+    fields = type(table).model_fields
+    update: dict[str, object] = {
+        name: _untrained(value) for name in fields if isinstance(value := getattr(table, name), BaseModel)
+    }
+    if "weights" in fields:
+        update["weights"] = "random"
+    return table.model_copy(update=update) if update else table
+
+
+class SourceConfig(ComponentConfig):
+    """A table ``[data.source]`` or ``[data.sources.NAME]``."""
+
+    def offers(self) -> frozenset[str] | None:
+        """What each sample will hold, of "image", "text", "label" and "latent"; None: not known unopened.
+
+        Answered from the table alone, so that a recipe can be checked where its data is not.
+        """
+        return None
+
+
+class OptimizerOverrides(Table):
+    """What an owner changes of ``[optimizer]``."""
+
+    lr: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the weight decay."""
+
+
+class ObjectiveConfig(ComponentConfig):
+    """A table ``[objectives.NAME]``. Subclasses add their own keys and say which views they need."""
+
+    weight: NotNegative = 1.0
+    """Factor on the sum of the objective's terms."""
+    start: Annotated[int, Field(ge=0)] = 0
+    """First step at which the objective is active."""
+    stop: Annotated[int, Field(gt=0)] | None = None
+    """First step at which it is no longer active."""
+    optimizer: OptimizerOverrides = OptimizerOverrides()
+    """Factors for the objective's own parameters."""
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        """View of the recipe -> what is asked of it."""
+        return {}
+
+    def partners(self) -> Mapping[str, str]:
+        """Key of this table -> the other objective that it names, whose modules are used."""
+        return {}
+
+    def active(self, index: int) -> bool:
+        """Whether the objective takes part in step `index`."""
+        return self.start <= index and (self.stop is None or index < self.stop)

@@ -1,0 +1,1 @@
+"""Which samples a step reads, and the workers that read them."""

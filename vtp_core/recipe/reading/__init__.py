@@ -1,0 +1,1 @@
+"""From TOML files to checked tables, with a line for every problem."""

@@ -1,0 +1,232 @@
+"""Checks across the tables of a recipe: what each asks of the others. Opens nothing and imports no torch.
+
+A check says which values it depends on; it is left out where one of them is wrong itself, so that one mistake
+gives one error.
+"""
+
+from __future__ import annotations
+
+from vtp_core.config import ComponentConfig, ObjectiveConfig, SourceConfig
+from vtp_core.recipe.problems import did_you_mean
+from vtp_core.recipe.reading.files import Tree
+from vtp_core.recipe.reading.parts import Parts
+from vtp_core.recipe.tables.data import DataConfig
+from vtp_core.recipe.tables.optimizer import EmaConfig, OptimizerConfig
+from vtp_core.recipe.tables.run import ParallelConfig
+from vtp_core.recipe.tables.views import ViewConfig
+from vtp_core.view import ViewNeed
+
+TOKENIZER = ("encoder", "bottleneck", "decoder")
+"""Owners that every recipe has."""
+
+_ABOUT_VIEWS = ("use", "view", "rows", "crop", "mask", "layer", "text", "label", "latent")
+
+
+def check(tree: Tree, parts: Parts, world_size: int | None) -> None:
+    """Runs all checks; problems go to ``tree.problems``.
+
+    Args:
+        tree: For the places of keys.
+        parts: The tables that could be read.
+        world_size: Ranks to check for; None: those the recipe plans for.
+    """
+    parallel = parts.get(ParallelConfig, "parallel") or ParallelConfig()
+    ranks = world_size or parallel.world_size or 1
+    if world_size is not None or parts.sure("parallel", "world_size"):
+        _check_ranks(tree, parts, ranks, parallel)
+    _check_sizes(tree, parts)
+    _check_sources(tree, parts)
+    _check_objectives(tree, parts, ranks)
+    _check_names(tree, parts)
+
+
+def _check_ranks(tree: Tree, parts: Parts, ranks: int, parallel: ParallelConfig) -> None:
+    for name, view in parts.all(ViewConfig, "views").items():
+        if view.rows % ranks and parts.sure("views", name, "rows"):
+            message = f"{view.rows} is not divisible by world size {ranks}{_nearest(view.rows, ranks)}"
+            tree.report(("views", name, "rows"), message)
+    if ranks % parallel.shard and parts.sure("parallel", "shard"):
+        tree.report(("parallel", "shard"), f"{parallel.shard} does not divide world size {ranks}")
+
+
+def _nearest(rows: int, ranks: int) -> str:
+    below, above = rows - rows % ranks, rows + -rows % ranks
+    return f"; the nearest are {below} and {above}" if below else f"; the least is {above}"
+
+
+def _check_sizes(tree: Tree, parts: Parts) -> None:
+    patch = getattr(parts.get(ComponentConfig, "encoder"), "patch", None)
+    if not isinstance(patch, int) or patch < 1 or not parts.sure("encoder", "patch"):
+        return
+    for name, view in parts.all(ViewConfig, "views").items():
+        for crop_name, crop in view.crops.items():
+            own = crop.size is not None
+            path = ("views", name, "crops", crop_name, "size") if own else ("views", name, "size")
+            size = view.crop_size(crop_name)
+            # The view's own size is checked once, for the crops that are always there.
+            if size % patch and parts.sure(*path) and (own or crop_name == "global"):
+                tree.report(path, f"{size} is not a multiple of the encoder's patch {patch}")
+
+
+def _check_sources(tree: Tree, parts: Parts) -> None:
+    data = parts.get(DataConfig, "data")
+    if data is None or not parts.sure("data", "sources"):
+        return
+    views = parts.all(ViewConfig, "views")
+    for name, view in views.items():
+        if (
+            view.source != "default"
+            and view.source not in data.sources
+            and parts.sure("views", name, "source")
+        ):
+            advice = did_you_mean(view.source, ["default", *data.sources])
+            tree.report(("views", name, "source"), f"there is no [data.sources.{view.source}]; {advice}")
+    if parts.complete("views") and all(parts.sure("views", name, "source") for name in views):
+        for name in data.sources.keys() - {view.source for view in views.values()}:
+            tree.report(("data", "sources", name), "no view takes samples from it; remove it")
+
+
+def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
+    views = parts.names.get("views", [])
+    used: set[str] = set()
+    all_known = parts.complete("objectives")
+    if all_known and not parts.names.get("objectives"):
+        tree.report(("objectives",), "there is nothing to train; add a table [objectives.NAME]")
+        return
+    for name in parts.names.get("objectives", []):
+        objective = parts.get(ObjectiveConfig, "objectives", name)
+        if objective is None or not _views_are_sure(parts, name):
+            all_known = False
+            continue
+        if objective.stop is not None and objective.stop <= objective.start:
+            tree.report(("objectives", name, "stop"), f"must come after start = {objective.start}")
+        _check_partners(tree, parts, name, objective)
+        for view_name, need in objective.views().items():
+            used.add(view_name)
+            view = parts.get(ViewConfig, "views", view_name)
+            if view is not None:
+                _check_need(tree, parts, name, view_name, view, need, ranks)
+            elif view_name not in views and parts.complete("views"):
+                advice = did_you_mean(view_name, views)
+                place = _place(tree, name, view_name)
+                tree.report(place, f"there is no [views.{view_name}]; {advice}")
+    # A view that nobody uses may be the one that an objective meant.
+    if all_known and used <= set(views):
+        for view_name in views:
+            if view_name not in used:
+                tree.report(("views", view_name), "no objective uses this view; remove it")
+
+
+def _check_partners(tree: Tree, parts: Parts, name: str, objective: ObjectiveConfig) -> None:
+    others = [other for other in parts.names.get("objectives", []) if other != name]
+    for key, partner in objective.partners().items():
+        if partner not in others and parts.complete("objectives"):
+            advice = "it names itself" if partner == name else did_you_mean(partner, others)
+            tree.report(("objectives", name, key), f"there is no other [objectives.{partner}]; {advice}")
+
+
+def _views_are_sure(parts: Parts, name: str) -> bool:
+    """Whether nothing is wrong with an objective that may change what it asks of views.
+
+    What `views` reads is up to the plugin; by their names these keys are likely to be among it.
+    """
+    return not any(
+        path[:2] == ("objectives", name)
+        and (len(path) < 3 or any(word in str(path[2]) for word in _ABOUT_VIEWS))
+        for path in parts.doubtful
+    )
+
+
+def _check_need(
+    tree: Tree, parts: Parts, name: str, view_name: str, view: ViewConfig, need: ViewNeed, ranks: int
+) -> None:
+    """One objective's need against the view that has to serve it."""
+    place = _place(tree, name, view_name)
+    at_view = f"[views.{view_name}]"
+
+    def sure(*keys: str) -> bool:
+        return parts.sure("views", view_name, *keys)
+
+    if need.rows is not None:
+        rows_place = _key(tree, name, "rows") or place
+        if need.rows > view.rows and sure("rows"):
+            tree.report(rows_place, f"{need.rows} rows of {at_view}, which has only {view.rows}")
+        elif need.rows % ranks and parts.sure("parallel"):
+            message = f"{need.rows} is not divisible by world size {ranks}{_nearest(need.rows, ranks)}"
+            tree.report(rows_place, message)
+    for crop in need.crops:
+        if crop not in view.crops and sure("crops"):
+            advice = did_you_mean(crop, view.crops)
+            tree.report(place, f'needs crops "{crop}" of {at_view}; {advice}')
+    if need.masked and view.masks is None and sure("masks"):
+        tree.report(place, f"needs masks, but {at_view} has none; add masks = {{}} to it")
+    depth = getattr(parts.get(ComponentConfig, "encoder"), "depth", None)
+    if isinstance(depth, int) and parts.sure("encoder", "depth"):
+        for layer in need.layers:
+            if not 0 <= layer < depth:
+                tree.report(place, f"taps block {layer}, but the encoder's blocks are 0 to {depth - 1}")
+    _check_fields(tree, parts, place, view, need)
+
+
+def _check_fields(tree: Tree, parts: Parts, place: tuple[str, ...], view: ViewConfig, need: ViewNeed) -> None:
+    """Text and labels, as far as the source says without being opened what its samples hold."""
+    data = parts.get(DataConfig, "data")
+    if data is None or not parts.sure("data"):
+        return
+    source = data.source if view.source == "default" else data.sources.get(view.source)
+    offered = source.offers() if isinstance(source, SourceConfig) else None
+    if source is None or offered is None:
+        return
+    table = "[data.source]" if view.source == "default" else f"[data.sources.{view.source}]"
+    for wanted, what in ((need.text, "text"), (need.label, "label")):
+        if wanted and what not in offered:
+            tree.report(place, f"needs a {what} with each sample, but {table} ({source.use}) has none")
+
+
+def _place(tree: Tree, name: str, view_name: str) -> tuple[str, ...]:
+    """The key of an objective's table that holds a view's name, or the table."""
+    table = tree.values["objectives"][name]
+    for key, value in table.items():
+        if value == view_name and key != "use":
+            return ("objectives", name, key)
+    return _key(tree, name, "view") or ("objectives", name)
+
+
+def _key(tree: Tree, name: str, key: str) -> tuple[str, ...] | None:
+    return ("objectives", name, key) if key in tree.values["objectives"][name] else None
+
+
+def _check_names(tree: Tree, parts: Parts) -> None:
+    """Names of owners and twins."""
+    objectives = parts.names.get("objectives", [])
+    owners = [*TOKENIZER, *objectives]
+    freeze = parts.values.get(("freeze",), ())
+    for index, owner in enumerate(freeze):
+        if owner not in owners:
+            path = ("freeze", index)
+            tree.report(path, f'there is no "{owner}" to freeze; {did_you_mean(owner, owners)}')
+    if not set(owners) - set(freeze):
+        tree.report(("freeze",), "everything is frozen, so there is nothing to train")
+    for objective in set(objectives) & set(TOKENIZER):
+        tree.report(("objectives", objective), "this name belongs to a part of the tokenizer; choose another")
+    if optimizer := parts.get(OptimizerConfig, "optimizer"):
+        for owner in optimizer.owners.keys() - set(TOKENIZER):
+            advice = did_you_mean(owner, TOKENIZER)
+            if owner in objectives:
+                advice = f"set [objectives.{owner}.optimizer] instead"
+            tree.report(("optimizer", "owners", owner), f"is not a part of the tokenizer; {advice}")
+    if ema := parts.get(EmaConfig, "ema"):
+        for index, twin in enumerate(ema.twins):
+            _check_twin(tree, ("ema", "twins", index), twin, objectives)
+        for twin in ema.momenta:
+            _check_twin(tree, ("ema", "momenta", twin), twin, objectives)
+
+
+def _check_twin(tree: Tree, path: tuple[str | int, ...], twin: str, objectives: list[str]) -> None:
+    networks = [f"tokenizer.{part}" for part in TOKENIZER]
+    head, _, rest = twin.partition(".")
+    owner, _, module = rest.partition(".")
+    if twin in networks or (head == "objectives" and owner in objectives and module):
+        return
+    known = [*networks, *(f"objectives.{name}.MODULE" for name in objectives)]
+    tree.report(path, f'there is no network "{twin}"; {did_you_mean(twin, known)}')

@@ -1,0 +1,88 @@
+"""Places of a recipe that hold a component's table; its plugin's config checks it. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+
+from vtp_core.config import ComponentConfig, ObjectiveConfig
+from vtp_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from vtp_core.plugins import Plugins
+    from vtp_core.plugins.hookspecs import Kind
+
+SLOT_KEY = "x-vtp-slot"
+"""Stands in the JSON schema of a model for a component's table; its value is the kind."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Marks a field as the table of a component: ``Annotated[ComponentConfig, Slot("encoder")]``.
+
+    Validation needs the plugins: ``context={"plugins": plugins}``. A finished config object passes as it is.
+
+    Attributes:
+        kind: Kind of component that the table chooses with `use`.
+    """
+
+    kind: Kind
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.with_info_before_validator_function(self._resolve, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {SLOT_KEY: self.kind}
+
+    def _resolve(self, value: Any, info: ValidationInfo) -> ComponentConfig:
+        if isinstance(value, ComponentConfig):
+            return value
+        context: Mapping[str, Any] = info.context or {}
+        return read_component(self.kind, value, context["plugins"])
+
+
+def read_component(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
+    """The config object of a component's table.
+
+    Args:
+        kind: Kind of component.
+        table: Plain TOML values, `use` among them.
+        plugins: What is installed.
+
+    Raises:
+        ValidationError: All that is wrong with the table; a component that is unknown or broken at ``use``.
+    """
+    if not isinstance(table, dict):
+        raise PydanticCustomError("component_table", 'expected a table with the key "use"')
+    use = table.get("use")
+    if not isinstance(use, str):
+        names = ", ".join(component.name for component in plugins.components(kind)) or "none is installed"
+        given = "missing" if use is None else "expected a string"
+        raise _at_use(kind, table, f"{given}; names the {kind}: {names}")
+    try:
+        config = plugins.find(kind, use).load_config()
+        if config is None:
+            config = ObjectiveConfig if kind == "objective" else ComponentConfig
+        return config.model_validate_json(json.dumps(table, default=str), strict=True)
+    except UsageError as error:
+        raise _at_use(kind, table, " ".join(str(error).split())) from error
+    except ValidationError:
+        raise
+    except Exception as error:  # a validator of a plugin may fail in any way
+        message = f"the check of {kind} {use} failed: {type(error).__name__}: {error}"
+        raise _at_use(kind, table, " ".join(message.split())) from error
+
+
+def _at_use(kind: str, table: dict[str, Any], message: str) -> ValidationError:
+    problem = PydanticCustomError("component", "{message}", {"message": message})
+    details = InitErrorDetails(type=problem, loc=("use",), input=table.get("use"))
+    return ValidationError.from_exception_data(kind, [details])

@@ -1,0 +1,1 @@
+"""Recipes and their keys as text: TOML, JSON schema, documentation."""

@@ -1,0 +1,110 @@
+"""The JSON schema of recipes with all installed components, for editors. Imports no torch.
+
+An editor sees one file at a time, which may extend another; so the schema requires no key, and it explains
+the keys of a component only where the same table says `use`. `vtp validate` is the judge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from vtp_core.config import ComponentConfig, ObjectiveConfig
+from vtp_core.errors import UsageError
+from vtp_core.recipe.reading.keys import key_of
+from vtp_core.recipe.tables.recipe import Recipe
+from vtp_core.recipe.tables.slot import SLOT_KEY
+from vtp_core.recipe.writing.docs import key_docs
+
+if TYPE_CHECKING:
+    from vtp_core.plugins import Component, Kind, Plugins
+
+SLOTS: tuple[Kind, ...] = ("encoder", "bottleneck", "decoder", "objective", "source", "evaluator", "callback")
+"""Kinds of component that a recipe chooses."""
+
+_STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+class _WithDocs(GenerateJsonSchema):
+    """Adds the meaning of each key."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        generated = super().model_schema(schema)
+        model = schema["cls"]
+        for name, doc in key_docs(model).items():
+            if found := generated.get("properties", {}).get(key_of(name, model.model_fields[name])):
+                found["description"] = " ".join(doc.split())
+        return generated
+
+
+def recipe_schema(plugins: Plugins) -> dict[str, Any]:
+    """JSON schema (2020-12) of a recipe's file.
+
+    Components whose config can't be imported are left out, as a recipe that uses one is an error.
+    """
+    definitions: dict[str, Any] = {}
+    schema = _model_schema(Recipe, "", definitions)
+    del schema["properties"]["provenance"], definitions["Origin"]
+    for kind in SLOTS:
+        definitions[kind] = _slot(kind, plugins, definitions)
+    weights = {"weights": {"type": "string", "description": "File or name of the network's weights."}}
+    definitions["FrozenConfig"] = {"allOf": [{"$ref": "#/$defs/encoder"}], "properties": weights}
+    schema["title"] = "vtp recipe"
+    schema["properties"] |= {
+        "extends": _STRINGS
+        | {"description": "Recipe or recipes, relative to this file, that this one changes."},
+        "drop": _STRINGS
+        | {"description": "Keys or tables, such as objectives.clip, of those not to take over."},
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
+
+
+def _slot(kind: Kind, plugins: Plugins, definitions: dict[str, Any]) -> dict[str, Any]:
+    """A component's table: which keys it may have depends on `use`."""
+    names, branches = [], []
+    for component in plugins.components(kind):
+        try:
+            schema = _component_schema(component, definitions)
+        except UsageError:
+            continue
+        names.append(component.name)
+        chosen = {"properties": {"use": {"const": component.name}}, "required": ["use"]}
+        branches.append({"if": chosen, "then": schema})
+    use = {"description": f"Name of the {kind}.", "enum": names}
+    return {"type": "object", "properties": {"use": use}, "allOf": branches}
+
+
+def _component_schema(component: Component, definitions: dict[str, Any]) -> dict[str, Any]:
+    base = ObjectiveConfig if component.kind == "objective" else ComponentConfig
+    config = component.load_config() or base
+    schema = _model_schema(config, f"{component.kind}.{component.name}.", definitions)
+    schema["description"] = component.summary
+    return schema
+
+
+def _model_schema(model: type[BaseModel], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Schema of a model; those that it refers to go to `definitions`, their names behind `prefix`."""
+    schema = model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}", schema_generator=_WithDocs)
+    inner = schema.pop("$defs", {})
+    definitions.update({f"{prefix}{name}": _without_required(found) for name, found in inner.items()})
+    cleaned = _without_required(schema)
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def _without_required(schema: Any) -> Any:
+    """A copy without `required`, and with the definitions of slots where they are meant."""
+    if isinstance(schema, dict) and SLOT_KEY in schema:
+        return {"$ref": f"#/$defs/{schema[SLOT_KEY]}"}
+    if isinstance(schema, dict):
+        return {
+            key: _without_required(value)
+            for key, value in schema.items()
+            if not (key == "required" and isinstance(value, list))
+        }
+    if isinstance(schema, list):
+        return [_without_required(entry) for entry in schema]
+    return schema

@@ -1,0 +1,1 @@
+"""The life of a run: opening, the loop, what it leaves behind."""

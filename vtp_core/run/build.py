@@ -1,0 +1,193 @@
+"""From a recipe to the modules of a run, and to the optimisers over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vtp_core.artefact.assembly import build_networks
+from vtp_core.config import OptimizerOverrides
+from vtp_core.errors import UsageError
+from vtp_core.objective import Objective
+from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, search_choice
+from vtp_core.ops.installed import offered
+from vtp_core.parameters import Dims
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.tables.adversarial import AdversarialConfig
+from vtp_core.recipe.tables.recipe import FrozenConfig, Recipe
+from vtp_core.recipe.tables.run import KernelsConfig
+from vtp_core.training.forward.options import ForwardOptions
+from vtp_core.training.forward.seeds import seeded
+from vtp_core.training.networks import PARTS, Networks
+from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.optimizer import MainOptimizer, build_optimizer
+from vtp_core.training.optim.owners import Owner, freeze
+
+
+def build_run_networks(
+    recipe: Recipe, plugins: Plugins, *, load_frozen: bool = True, depth: int | None = None
+) -> tuple[Networks, Dims]:
+    """The run's modules with fresh weights, on the CPU, without twins.
+
+    Each objective draws its weights from a seed of its own: adding one changes no other.
+
+    Args:
+        recipe: The recipe.
+        plugins: Where components are looked up.
+        load_frozen: Whether frozen networks get their weights; `vtp plan` leaves them uninitialised.
+        depth: Encoder blocks that the other components are told of; None: the encoder's own. `vtp plan`
+            measures a shallow encoder in the place of the recipe's.
+    """
+    seed = recipe.run.seed
+    with seeded(seed, "init", "tokenizer"):
+        parts = build_networks(plugins, recipe.encoder, recipe.bottleneck, recipe.decoder, depth=depth)
+    assert parts.decoder is not None
+    objectives: dict[str, Objective] = {}
+    for name, config in recipe.objectives.items():
+        with seeded(seed, "init", "objectives", name):
+            objectives[name] = plugins.find("objective", config.use).load_target()(config, parts.dims)
+    frozen = {
+        name: _frozen(name, table, plugins, load=load_frozen).requires_grad_(False).eval()
+        for name, table in recipe.frozen.items()
+    }
+    networks = Networks(
+        encoder=parts.encoder,
+        bottleneck=parts.bottleneck,
+        decoder=parts.decoder,
+        objectives=objectives,
+        frozen=frozen,
+    )
+    networks.check()
+    tokenizer = (parts.encoder, parts.bottleneck, parts.decoder)
+    choose_kernels((*tokenizer, *objectives.values(), *frozen.values()), recipe.kernels, plugins)
+    return networks, parts.dims
+
+
+def apply_freezes(networks: Networks, recipe: Recipe) -> list[str]:
+    """Freezes what the recipe and the rules freeze; frozen tokenizer parts go to evaluation mode.
+
+    Returns:
+        Full names of the parameters that the rules froze.
+    """
+    for name in recipe.freeze:
+        for parameter in networks.parameters_of(name).values():
+            parameter.requires_grad_(False)
+        (networks.part(name) if name in PARTS else networks.objectives[name]).eval()
+    return freeze(run_owners(networks, recipe))
+
+
+def run_owners(networks: Networks, recipe: Recipe) -> list[Owner]:
+    """The owners of the main optimiser."""
+    owners = []
+    for name in networks.owners():
+        module = networks.part(name) if name in PARTS else networks.objectives[name]
+        overrides = (
+            recipe.optimizer.owners.get(name, OptimizerOverrides())
+            if name in PARTS
+            else recipe.objectives[name].optimizer
+        )
+        owners.append(
+            Owner(
+                name=name,
+                parameters=networks.parameters_of(name),
+                rules=module.rules(),  # type: ignore[operator]
+                prefix=f"tokenizer.{name}." if name in PARTS else f"objectives.{name}.",
+                overrides=overrides,
+            )
+        )
+    return owners
+
+
+def build_twins(networks: Networks, recipe: Recipe) -> Twins | None:
+    """Copies of the modules that objectives and ``[ema] twins`` name; before sharding."""
+    names = dict.fromkeys(
+        twin if twin.startswith("tokenizer.") else f"objectives.{name}.{twin}"
+        for name, objective in networks.objectives.items()
+        for twin in objective.twins
+    )
+    names |= dict.fromkeys(recipe.ema.twins)
+    if not names:
+        return None
+    students = {name: networks.named(name) for name in names}
+    twins = Twins(
+        students, recipe.ema.momentum, {k: v for k, v in recipe.ema.momenta.items() if k in students}
+    )
+    networks.twins = twins.modules
+    return twins
+
+
+def build_optimizers(networks: Networks, recipe: Recipe) -> tuple[MainOptimizer, dict[str, MainOptimizer]]:
+    """The main optimiser and one a critic; after sharding."""
+    main = build_optimizer(run_owners(networks, recipe), recipe.optimizer, recipe.run.steps)
+    return main, build_critic_optimizers(networks, recipe)
+
+
+def build_critic_optimizers(networks: Networks, recipe: Recipe) -> dict[str, MainOptimizer]:
+    """Objective -> its critic's optimiser."""
+    critics = {}
+    for name in networks.adversaries():
+        config = recipe.objectives[name]
+        if not isinstance(config, AdversarialConfig):
+            raise UsageError(f"objective {name!r} has a critic: its Config must subclass AdversarialConfig")
+        owner = f"{name}.critic"
+        parameters = networks.parameters_of(owner)
+        critic = Owner(name=owner, parameters=parameters, prefix=f"objectives.{owner}.")
+        critics[name] = build_optimizer([critic], config.critic_optimizer, recipe.run.steps)
+    return critics
+
+
+def forward_options(recipe: Recipe) -> ForwardOptions:
+    """What all forwards of the run have in common."""
+    return ForwardOptions(
+        seed=recipe.run.seed,
+        total=recipe.run.steps,
+        microbatch_rows=recipe.run.microbatch_rows,
+        autocast=torch.bfloat16 if recipe.run.precision == "bfloat16" else None,
+        drop_path={name: view.drop_path for name, view in recipe.views.items()},
+    )
+
+
+def choose_kernels(modules: Iterable[nn.Module], kernels: KernelsConfig, plugins: Plugins) -> None:
+    """Hands the implementations that ``[kernels]`` names to the modules that have a use for them.
+
+    Args:
+        modules: Those with a method `use_attention` get the choice of attention, those with
+            `use_nearest_code` that of the search.
+        kernels: The table.
+        plugins: What brings implementations beside those of the core.
+
+    Raises:
+        UsageError: There is no implementation of a name.
+    """
+    attention = attention_choice(kernels.attention, offered(plugins, AttentionKernel))
+    search = search_choice(kernels.nearest_code, offered(plugins, SearchKernel))
+    for module in modules:
+        for method, choice in (("use_attention", attention), ("use_nearest_code", search)):
+            if use := getattr(module, method, None):
+                use(choice)
+
+
+def _frozen(name: str, table: FrozenConfig, plugins: Plugins, *, load: bool) -> nn.Module:
+    """A frozen helper with weights of an artefact's encoder, a safetensors file, or its own choice."""
+    module: nn.Module = plugins.find("encoder", table.encoder.use).load_target()(table.encoder)
+    if not load or "weights" in type(table.encoder).model_fields or table.weights == "random":
+        return module
+    if not table.weights:
+        raise UsageError(
+            f"frozen.{name}: give `weights` (an artefact folder or a .safetensors file); "
+            'weights = "random" asks for an untrained network'
+        )
+    path = Path(table.weights)
+    if path.is_dir():
+        from vtp_core.artefact.loading import load as load_artefact
+
+        state = load_artefact(path, plugins=plugins).encoder.state_dict()
+    else:
+        from vtp_core.artefact.weights import read_weights
+
+        state = read_weights(path, module.state_dict())
+    module.load_state_dict(state)
+    return module

@@ -1,0 +1,106 @@
+"""``environment.json``: what a run ran on, so that its numbers can be understood later."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vtp_core
+from vtp_core.plugins import Plugins
+from vtp_core.training.saving.manifest import write_durably
+
+ENVIRONMENT = "environment.json"
+PACKAGES = (
+    "vtp-core", "torch", "torchvision", "triton", "numpy", "pillow", "pydantic", "pluggy", "safetensors",
+    "timm", "open_clip_torch", "lpips", "webdataset",
+)  # fmt: skip
+"""Packages whose versions are noted; null where one isn't installed."""
+
+
+def describe_environment(
+    plugins: Plugins, *, device: torch.device, world_size: int, kernels: Mapping[str, str]
+) -> dict[str, Any]:
+    """Versions, machine, plugins and choices of a run, as JSON data.
+
+    Args:
+        plugins: The loaded plugins.
+        device: Where rank 0 computes.
+        world_size: Number of ranks.
+        kernels: Operation -> implementation that was chosen.
+    """
+    cuda = device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "command": sys.argv,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "plugins": {
+            plugin.name: {"distribution": plugin.distribution, "version": plugin.version}
+            for plugin in plugins
+        },
+        "failed_plugins": [str(failure) for failure in plugins.failures],
+        "commit": _commit(Path(vtp_core.__file__).parents[1]),
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "cuda": torch.version.cuda if cuda else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "world_size": world_size,
+        "kernels": dict(kernels),
+    }
+
+
+def write_environment(folder: Path, environment: Mapping[str, Any]) -> None:
+    """Writes ``environment.json``; what earlier starts wrote stays under ``earlier`` if it differs.
+
+    Args:
+        folder: The run folder.
+        environment: As `describe_environment` gives it.
+    """
+    path = folder / ENVIRONMENT
+    earlier: list[Any] = []
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        earlier = before.pop("earlier", [])
+        if before != json.loads(json.dumps(environment)):
+            earlier.append(before)
+    record = {**environment, "earlier": earlier} if earlier else dict(environment)
+    write_durably(path, json.dumps(record, indent=2) + "\n")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit(repository: Path) -> str | None:
+    """Commit of a source checkout, with ``+changes`` if files differ; None for an installed package."""
+    if not (repository / ".git").exists():
+        return None
+    commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    try:
+        outputs = [
+            subprocess.run(
+                ["git", "-C", str(repository), *command],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+            for command in commands
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return outputs[0] + ("+changes" if outputs[1] else "")

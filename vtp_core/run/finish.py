@@ -1,0 +1,119 @@
+"""What a run leaves behind: the artefact, its measurements and the report."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from vtp_core.artefact.assembly import assemble, load_training_state
+from vtp_core.artefact.from_recipe import artefact_config
+from vtp_core.errors import NumericError, UsageError, VtpError
+from vtp_core.evaluation.latents import measure_latents
+from vtp_core.evaluation.opening import open_recipe_sets, open_set
+from vtp_core.evaluation.runner import Results, build_evaluators, evaluate, why_not, write_results
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.tables.recipe import Recipe
+from vtp_core.run.opening import Run
+from vtp_core.tokenizer import Tokenizer
+from vtp_core.training.saving.state import whole
+
+STATISTICS_SAMPLES = 10_000
+"""Training samples that the latents' statistics are measured on, at most (as the published VTP release)."""
+
+
+def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"] = "student") -> Tokenizer:
+    """A whole, unsharded copy of the run's tokenizer on the run's device; every rank calls it."""
+    config = artefact_config(run.recipe, run.plugins, step=step, weights=weights)
+    tokenizer = assemble(config, run.plugins)
+    load_training_state(tokenizer, whole(run.state()), weights)
+    tokenizer.to(run.world.device)
+    return tokenizer
+
+
+def check_evaluation(recipe: Recipe, plugins: Plugins) -> None:
+    """Opens the evaluation's sources and asks every evaluator whether it can run; before step 0.
+
+    Raises:
+        DataError: A source has nothing to read.
+        UsageError: An evaluator needs what the recipe's tokenizer or data lacks.
+    """
+    sets = open_recipe_sets(recipe, plugins)
+    if sets is None:
+        return
+    evaluators = build_evaluators(recipe.evaluators, plugins)
+    config = artefact_config(recipe, plugins)
+    try:
+        with torch.device("meta"):
+            tokenizer = assemble(config, plugins)
+    except (NotImplementedError, RuntimeError):  # a component that needs real memory to be built
+        tokenizer = assemble(config, plugins)
+    for name, evaluator in evaluators.items():
+        if reason := why_not(evaluator, tokenizer, *sets):
+            raise UsageError(f"evaluators.{name}: {reason}; leave it out or change the data")
+
+
+def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Results:
+    """Runs the recipe's evaluators on the present weights; all ranks call it, rank 0 writes ``eval.json``."""
+    sets = open_recipe_sets(run.recipe, run.plugins)
+    if sets is None or not run.recipe.evaluators:
+        return {}
+    held_out, train = sets
+    results = evaluate(
+        tokenizer or current_tokenizer(run, step),
+        build_evaluators(run.recipe.evaluators, run.plugins),
+        held_out,
+        train,
+        rows=run.recipe.evaluate.rows,
+        world=run.world,
+    )
+    if run.world.rank == 0:
+        write_results(results, run.folder / "eval.json")
+    return results
+
+
+def finish(run: Run) -> Results:
+    """Writes the artefact, measures it and makes the report; every rank calls it.
+
+    The artefact comes first and the report in any case: an evaluation that fails loses no training. What only
+    rank 0 does comes after the last collective, so that nobody waits for it.
+
+    Returns:
+        Metric -> its entry in ``eval.json``.
+
+    Raises:
+        NumericError: Weights are not finite; nothing is written.
+        VtpError: The evaluation failed; artefact and report are written.
+    """
+    recipe = run.recipe
+    failure: VtpError | None = None
+    results: Results = {}
+    tokenizer = current_tokenizer(run, recipe.run.steps)
+    _require_finite(tokenizer, run)
+    if run.world.rank == 0:
+        tokenizer.save(run.folder / "tokenizer")
+    try:
+        results = evaluate_run(run, recipe.run.steps, tokenizer)
+    except VtpError as error:
+        failure = error
+    if run.world.rank == 0:
+        limit = min(recipe.evaluate.limit or STATISTICS_SAMPLES, STATISTICS_SAMPLES)
+        statistics = open_set(recipe.data.source, run.plugins, recipe.data.decode, limit, skip_bad=True)
+        tokenizer.config = measure_latents(tokenizer, statistics, rows=recipe.evaluate.rows)
+        tokenizer.save(run.folder / "tokenizer")
+        from vtp_core.report import build_report
+
+        build_report(run.folder, plugins=run.plugins)
+    if failure is not None:
+        raise failure
+    return results
+
+
+def _require_finite(tokenizer: Tokenizer, run: Run) -> None:
+    """Refuses ruined weights: the guard sees a bad update only at the next loss, and the last has none."""
+    state = tokenizer.state_dict()
+    if ruined := [name for name, value in state.items() if not bool(value.isfinite().all())]:
+        raise NumericError(
+            f"{run.folder}: {len(ruined)} of {len(state)} tensors of the tokenizer are not finite, the first "
+            f"is {ruined[0]}; no tokenizer was written. Lower [optimizer] lr or clip, and start again"
+        )

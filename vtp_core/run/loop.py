@@ -1,0 +1,164 @@
+"""The training loop: steps, metrics, checkpoints, evaluation, orderly stops."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+import torch
+
+from vtp_core.batch import Batch
+from vtp_core.errors import Preempted
+from vtp_core.run.callback import Callbacks, RunInfo
+from vtp_core.run.finish import evaluate_run
+from vtp_core.run.metrics import MetricsLog
+from vtp_core.run.opening import Run
+from vtp_core.run.progress import RunProgress
+from vtp_core.run.signals import StopFlag
+from vtp_core.run.spikes import SpikeWatch
+from vtp_core.training.joint import StepResult
+from vtp_core.training.ranks.replicas import check_replicas
+from vtp_core.training.saving.checkpoint import save
+
+
+class Loop:
+    """Runs the steps of a run.
+
+    Args:
+        run: An opened run.
+        callbacks: Listeners; called on rank 0.
+    """
+
+    def __init__(self, run: Run, callbacks: Callbacks) -> None:
+        self.run, self.callbacks = run, callbacks
+        self.total = run.recipe.run.steps
+        self.first = run.world.rank == 0
+        self._since = (time.perf_counter(), run.start)
+
+    def __call__(self) -> None:
+        """Runs from the run's first step to the last.
+
+        Raises:
+            NumericError: Too many steps in a row were not finite.
+            DataError: Too many samples could not be read.
+            DistributedError: Values that should be equal on all ranks are not; nothing was saved.
+            Preempted: A signal asked the run to stop; its state was saved.
+        """
+        run, made, finished, spikes = self.run, self.run.start, False, SpikeWatch()
+        info = RunInfo(
+            name=run.recipe.name,
+            folder=run.folder,
+            start=run.start,
+            total=self.total,
+            recipe=run.recipe_data(),
+        )
+        with ExitStack() as stack:
+            stop = stack.enter_context(StopFlag())
+            log = stack.enter_context(MetricsLog(run.folder, run.start or None)) if self.first else None
+            bar = stack.enter_context(RunProgress(self.total, run.start)) if self.first else None
+            if self.first:
+                self.callbacks.run_start(info)
+            try:
+                for index, batches in run.loader(run.start):
+                    logged = self._logged(index)
+                    result = run.joint(batches, index, measure=logged)
+                    made = index + 1
+                    if result.skipped is not None and bar is not None:
+                        bar.message(f"step {made} skipped: {result.skipped}")
+                    elif bar is not None:
+                        for spike in spikes.see(result.terms):
+                            bar.message(f"step {made}: {spike}")
+                    if logged or result.skipped is not None:
+                        self._log(made, result, batches, log, bar)
+                    run.guard.record(result.skipped, made)
+                    if bar is not None:
+                        bar.step(made)
+                    asked = stop.asked(run.world)
+                    if made % run.recipe.run.checkpoint_every == 0 or made == self.total or asked:
+                        self._save(made)
+                    every = run.recipe.evaluate.every
+                    if every and made % every == 0 and made < self.total:
+                        self._evaluate(made)
+                    if asked and made < self.total:
+                        raise Preempted(
+                            f"stopped by a signal after step {made}; the state is saved, go on with --resume"
+                        )
+                finished = True
+            finally:
+                if self.first:
+                    self.callbacks.run_end(made, finished)
+
+    def _logged(self, index: int) -> bool:
+        return (index + 1) % self.run.recipe.run.log_every == 0 or index in (0, self.total - 1)
+
+    def _log(
+        self,
+        made: int,
+        result: StepResult,
+        batches: Mapping[str, Batch],
+        log: MetricsLog | None,
+        bar: RunProgress | None,
+    ) -> None:
+        now = time.perf_counter()
+        rows = self._rows(batches)
+        rate = rows * (made - self._since[1]) / max(now - self._since[0], 1e-9)
+        self._since = (now, made)
+        if log is None or bar is None:
+            return
+        values: dict[str, float] = {
+            "samples": made * rows,
+            **{f"loss/{name}": value for name, value in result.terms.items()},
+            **{f"weighted/{name}": value for name, value in result.weighted.items()},
+            **result.gradients,
+            **{f"report/{name}": value for name, value in result.report.items()},
+            "lr": self.run.optimizer.lr,
+            "rows_per_s": rate,
+            "memory_mib": _memory_mib(self.run.world.device),
+        }
+        if result.skipped is not None:
+            values["skipped"] = 1.0
+        log.write(made, values)
+        bar.log(made, sum(result.weighted.values()), rate)
+        self.callbacks.step_end(made, values)
+
+    def _rows(self, batches: Mapping[str, Batch]) -> int:
+        """Samples a step: the largest view of each source."""
+        largest: dict[str, int] = {}
+        for name, batch in batches.items():
+            source = self.run.recipe.views[name].source
+            largest[source] = max(largest.get(source, 0), batch.rows)
+        return sum(largest.values())
+
+    def _save(self, made: int) -> None:
+        run = self.run
+        check_replicas(run.state())
+        saved = save(
+            run.folder / "checkpoints",
+            made,
+            run.state(),
+            recipe=run.recipe_data(),
+            keep=run.recipe.run.keep_checkpoints,
+        )
+        if saved.nonfinite is None:
+            run.guard.last_checkpoint = saved.path.name
+        if self.first:
+            self.callbacks.checkpoint(made, saved.path)
+
+    def _evaluate(self, made: int) -> None:
+        began = time.perf_counter()
+        results = evaluate_run(self.run, made)
+        if self.first:
+            self.callbacks.evaluate(made, results)
+        # Evaluation is no training time: rows_per_s leaves it out.
+        self._since = (self._since[0] + time.perf_counter() - began, self._since[1])
+
+
+def _memory_mib(device: torch.device) -> float:
+    """Peak memory of the process: allocated on the GPU, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

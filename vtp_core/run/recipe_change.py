@@ -1,0 +1,82 @@
+"""Whether a run may go on with a recipe that changed since its checkpoint was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from vtp_core.errors import CheckpointError
+from vtp_core.training.saving.manifest import Manifest
+
+FREE_KEYS = (
+    "run.out", "run.device", "run.threads", "run.log_every", "run.checkpoint_every", "run.keep_checkpoints",
+    "run.microbatch_rows", "run.max_skipped_steps", "run.audit_gradients", "run.deterministic", "parallel.*",
+    "data.workers", "data.prefetch", "data.max_bad_fraction", "kernels.*", "evaluate.*", "evaluators.*",
+    "callbacks.*",
+)  # fmt: skip
+"""Keys that say how a run goes, not what it trains: they may change between two starts."""
+
+_ABSENT = object()
+
+
+def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys; an empty table is a value of its own."""
+    flat: dict[str, Any] = {}
+    for key, value in recipe.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{path}."))
+        else:
+            flat[path] = value
+    return flat
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two resolved recipes, apart from `FREE_KEYS`.
+
+    Returns:
+        Lines such as ``optimizer.lr: 0.001 -> 0.002``, by key.
+    """
+    before, after = flatten(old), flatten(new)
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        values = before.get(key, _ABSENT), after.get(key, _ABSENT)
+        free = any(fnmatchcase(key, pattern) or f"{key}.*" == pattern for pattern in FREE_KEYS)
+        if values[0] != values[1] and not free:
+            lines.append(f"{key}: {_show(values[0])} -> {_show(values[1])}")
+    return lines
+
+
+def check_recipe(
+    folder: Path, manifest: Manifest, recipe: Mapping[str, Any], allow_change: bool = False
+) -> list[str]:
+    """Compares a checkpoint's recipe with the present one.
+
+    Args:
+        folder: The checkpoint, for the message.
+        manifest: Its manifest.
+        recipe: The present resolved recipe as JSON data (``recipe.model_dump(mode="json", by_alias=True)``).
+        allow_change: Whether to go on nevertheless.
+
+    Returns:
+        What changed, one line a key.
+
+    Raises:
+        CheckpointError: Something changed and `allow_change` is off; says what.
+    """
+    lines = changed_keys(manifest.recipe, json.loads(json.dumps(recipe)))
+    if lines and not allow_change:
+        more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
+        raise CheckpointError(
+            f"{folder}: was written with another recipe ({'; '.join(lines[:8])}{more}): "
+            "repeat the -s values of the first start, undo the change, choose another run.out, "
+            "or resume with --allow-change"
+        )
+    return lines
+
+
+def _show(value: object) -> str:
+    return "(absent)" if value is _ABSENT else json.dumps(value)

@@ -1,0 +1,107 @@
+"""From a checked recipe to a finished run folder."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.distributed as dist
+
+from vtp_core.errors import DistributedError
+from vtp_core.evaluation.runner import Results
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.tables.recipe import Recipe
+from vtp_core.run.callback import Callback, Callbacks
+from vtp_core.run.finish import check_evaluation, finish
+from vtp_core.run.lock import LOCK, RunLock
+from vtp_core.run.loop import Loop
+from vtp_core.run.opening import check_folder, open_run, run_folder, write_records
+from vtp_core.training.ranks.parallel import join_world
+from vtp_core.training.ranks.rank_objects import on_first_rank
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        results: Metric -> entry of ``eval.json``.
+    """
+
+    folder: Path
+    results: Results
+
+
+def train(
+    recipe: Recipe, plugins: Plugins, *, resume: bool = False, allow_change: bool = False
+) -> Done | None:
+    """Trains a recipe to its end: checks all, runs the steps, writes artefact, measurements and report.
+
+    The ranks stay joined for a next stage; `vtp_core.training.ranks.parallel.leave_world` ends that.
+
+    Args:
+        recipe: The checked recipe.
+        plugins: Where its components come from.
+        resume: Go on from the newest checkpoint.
+        allow_change: Resume although model or data keys of the recipe changed.
+
+    Returns:
+        The finished run on rank 0, None on the others.
+
+    Raises:
+        VtpError: Its subclasses say what went wrong and carry the exit code.
+    """
+    world = join_world(recipe.run.device)
+    folder = run_folder(recipe)
+    try:
+        with ExitStack() as stack:
+            check_folder(folder, resume=resume)
+            lock = RunLock(folder)
+            on_first_rank(lock.acquire)
+            stack.callback(_release, lock, folder)
+            check_evaluation(recipe, plugins)
+            run = open_run(recipe, plugins, world, resume=resume, allow_change=allow_change)
+            if world.rank == 0:
+                write_records(run)
+            if run.start == recipe.run.steps:
+                _log.info("all %d steps are made; measuring again", run.start)
+            else:
+                Loop(run, _callbacks(recipe, plugins, first=world.rank == 0))()
+            results = finish(run)
+    except RuntimeError as error:
+        if world.size == 1 or not _lost_connection(error):
+            raise
+        raise DistributedError(
+            f"rank {world.rank} lost the others ({str(error).splitlines()[0]}); "
+            "see what the rank that stopped first has to say, and go on with --resume"
+        ) from error
+    return Done(folder=folder, results=results) if world.rank == 0 else None
+
+
+def _release(lock: RunLock, folder: Path) -> None:
+    """Frees the folder, and removes it if nothing was written: a refused run leaves no trace."""
+    if lock.held:
+        lock.release()
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
+
+
+def _lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone or too late; gloo has no class for it."""
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
+
+
+def _callbacks(recipe: Recipe, plugins: Plugins, *, first: bool) -> Callbacks:
+    if not first:
+        return Callbacks({})
+    built: dict[str, Callback] = {
+        name: plugins.find("callback", table.use).load_target()(table)
+        for name, table in recipe.callbacks.items()
+    }
+    return Callbacks(built)

@@ -1,0 +1,290 @@
+"""What an objective sees of a training step: data, the shared networks' forwards, collectives, randomness.
+
+A `Step` is bound to the objective that is being called. The verbs `encode`, `tokenize` and `reconstruct`
+return cut points (`cut.py`): leaf tensors, rows first, the objective's own rows only. A verb runs once a step
+for each (network, view, masked), whoever asks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vtp_core.batch import Batch
+from vtp_core.errors import UsageError
+from vtp_core.features import Features, Latent, Reconstruction
+from vtp_core.objective import Objective
+from vtp_core.training.forward.balance import confined, last_layer_norms, output_norm, warn_if_alone
+from vtp_core.training.forward.cut import split_rows, take_rows
+from vtp_core.training.forward.forwards import Forwards, Role
+from vtp_core.training.forward.seeds import derive_seed, generator, seeded
+from vtp_core.view import ViewNeed
+
+
+class Teacher:
+    """EMA twins: evaluation mode, no gradient; made by the step."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    @torch.no_grad()
+    def encode(self, view: str) -> Features:
+        """Features of the view's unmasked global crops."""
+        return self._step._features("teacher", view, masked=False)
+
+    @torch.no_grad()
+    def tokenize(self, view: str) -> Latent:
+        """Latent of the view's unmasked global crops."""
+        return self._step._latent("teacher", view, masked=False)
+
+    def own(self, module: nn.Module) -> nn.Module:
+        """The twin of an own or shared module of an objective."""
+        return self._step._forwards.networks.twin(module, self._step.name)
+
+
+class Step:
+    """One optimisation step, as one objective sees it.
+
+    Args:
+        forwards: The group's forwards.
+        name: The objective's name in the recipe.
+        objective: The objective.
+        kept: View -> detached reconstruction of the main pass; given to `critic_loss` only.
+
+    Attributes:
+        index: 0-based step.
+        total: Steps of the run.
+        rank: This rank.
+        world_size: Number of ranks W.
+        teacher: The EMA twins.
+    """
+
+    def __init__(
+        self,
+        forwards: Forwards,
+        name: str,
+        objective: Objective,
+        kept: Mapping[str, Reconstruction] | None = None,
+    ) -> None:
+        self.name, self._forwards, self._objective, self._kept = name, forwards, objective, kept
+        self._needs = objective.views()
+        self._world = forwards.world
+        self._draws = 0
+        self._batches: dict[str, Batch] = {}
+        self.index, self.total = forwards.index, forwards.options.total
+        self.rank, self.world_size = self._world.rank, self._world.size
+        self.teacher = Teacher(self)
+
+    def batch(self, view: str) -> Batch:
+        """This rank's rows of the view, normalised and on the device: the objective's sub-batch."""
+        if view not in self._batches:
+            need, batch = self._need(view), self._forwards.batches[view]
+            own = batch if need.rows is None else batch.first(need.rows, self.world_size)
+            # Tensors of its own: a gradient that is asked of these pixels reaches nobody else's.
+            self._batches[view] = replace(
+                own, crops={name: crop.detach() for name, crop in own.crops.items()}
+            )
+        return self._batches[view]
+
+    def encode(self, view: str, *, masked: bool = False, attached: bool = False) -> Features:
+        """Student features of the view.
+
+        Args:
+            view: A view that the objective declares.
+            masked: Replace masked patches of the global crops by the mask token.
+            attached: Return the graph itself, down to the pixels of ``step.batch(view)``, for losses
+                that need a gradient with respect to them. It is neither shared nor cut into row chunks.
+        """
+        return self._attached(view, masked) if attached else self._features("student", view, masked=masked)
+
+    def tokenize(self, view: str, *, masked: bool = False) -> Latent:
+        """Student latent of the view, or its cached latents if the view holds those."""
+        batch = self.batch(view)
+        if batch.latent is not None and not batch.crops:
+            return Latent.of_map(batch.latent)
+        return self._latent("student", view, masked=masked)
+
+    def reconstruct(self, view: str) -> Reconstruction:
+        """The view's first global crop through encoder, bottleneck and decoder."""
+        if self._kept is not None:
+            raise UsageError(
+                f"objective {self.name!r}: critic_loss may use step.detached(view), not step.reconstruct"
+            )
+        latent = self.tokenize(view)
+        rows = latent.crops["global"].patches.shape[0]
+        sources = self._forwards.latent_sources("student", view)
+        forward = self._forwards.reconstruct(view, sources, rows=rows)
+        return Reconstruction(image=forward.first(rows), latent=latent)
+
+    def detached(self, view: str) -> Reconstruction:
+        """The main pass's reconstruction of the view without its graph, for `critic_loss`."""
+        if self._kept is None or view not in self._kept:
+            raise UsageError(
+                f"objective {self.name!r}: no reconstruction of view {view!r} was made in the main pass"
+            )
+        rows, kept = len(self.batch(view)), self._kept[view]
+        if len(kept.image) < rows:
+            raise UsageError(
+                f"objective {self.name!r}: critic_loss asks for {rows} rows of view {view!r}, the main pass "
+                f"reconstructed {len(kept.image)}; let forward reconstruct them"
+            )
+        crops = take_rows(dict(kept.latent.crops), slice(0, rows))
+        return Reconstruction(image=kept.image[:rows], latent=replace(kept.latent, crops=crops))
+
+    def frozen(self, name: str) -> nn.Module:
+        """The frozen network ``[frozen.NAME]``; gradients reach its input."""
+        networks = self._forwards.networks.frozen
+        if name not in networks:
+            raise UsageError(f"objective {self.name!r} needs a frozen network; add a table [frozen.{name}]")
+        return networks[name]
+
+    def call(self, module: nn.Module, *rows: Tensor) -> Tensor:
+        """An own or shared module as a cut point, in row chunks.
+
+        Args:
+            module: A child module of this or another objective.
+            rows: Its inputs, rows first; ranks may hold different numbers of rows, none included.
+        """
+        chunk = self._forwards.options.microbatch_rows
+        local = max(len(self.batch(view)) for view in self._needs)
+        self._draws += 1
+        outputs: Tensor = self._forwards.call(
+            (self.name, self._draws), module, rows, parts=len(split_rows(0, local, chunk))
+        )
+        return outputs
+
+    def shared(self, path: str) -> nn.Module:
+        """A module that another objective shares, such as ``"dino.head"``."""
+        name, _, child = path.partition(".")
+        owner = self._forwards.networks.objectives.get(name)
+        if owner is None or child not in owner.shares:
+            objectives = self._forwards.networks.objectives
+            there = ", ".join(f"{each}.{module}" for each in objectives for module in objectives[each].shares)
+            raise UsageError(
+                f"objective {self.name!r}: no objective shares {path!r}; what is shared: {there or 'nothing'}"
+            )
+        module: nn.Module = owner.get_submodule(child)
+        return module
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(B, ...) of every rank as (B * W, ...) in global row order, with gradient."""
+        return self._world.gather(x)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """`x` added over ranks, without gradient."""
+        return self._world.sum(x)
+
+    def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Local share of the global (weighted) mean; 0 if all weights are 0."""
+        return self._world.mean(values, weights)
+
+    def confine(self, loss: Tensor, at: Tensor) -> Tensor:
+        """A term with the value of `loss` whose gradient reaches only `at`, and that not through `call`."""
+        (gradient,) = torch.autograd.grad(loss, at)
+        return confined(loss, at, gradient)
+
+    def balance(
+        self,
+        loss: Tensor,
+        at: Tensor,
+        through: Literal["output", "last_layer"] = "output",
+        *,
+        eps: float = 1e-4,
+        limit: float = 1e4,
+    ) -> tuple[Tensor, Tensor]:
+        """`loss` confined to `at` and scaled to the gradient that the group's other objectives left there.
+
+        Args:
+            loss: Scalar, local share of a global mean.
+            at: A tensor that a verb returned, such as ``step.reconstruct(view).image``.
+            through: Where the two gradients are compared: at `at`, or at the decoder's last layer's weight.
+            eps: Added to this loss's gradient norm.
+            limit: Upper bound of the weight.
+
+        Returns:
+            The term and its weight (no gradient), the same on all ranks.
+
+        Source:
+            Esser et al. 2021, eq. 7; eps and limit as in its public code.
+        """
+        forward, rows, position = self._forwards.origin(at)
+        (own,) = torch.autograd.grad(loss, at)
+        others = forward.gradient(rows, position)
+        if self.rank == 0:
+            warn_if_alone(self.name, forward.cuts, position)
+        if through == "output":
+            norms = [output_norm(gradient, self._world) for gradient in (others, own)]
+        else:
+            layer = self._forwards.networks.decoder.last_layer()
+            norms = last_layer_norms(forward, layer, [others, own], self._world)
+        weight = (norms[0] / (norms[1] + eps)).clamp(0, limit).detach()
+        return confined(loss, at, own) * weight, weight
+
+    def randn(self, rows: int, *shape: int) -> Tensor:
+        """Standard normal (rows, *shape), drawn by global row: the same numbers at any world size."""
+        return self._by_row(torch.randn(rows * self.world_size, *shape, generator=self._generator()))
+
+    def rand(self, rows: int, *shape: int) -> Tensor:
+        """Uniform in [0, 1), (rows, *shape), drawn by global row."""
+        return self._by_row(torch.rand(rows * self.world_size, *shape, generator=self._generator()))
+
+    def rng(self) -> torch.Generator:
+        """A CPU generator that gives the same numbers on every rank."""
+        return self._generator()
+
+    def _generator(self) -> torch.Generator:
+        self._draws += 1
+        return generator(
+            self._forwards.options.seed, self.index, self.name, self._draws, self._kept is not None
+        )
+
+    def _by_row(self, values: Tensor) -> Tensor:
+        return values[self.rank :: self.world_size].to(self._world.device)
+
+    def _need(self, view: str) -> ViewNeed:
+        if view not in self._needs:
+            raise UsageError(
+                f"objective {self.name!r} uses view {view!r}, which its views() does not declare"
+            )
+        return self._needs[view]
+
+    def _features(self, role: Role, view: str, *, masked: bool) -> Features:
+        self._refuse_in_critic()
+        rows = len(self.batch(view))
+        module = self._module(role, "encoder")
+        features: Features = self._forwards.encode(role, view, masked=masked, module=module).first(rows)
+        return features
+
+    def _latent(self, role: Role, view: str, *, masked: bool) -> Latent:
+        self._refuse_in_critic()
+        rows = len(self.batch(view))
+        encoder, bottleneck = self._module(role, "encoder"), self._module(role, "bottleneck")
+        forward = self._forwards.tokenize(
+            role, view, masked=masked, rows=rows, encoder=encoder, module=bottleneck
+        )
+        return Latent(**forward.first(rows), aux=forward.mean("aux"), report=forward.mean("report"))
+
+    def _attached(self, view: str, masked: bool) -> Features:
+        self._refuse_in_critic()
+        forwards = self._forwards
+        forwards.keep_gathered(forwards.networks.encoder)
+        inputs, crops, layers = forwards.encoder_inputs("student", view, masked, self.batch(view))
+        drop_path = forwards.options.drop_path.get(view, 0.0)
+        seed = derive_seed(forwards.options.seed, self.index, "attached", self.name, view, self.rank)
+        with forwards.options.precision(self._world.device), seeded(seed):
+            tokens = forwards.networks.encoder(
+                inputs["images"], inputs["masks"], layers=layers, drop_path=drop_path
+            )
+        return Features(crops=dict(zip(crops, tokens, strict=True)))
+
+    def _module(self, role: Role, part: str) -> nn.Module:
+        module = self._forwards.networks.part(part)
+        return module if role == "student" else self._forwards.networks.twin(module, self.name)
+
+    def _refuse_in_critic(self) -> None:
+        if self._kept is not None:
+            raise UsageError(f"objective {self.name!r}: critic_loss may not run the shared networks")

@@ -1,0 +1,70 @@
+"""The critics' own optimisers: one step each after the main step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from vtp_core.features import Tally
+from vtp_core.training.networks import Networks
+from vtp_core.training.optim.guard import Guard
+from vtp_core.training.optim.optimizer import MainOptimizer
+from vtp_core.training.optim.skip import SkipStep
+from vtp_core.training.ranks.parallel import reduce_replicated
+from vtp_core.training.ranks.tallies import reduce_tally
+from vtp_core.training.ranks.world import World
+
+
+class Critics:
+    """Optimisers of the critics.
+
+    Args:
+        networks: The run's modules.
+        world: This rank.
+        optimizers: Objective -> optimiser over its critic's parameters.
+        guard: Refuses non-finite gradients.
+    """
+
+    def __init__(
+        self, networks: Networks, world: World, optimizers: Mapping[str, MainOptimizer], guard: Guard
+    ) -> None:
+        self.networks, self.world, self.optimizers, self.guard = networks, world, optimizers, guard
+
+    def update(self, objective: str, index: int, tally: Tally | None = None) -> dict[str, float]:
+        """Averages a critic's gradients over ranks, clips them, steps, and calls `after_critic_step`.
+
+        Args:
+            objective: Its name.
+            index: The step.
+            tally: This rank's counts of `critic_loss`.
+
+        Returns:
+            ``grad_norm/<objective>.critic``.
+
+        Raises:
+            SkipStep: A gradient is not finite; the critic was not moved.
+        """
+        owner = f"{objective}.critic"
+        optimizer = self.optimizers[objective]
+        optimizer.set_schedules(index)
+        reduce_replicated(self.networks, [owner], self.world)
+        clipped = optimizer.clip()
+        if (reason := self.guard.check_gradients(clipped.norms)) is not None:
+            raise SkipStep(reason)
+        self.guard.audit(owner, self.networks.parameters_of(owner))
+        optimizer.step()
+        optimizer.clamp()
+        reduced = None if tally is None else reduce_tally([tally], self.world)
+        self.networks.adversaries()[objective].after_critic_step(reduced, index)
+        return {f"grad_norm/{name}": norm for name, norm in clipped.norms.items()}
+
+    def zero_grad(self, objective: str) -> None:
+        """Drops a critic's gradients."""
+        self.optimizers[objective].zero_grad()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The optimisers' state by name."""
+        return {
+            name: tensor for each in self.optimizers.values() for name, tensor in each.state_tensors().items()
+        }

@@ -1,0 +1,77 @@
+"""Owners: who trains which parameter, and how each parameter deviates from the recipe's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch.nn import Parameter
+
+from vtp_core.config import OptimizerOverrides
+from vtp_core.parameters import ParamRule
+from vtp_core.schedule import Constant, Scheduled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Parameters that belong together.
+
+    Attributes:
+        name: ``encoder``, ``bottleneck``, ``decoder``, an objective's name or ``<objective>.critic``.
+        parameters: Full name -> parameter, trained by this owner alone.
+        rules: Deviations by pattern on the name below `prefix`; the first that matches holds.
+        prefix: What full names start with, such as ``tokenizer.encoder.``.
+        overrides: Factors of the recipe for the whole owner.
+    """
+
+    name: str
+    parameters: Mapping[str, Parameter]
+    rules: Sequence[ParamRule] = ()
+    prefix: str = ""
+    overrides: OptimizerOverrides = field(default_factory=OptimizerOverrides)
+
+    def below(self, name: str) -> str:
+        """A full parameter name without the owner's prefix."""
+        return name.removeprefix(self.prefix)
+
+    def rule(self, name: str) -> ParamRule | None:
+        """The rule that holds for a full parameter name."""
+        return next((rule for rule in self.rules if fnmatchcase(self.below(name), rule.pattern)), None)
+
+    def lr(self, name: str) -> Scheduled:
+        """Factor on the learning rate by the parameter's rule, without the overrides."""
+        rule = self.rule(name)
+        return 1.0 if rule is None else rule.lr
+
+    def decay(self, name: str) -> float:
+        """Factor on the weight decay, overrides included."""
+        rule = self.rule(name)
+        if rule is not None and rule.decay is not None:
+            return rule.decay * self.overrides.weight_decay
+        return self.overrides.weight_decay if self.parameters[name].ndim >= 2 else 0.0
+
+    def frozen(self, name: str) -> bool:
+        """Whether the parameter is never trained: frozen already, or a constant factor of 0."""
+        lr = self.lr(name)
+        zero = lr == 0 or (isinstance(lr, Constant) and lr.value == 0 and lr.warmup == 0)
+        return zero or self.overrides.lr == 0 or not self.parameters[name].requires_grad
+
+    def trained(self) -> dict[str, Parameter]:
+        """The parameters that the optimiser moves, by full name."""
+        return {name: value for name, value in self.parameters.items() if not self.frozen(name)}
+
+
+def freeze(owners: Sequence[Owner]) -> list[str]:
+    """Turns gradients off where a learning rate factor is constantly 0. Call it before sharding.
+
+    Returns:
+        Full names of the parameters that it froze.
+    """
+    names = []
+    for owner in owners:
+        for name, parameter in owner.parameters.items():
+            if parameter.requires_grad and owner.frozen(name):
+                parameter.requires_grad_(False)
+                names.append(name)
+    return names

@@ -1,0 +1,1 @@
+"""Checkpoints: folders, manifests, the restricted reader."""

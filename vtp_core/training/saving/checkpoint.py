@@ -1,0 +1,234 @@
+"""Checkpoints: written whole or not at all, checked before they are read, readable by any number of ranks.
+
+A run's ``checkpoints`` folder holds ``step-00000100`` folders and ``latest``, a text file with the name of
+the newest good one. A checkpoint is written as ``step-00000100.tmp``, described by a manifest with hashes,
+flushed, renamed, and only then named by ``latest``. Whatever kills the process, earlier ones stay readable.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+
+from vtp_core.errors import CheckpointError
+from vtp_core.training.optim.clipping import local
+from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
+from vtp_core.training.saving.folder import LATEST, find_latest, replace_folder, rotate, verify
+from vtp_core.training.saving.manifest import Manifest, hash_recipe, list_files, write_durably
+from vtp_core.training.saving.safe_reader import SafeReader
+
+__all__ = ["Saved", "find_latest", "load", "load_available", "save", "verify"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A published checkpoint.
+
+    Attributes:
+        path: Its folder.
+        step: Steps that were made.
+        nonfinite: First tensor with a value that is not finite, or None. Such a checkpoint is kept to look
+            at, but never becomes ``latest``.
+    """
+
+    path: Path
+    step: int
+    nonfinite: str | None
+
+
+def save(
+    folder: Path,
+    step: int,
+    state: Mapping[str, Tensor],
+    *,
+    recipe: Mapping[str, Any],
+    keep: int = 3,
+    extra: Mapping[str, Any] | None = None,
+) -> Saved:
+    """Publishes a checkpoint; every rank calls it.
+
+    Args:
+        folder: The run's ``checkpoints`` folder, on a file system that all ranks share.
+        step: Steps that were made: the index of the next one.
+        state: Name -> tensor; plain tensors are equal on all ranks, DTensors are saved by shard.
+        recipe: The resolved recipe as JSON data.
+        keep: Newest checkpoints that stay; the newest one with finite values stays beyond them.
+        extra: JSON data to keep with it.
+
+    Returns:
+        Where it lies, and whether its values are finite.
+
+    Raises:
+        CheckpointError: It could not be written, on every rank; what was written before it is untouched.
+    """
+    rank, world_size = ranks()
+    final = folder / f"step-{step:08d}"
+    temporary = final.with_name(final.name + ".tmp")
+
+    def prepare() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob("step-*.tmp"):
+            shutil.rmtree(left_over)
+        needed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        free = shutil.disk_usage(folder).free
+        if needed * 1.02 + 2**20 > free:
+            raise CheckpointError(
+                f"{final}: needs {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free: "
+                "make room or lower run.keep_checkpoints"
+            )
+        temporary.mkdir()
+
+    on_first_rank(prepare)
+    nonfinite = next((name for name in gather_objects(_first_nonfinite(state)) if name is not None), None)
+    failure: str | None = None
+    try:
+        tensors = {name: tensor.detach() for name, tensor in state.items()}
+        with _one_process_is_fine():
+            state_dict_saver.save(
+                tensors, storage_writer=FileSystemWriter(temporary), no_dist=world_size == 1
+            )
+        mine = list_files(sorted(temporary.glob(f"__{rank}_*")))
+    except (CheckpointException, OSError, RuntimeError) as error:
+        failure, mine = _cause(error), {}
+    # All ranks learn of a failure: a rank that went on alone would wait for ever.
+    reports = gather_objects((failure, mine))
+
+    def publish() -> None:
+        try:
+            failures = [reason for reason, _ in reports if reason is not None]
+            if failures:
+                raise OSError(failures[0])
+            files = {name: entry for _, part in reports for name, entry in part.items()}
+            files.update(list_files([temporary / ".metadata"]))
+            Manifest(
+                step=step,
+                files=files,
+                recipe=recipe,
+                recipe_hash=hash_recipe(recipe),
+                world_size=world_size,
+                nonfinite=nonfinite,
+                versions={"vtp-core": _version("vtp-core"), "torch": torch.__version__},
+                extra=extra or {},
+            ).write(temporary)
+            replace_folder(temporary, final)
+            if nonfinite is None:
+                write_durably(folder / LATEST, final.name + "\n")
+            rotate(folder, keep)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(
+                f"{final}: could not be written ({error}); earlier ones are intact"
+            ) from None
+
+    on_first_rank(publish)
+    return Saved(path=final, step=step, nonfinite=nonfinite)
+
+
+def load(path: Path, state: Mapping[str, Tensor], strict: bool = True) -> None:
+    """Reads a checkpoint into the tensors of `state`, in place; every rank calls it.
+
+    The number of ranks need not be the one that wrote it. Check it first (`find_latest` or `verify`).
+
+    Args:
+        path: A checkpoint's folder.
+        state: Name -> live tensor, plain or DTensor.
+        strict: Whether names that only one side has are an error; else the common ones are read.
+
+    Raises:
+        CheckpointError: Names or shapes differ, or the files can't be read.
+    """
+    loaded, missing, unexpected = _compare(path, state)
+    if strict and (missing or unexpected):
+        parts = [("lacks", missing), ("has, unknown to this recipe,", unexpected)]
+        text = " and ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
+        raise CheckpointError(f"{path}: {text}: it is of another recipe or version")
+    _read(path, {name: state[name] for name in loaded})
+
+
+def load_available(
+    path: Path, state: Mapping[str, Tensor]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Reads what a checkpoint has of `state`, in place; for a stage that starts from another (``init_from``).
+
+    Args:
+        path: A checkpoint's folder.
+        state: Name -> live tensor.
+
+    Returns:
+        Names that were loaded, names of `state` that the checkpoint lacks, names that `state` lacks.
+
+    Raises:
+        CheckpointError: A tensor has another shape there, or the files can't be read.
+    """
+    loaded, missing, unexpected = _compare(path, state)
+    _read(path, {name: state[name] for name in loaded})
+    return loaded, missing, unexpected
+
+
+def _compare(
+    path: Path, state: Mapping[str, Tensor]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    stored = SafeReader(path).read_metadata().state_dict_metadata
+    common = tuple(name for name in state if name in stored)
+    for name in common:
+        size = tuple(getattr(stored[name], "size", ()))
+        if size != tuple(state[name].shape):
+            raise CheckpointError(
+                f"{path}: {name} has shape {size}, this recipe's {tuple(state[name].shape)}"
+            )
+    missing = tuple(name for name in state if name not in stored)
+    return common, missing, tuple(sorted(name for name in stored if name not in state))
+
+
+def _read(path: Path, state: Mapping[str, Tensor]) -> None:
+    tensors = {name: tensor.detach() for name, tensor in state.items()}
+    try:
+        with _one_process_is_fine():
+            state_dict_loader.load(tensors, storage_reader=SafeReader(path), no_dist=ranks()[1] == 1)
+    except (CheckpointException, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: can't be read ({_cause(error)})") from None
+
+
+def _first_nonfinite(state: Mapping[str, Tensor]) -> str | None:
+    names = [name for name, tensor in state.items() if tensor.is_floating_point()]
+    flags = [local(state[name].detach()).isfinite().all() for name in names]
+    if not flags or bool(torch.stack(flags).all()):
+        return None
+    return next(name for name, flag in zip(names, flags, strict=True) if not flag)
+
+
+@contextmanager
+def _one_process_is_fine() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
+        yield
+
+
+def _cause(error: BaseException) -> str:
+    """The first line that says why; DCP wraps each rank's exception."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

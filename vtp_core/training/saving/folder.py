@@ -1,0 +1,103 @@
+"""The ``checkpoints`` folder of a run: which checkpoints it holds, which one is good, which ones may go."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+from vtp_core.errors import CheckpointError
+from vtp_core.training.ranks.rank_objects import on_first_rank
+from vtp_core.training.saving.manifest import MANIFEST, Manifest, check_files, read_manifest, sync_folder
+
+LATEST = "latest"
+"""Text file with the name of the newest good checkpoint, for people and other programs."""
+
+_NAME = re.compile(r"step-(\d{8,})(\.old)?")
+_log = logging.getLogger(__name__)
+
+
+def find_latest(folder: Path) -> Path:
+    """The newest complete checkpoint with finite values; every rank calls it.
+
+    ``latest`` is not asked: a process may be killed after the rename and before it is replaced.
+
+    Args:
+        folder: A run folder, its ``checkpoints`` folder or a checkpoint itself.
+
+    Returns:
+        Its folder. Damaged or incomplete newer ones are named in a warning.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+
+    def find() -> Path:
+        if (folder / MANIFEST).is_file():
+            verify(folder)
+            return folder
+        inner = folder / "checkpoints"
+        home = inner if inner.is_dir() else folder
+        problems = []
+        for path in published(home):
+            try:
+                verify(path)
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                _log.warning("%s; using %s instead", problem, path.name)
+            return path
+        reasons = ": " + "; ".join(problems) if problems else ""
+        raise CheckpointError(f"{home}: no usable checkpoint{reasons}; start without --resume")
+
+    return on_first_rank(find)
+
+
+def verify(path: Path) -> Manifest:
+    """Checks a checkpoint's manifest, files and finite flag.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        CheckpointError: Says what is wrong with which file.
+    """
+    manifest = read_manifest(path)
+    check_files(path, manifest)
+    if not manifest.finite:
+        raise CheckpointError(f"{path}: holds values that are not finite ({manifest.nonfinite})")
+    return manifest
+
+
+def published(folder: Path) -> list[Path]:
+    """Published checkpoints, newest first; ``.old`` is what a killed process was about to replace."""
+    matches = [match for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    matches.sort(key=lambda match: (-int(match[1]), match[2] or ""))
+    return [folder / match[0] for match in matches]
+
+
+def replace_folder(temporary: Path, final: Path) -> None:
+    """Renames `temporary` to `final`, of which an earlier one is replaced."""
+    old = final.with_name(final.name + ".old")
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+    temporary.rename(final)
+    sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints; the newest finite one stays in any case."""
+    good = None
+    for number, path in enumerate(published(folder)):
+        try:
+            finite = read_manifest(path).finite
+        except CheckpointError:
+            finite = False
+        if number >= keep and not (finite and good is None):
+            shutil.rmtree(path)
+        elif finite and good is None:
+            good = path

@@ -1,0 +1,102 @@
+"""What a rank holds in a step, estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from vtp_plugins.plan.sizes import OwnerSize, Sizes
+from vtp_plugins.plan.work import Work
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes per rank at the fullest moment of a step.
+
+    Attributes:
+        weights: Of everything that is trained or could be.
+        gradients: Of trainable parameters, fp32.
+        optimizer: AdamW's two moments, fp32.
+        ema: Teachers.
+        frozen: Frozen networks.
+        gathered: The largest sharded module, whole, with its gradients and the next one's weights.
+        data: Pixels, as they come and normalised.
+        activations: Of the largest group.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    ema: int
+    frozen: int
+    gathered: int
+    data: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all."""
+        return sum(getattr(self, item.name) for item in fields(self))
+
+
+def estimate(works: Sequence[Work], sizes: Sizes, *, pixels: int, shard: int) -> Memory:
+    """The estimate.
+
+    Args:
+        works: Everything that the step runs.
+        sizes: Parameters.
+        pixels: Pixel values of this rank's views, over all crops and channels.
+        shard: Ranks that share one copy of the parameters.
+    """
+
+    def held(owner: OwnerSize, elements: float, whole: int) -> float:
+        """Bytes per rank of `elements` of fp32 of an owner of which a share is sharded."""
+        sharded = owner.sharded / whole if whole else 0.0
+        return elements * (sharded / shard + 1 - sharded)
+
+    owners = [(owner, owner.parameters) for owner in sizes.owners]
+    groups = {work.group for work in works}
+    return Memory(
+        weights=round(sum(held(owner, owner.bytes, whole) for owner, whole in owners)),
+        gradients=round(sum(held(owner, 4 * owner.trainable, whole) for owner, whole in owners)),
+        optimizer=round(sum(held(owner, 8 * owner.trainable, whole) for owner, whole in owners)),
+        ema=round(sum(twin.bytes for twin in sizes.twins) / shard),
+        frozen=sum(network.bytes for network in sizes.frozen),
+        gathered=3 * sizes.largest_unit if shard > 1 else 0,
+        data=5 * pixels,
+        activations=max(
+            (group_activations([work for work in works if work.group == group]) for group in groups),
+            default=0,
+        ),
+    )
+
+
+def group_activations(works: Sequence[Work]) -> int:
+    """Bytes of one group's activations at their fullest: before its first backward, or in the largest chunk.
+
+    All networks' graphs are kept until the objectives are through; an objective's own goes when its loss has
+    been differentiated. With chunks, networks keep their outputs only, and one chunk's graph at a time; with
+    checkpointed blocks, their inputs, and one block's graph at a time.
+    """
+    networks = [work for work in works if work.network]
+    kept = sum(_kept(work) for work in networks)
+    chunk = max((_again(work) for work in networks), default=0.0)
+    own = []
+    for name in {name for work in works for name in work.objectives}:
+        mine = [work for work in works if work.objectives[0] == name and work.verb in ("loss", "call")]
+        calls = [_again(work) for work in mine]
+        own.append(sum(_kept(work) for work in mine) + max(calls, default=0.0))
+    critics = [_kept(work) for work in works if work.verb == "critic"]
+    return round(max(kept + max([*own, chunk], default=0.0), *critics, 0.0))
+
+
+def _again(work: Work) -> float:
+    """Bytes of what is run again in the backward, a chunk or a block, while it is there."""
+    return (work.chunk.saved if work.chunks > 1 else 0.0) + work.chunk.rerun
+
+
+def _kept(work: Work) -> float:
+    graph = work.cost.saved if work.chunks == 1 else 0.0
+    return graph + work.cost.outputs + work.cost.gradients

@@ -1,0 +1,15 @@
+"""What this plugin offers: the command `vtp plan`."""
+
+from vtp_core.plugins import Register, hookimpl
+
+vtp_api = 1
+
+
+@hookimpl
+def register_commands(register: Register) -> None:
+    """Offers `plan`."""
+    register(
+        "plan",
+        "vtp_plugins.plan.command:plan",
+        summary="Print what a recipe would run: groups, forwards, sizes, memory.",
+    )

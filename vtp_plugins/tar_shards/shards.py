@@ -1,0 +1,207 @@
+"""Samples over many tar shards, read by number. Imports no torch.
+
+A reader for sources that keep samples in tar files: it knows which members belong to which field, not what
+they mean. Safe to share with forked workers: all reads are positioned.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import time
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from vtp_core.data.source import BadSample
+from vtp_core.errors import DataError
+from vtp_plugins.tar_shards.index import ShardIndex, load_index
+
+_OPEN_FILES = 32
+_ATTEMPTS = 4
+
+
+class Shards:
+    """Samples of tar shards, numbered in the order of the shards.
+
+    Args:
+        paths: Plain tar files.
+        columns: Field -> extensions of its members, the first one that a sample has is read.
+        ignored: Further extensions that belong to a sample and are not read (``seg.png``).
+        cache: Whether indices are kept beside the shards or in the user's cache.
+
+    Raises:
+        DataError: A shard is missing, or no shard has a sample.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        columns: Mapping[str, Sequence[str]],
+        *,
+        ignored: Sequence[str] = (),
+        cache: bool = True,
+    ) -> None:
+        known = sorted({*ignored, *(extension for names in columns.values() for extension in names)})
+        self.found: dict[str, int] = {}
+        self._problems: dict[str, list[str]] = {}
+        self._paths: list[Path] = []
+        self._stats: list[tuple[int, int]] = []
+        self._keys: list[NDArray[numpy.bytes_]] = []
+        self._columns: dict[str, list[tuple[NDArray[numpy.int64], NDArray[numpy.int64]]]] = {
+            name: [] for name in columns
+        }
+        for path in paths:
+            try:
+                index = load_index(path, known, cache=cache)
+            except FileNotFoundError as error:
+                raise DataError(f"{path}: no such shard; check the urls of the source") from error
+            except (OSError, tarfile.TarError) as error:
+                self._problem("unreadable shard (skipped)", f"{path}: {error}")
+                continue
+            for what, count in index.problems.items():
+                self._problem(what, f"{path}: {count}")
+            self._add(path, index, columns)
+        self._ends = list(accumulate(len(keys) for keys in self._keys))
+        self._files: OrderedDict[int, int] = OrderedDict()
+        if not len(self):
+            raise DataError(self._nothing(len(paths), known))
+
+    def _nothing(self, paths: int, known: Sequence[str]) -> str:
+        found = ", ".join(self.found) or "nothing"
+        first = next((places[0] for places in self._problems.values()), "")
+        return (
+            f"no sample with a member of {', '.join(known)} in {paths} shards; found: {found}"
+            + (f"; first problem: {first}" if first else "")
+            + "; name the extensions in the source's table"
+        )
+
+    def _problem(self, what: str, where: str) -> None:
+        self._problems.setdefault(what, []).append(where)
+
+    def _add(self, path: Path, index: ShardIndex, columns: Mapping[str, Sequence[str]]) -> None:
+        for place, extension in enumerate(index.extensions):
+            count = int((index.offsets[:, place] >= 0).sum())
+            self.found[extension] = self.found.get(extension, 0) + count
+        places = {name: index.column(extensions) for name, extensions in columns.items()}
+        used = numpy.zeros(len(index), dtype=bool)
+        for offset, _ in places.values():
+            used |= offset >= 0
+        if not used.all():
+            self._problem("sample without a known member (skipped)", f"{path}: {int((~used).sum())}")
+        if not used.any():
+            return
+        self._paths.append(path)
+        self._stats.append((index.size, index.mtime))
+        self._keys.append(index.keys[used])
+        for name, (offset, length) in places.items():
+            self._columns[name].append((offset[used], length[used]))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}  # descriptors belong to their process
+
+    def problems(self) -> Mapping[str, Sequence[str]]:
+        """What was found while indexing -> where and how often."""
+        return self._problems
+
+    def count(self, column: str) -> int:
+        """Samples that have a member for `column`."""
+        return sum(int((offset >= 0).sum()) for offset, _ in self._columns[column])
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} is outside of 0..{len(self) - 1}")
+        shard = bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard - 1] if shard else 0)
+
+    def key(self, index: int) -> str:
+        """Name of a sample: its path in the archive without extension."""
+        shard, row = self._locate(index)
+        return bytes(self._keys[shard][row]).decode("utf-8", errors="replace")
+
+    def shard(self, index: int) -> Path:
+        """The file that holds a sample."""
+        return self._paths[self._locate(index)[0]]
+
+    def read(self, index: int, column: str, max_bytes: int) -> bytes | None:
+        """One member of a sample.
+
+        Args:
+            index: Number of the sample.
+            column: Field, as given in `columns`.
+            max_bytes: Larger members are bad samples.
+
+        Returns:
+            Its bytes, or None if the sample has no such member.
+
+        Raises:
+            BadSample: It is too large or can't be read.
+            DataError: The shard is not the one that was indexed.
+        """
+        shard, row = self._locate(index)
+        offsets, lengths = self._columns[column][shard]
+        offset, length = int(offsets[row]), int(lengths[row])
+        if offset < 0:
+            return None
+        if length > max_bytes:
+            raise BadSample(self.key(index), f"{column} file too large", f"{length} bytes")
+        jitter = SystemRandom()  # not a generator that training draws from
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._pread(shard, offset, length)
+            except OSError as error:
+                self._close(shard)
+                if attempt + 1 == _ATTEMPTS:
+                    raise BadSample(
+                        self.key(index), "unreadable", f"{self._paths[shard]}: {error}"
+                    ) from error
+                # Network file systems fail for moments; jitter keeps workers from asking all at once.
+                time.sleep(0.05 * 4**attempt * (1 + jitter.random()))
+        raise AssertionError("unreachable")
+
+    def _pread(self, shard: int, offset: int, length: int) -> bytes:
+        handle = self._open(shard)
+        stat = os.fstat(handle)
+        if (stat.st_size, stat.st_mtime_ns) != self._stats[shard]:
+            raise DataError(f"{self._paths[shard]} changed after it was indexed; start again")
+        data = os.pread(handle, length, offset)
+        while len(data) < length:
+            more = os.pread(handle, length - len(data), offset + len(data))
+            if not more:
+                raise OSError("short read")
+            data += more
+        return data
+
+    def _open(self, shard: int) -> int:
+        if shard in self._files:
+            self._files.move_to_end(shard)
+            return self._files[shard]
+        handle = os.open(self._paths[shard], os.O_RDONLY)
+        self._files[shard] = handle
+        if len(self._files) > _OPEN_FILES:
+            os.close(self._files.popitem(last=False)[1])
+        return handle
+
+    def _close(self, shard: int) -> None:
+        handle = self._files.pop(shard, None)
+        if handle is not None:
+            os.close(handle)
+
+    def close(self) -> None:
+        """Closes all files; a later read opens them again."""
+        for shard in list(self._files):
+            self._close(shard)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_files"):
+            self.close()
