@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vtp_core.artefact.compact import Storage
-    from vtp_core.plugins import Plugins
 
 
 class Tokenizer(nn.Module):
@@ -195,22 +194,6 @@ class Tokenizer(nn.Module):
         from vtp_core.artefact.folder import write_artefact
 
         return write_artefact(self, Path(folder), storage)
-
-    @classmethod
-    def load(cls, folder: str | Path, plugins: Plugins | None = None) -> Tokenizer:
-        """Reads an artefact folder, without pickle and without training code; in eval mode, on the CPU.
-
-        Args:
-            folder: What `save` wrote, or a folder that an installed format knows.
-            plugins: Where components are looked up; None: the installed ones.
-
-        Raises:
-            CheckpointError: Missing, damaged or made by a newer version.
-            UsageError: A component whose plugin is not installed.
-        """
-        from vtp_core.artefact.loading import load
-
-        return load(folder, plugins=plugins)
 
     def _export(self, capability: str) -> nn.Module:
         if capability not in self.exports:

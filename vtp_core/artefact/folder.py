@@ -76,7 +76,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Call
 
 
 def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
-    """The tokenizer of a folder, in eval mode on the CPU; see `Tokenizer.load`."""
+    """The tokenizer of a folder, in eval mode on the CPU; see `loading.load`."""
     config = read_config(folder)
     tokenizer = assemble(config, plugins if plugins is not None else load_plugins())
     core = _core_state(tokenizer)

@@ -23,10 +23,10 @@ def decode(artefact: Path, latents: Path, output: Path, rows: int, plugin_files:
     import torch
     from safetensors import SafetensorError, safe_open
 
+    from vtp_core.artefact.loading import load
     from vtp_core.plugins import load_plugins
-    from vtp_core.tokenizer import Tokenizer
 
-    model = Tokenizer.load(artefact, load_plugins(plugin_files))
+    model = load(artefact, plugins=load_plugins(plugin_files))
     if not latents.is_file():
         raise DataError(f"{latents}: no such file; `vtp encode` writes one")
     try:

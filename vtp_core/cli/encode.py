@@ -37,14 +37,14 @@ def encode(
     import torch
     from PIL import Image
 
+    from vtp_core.artefact.loading import load
     from vtp_core.artefact.weights import write_weights
     from vtp_core.plugins import load_plugins
-    from vtp_core.tokenizer import Tokenizer
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: latents go to a .safetensors file; name it so")
     paths = find_images(images)
-    model = Tokenizer.load(artefact, load_plugins(plugin_files))
+    model = load(artefact, plugins=load_plugins(plugin_files))
     if normalized and "codes" in model.capabilities:
         raise UsageError("--normalized: this tokenizer is discrete; its latents are not normalised")
     tensors: dict[str, list[torch.Tensor]] = {"latents": [], "indices": []}

@@ -46,14 +46,14 @@ def eval_(
     TABLE is a component's name, or an inline table as in a recipe: '{ use = "samples", split = "val" }'. Of a
     --source that has splits, the split "val" is measured unless the table names another.
     """
+    from vtp_core.artefact.loading import load
     from vtp_core.cli.output import table
     from vtp_core.evaluation.opening import open_set
     from vtp_core.evaluation.runner import evaluate, why_not, write_results
     from vtp_core.plugins import load_plugins
-    from vtp_core.tokenizer import Tokenizer
 
     plugins = load_plugins(plugin_files)
-    model = Tokenizer.load(artefact, plugins)
+    model = load(artefact, plugins=plugins)
     held_out = open_set(read_held_out(source, plugins), plugins, limit=limit)
     train = None
     if train_source is not None:

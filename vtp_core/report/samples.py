@@ -27,10 +27,10 @@ def refresh_gallery(run_folder: Path, plugins: Plugins | None) -> str | None:
         made_from = hashlib.file_digest(file, "sha256").hexdigest()
     if _made_from(run_folder / "samples" / "samples.json") == made_from:
         return None
+    from vtp_core.artefact.loading import load
     from vtp_core.evaluation.opening import open_recipe_sets
     from vtp_core.recipe import load_recipe
     from vtp_core.report.gallery import write_gallery
-    from vtp_core.tokenizer import Tokenizer
 
     try:
         plugins = plugins if plugins is not None else load_plugins()
@@ -38,7 +38,7 @@ def refresh_gallery(run_folder: Path, plugins: Plugins | None) -> str | None:
         sets = open_recipe_sets(recipe, plugins)
         if sets is None:
             return "the recipe has no held-out data ([evaluate] source)"
-        tokenizer = Tokenizer.load(run_folder / "tokenizer", plugins)
+        tokenizer = load(run_folder / "tokenizer", plugins=plugins)
         write_gallery(
             tokenizer, sets[0], run_folder / "samples", rows=recipe.evaluate.rows, made_from=made_from
         )

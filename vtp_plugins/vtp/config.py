@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
 import vtp_core
 from vtp_core.artefact.config import ArtefactConfig, read_json
 from vtp_core.errors import CheckpointError, UsageError
-from vtp_plugins.vtp.options import OPTIONS, PublishedConfig
+from vtp_plugins.vtp.options import OPTIONS, PublishedConfig, RopeDtype
 
 
 class VTPConfig(PublishedConfig, ArtefactConfig):
@@ -43,7 +43,7 @@ class VTPConfig(PublishedConfig, ArtefactConfig):
             raise ValueError(f"{mine[0]} follows from the published keys and can't be given")
         return {**values, **tables}
 
-    def with_rope_dtype(self, rope_dtype: Literal["bfloat16", "float32"]) -> Self:
+    def with_rope_dtype(self, rope_dtype: RopeDtype) -> Self:
         """The same model with rotary positions of that dtype."""
         changed = self.model_copy(update={"rope_dtype": rope_dtype})
         tables = changed.tables()

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from vtp_core.artefact.config import is_artefact, read_json
-from vtp_core.artefact.folder import replace_folder
-from vtp_core.artefact.weights import write_weights
-from vtp_core.errors import CheckpointError
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.vtp.fit import config_of
-from vtp_plugins.vtp.layout import PERIODS, published_tensors
 from vtp_plugins.vtp.model import VTPModel
-from vtp_plugins.vtp.reader import WEIGHTS, read_model
+from vtp_plugins.vtp.reader import is_published, read_model
+from vtp_plugins.vtp.writer import write_model
 
 
 class VtpFormat:
@@ -22,10 +16,7 @@ class VtpFormat:
 
     def matches(self, folder: Path) -> bool:
         """Whether ``config.json`` says ``model_type`` vtp."""
-        try:
-            return read_json(folder / "config.json").get("model_type") == "vtp"
-        except CheckpointError:
-            return False
+        return is_published(folder)
 
     def read(self, folder: Path) -> VTPModel:
         """The model, with bfloat16 rotary positions unless the config says otherwise."""
@@ -37,15 +28,5 @@ class VtpFormat:
         Raises:
             UsageError: A part that doesn't fit, named; or `folder` holds something else.
         """
-        config = config_of(model)
-        tensors = published_tensors(model, scalar=not config.nonscalar_logit_scale)
-        if isinstance(model, VTPModel):
-            tensors |= model.periods
-        tensors |= {name: tensors[name].to(torch.bfloat16) for name in PERIODS if name in tensors}
-        dtype = str(model.encoder.get_parameter("mask_token").dtype).removeprefix("torch.")
-
-        def fill(new: Path) -> None:
-            write_weights(new / WEIGHTS, tensors)
-            (new / "config.json").write_text(config.published(dtype), encoding="utf-8")
-
-        replace_folder(folder, fill, lambda old: is_artefact(old) or self.matches(old))
+        periods = model.periods if isinstance(model, VTPModel) else {}
+        write_model(model, config_of(model), folder, periods)

@@ -26,9 +26,9 @@ from vtp_plugins.vit.config import VitDecoderConfig, VitEncoderConfig
 from vtp_plugins.vit.decoder import VitDecoder
 from vtp_plugins.vit.encoder import VitEncoder
 from vtp_plugins.vtp.config import VTPConfig
-from vtp_plugins.vtp.options import TRAINED_LOGIT_SCALE
-
-RopeDtype = Literal["bfloat16", "float32"]
+from vtp_plugins.vtp.options import TRAINED_LOGIT_SCALE, RopeDtype
+from vtp_plugins.vtp.reader import read_model
+from vtp_plugins.vtp.writer import write_model
 
 
 class VTPModel(Tokenizer):
@@ -79,16 +79,12 @@ class VTPModel(Tokenizer):
             CheckpointError: Damaged, or config and weights are of different models; the key is named.
             UsageError: No such folder, and it can't be downloaded.
         """
-        from vtp_plugins.vtp.reader import read_model
-
         model = read_model(cls, folder, rope_dtype)
         return model if dtype is None else model.to(dtype)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``config.json`` and ``model.safetensors`` in the published layout; `save` writes our own."""
-        from vtp_plugins.vtp.format import VtpFormat
-
-        VtpFormat().write(self, Path(folder))
+        write_model(self, self.config, Path(folder), self.periods)
 
     @property
     def trunk(self) -> VitEncoder:

@@ -17,6 +17,7 @@ Depth = Annotated[int, Field(ge=1, le=1000)]
 Ratio = Annotated[float, Field(gt=0, le=64)]
 Ffn = Literal["swiglu", "swiglu32", "swiglu64", "swiglu128", "mlp"]
 Norm = Literal["rmsnorm", "layernorm", "layernormbf16"]
+RopeDtype = Literal["bfloat16", "float32"]
 
 OPTIONS = ("vision_", "text_", "decoder_", "init_", "train_", "nonscalar_")
 """How the keys begin that change the network: an unknown one of these is an error, others are kept."""
@@ -112,7 +113,7 @@ class PublishedConfig(Table):
     """Whether there is a text tower and a contrastive head."""
     train_reconstruction: bool = True
     """Whether there is a pixel decoder."""
-    rope_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    rope_dtype: RopeDtype = "bfloat16"
     """Dtype of the rotary positions. Not a key of the published class, which knows bfloat16 alone."""
 
     @model_validator(mode="after")

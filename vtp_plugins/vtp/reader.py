@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from vtp_core.artefact.config import read_json
 from vtp_core.artefact.weights import read_weights
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_plugins.vtp.config import VTPConfig
 from vtp_plugins.vtp.layout import PERIODS, published_tensors
-from vtp_plugins.vtp.model import RopeDtype, VTPModel
-from vtp_plugins.vtp.options import ROPE_BASE
+from vtp_plugins.vtp.options import ROPE_BASE, RopeDtype
+
+if TYPE_CHECKING:
+    from vtp_plugins.vtp.model import VTPModel
 
 WEIGHTS = "model.safetensors"
-_Model = TypeVar("_Model", bound=VTPModel)
+_Model = TypeVar("_Model", bound="VTPModel")
+
+
+def is_published(folder: Path) -> bool:
+    """Whether the folder's ``config.json`` says ``model_type`` vtp."""
+    try:
+        return read_json(folder / "config.json").get("model_type") == "vtp"
+    except CheckpointError:
+        return False
 
 
 def read_model(kind: type[_Model], folder: str | Path, rope_dtype: RopeDtype | None = None) -> _Model:

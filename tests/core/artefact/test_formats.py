@@ -49,9 +49,8 @@ def test_a_format_reads_what_it_matches_and_a_broken_one_is_no_obstacle(
     tmp_path: Path, plugins: Plugins
 ) -> None:
     (tmp_path / "mine").write_text("theirs")
-    for read in (lambda: load(tmp_path, plugins=plugins), lambda: Tokenizer.load(tmp_path, plugins)):
-        model = read()
-        assert model.config is not None and model.config.recipe == "theirs"
+    model = load(tmp_path, plugins=plugins)
+    assert model.config is not None and model.config.recipe == "theirs"
 
 
 def test_our_own_artefacts_are_not_offered(tmp_path: Path, plugins: Plugins) -> None:
