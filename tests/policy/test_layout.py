@@ -12,6 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("vtp_core", "vtp_plugins")
 MOST_LINES = {"vtp_core": 300, "vtp_plugins": 400}
+MOST_FILES = 20  # of a folder of the core
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Folders of vtp_plugins that hold what several plugins share and register nothing themselves.
 LIBRARIES = {"pretrained", "tar_shards"}
@@ -48,6 +49,15 @@ def imported(path: Path) -> set[str]:
 def test_a_file_is_short(path: Path) -> None:
     lines = len(path.read_text().splitlines())
     assert lines <= MOST_LINES[path.relative_to(REPOSITORY).parts[0]], f"{lines} lines: split it by subject"
+
+
+def test_no_folder_of_the_core_is_crowded() -> None:
+    crowded = {
+        relative(folder): count
+        for folder in {path.parent for path in modules("vtp_core")}
+        if (count := len(list(folder.glob("*.py")))) > MOST_FILES
+    }
+    assert not crowded, f"more than {MOST_FILES} files: divide by subject"
 
 
 def test_the_joint_step_can_be_read_in_ten_minutes() -> None:
