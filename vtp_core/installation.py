@@ -1,27 +1,28 @@
 """What this machine and this installation can do, as plain data. Imports torch only when asked about it.
 
-`vtp doctor` prints it, benchmark reports carry parts of it; `training/environment.py` records a run's.
+`vtp doctor` prints it, benchmark reports carry parts of it; `run/environment.py` records a run's.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 
+if TYPE_CHECKING:
+    from vtp_core.plugins import Plugins
+
 DISTRIBUTION = "vtp-core"
 WEIGHTS_EXTRA = "offline"
-NATIVE_PACKAGE = "vtp_plugins.kernels"  # of the same distribution; it is looked for, not imported
-NATIVE_MODULES = ("_C_cpu", "_C_cuda")
 
 # Instruction sets that decide how fast matrix products are; any other flag is left out.
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "bf16", "sve")
@@ -33,18 +34,20 @@ def examine() -> Facts:
     """Facts about this machine and installation, ready for JSON.
 
     Returns:
-        Sections `vtp`, `machine`, `torch`, `packages`, `weights`, `native`, `kernels`, `plugins`, and
-        `problems`: one line for each thing that keeps the framework from working.
+        Sections `vtp`, `machine`, `torch`, `packages`, `weights`, `plugins`, `diagnostics`, and `problems`:
+        one line for each thing that keeps the framework or a plugin from working.
     """
+    from vtp_core.plugins import load_plugins
+
+    loaded = load_plugins()
     facts: Facts = {
         "vtp": release(),
         "machine": machine(),
         "torch": torch_build(),
         "packages": packages(extra=None),
         "weights": packages(extra=WEIGHTS_EXTRA),
-        "native": native_modules(),
-        "kernels": kernels(),
-        "plugins": plugins(),
+        "plugins": plugins(loaded),
+        "diagnostics": diagnostics(loaded),
     }
     facts["problems"] = list(problems(facts))
     return facts
@@ -132,65 +135,8 @@ def packages(extra: str | None) -> list[Facts]:
     return listed
 
 
-def native_modules() -> list[Facts]:
-    """Which extension modules were built, and what the installation said about the others.
-
-    Returns:
-        Rows of `module`, `built` and `reason`. A module that was built may still not fit the torch at hand:
-        `kernels` loads it.
-    """
-    spec = importlib.util.find_spec(NATIVE_PACKAGE)
-    if spec is None or spec.origin is None:
-        return [{"module": name, "built": False, "reason": "not installed"} for name in NATIVE_MODULES]
-    folder = Path(spec.origin).parent
-    record = folder / "native_build.json"
-    reasons: dict[str, str | None] = json.loads(record.read_text()) if record.is_file() else {}
-    rows = []
-    for name in NATIVE_MODULES:
-        built = any(folder.glob(f"{name}.*so"))
-        reason = None if built else reasons.get(name) or "no library; run vtp kernels build"
-        rows.append({"module": name, "built": built, "reason": reason})
-    return rows
-
-
-def kernels() -> list[Facts]:
-    """The implementations of operators, those of plugins first, and why one can't run on this machine.
-
-    Returns:
-        Rows of `operator`, `name`, `device` (None: any) and `missing`: None, or the reason.
-    """
-    try:
-        from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, search_choice
-        from vtp_core.ops.installed import kernel_of
-    except Exception as error:  # without torch; `torch_build` says more
-        return [{"operator": None, "name": "all", "device": None, "missing": f"no torch: {error}"}]
-    from vtp_core.plugins import BrokenComponent, load_plugins
-
-    rows: list[Facts] = []
-    attention, search = [], []
-    for component in load_plugins().components("kernel"):
-        try:
-            target = kernel_of(component)
-        except BrokenComponent as error:
-            rows.append({"operator": None, "name": component.name, "device": None, "missing": str(error)})
-            continue
-        if isinstance(target, AttentionKernel):
-            attention.append(target)
-        elif isinstance(target, SearchKernel):
-            search.append(target)
-    for choice in (search_choice(kernels=search), attention_choice(kernels=attention)):
-        rows += [
-            {"operator": choice.operator, "name": it.name, "device": it.device, "missing": it.missing()}
-            for it in choice.kernels
-        ]
-    return rows
-
-
-def plugins() -> Facts:
+def plugins(loaded: Plugins) -> Facts:
     """Plugins that work, with the number of their components, and those that don't, with the reason."""
-    from vtp_core.plugins import load_plugins
-
-    loaded = load_plugins()
     count: dict[tuple[str, str, str], int] = {}
     for item in loaded.components():
         key = (item.plugin, item.distribution, item.version)
@@ -204,6 +150,25 @@ def plugins() -> Facts:
         for it in loaded.failures
     ]
     return {"ok": working, "failed": failed}
+
+
+def diagnostics(loaded: Plugins) -> dict[str, Facts]:
+    """What plugins report about themselves, by the name of the diagnostic.
+
+    Returns:
+        Rows of `distribution`, `facts` (title -> lines), `problems`, and `error`: None, or why there is
+        nothing to report.
+    """
+    from vtp_core.plugins import BrokenComponent, diagnose
+
+    found: dict[str, Facts] = {}
+    for component in loaded.components("diagnostic"):
+        row: Facts = {"distribution": component.distribution, "facts": {}, "problems": [], "error": None}
+        try:
+            found[component.name] = row | asdict(diagnose(component))
+        except BrokenComponent as error:
+            found[component.name] = row | {"error": str(error)}
+    return found
 
 
 def problems(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -220,6 +185,10 @@ def problems(facts: Mapping[str, Any]) -> Iterator[str]:
     for item in facts["plugins"]["failed"]:
         if item["distribution"] == DISTRIBUTION:
             yield f"built-in plugin {item['plugin']} failed to load: {item['reason']}"
+    for name, item in facts["diagnostics"].items():
+        yield from (f"{name}: {problem}" for problem in item["problems"])
+        if item["error"] and item["distribution"] == DISTRIBUTION:
+            yield f"{name}: {item['error']}"
 
 
 def _requirements() -> list[str]:

@@ -26,12 +26,6 @@ def render(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"torch      {torch['version']}, CUDA {torch['cuda'] or 'none'}, {torch['threads']} threads"
         yield f"devices    {'; '.join(torch['devices'])} (CPU code path: {torch['cpu_capability']})"
         yield f"backends   {', '.join(torch['distributed']) or 'no torch.distributed'}"
-    for row, item in enumerate(facts["native"]):
-        state = "built" if item["built"] else f"not built: {item['reason']}"
-        yield f"{'native' if row == 0 else '':<11}{item['module']} {state}"
-    for row, item in enumerate(facts["kernels"]):
-        name = " ".join(filter(None, (item["operator"], item["name"])))
-        yield f"{'kernels' if row == 0 else '':<11}{name}: {item['missing'] or 'ready'}"
     for title, section in (("packages", "packages"), ("weights", "weights")):
         for row, item in enumerate(facts[section]):
             state = item["version"] or "not installed"
@@ -43,6 +37,11 @@ def render(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'plugins' if row == 0 else '':<11}{item['plugin']} ({package}): {offers}"
     for item in facts["plugins"]["failed"]:
         yield f"{'':<11}{item['plugin']} FAILED: {item['reason']}"
+    for name, item in facts["diagnostics"].items():
+        for title, lines in item["facts"].items():
+            yield from (f"{title if row == 0 else '':<11}{line}" for row, line in enumerate(lines))
+        if item["error"]:
+            yield f"{name:<10} FAILED: {item['error']}"
     yield ""
     yield from (f"problem: {problem}" for problem in facts["problems"])
     if not facts["problems"]:
@@ -53,9 +52,9 @@ def render(facts: Mapping[str, Any]) -> Iterator[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Check the installation: Python, torch, devices, packages, plugins, kernels.
+    """Check the installation: Python, torch, devices, packages, plugins.
 
-    Exits with 2 if something is missing that the framework needs.
+    Exits with 2 if something is missing that the framework or a plugin needs.
     """
     facts = examine()
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(render(facts)))

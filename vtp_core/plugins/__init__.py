@@ -5,6 +5,7 @@ A plugin's module imports `hookimpl` from here; commands call `load_plugins` and
 
 from vtp_core.plugins.checks import InvalidPlugin
 from vtp_core.plugins.component import BrokenComponent, Component
+from vtp_core.plugins.diagnosis import Diagnosis, diagnose
 from vtp_core.plugins.hookspecs import API_VERSION, KINDS, Kind, Register, hookimpl
 from vtp_core.plugins.loading import load_plugins
 from vtp_core.plugins.manager import Plugin, PluginFailure, Plugins, UnknownComponent
@@ -14,6 +15,7 @@ __all__ = [
     "KINDS",
     "BrokenComponent",
     "Component",
+    "Diagnosis",
     "InvalidPlugin",
     "Kind",
     "Plugin",
@@ -21,6 +23,7 @@ __all__ = [
     "Plugins",
     "Register",
     "UnknownComponent",
+    "diagnose",
     "hookimpl",
     "load_plugins",
 ]

@@ -87,7 +87,7 @@ class Component:
             base = import_object(_BASES[self.kind])
             fits = isinstance(target, base) if self.kind == "command" else _is_subclass(target, base)
             if not fits:
-                raise self._wrong(self.target, f"is not a {_BASES[self.kind].replace(':', '.')}")
+                raise self.broken(f"is not a {_BASES[self.kind].replace(':', '.')}")
         return target
 
     def load_config(self) -> type[ComponentConfig] | None:
@@ -108,7 +108,7 @@ class Component:
         config = self._import(self.config)
         base = ObjectiveConfig if self.kind == "objective" else ComponentConfig
         if not (isinstance(config, type) and issubclass(config, base)):
-            raise self._wrong(self.config, f"is not a {base.__module__}.{base.__name__}")
+            raise self.broken(f"is not a {base.__module__}.{base.__name__}", self.config)
         return config
 
     def _import(self, target: object) -> Any:
@@ -118,11 +118,13 @@ class Component:
             with isolated():
                 return import_object(target)
         except (Exception, SystemExit) as error:
-            raise self._wrong(target, f"failed to import: {one_line(error)}") from error
+            raise self.broken(f"failed to import: {one_line(error)}", target) from error
 
-    def _wrong(self, target: object, what: str) -> BrokenComponent:
+    def broken(self, what: str, target: object = None) -> BrokenComponent:
+        """The error for one of its objects, by default the target, that is not usable: `what` says why."""
         owner = " ".join(filter(None, (self.distribution or self.plugin, self.version)))
-        return BrokenComponent(f'{self.kind} "{self.name}" of {owner}: {import_path(target)} {what}')
+        path = import_path(self.target if target is None else target)
+        return BrokenComponent(f'{self.kind} "{self.name}" of {owner}: {path} {what}')
 
 
 def _is_subclass(target: object, base: type) -> bool:

@@ -27,6 +27,7 @@ Kind = Literal[
     "tokenizer",
     "callback",
     "command",
+    "diagnostic",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Kinds of component, in the order in which they are listed."""
@@ -115,3 +116,8 @@ def register_callbacks(register: Register) -> None:
 @hookspec
 def register_commands(register: Register) -> None:
     """Further commands of ``vtp``: `click.Command` objects, best as import strings."""
+
+
+@hookspec
+def register_diagnostics(register: Register) -> None:
+    """Sections of ``vtp doctor``: functions without arguments that return a `Diagnosis`."""

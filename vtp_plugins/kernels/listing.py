@@ -1,4 +1,4 @@
-"""What `vtp kernels list` says: the choice of "auto" for typical cases on this machine."""
+"""What `vtp kernels list` and `vtp doctor` print: implementations, native modules, the choices of "auto"."""
 
 from __future__ import annotations
 
@@ -7,16 +7,85 @@ from typing import Any
 import torch
 
 from vtp_core.errors import UsageError
-from vtp_core.installation import kernels as implementations
-from vtp_core.installation import native_modules
-from vtp_core.ops import AttentionCase, SearchCase, attention_choice, search_choice
+from vtp_core.ops import (
+    AttentionCase,
+    AttentionKernel,
+    SearchCase,
+    SearchKernel,
+    attention_choice,
+    search_choice,
+)
 from vtp_core.ops.choice import Case, Choice
+from vtp_core.ops.installed import kernel_of
+from vtp_core.plugins import BrokenComponent, Diagnosis, load_plugins
 from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
-from vtp_plugins.kernels.native.loading import why_missing
-
-__all__ = ["automatic", "implementations", "instruction_set", "native_modules"]
+from vtp_plugins.kernels.native.build import library
+from vtp_plugins.kernels.native.loading import recorded_reason, why_missing
+from vtp_plugins.kernels.native.sources import MODULES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def diagnose() -> Diagnosis:
+    """Native modules and implementations for ``vtp doctor``; a module that was built must load."""
+    modules = native_modules()
+    return Diagnosis(
+        facts={
+            "native": [
+                f"{it['module']} {'built' if it['built'] else 'not built: ' + str(it['reason'])}"
+                for it in modules
+            ],
+            "kernels": [
+                f"{' '.join(filter(None, (it['operator'], it['name'])))}: {it['missing'] or 'ready'}"
+                for it in implementations()
+            ],
+        },
+        problems=[
+            f"{it['module']} {missing}; run vtp kernels build"
+            for it in modules
+            if it["built"] and (missing := why_missing(it["module"]))
+        ],
+    )
+
+
+def native_modules() -> list[dict[str, Any]]:
+    """Which extension modules were built, and what the installation recorded about the others.
+
+    Returns:
+        Rows of `module`, `built` and `reason`. A module that was built may not fit the torch at hand:
+        `implementations` loads it.
+    """
+    rows = []
+    for module in MODULES:
+        built = library(module).is_file()
+        rows.append({"module": module, "built": built, "reason": None if built else recorded_reason(module)})
+    return rows
+
+
+def implementations() -> list[dict[str, Any]]:
+    """The implementations of operators, those of plugins first, and why one can't run on this machine.
+
+    Returns:
+        Rows of `operator`, `name`, `device` (None: any) and `missing`: None, or the reason.
+    """
+    rows: list[dict[str, Any]] = []
+    attention, search = [], []
+    for component in load_plugins().components("kernel"):
+        try:
+            kernel = kernel_of(component)
+        except BrokenComponent as error:
+            rows.append({"operator": None, "name": component.name, "device": None, "missing": str(error)})
+            continue
+        if isinstance(kernel, AttentionKernel):
+            attention.append(kernel)
+        elif isinstance(kernel, SearchKernel):
+            search.append(kernel)
+    for choice in (search_choice(kernels=search), attention_choice(kernels=attention)):
+        rows += [
+            {"operator": choice.operator, "name": it.name, "device": it.device, "missing": it.missing()}
+            for it in choice.kernels
+        ]
+    return rows
 
 
 def automatic() -> list[dict[str, str]]:

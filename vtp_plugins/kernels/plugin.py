@@ -25,6 +25,12 @@ def register_kernels(register: Register) -> None:
 
 
 @hookimpl
+def register_diagnostics(register: Register) -> None:
+    """Offers the section of `vtp doctor` on native modules and implementations."""
+    register("kernels", "vtp_plugins.kernels.listing:diagnose", summary="Native modules and kernels.")
+
+
+@hookimpl
 def register_commands(register: Register) -> None:
     """Offers `vtp kernels`."""
     register(

