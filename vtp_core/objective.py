@@ -7,17 +7,15 @@ touches the shared networks itself: the step runs them, once for all who ask.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from vtp_core.config import ObjectiveConfig
 from vtp_core.features import Losses, Tally
 from vtp_core.parameters import Dims, ParamRule
+from vtp_core.step import Step
 from vtp_core.view import ViewNeed
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 class Objective(nn.Module):

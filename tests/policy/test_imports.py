@@ -49,10 +49,14 @@ def module_name(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
-def under(pattern: str) -> list[str]:
-    found = [module_name(path) for path in REPOSITORY.glob(pattern)]
+def under_any(pattern: str) -> list[Path]:
+    found = sorted(REPOSITORY.glob(pattern))
     assert found, f"nothing matches {pattern}"
-    return sorted(found)
+    return found
+
+
+def under(pattern: str) -> list[str]:
+    return sorted(module_name(path) for path in under_any(pattern))
 
 
 def test_the_probe_notices_torch() -> None:
@@ -85,6 +89,25 @@ def test_the_command_imports_no_torch(arguments: list[str]) -> None:
     code = CALL.format(arguments=arguments)
     done = run(PROBE.format(code=code, heavy=HEAVY))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "vtp_core/objective.py",
+        "vtp_core/step.py",
+        "vtp_core/templates/**/*.template",
+        "examples/*/vtp_*/**/*.py",
+    ]
+    + [
+        f"vtp_plugins/{name}/**/*.py"
+        for name in ("reconstruction", "perceptual", "clip", "dino", "mim", "gan")
+    ],
+)
+def test_an_objective_does_not_name_the_engine(pattern: str) -> None:
+    """Text, not imports: an import under TYPE_CHECKING counts, as do the files that nothing else checks."""
+    for path in under_any(pattern):
+        assert "vtp_core.training" not in path.read_text(encoding="utf-8"), path
 
 
 def test_the_layers_hold() -> None:

@@ -176,7 +176,7 @@ def check_critic(case: Case) -> None:
     objective.requires_grad_(False)
     objective.critic.requires_grad_(True)
     step = case.step(objective)
-    losses = objective.critic_loss(step)  # type: ignore[arg-type]
+    losses = objective.critic_loss(step)
     losses.total().backward()
     for name, parameter in objective.critic.named_parameters():
         if parameter.grad is None or not torch.isfinite(parameter.grad).all():

@@ -14,6 +14,7 @@ from vtp_core.batch import Batch
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Reconstruction, Tokens
 from vtp_core.parameters import Dims
+from vtp_core.step import Step, Teacher
 from vtp_core.testing.networks import TINY_DIMS, TinyNetworks
 from vtp_core.testing.ranks import Ranks
 from vtp_core.training.forward.seeds import generator
@@ -21,7 +22,7 @@ from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 
 
-class FakeStep:
+class FakeStep(Step):
     """What an objective sees of one step, with nothing behind it but tiny networks.
 
     Verbs return leaf tensors; `cuts` names them, so that a test can look at their gradients. Where a test
@@ -62,6 +63,7 @@ class FakeStep:
     ) -> None:
         self.index, self.total, self.seed = index, total, seed
         self.world: Ranks = World() if world is None else world
+        self.rank, self.world_size = self.world.rank, self.world.size
         self.cuts: dict[str, Tensor] = {}
         self._batches, self._needs, self._others = batches, needs, others
         self._given = {"encode": features or {}, "tokenize": latents or {}, "reconstruct": images or {}}
@@ -71,23 +73,11 @@ class FakeStep:
         self._networks = TinyNetworks(dims, seed).to(self._dtype())
         self.teacher = FakeTeacher(self, TinyNetworks(dims, seed + 1).to(self._dtype()))
 
-    @property
-    def rank(self) -> int:
-        """This rank, 0 .. W - 1."""
-        return self.world.rank
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks W."""
-        return self.world.size
-
     def batch(self, view: str) -> Batch:
-        """This rank's rows of a view."""
         self._need(view)
         return self._batches[view]
 
     def encode(self, view: str, *, masked: bool = False, attached: bool = False) -> Features:
-        """Features of a view; with `attached`, as part of the graph, else as leaves."""
         need = self._need(view, masked=masked)
         if attached:
             return self.run_encoder(self._networks, view, need, masked)
@@ -98,7 +88,6 @@ class FakeStep:
         return features
 
     def tokenize(self, view: str, *, masked: bool = False) -> Latent:
-        """Latent of a view, as leaves."""
         need = self._need(view, masked=masked)
 
         def run() -> Latent:
@@ -111,7 +100,6 @@ class FakeStep:
         return cut
 
     def reconstruct(self, view: str) -> Reconstruction:
-        """Reconstruction of a view; its image is a leaf."""
         latent = self.tokenize(view)
         given = self._given["reconstruct"].get(view)
         image = self._cut(
@@ -120,18 +108,15 @@ class FakeStep:
         return Reconstruction(image=image, latent=latent)
 
     def detached(self, view: str) -> Reconstruction:
-        """The reconstruction of the main pass without its graph."""
         kept: Reconstruction = tree_map_only(Tensor, lambda x: x.detach(), self.reconstruct(view))
         return kept
 
     def frozen(self, name: str) -> nn.Module:
-        """The frozen network of that name."""
         if name not in self._frozen:
             raise UsageError(f"FakeStep has no frozen network {name!r}; pass frozen={{{name!r}: ...}}")
         return self._frozen[name]
 
     def shared(self, path: str) -> nn.Module:
-        """The module that another objective shares."""
         if path not in self._shared:
             raise UsageError(f"FakeStep has no shared module {path!r}; pass shared={{{path!r}: ...}}")
         return self._shared[path]
@@ -141,19 +126,15 @@ class FakeStep:
         return module(*rows)
 
     def gather(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B * W, ...) in global row order, with gradient."""
         return self.world.gather(x)
 
     def sum(self, x: Tensor) -> Tensor:
-        """`x` added over ranks, without gradient."""
         return self.world.sum(x)
 
     def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The local share of a global weighted mean."""
         return self.world.mean(values, weights)
 
     def confine(self, loss: Tensor, at: Tensor) -> Tensor:
-        """A term of the same value whose gradient reaches only `at`."""
         (gradient,) = torch.autograd.grad(loss, at, retain_graph=True)
         linear = (at * gradient.detach()).sum()
         return loss.detach() + linear - linear.detach()
@@ -174,15 +155,12 @@ class FakeStep:
         return self.confine(loss, at) * weight, weight
 
     def randn(self, rows: int, *shape: int) -> Tensor:
-        """(rows, *shape) normal numbers, by global row."""
         return self._draw(torch.randn, rows, shape)
 
     def rand(self, rows: int, *shape: int) -> Tensor:
-        """(rows, *shape) uniform numbers in [0, 1), by global row."""
         return self._draw(torch.rand, rows, shape)
 
     def rng(self) -> torch.Generator:
-        """A generator with the same numbers on every rank."""
         self._draws += 1
         return generator("fake step", self.seed, self.index, self._draws)
 
@@ -243,7 +221,7 @@ class FakeStep:
         return torch.float32
 
 
-class FakeTeacher:
+class FakeTeacher(Teacher):
     """The EMA twins: other weights, no gradient, evaluation mode."""
 
     def __init__(self, step: FakeStep, networks: TinyNetworks) -> None:
@@ -252,17 +230,14 @@ class FakeTeacher:
 
     @torch.no_grad()
     def encode(self, view: str) -> Features:
-        """The teacher's features of a view."""
         return self._step.run_encoder(self._networks, view, self._step.need_of(view), False)
 
     @torch.no_grad()
     def tokenize(self, view: str) -> Latent:
-        """The teacher's latent of a view."""
         latent: Latent = self._networks.bottleneck(self.encode(view))
         return latent
 
     def own(self, module: nn.Module) -> nn.Module:
-        """The twin of an own module: a frozen copy."""
         if module not in self._twins:
             self._twins[module] = copy.deepcopy(module).eval().requires_grad_(False)
         return self._twins[module]

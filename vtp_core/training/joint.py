@@ -25,7 +25,7 @@ from vtp_core.schedule import value_at
 from vtp_core.training.forward.forwards import Forwards
 from vtp_core.training.forward.gradient_norms import GradientShares
 from vtp_core.training.forward.options import ForwardOptions
-from vtp_core.training.forward.step import Step
+from vtp_core.training.forward.step import EngineStep
 from vtp_core.training.groups import Group, build_groups, group_needs
 from vtp_core.training.networks import Networks
 from vtp_core.training.optim.critics import Critics
@@ -122,7 +122,7 @@ class JointStep:
             for name in active:
                 objective = self.networks.objectives[name]
                 with self.options.precision(self.world.device):
-                    losses: Losses = objective(Step(forwards, name, objective))
+                    losses: Losses = objective(EngineStep(forwards, name, objective))
                 weight = value_at(objective.config.weight, index, self.options.total)
                 self._record(name, losses, weight, result)
                 if losses.tally is not None:
@@ -167,7 +167,7 @@ class JointStep:
             needs = group_needs(self.needs, [name])
             forwards = Forwards(self.networks, self.world, batches, needs, self.options, index)
             with self.options.precision(self.world.device):
-                losses = objective.critic_loss(Step(forwards, name, objective, kept))
+                losses = objective.critic_loss(EngineStep(forwards, name, objective, kept))
             try:
                 self._record(f"{name}.critic", losses, 1.0, result)
                 forwards.backward_loss(losses.total())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,13 +12,11 @@ from vtp_core.errors import UsageError
 from vtp_core.features import Losses
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
+from vtp_core.step import Step
 from vtp_plugins.clip.config import ClipConfig
 from vtp_plugins.clip.image import ImageHead
 from vtp_plugins.clip.loss import contrast, equal_rows
 from vtp_plugins.clip.text import TextTower
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 class Clip(Objective):

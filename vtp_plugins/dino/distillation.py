@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,11 @@ from vtp_core.features import Features, Latent, Tally
 from vtp_core.parameters import ParamRule
 from vtp_core.schedule import Step as StepSchedule
 from vtp_core.schedule import value_at
+from vtp_core.step import Step
 from vtp_plugins.dino.config import PrototypeConfig
 from vtp_plugins.dino.head import Head, Prototypes
 from vtp_plugins.dino.loss import streamed_cross_entropy
 from vtp_plugins.dino.sinkhorn import Assignment, sinkhorn
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)

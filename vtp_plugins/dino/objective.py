@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,12 +11,10 @@ from vtp_core.errors import UsageError
 from vtp_core.features import Losses, Tally
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
+from vtp_core.step import Step
 from vtp_plugins.dino.config import DinoConfig
 from vtp_plugins.dino.distillation import distil, freeze_rule, tokens_of, twins_of, updated_centre
 from vtp_plugins.dino.head import Head, Prototypes
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 class Dino(Objective):

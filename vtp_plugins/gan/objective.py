@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,15 +16,13 @@ from vtp_core.objective import AdversarialObjective
 from vtp_core.parameters import Dims
 from vtp_core.pixels import SIGNED, ValueRange, convert, to_uint8
 from vtp_core.schedule import value_at
+from vtp_core.step import Step
 from vtp_plugins.gan.alarm import SIGNS, advice, counted, critic_signs
 from vtp_plugins.gan.augment import DRAWS, augment
 from vtp_plugins.gan.config import DinoConfig, GanConfig, PatchGanConfig
 from vtp_plugins.gan.critics import Critic, FeatureHeads, PatchGan, StyleGan
 from vtp_plugins.gan.features import FrozenFeatures
 from vtp_plugins.gan.loss import critic_loss, generator_loss, gradient_penalty, lecam, rightly_judged
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 _log = logging.getLogger(__name__)
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from vtp_core.errors import UsageError
 from vtp_core.features import Losses
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
+from vtp_core.step import Step
 from vtp_plugins.koleo.config import KoleoConfig
 from vtp_plugins.koleo.loss import spread, unit
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 class Koleo(Objective):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +10,10 @@ from torch import Tensor, nn
 from vtp_core.features import Losses, Tally
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
+from vtp_core.step import Step
 from vtp_plugins.dino.distillation import distil, freeze_rule, tokens_of, twins_of, updated_centre
 from vtp_plugins.dino.head import Head, Prototypes
 from vtp_plugins.mim.config import MimConfig
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 class Mim(Objective):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self, cast
 
 from torch import Tensor, nn
 
@@ -10,11 +10,9 @@ from vtp_core.features import Losses
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.pixels import SIGNED, ValueRange, convert
+from vtp_core.step import Step
 from vtp_plugins.perceptual.config import PerceptualConfig
 from vtp_plugins.perceptual.network import build_network, resized
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 class Comparison(nn.Module):

@@ -11,9 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from vtp_core.batch import Batch
+from vtp_core.step import Step
 from vtp_core.training.forward.cut import Cut
 from vtp_core.training.forward.observer import Key, Observer, Phase
-from vtp_core.training.forward.step import Step
 from vtp_core.training.networks import Networks
 from vtp_plugins.plan.products import Products
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,11 +11,9 @@ from vtp_core.features import Losses
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.pixels import UNIT, ValueRange, convert
+from vtp_core.step import Step
 from vtp_plugins.reconstruction.config import ReconstructionConfig
 from vtp_plugins.reconstruction.loss import absolute_error, signal_to_noise, squared_error
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 class _PixelLoss(Objective):

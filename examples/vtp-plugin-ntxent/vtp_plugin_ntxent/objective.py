@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +12,9 @@ from vtp_core.errors import UsageError
 from vtp_core.features import Losses, Tokens
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
+from vtp_core.step import Step
 from vtp_plugin_ntxent.config import SimclrConfig
 from vtp_plugin_ntxent.loss import nt_xent
-
-if TYPE_CHECKING:
-    from vtp_core.training.forward.step import Step
 
 
 class Simclr(Objective):

@@ -17,7 +17,7 @@ from vtp_core.ops import attention_choice
 from vtp_core.parameters import Dims
 from vtp_core.training.forward.forwards import Forwards
 from vtp_core.training.forward.options import ForwardOptions
-from vtp_core.training.forward.step import Step
+from vtp_core.training.forward.step import EngineStep
 from vtp_core.training.groups import build_groups, group_needs
 from vtp_core.training.networks import Networks
 from vtp_core.training.optim.ema import Twins
@@ -63,7 +63,7 @@ class Joint:
 
     networks: Networks
     twins: Twins
-    steps: dict[str, Step]
+    steps: dict[str, EngineStep]
     losses: dict[str, Losses]
 
 
@@ -108,7 +108,7 @@ def run(given: dict[str, Tensor], targets: str, microbatch_rows: int | None = No
     (group,) = build_groups(needs)
     options = ForwardOptions(total=10, microbatch_rows=microbatch_rows)
     forwards = Forwards(networks, World(), {"ssl": batch}, group_needs(needs, group.objectives), options, 0)
-    steps = {name: Step(forwards, name, objective) for name, objective in objectives.items()}
+    steps = {name: EngineStep(forwards, name, objective) for name, objective in objectives.items()}
     losses = {name: objective(steps[name]) for name, objective in objectives.items()}
     return Joint(networks, twins, steps, losses)
 

@@ -1,8 +1,6 @@
-"""What an objective sees of a training step: data, the shared networks' forwards, collectives, randomness.
+"""The engine's `Step`: each verb as a request to the group's forwards, bound to the objective that is called.
 
-A `Step` is bound to the objective that is being called. The verbs `encode`, `tokenize` and `reconstruct`
-return cut points (`cut.py`): leaf tensors, rows first, the objective's own rows only. A verb runs once a step
-for each (network, view, masked), whoever asks first.
+What the verbs mean is documented in `vtp_core/step.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from vtp_core.batch import Batch
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Reconstruction
 from vtp_core.objective import Objective
+from vtp_core.step import Step, Teacher
 from vtp_core.training.forward.balance import confined, last_layer_norms, output_norm, warn_if_alone
 from vtp_core.training.forward.cut import split_rows, take_rows
 from vtp_core.training.forward.forwards import Forwards, Role
@@ -25,42 +24,32 @@ from vtp_core.training.forward.seeds import derive_seed, generator, seeded
 from vtp_core.view import ViewNeed
 
 
-class Teacher:
-    """EMA twins: evaluation mode, no gradient; made by the step."""
+class EngineTeacher(Teacher):
+    """The run's EMA copies."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: EngineStep) -> None:
         self._step = step
 
     @torch.no_grad()
     def encode(self, view: str) -> Features:
-        """Features of the view's unmasked global crops."""
         return self._step._features("teacher", view, masked=False)
 
     @torch.no_grad()
     def tokenize(self, view: str) -> Latent:
-        """Latent of the view's unmasked global crops."""
         return self._step._latent("teacher", view, masked=False)
 
     def own(self, module: nn.Module) -> nn.Module:
-        """The twin of an own or shared module of an objective."""
         return self._step._forwards.networks.twin(module, self._step.name)
 
 
-class Step:
-    """One optimisation step, as one objective sees it.
+class EngineStep(Step):
+    """One step of a run, as one objective sees it.
 
     Args:
         forwards: The group's forwards.
         name: The objective's name in the recipe.
         objective: The objective.
         kept: View -> detached reconstruction of the main pass; given to `critic_loss` only.
-
-    Attributes:
-        index: 0-based step.
-        total: Steps of the run.
-        rank: This rank.
-        world_size: Number of ranks W.
-        teacher: The EMA twins.
     """
 
     def __init__(
@@ -77,10 +66,9 @@ class Step:
         self._batches: dict[str, Batch] = {}
         self.index, self.total = forwards.index, forwards.options.total
         self.rank, self.world_size = self._world.rank, self._world.size
-        self.teacher = Teacher(self)
+        self.teacher = EngineTeacher(self)
 
     def batch(self, view: str) -> Batch:
-        """This rank's rows of the view, normalised and on the device: the objective's sub-batch."""
         if view not in self._batches:
             need, batch = self._need(view), self._forwards.batches[view]
             own = batch if need.rows is None else batch.first(need.rows, self.world_size)
@@ -91,25 +79,15 @@ class Step:
         return self._batches[view]
 
     def encode(self, view: str, *, masked: bool = False, attached: bool = False) -> Features:
-        """Student features of the view.
-
-        Args:
-            view: A view that the objective declares.
-            masked: Replace masked patches of the global crops by the mask token.
-            attached: Return the graph itself, down to the pixels of ``step.batch(view)``, for losses
-                that need a gradient with respect to them. It is neither shared nor cut into row chunks.
-        """
         return self._attached(view, masked) if attached else self._features("student", view, masked=masked)
 
     def tokenize(self, view: str, *, masked: bool = False) -> Latent:
-        """Student latent of the view, or its cached latents if the view holds those."""
         batch = self.batch(view)
         if batch.latent is not None and not batch.crops:
             return Latent.of_map(batch.latent)
         return self._latent("student", view, masked=masked)
 
     def reconstruct(self, view: str) -> Reconstruction:
-        """The view's first global crop through encoder, bottleneck and decoder."""
         if self._kept is not None:
             raise UsageError(
                 f"objective {self.name!r}: critic_loss may use step.detached(view), not step.reconstruct"
@@ -121,7 +99,6 @@ class Step:
         return Reconstruction(image=forward.first(rows), latent=latent)
 
     def detached(self, view: str) -> Reconstruction:
-        """The main pass's reconstruction of the view without its graph, for `critic_loss`."""
         if self._kept is None or view not in self._kept:
             raise UsageError(
                 f"objective {self.name!r}: no reconstruction of view {view!r} was made in the main pass"
@@ -136,19 +113,12 @@ class Step:
         return Reconstruction(image=kept.image[:rows], latent=replace(kept.latent, crops=crops))
 
     def frozen(self, name: str) -> nn.Module:
-        """The frozen network ``[frozen.NAME]``; gradients reach its input."""
         networks = self._forwards.networks.frozen
         if name not in networks:
             raise UsageError(f"objective {self.name!r} needs a frozen network; add a table [frozen.{name}]")
         return networks[name]
 
     def call(self, module: nn.Module, *rows: Tensor) -> Tensor:
-        """An own or shared module as a cut point, in row chunks.
-
-        Args:
-            module: A child module of this or another objective.
-            rows: Its inputs, rows first; ranks may hold different numbers of rows, none included.
-        """
         chunk = self._forwards.options.microbatch_rows
         local = max(len(self.batch(view)) for view in self._needs)
         self._draws += 1
@@ -158,7 +128,6 @@ class Step:
         return outputs
 
     def shared(self, path: str) -> nn.Module:
-        """A module that another objective shares, such as ``"dino.head"``."""
         name, _, child = path.partition(".")
         owner = self._forwards.networks.objectives.get(name)
         if owner is None or child not in owner.shares:
@@ -171,19 +140,15 @@ class Step:
         return module
 
     def gather(self, x: Tensor) -> Tensor:
-        """(B, ...) of every rank as (B * W, ...) in global row order, with gradient."""
         return self._world.gather(x)
 
     def sum(self, x: Tensor) -> Tensor:
-        """`x` added over ranks, without gradient."""
         return self._world.sum(x)
 
     def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Local share of the global (weighted) mean; 0 if all weights are 0."""
         return self._world.mean(values, weights)
 
     def confine(self, loss: Tensor, at: Tensor) -> Tensor:
-        """A term with the value of `loss` whose gradient reaches only `at`, and that not through `call`."""
         (gradient,) = torch.autograd.grad(loss, at)
         return confined(loss, at, gradient)
 
@@ -196,21 +161,6 @@ class Step:
         eps: float = 1e-4,
         limit: float = 1e4,
     ) -> tuple[Tensor, Tensor]:
-        """`loss` confined to `at` and scaled to the gradient that the group's other objectives left there.
-
-        Args:
-            loss: Scalar, local share of a global mean.
-            at: A tensor that a verb returned, such as ``step.reconstruct(view).image``.
-            through: Where the two gradients are compared: at `at`, or at the decoder's last layer's weight.
-            eps: Added to this loss's gradient norm.
-            limit: Upper bound of the weight.
-
-        Returns:
-            The term and its weight (no gradient), the same on all ranks.
-
-        Source:
-            Esser et al. 2021, eq. 7; eps and limit as in its public code.
-        """
         forward, rows, position = self._forwards.origin(at)
         (own,) = torch.autograd.grad(loss, at)
         others = forward.gradient(rows, position)
@@ -225,15 +175,12 @@ class Step:
         return confined(loss, at, own) * weight, weight
 
     def randn(self, rows: int, *shape: int) -> Tensor:
-        """Standard normal (rows, *shape), drawn by global row: the same numbers at any world size."""
         return self._by_row(torch.randn(rows * self.world_size, *shape, generator=self._generator()))
 
     def rand(self, rows: int, *shape: int) -> Tensor:
-        """Uniform in [0, 1), (rows, *shape), drawn by global row."""
         return self._by_row(torch.rand(rows * self.world_size, *shape, generator=self._generator()))
 
     def rng(self) -> torch.Generator:
-        """A CPU generator that gives the same numbers on every rank."""
         return self._generator()
 
     def _generator(self) -> torch.Generator:
