@@ -81,6 +81,10 @@ class Batch:
             rows=rows,
         )
 
+    def pin_memory(self) -> Batch:
+        """The batch with its pixels in page-locked memory, for a copy to a GPU that does not wait."""
+        return replace(self, crops={name: pixels.pin_memory() for name, pixels in self.crops.items()})
+
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`, uint8 pixels normalised to float32."""
         masks = self.masks

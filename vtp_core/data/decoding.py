@@ -1,17 +1,18 @@
-"""Bytes of strangers to pixels and captions, safely. Imports no torch.
+"""Decodes untrusted images and captions. Imports no torch.
 
-Sizes are checked in the header, before any pixel is decoded; nothing is ever unpickled or run; a damaged
-image is a `BadSample`, never a grey one. `docs/data.md` has the table of conversions.
+Sizes are checked in the header, before any pixel is decoded; nothing is unpickled or executed; a damaged
+image is a `BadSample`, never a partly grey image. `docs/data.md` has the table of conversions.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from contextlib import suppress
 
 import numpy
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vtp_core.data.source import BadSample
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -19,16 +20,6 @@ from vtp_core.recipe.tables.data import DecodeLimits
 # Formats that can't run code or start other programs (EPS would start Ghostscript), if Pillow has them.
 Image.init()
 _FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
-_ORIENTATION = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def decode_image(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.uint8]:
@@ -76,16 +67,11 @@ def _decode(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.uint8]
         if min(width, height) < limits.min_side:
             raise BadSample(key, "too small", f"{width}x{height} is under {limits.min_side}")
         image.load()
-        orientation = _TRANSPOSE.get(_orientation(image))
-        upright = image if orientation is None else image.transpose(orientation)
-        return numpy.array(_rgb(upright, key))
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged tag: as if there were none, as browsers do
-        return 1
+        # In place, so that pixels are turned before Pillow rewrites the tags, which may be damaged. Without a
+        # readable orientation the image stays as stored, as in browsers.
+        with suppress(Exception):
+            ImageOps.exif_transpose(image, in_place=True)
+        return numpy.array(_rgb(image, key))
 
 
 def _rgb(image: Image.Image, key: str) -> Image.Image:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from vtp_core.batch import Batch
-from vtp_core.data.source import Sample, Source
+from vtp_core.data.crops.geometry import centre
+from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
 from vtp_core.evaluation.protocol import SetFacts
 
@@ -74,8 +78,6 @@ class EvaluationSet:
         fields: frozenset[str] = frozenset({"image"}),
     ) -> Iterator[Batch]:
         """This rank's samples in index order, `rows` at a time, at `size` pixels, with these fields."""
-        from vtp_core.data.loading.loader import evaluation_batches
-
         share = Subset(self.source, self.indices()[rank::world_size])
         return evaluation_batches(share, size, rows, fields=fields, skip_bad=self.skip_bad)
 
@@ -93,3 +95,67 @@ class EvaluationSet:
         if samples == 0:
             raise DataError(f"{self.name}: no usable sample to evaluate on; run `vtp data check`")
         return SetFacts(name=self.name, samples=samples, total=len(self.source))
+
+
+def evaluation_batches(
+    source: Source,
+    size: int,
+    rows: int,
+    *,
+    fields: frozenset[str] | None = None,
+    skip_bad: bool = False,
+) -> Iterator[Batch]:
+    """Yields each sample once, in order of index; the last batch may be smaller.
+
+    Images are resized and centre-cropped as ADM does (`vtp_core.data.crops.geometry.centre`).
+
+    Args:
+        source: Where samples come from.
+        size: Side of the images.
+        rows: Samples a batch.
+        fields: What to read; None: all that the source has, without cached latents.
+        skip_bad: Whether bad samples are left out; for statistics, which say how many samples they saw.
+
+    Yields:
+        Batches with one crop set "global", uint8 (B, 1, 3, size, size).
+
+    Raises:
+        DataError: A sample is bad and may not be left out: a number on part of a set is another number.
+    """
+    wanted = source.fields - {"latent"} if fields is None else fields
+    indices = range(len(source))
+    for start in range(0, len(source), rows):
+        read = [_read(source, index, wanted, skip_bad) for index in indices[start : start + rows]]
+        if samples := [sample for sample in read if sample is not None]:
+            yield _whole(samples, size)
+
+
+def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) -> Sample | None:
+    try:
+        return source.read(index, fields)
+    except BadSample as error:
+        if skip_bad:
+            return None
+        raise DataError(
+            f"evaluation sample {index} is bad: {error}; an evaluation takes the whole set: repair or "
+            "remove it (`vtp data check` lists all)"
+        ) from error
+
+
+def _whole(samples: Sequence[Sample], size: int) -> Batch:
+    crops: dict[str, Tensor] = {}
+    if all(sample.image is not None for sample in samples):
+        images = [centre(sample.image, size) for sample in samples if sample.image is not None]
+        crops["global"] = torch.stack(images)[:, None]
+    texts = [sample.text for sample in samples if sample.text is not None]
+    labels = [sample.label for sample in samples if sample.label is not None]
+    latents = [torch.from_numpy(sample.latent) for sample in samples if sample.latent is not None]
+    count = len(samples)
+    return Batch(
+        crops=crops,
+        keys=tuple(sample.key for sample in samples),
+        text=tuple(texts) if len(texts) == count else None,
+        label=torch.tensor(labels, dtype=torch.int64) if len(labels) == count else None,
+        latent=torch.stack(latents) if len(latents) == count else None,
+        rows=count,
+    )

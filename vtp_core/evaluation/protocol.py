@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 IMAGE_PROTOCOL = "centre-crop-v1"
-"""Resize and centre crop of `vtp_core.data.loading.loader.evaluation_batches`, 8-bit pixels."""
+"""Resize and centre crop of `vtp_core.evaluation.dataset.evaluation_batches`, 8-bit pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,15 +127,58 @@ def test_floating_point_pixels_are_bad() -> None:
     assert reason(encoded(picture, "TIFF")) == "floating-point pixels"
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
-    from PIL import ImageOps
+UPRIGHT = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x.swapaxes(0, 1)[::-1],
+}
+"""Orientation tag -> stored pixels to upright ones, by the drawings of the EXIF standard (JEITA CP-3451C)."""
 
+
+def with_orientation(image: Image.Image, format: str, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(noise(16, 24), "PNG", exif=exif)
-    expected = numpy.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    numpy.testing.assert_array_equal(decode_image(data, "k", LIMITS), expected)
+    options = {"lossless": True} if format == "WEBP" else {}
+    return encoded(image, format, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("format", "mode"),
+    [("PNG", mode) for mode in ("RGB", "L", "P", "RGBA", "I;16")]
+    + [("TIFF", "RGB"), ("TIFF", "I;16"), ("WEBP", "RGB"), ("WEBP", "RGBA"), ("JPEG", "RGB"), ("JPEG", "L")],
+)
+def test_exif_orientation_is_applied(orientation: int, format: str, mode: str) -> None:
+    picture = Image.fromarray(noise(16, 24))
+    if mode == "I;16":
+        picture = Image.fromarray(noise(16, 24)[..., 0].astype(numpy.uint16) * 257)
+    elif mode == "P":
+        picture = picture.quantize(16)
+    else:
+        picture = picture.convert(mode)
+    stored = decode_image(with_orientation(picture, format, 1), "k", LIMITS)
+    upright = decode_image(with_orientation(picture, format, orientation), "k", LIMITS)
+    numpy.testing.assert_array_equal(upright, UPRIGHT[orientation](stored))
+
+
+def test_orientation_is_applied_where_pillow_cannot_write_the_other_tags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = noise(16, 24)
+    data = with_orientation(Image.fromarray(image), "PNG", 6)
+    monkeypatch.setattr(Image.Exif, "tobytes", None)
+    numpy.testing.assert_array_equal(decode_image(data, "k", LIMITS), UPRIGHT[6](image))
+
+
+def test_damaged_exif_counts_as_none() -> None:
+    image = noise(16, 24)
+    for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM", b"\0" * 40):
+        numpy.testing.assert_array_equal(decode_image(encoded(image, "PNG", exif=exif), "k", LIMITS), image)
 
 
 def test_first_frame_of_an_animation() -> None:

@@ -169,8 +169,6 @@ def test_latent_statistics_are_numpys() -> None:
 
 
 def test_the_loader_feeds_an_evaluation() -> None:
-    loader = pytest.importorskip("vtp_core.data.loading.loader")
-    assert loader.evaluation_batches
     drawn = drawn_set("val", 5, 0, size=20)
     data = EvaluationSet(name="val", source=drawn.source)
     counter = Count()

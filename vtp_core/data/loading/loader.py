@@ -1,6 +1,6 @@
-"""The training loader, an iterator over steps with the batches of all views, and that of evaluations.
+"""The training loader: an iterator over steps with the batches of all views.
 
-All that the training loader yields is a pure function of (seed, step, global row): it has no state to save,
+All that it yields is a pure function of (seed, step, global row): it has no state to save,
 and workers, world size and start change nothing. Pixels stay uint8 until `vtp_core.batch.Batch.to`.
 """
 
@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import atexit
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vtp_core.batch import Batch, Masks
-from vtp_core.data.crops.geometry import centre
+from vtp_core.batch import Batch
 from vtp_core.data.loading.plan import plan_views
 from vtp_core.data.loading.quarantine import Quarantine
-from vtp_core.data.loading.steps import Arrays, LoadedStep, Steps
-from vtp_core.data.source import BadSample, Sample, Source
+from vtp_core.data.loading.steps import LoadedStep, StepDataset
+from vtp_core.data.source import Source
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.view import ViewNeed
@@ -76,11 +74,10 @@ class Loader:
         pin_memory: bool = False,
     ) -> None:
         self.quarantine = Quarantine(max_bad_fraction, quarantine)
-        self._plans = plan_views(recipe_views, needs, sources, seed=seed, world_size=world_size, patch=patch)
+        plans = plan_views(recipe_views, needs, sources, seed=seed, world_size=world_size, patch=patch)
         self._steps = range(start_step, steps)
-        self._global_rows = {item.name: item.rows for plan in self._plans for item in plan.views}
         self._loader: DataLoader[LoadedStep] = DataLoader(
-            Steps(self._plans, seed=seed, rank=rank, world_size=world_size),
+            StepDataset(plans, seed=seed, rank=rank, world_size=world_size),
             batch_size=None,
             sampler=self._steps,
             num_workers=workers,
@@ -109,24 +106,10 @@ class Loader:
                 if item.failure is not None:
                     raise DataError(f"step {step}: {item.failure}")
                 self.quarantine.add(item.rows, item.bad)
-                yield step, {name: self._batch(name, arrays) for name, arrays in item.views.items()}
+                yield step, item.batches
         finally:
             stop()
             atexit.unregister(stop)
-
-    def _batch(self, name: str, arrays: Arrays) -> Batch:
-        masks = None
-        if arrays.mask is not None and arrays.weight is not None:
-            masks = Masks(mask=arrays.mask, weight=arrays.weight)
-        return Batch(
-            crops=arrays.crops,
-            keys=tuple(arrays.keys),
-            text=None if arrays.text is None else tuple(arrays.text),
-            label=arrays.label,
-            masks=masks,
-            latent=arrays.latent,
-            rows=self._global_rows[name],
-        )
 
 
 def worker_death(error: BaseException) -> DataError | None:
@@ -157,67 +140,3 @@ def _nothing() -> None:
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def evaluation_batches(
-    source: Source,
-    size: int,
-    rows: int,
-    *,
-    fields: frozenset[str] | None = None,
-    skip_bad: bool = False,
-) -> Iterator[Batch]:
-    """Yields each sample once, in order of index; the last batch may be smaller.
-
-    Images are resized and centre-cropped as ADM does (`vtp_core.data.crops.geometry.centre`).
-
-    Args:
-        source: Where samples come from.
-        size: Side of the images.
-        rows: Samples a batch.
-        fields: What to read; None: all that the source has, without cached latents.
-        skip_bad: Whether bad samples are left out; for statistics, which say how many samples they saw.
-
-    Yields:
-        Batches with one crop set "global", uint8 (B, 1, 3, size, size).
-
-    Raises:
-        DataError: A sample is bad, and not to be left out: a number on part of a set is another number.
-    """
-    wanted = source.fields - {"latent"} if fields is None else fields
-    indices = range(len(source))
-    for start in range(0, len(source), rows):
-        read = [_read(source, index, wanted, skip_bad) for index in indices[start : start + rows]]
-        if samples := [sample for sample in read if sample is not None]:
-            yield _whole(samples, size)
-
-
-def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) -> Sample | None:
-    try:
-        return source.read(index, fields)
-    except BadSample as error:
-        if skip_bad:
-            return None
-        raise DataError(
-            f"evaluation sample {index} is bad: {error}; an evaluation takes the whole set: mend or "
-            "remove it (`vtp data check` lists all)"
-        ) from error
-
-
-def _whole(samples: Sequence[Sample], size: int) -> Batch:
-    crops: dict[str, Tensor] = {}
-    if all(sample.image is not None for sample in samples):
-        images = [centre(sample.image, size) for sample in samples if sample.image is not None]
-        crops["global"] = torch.stack(images)[:, None]
-    texts = [sample.text for sample in samples if sample.text is not None]
-    labels = [sample.label for sample in samples if sample.label is not None]
-    latents = [torch.from_numpy(sample.latent) for sample in samples if sample.latent is not None]
-    count = len(samples)
-    return Batch(
-        crops=crops,
-        keys=tuple(sample.key for sample in samples),
-        text=tuple(texts) if len(texts) == count else None,
-        label=torch.tensor(labels, dtype=torch.int64) if len(labels) == count else None,
-        latent=torch.stack(latents) if len(latents) == count else None,
-        rows=count,
-    )

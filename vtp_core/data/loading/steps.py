@@ -1,9 +1,9 @@
-"""One rank's share of one step, for all views: what a loader's worker makes. A pure function of the step."""
+"""The rows of one rank in one step, for all views: what a worker of the loader makes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vtp_core.batch import Batch, Masks
 from vtp_core.data.crops.masks import draw_masks
 from vtp_core.data.crops.views import cut_crops, empty_crops
 from vtp_core.data.loading.plan import SourcePlan, ViewPlan
@@ -22,54 +23,30 @@ _ATTEMPTS = 20  # replacements of one bad sample before giving up
 
 
 @dataclass
-class Arrays:
-    """Rows of one view on the way from a worker: tensors and strings, for shared memory.
-
-    Attributes:
-        crops: Crop set -> (rows, C, 3, size, size) uint8.
-        keys: Sample keys.
-        text: Captions, or None if not asked for.
-        label: (rows,) int64, or None.
-        latent: (rows, d, h, w) float32, or None.
-        mask: (rows, C, N) bool, or None.
-        weight: (rows, C, N) float32, or None.
-    """
-
-    crops: dict[str, Tensor]
-    keys: list[str]
-    text: list[str] | None
-    label: Tensor | None
-    latent: Tensor | None
-    mask: Tensor | None = None
-    weight: Tensor | None = None
-
-
-@dataclass
 class LoadedStep:
     """What a worker hands over.
 
     Attributes:
-        views: View -> its rows.
+        batches: View -> its rows.
         rows: Samples that were used.
         bad: Samples that were replaced.
-        failure: Message of a `DataError`; then the rest is empty. (A worker's exceptions lose their type and
-            gain a traceback on the way.)
+        failure: Message of a `DataError`; the step then has no batches. (An exception of a worker would lose
+            its type and gain a traceback on the way.)
     """
 
-    views: dict[str, Arrays]
-    rows: int
-    bad: list[BadRead]
+    batches: dict[str, Batch] = field(default_factory=dict)
+    rows: int = 0
+    bad: list[BadRead] = field(default_factory=list)
     failure: str | None = None
 
     def pin_memory(self) -> LoadedStep:
-        """The step with its pixels in page-locked memory; the `DataLoader` calls it on a GPU machine."""
-        for arrays in self.views.values():
-            arrays.crops = {name: pixels.pin_memory() for name, pixels in arrays.crops.items()}
+        """The step with its pixels in page-locked memory; `DataLoader` calls it on a machine with a GPU."""
+        self.batches = {name: batch.pin_memory() for name, batch in self.batches.items()}
         return self
 
 
-class Steps(Dataset[LoadedStep]):
-    """Map-style data set over step indices; one item is a whole step of one rank.
+class StepDataset(Dataset[LoadedStep]):
+    """Map-style data set over step indices; an item is a whole step of one rank.
 
     Args:
         plans: Sources with their views.
@@ -85,50 +62,26 @@ class Steps(Dataset[LoadedStep]):
         self.world_size = world_size
 
     def __getitem__(self, step: int) -> LoadedStep:
-        loaded = LoadedStep(views={}, rows=0, bad=[])
+        loaded = LoadedStep()
         try:
             for plan in self.plans:
                 self._load(plan, step, loaded)
         except DataError as error:
-            return LoadedStep(views={}, rows=0, bad=loaded.bad, failure=str(error))
+            return LoadedStep(bad=loaded.bad, failure=str(error))
         return loaded
 
     def _load(self, plan: SourcePlan, step: int, loaded: LoadedStep) -> None:
-        """Reads and decodes each sample once and lets every view take its crops of it."""
-        for item in plan.views:
-            loaded.views[item.name] = self._empty(item, step)
+        """Reads and decodes each sample once; every view takes its crops of it."""
+        views = [_Rows(item, self, step) for item in plan.views]
         rows = range(self.rank, max(item.rows for item in plan.views), self.world_size)
-        for place, row in enumerate(rows):
-            takers = [item for item in plan.views if row < item.rows]
-            fields = frozenset().union(*(item.fields for item in takers))
+        for row in rows:
+            takers = [view for view in views if row < view.plan.rows]
+            fields = frozenset().union(*(view.plan.fields for view in takers))
             sample = self._read(plan, step, row, fields, loaded.bad)
-            for item in takers:
-                self._take(item, loaded.views[item.name], place, row, step, sample)
+            for view in takers:
+                view.take(sample, row)
+        loaded.batches |= {view.plan.name: view.batch() for view in views}
         loaded.rows += len(rows)
-
-    def _empty(self, item: ViewPlan, step: int) -> Arrays:
-        wanted = range(self.rank, item.rows, self.world_size)
-        crops = item.need.crops if "image" in item.fields else ()
-        arrays = Arrays(
-            crops=empty_crops(item.view, crops, len(wanted)),
-            keys=[],
-            text=[] if item.need.text else None,
-            label=torch.zeros(len(wanted), dtype=torch.int64) if item.need.label else None,
-            latent=None,
-        )
-        if item.need.masked and item.view.masks is not None:
-            mask, weight = draw_masks(
-                item.view.masks,
-                item.view.rows,
-                item.view.crops["global"].count,
-                item.grid,
-                seed=self.seed,
-                step=step,
-                view=item.name,
-                wanted=wanted,
-            )
-            arrays.mask, arrays.weight = torch.from_numpy(mask), torch.from_numpy(weight)
-        return arrays
 
     def _read(
         self, plan: SourcePlan, step: int, row: int, fields: frozenset[str], bad: list[BadRead]
@@ -159,33 +112,76 @@ class Steps(Dataset[LoadedStep]):
             f"{bad[-1].key} ({bad[-1].detail}); run `vtp data check` on the source"
         )
 
-    def _take(self, item: ViewPlan, out: Arrays, place: int, row: int, step: int, sample: Sample) -> None:
-        out.keys.append(sample.key)
-        if out.text is not None:
-            out.text.append(_present(sample.text))
-        if out.label is not None:
-            out.label[place] = _present(sample.label)
-        if "latent" in item.fields:
-            latent = _present(sample.latent)
-            if out.latent is None:
-                out.latent = torch.empty((len(range(self.rank, item.rows, self.world_size)), *latent.shape))
-            if tuple(out.latent.shape[1:]) != latent.shape:
-                raise DataError(
-                    f"sample {sample.key}: cached latent is {latent.shape}, others are "
-                    f"{tuple(out.latent.shape[1:])}; encode the whole set with one tokenizer"
-                )
-            out.latent[place] = torch.from_numpy(numpy.ascontiguousarray(latent))
+
+class _Rows:
+    """The rows of one view while they are filled, in order."""
+
+    def __init__(self, plan: ViewPlan, data: StepDataset, step: int) -> None:
+        self.plan, self.seed, self.step = plan, data.seed, step
+        self.wanted = range(data.rank, plan.rows, data.world_size)
+        self.crops = empty_crops(
+            plan.view, plan.need.crops if "image" in plan.fields else (), len(self.wanted)
+        )
+        self.keys: list[str] = []
+        self.text: list[str] = []
+        self.label: list[int] = []
+        self.latent: Tensor | None = None
+
+    def take(self, sample: Sample, row: int) -> None:
+        """Adds a sample as the next row; `row` is its global row."""
+        plan, place = self.plan, len(self.keys)
+        self.keys.append(sample.key)
+        if plan.need.text:
+            self.text.append(_present(sample.text))
+        if plan.need.label:
+            self.label.append(_present(sample.label))
+        if "latent" in plan.fields:
+            self._take_latent(sample, place)
         else:
+            image = _present(sample.image)
             cut_crops(
-                _present(sample.image),
-                item.view,
-                out.crops,
-                place,
-                seed=self.seed,
-                step=step,
-                name=item.name,
-                row=row,
+                image, plan.view, self.crops, place, seed=self.seed, step=self.step, name=plan.name, row=row
             )
+
+    def _take_latent(self, sample: Sample, place: int) -> None:
+        latent = _present(sample.latent)
+        if self.latent is None:
+            self.latent = torch.empty((len(self.wanted), *latent.shape))
+        if tuple(self.latent.shape[1:]) != latent.shape:
+            raise DataError(
+                f"sample {sample.key}: cached latent is {latent.shape}, others are "
+                f"{tuple(self.latent.shape[1:])}; encode the whole set with one tokenizer"
+            )
+        self.latent[place] = torch.from_numpy(numpy.ascontiguousarray(latent))
+
+    def batch(self) -> Batch:
+        """All rows, once each was taken."""
+        need = self.plan.need
+        return Batch(
+            crops=self.crops,
+            keys=tuple(self.keys),
+            text=tuple(self.text) if need.text else None,
+            label=torch.tensor(self.label, dtype=torch.int64) if need.label else None,
+            masks=self._masks(),
+            latent=self.latent,
+            rows=self.plan.rows,
+        )
+
+    def _masks(self) -> Masks | None:
+        plan = self.plan
+        if not plan.need.masked or plan.view.masks is None:
+            return None
+        mask, weight = draw_masks(
+            plan.view.masks,
+            plan.view.rows,
+            plan.view.crops["global"].count,
+            plan.grid,
+            seed=self.seed,
+            step=self.step,
+            view=plan.name,
+            wanted=self.wanted,
+        )
+        return Masks(mask=torch.from_numpy(mask), weight=torch.from_numpy(weight))
 
 
 def _present(value: Any) -> Any:
