@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from vtp_core.artefact.card import model_card
 from vtp_core.artefact.compact import Storage, compress
 from vtp_core.artefact.config import ArtefactConfig, read_config
 from vtp_core.artefact.weights import read_weights, write_weights
+from vtp_core.atomic import replacing_folder
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.tokenizer import Tokenizer
@@ -57,21 +55,8 @@ def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Call
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or replaceable(folder))):
         raise UsageError(f"{folder}: holds something other than a tokenizer; choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        new = scratch / "new"
-        new.mkdir()
+    with replacing_folder(folder) as new:
         fill(new)
-        for path in new.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        if folder.exists():
-            os.rename(folder, scratch / "old")
-        os.rename(new, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from vtp_core.atomic import write_text
 from vtp_core.config import ComponentConfig
 from vtp_core.errors import NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
@@ -133,10 +133,8 @@ def reduce(state: Tally, world: World) -> Tally:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Writes ``eval.json``: the new file replaces the old one at once."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes ``eval.json``, whole or not at all."""
+    write_text(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 def _finite(number: float | None) -> float | None:

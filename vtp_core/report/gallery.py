@@ -6,7 +6,6 @@ Every held-out image is measured; shown are some spread evenly over the set, the
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vtp_core.atomic import replacing_folder
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
@@ -90,43 +90,39 @@ def write_gallery(
     facts = data.facts(len(scores))
     chosen = _choose(scores, count, extremes)
     basis = moments.basis()
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
     fields = frozenset({"image", "text"}) & data.source.fields
     shown: list[Shown] = []
-    for batch in data.subset([index for _, index in chosen]).batches(size, rows, fields=fields):
-        seen = Observation(model, batch.to(model.device), "held_out")
-        latent = _colours(seen.encoded.latent, basis)
-        error = (seen.image.int() - seen.reconstruction.int()).abs().mul(ERROR_GAIN).clamp_max(255)
-        for row, key in enumerate(batch.keys):
-            group, index = chosen[len(shown)]
-            files = {
-                "input": _image(seen.image[row]),
-                "output": _image(seen.reconstruction[row]),
-                "error": _image(error[row]),
-                "latent": latent[row],
-            }
-            names = {name: f"{len(shown):03d}-{name}.png" for name in files}
-            for name, pixels in files.items():
-                Image.fromarray(pixels).save(new / names[name], optimize=True)
-            caption = batch.text[row] if batch.text is not None else ""
-            shown.append(Shown(group=group, key=key, caption=caption, psnr=scores[index], **names))
-    mean, std = moments.channel_statistics()
-    record = {
-        "images": [asdict(item) for item in shown],
-        "made_from": made_from,
-        "held_out": str(facts),
-        "image_size": size,
-        "psnr": {
-            "values": [round(score, 4) for score in sorted(scores)],
-            "median": float(np.median(scores)),
-        },
-        "latent": {"mean": mean, "std": std, "explained": basis.explained},
-    }
-    (new / GALLERY).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with replacing_folder(folder) as new:
+        for batch in data.subset([index for _, index in chosen]).batches(size, rows, fields=fields):
+            seen = Observation(model, batch.to(model.device), "held_out")
+            latent = _colours(seen.encoded.latent, basis)
+            error = (seen.image.int() - seen.reconstruction.int()).abs().mul(ERROR_GAIN).clamp_max(255)
+            for row, key in enumerate(batch.keys):
+                group, index = chosen[len(shown)]
+                files = {
+                    "input": _image(seen.image[row]),
+                    "output": _image(seen.reconstruction[row]),
+                    "error": _image(error[row]),
+                    "latent": latent[row],
+                }
+                names = {name: f"{len(shown):03d}-{name}.png" for name in files}
+                for name, pixels in files.items():
+                    Image.fromarray(pixels).save(new / names[name], optimize=True)
+                caption = batch.text[row] if batch.text is not None else ""
+                shown.append(Shown(group=group, key=key, caption=caption, psnr=scores[index], **names))
+        mean, std = moments.channel_statistics()
+        record = {
+            "images": [asdict(item) for item in shown],
+            "made_from": made_from,
+            "held_out": str(facts),
+            "image_size": size,
+            "psnr": {
+                "values": [round(score, 4) for score in sorted(scores)],
+                "median": float(np.median(scores)),
+            },
+            "latent": {"mean": mean, "std": std, "explained": basis.explained},
+        }
+        (new / GALLERY).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return folder / GALLERY
 
 

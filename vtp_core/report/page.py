@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import jinja2
 from PIL import Image
 
 import vtp_core
+from vtp_core.atomic import write_text
 from vtp_core.plugins import Plugins
 from vtp_core.report.chart import Axis, Chart, line_chart, number
 from vtp_core.report.run_data import RunData, read_run
@@ -56,11 +56,8 @@ def build_report(
     if problem:
         run.missing.append(f"the reconstructions could not be made: {problem}")
     path = Path(output) if output is not None else run.folder / "report.html"
-    text = render(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, render(run))
     return path
 
 

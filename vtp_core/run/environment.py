@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 import vtp_core
+from vtp_core.atomic import write_text
 from vtp_core.plugins import Plugins
-from vtp_core.training.saving.manifest import write_durably
 
 ENVIRONMENT = "environment.json"
 PACKAGES = (
@@ -75,7 +75,7 @@ def write_environment(folder: Path, environment: Mapping[str, Any]) -> None:
         if before != json.loads(json.dumps(environment)):
             earlier.append(before)
     record = {**environment, "earlier": earlier} if earlier else dict(environment)
-    write_durably(path, json.dumps(record, indent=2) + "\n")
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def _version(distribution: str) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import numpy
 from numpy.typing import NDArray
+
+from vtp_core.atomic import replacing_file
 
 _VERSION = 1
 _SUFFIX = ".vtp-index.npz"
@@ -210,26 +211,19 @@ def _places(shard: Path) -> list[Path]:
 
 def _write(place: Path, index: ShardIndex, known: Sequence[str]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".vtp-index-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            numpy.savez(
-                file,
-                version=numpy.int64(_VERSION),
-                known=numpy.array(sorted(known)),
-                stat=numpy.array([index.size, index.mtime], dtype=numpy.int64),
-                extensions=numpy.array(index.extensions, dtype=numpy.str_),
-                offsets=index.offsets,
-                lengths=index.lengths,
-                keys=index.keys,
-                problem_names=numpy.array(list(index.problems), dtype=numpy.str_),
-                problem_counts=numpy.array(list(index.problems.values()), dtype=numpy.int64),
-            )
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, place)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing_file(place) as file:
+        numpy.savez(
+            file,
+            version=numpy.int64(_VERSION),
+            known=numpy.array(sorted(known)),
+            stat=numpy.array([index.size, index.mtime], dtype=numpy.int64),
+            extensions=numpy.array(index.extensions, dtype=numpy.str_),
+            offsets=index.offsets,
+            lengths=index.lengths,
+            keys=index.keys,
+            problem_names=numpy.array(list(index.problems), dtype=numpy.str_),
+            problem_counts=numpy.array(list(index.problems.values()), dtype=numpy.int64),
+        )
 
 
 def _read(place: Path, known: Sequence[str]) -> ShardIndex | None:

@@ -22,11 +22,12 @@ from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
+from vtp_core.atomic import rename_folder, write_text
 from vtp_core.errors import CheckpointError
 from vtp_core.training.optim.clipping import local
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
-from vtp_core.training.saving.folder import LATEST, find_latest, replace_folder, rotate, verify
-from vtp_core.training.saving.manifest import Manifest, hash_recipe, list_files, write_durably
+from vtp_core.training.saving.folder import LATEST, find_latest, rotate, verify
+from vtp_core.training.saving.manifest import Manifest, hash_recipe, list_files
 from vtp_core.training.saving.safe_reader import SafeReader
 
 __all__ = ["Saved", "find_latest", "load", "load_available", "save", "verify"]
@@ -122,9 +123,9 @@ def save(
                 versions={"vtp-core": _version("vtp-core"), "torch": torch.__version__},
                 extra=extra or {},
             ).write(temporary)
-            replace_folder(temporary, final)
+            rename_folder(temporary, final, old=final.with_name(final.name + ".old"))
             if nonfinite is None:
-                write_durably(folder / LATEST, final.name + "\n")
+                write_text(folder / LATEST, final.name + "\n")
             rotate(folder, keep)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)

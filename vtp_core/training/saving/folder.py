@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vtp_core.errors import CheckpointError
 from vtp_core.training.ranks.rank_objects import on_first_rank
-from vtp_core.training.saving.manifest import MANIFEST, Manifest, check_files, read_manifest, sync_folder
+from vtp_core.training.saving.manifest import MANIFEST, Manifest, check_files, read_manifest
 
 LATEST = "latest"
 """Text file with the name of the newest good checkpoint, for people and other programs."""
@@ -76,17 +76,6 @@ def published(folder: Path) -> list[Path]:
     matches = [match for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
     matches.sort(key=lambda match: (-int(match[1]), match[2] or ""))
     return [folder / match[0] for match in matches]
-
-
-def replace_folder(temporary: Path, final: Path) -> None:
-    """Renames `temporary` to `final`, of which an earlier one is replaced."""
-    old = final.with_name(final.name + ".old")
-    if final.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
-    temporary.rename(final)
-    sync_folder(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def rotate(folder: Path, keep: int) -> None:

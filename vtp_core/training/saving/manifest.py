@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vtp_core.atomic import write_text
 from vtp_core.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -53,7 +53,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Writes the manifest and flushes it to the disk."""
         text = json.dumps({**asdict(self), "finite": self.finite}, indent=1, sort_keys=True)
-        write_durably(folder / MANIFEST, text + "\n")
+        write_text(folder / MANIFEST, text + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -110,25 +110,3 @@ def hash_file(path: Path) -> str:
 def hash_recipe(recipe: Mapping[str, Any]) -> str:
     """sha256 of a resolved recipe, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replaces a text file in one go: readers see the old or the new text, also after a power cut."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries (new names, renames) to the disk."""
-    if os.name == "nt":  # Windows can't open folders, and orders renames itself.
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
