@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import plugin_option
+from vtp_core.cli.options import fast_option, plugin_option
 from vtp_core.errors import DataError
 
 
@@ -15,8 +15,11 @@ from vtp_core.errors import DataError
 @click.argument("latents", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for PNG files.")
 @click.option("--rows", type=click.IntRange(min=1), default=16, show_default=True, help="Images at a time.")
+@fast_option(default=True)
 @plugin_option
-def decode(artefact: Path, latents: Path, output: Path, rows: int, plugin_files: tuple[Path, ...]) -> None:
+def decode(
+    artefact: Path, latents: Path, output: Path, rows: int, fast: bool, plugin_files: tuple[Path, ...]
+) -> None:
     """Write PNG images of LATENTS, a file of `vtp encode`, by the tokenizer in the folder ARTEFACT."""
     import json
 
@@ -24,9 +27,13 @@ def decode(artefact: Path, latents: Path, output: Path, rows: int, plugin_files:
     from safetensors import SafetensorError, safe_open
 
     from vtp_core.artefact.loading import load
+    from vtp_core.artefact.preparation import prepare
     from vtp_core.plugins import load_plugins
 
-    model = load(artefact, plugins=load_plugins(plugin_files))
+    plugins = load_plugins(plugin_files)
+    model = load(artefact, plugins=plugins)
+    for line in prepare(model, plugins) if fast else ():
+        click.echo(line, err=True)
     if not latents.is_file():
         raise DataError(f"{latents}: no such file; `vtp encode` writes one")
     try:

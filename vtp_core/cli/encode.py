@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import plugin_option
+from vtp_core.cli.options import fast_option, plugin_option
 from vtp_core.errors import DataError, UsageError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
@@ -18,6 +18,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A .safetensors file.")
 @click.option("--normalized", is_flag=True, help="Latents of zero mean and unit variance a channel.")
 @click.option("--rows", type=click.IntRange(min=1), default=16, show_default=True, help="Images at a time.")
+@fast_option(default=True)
 @plugin_option
 def encode(
     artefact: Path,
@@ -25,6 +26,7 @@ def encode(
     output: Path,
     normalized: bool,
     rows: int,
+    fast: bool,
     plugin_files: tuple[Path, ...],
 ) -> None:
     """Write the latents of IMAGES, files or folders, by the tokenizer in the folder ARTEFACT.
@@ -38,13 +40,17 @@ def encode(
     from PIL import Image
 
     from vtp_core.artefact.loading import load
+    from vtp_core.artefact.preparation import prepare
     from vtp_core.artefact.weights import write_weights
     from vtp_core.plugins import load_plugins
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: latents go to a .safetensors file; name it so")
     paths = find_images(images)
-    model = load(artefact, plugins=load_plugins(plugin_files))
+    plugins = load_plugins(plugin_files)
+    model = load(artefact, plugins=plugins)
+    for line in prepare(model, plugins) if fast else ():
+        click.echo(line, err=True)
     if normalized and "codes" in model.capabilities:
         raise UsageError("--normalized: this tokenizer is discrete; its latents are not normalised")
     tensors: dict[str, list[torch.Tensor]] = {"latents": [], "indices": []}

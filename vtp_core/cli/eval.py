@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vtp_core.cli.options import plugin_option
+from vtp_core.cli.options import fast_option, plugin_option
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ HELD_OUT = "val"
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Samples at a time.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the results as JSON.")
+@fast_option(default=False)
 @plugin_option
 def eval_(
     artefact: Path,
@@ -39,6 +40,7 @@ def eval_(
     rows: int,
     device: str,
     output: Path | None,
+    fast: bool,
     plugin_files: tuple[Path, ...],
 ) -> None:
     """Measure the tokenizer in the folder ARTEFACT.
@@ -47,6 +49,7 @@ def eval_(
     --source that has splits, the split "val" is measured unless the table names another.
     """
     from vtp_core.artefact.loading import load
+    from vtp_core.artefact.preparation import prepare
     from vtp_core.cli.output import table
     from vtp_core.evaluation.opening import open_set
     from vtp_core.evaluation.runner import evaluate, why_not, write_results
@@ -59,6 +62,8 @@ def eval_(
     if train_source is not None:
         train = open_set(read_table(train_source, "source", plugins), plugins, limit=limit)
     model.to(_device(device))
+    for line in prepare(model, plugins) if fast else ():
+        click.echo(line, err=True)
     chosen = names or tuple(component.name for component in plugins.components("evaluator"))
     evaluators = {}
     for name in chosen:

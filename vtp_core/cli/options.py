@@ -42,6 +42,16 @@ def plugin_option(command: Command) -> Command:
     return option(command)
 
 
+def fast_option(*, default: bool) -> Callable[[Command], Command]:
+    """``--fast/--exact``: passed as `fast`."""
+    return click.option(
+        "--fast/--exact",
+        default=default,
+        show_default=True,
+        help="Let plugins prepare the tokenizer for this device; results may differ in rounding.",
+    )
+
+
 def world_size_option(command: Command) -> Command:
     """``--world-size N``: passed as `world_size`, None if not given."""
     option = click.option(

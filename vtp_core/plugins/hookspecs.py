@@ -25,6 +25,7 @@ Kind = Literal[
     "evaluator",
     "format",
     "tokenizer",
+    "preparation",
     "callback",
     "command",
     "diagnostic",
@@ -106,6 +107,11 @@ def register_formats(register: Register) -> None:
 @hookspec
 def register_tokenizers(register: Register) -> None:
     """Trained tokenizers, for `vtp_core.load(name)`: functions that return an artefact's folder."""
+
+
+@hookspec
+def register_preparations(register: Register) -> None:
+    """Functions that prepare a loaded tokenizer for inference; see `vtp_core.artefact.preparation`."""
 
 
 @hookspec

@@ -16,7 +16,7 @@ from vtp_core.recipe.load import load_recipe
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.sizes import sizes
-from vtp_plugins.kernels.cpu.packed_linear import pack_linears, packing_available
+from vtp_plugins.kernels.cpu.packed_linear import pack_linears
 
 SHAPES = ("vtp_s:8x256",)
 FORMAT = "RECIPE:IMAGESxPIXELS"
@@ -69,9 +69,8 @@ def variants(
         options: Whether to include the peers.
     """
     found = {"vtp": _with_attention(_twin(model), "auto", work)}
-    if options.device == "cpu" and packing_available():
-        packed = _twin(model)
-        pack_linears(packed)
+    packed = _twin(model)
+    if pack_linears(packed):
         found["vtp, packed linear layers"] = _with_attention(packed, "auto", work)
     if options.peers:
         found["SDPA"] = _with_attention(_twin(model), "sdpa", work)

@@ -25,6 +25,16 @@ def register_kernels(register: Register) -> None:
 
 
 @hookimpl
+def register_preparations(register: Register) -> None:
+    """Offers packed linear layers for inference on CPUs."""
+    register(
+        "packed_linear",
+        "vtp_plugins.kernels.cpu.packed_linear:prepare",
+        summary="Linear layers packed for oneDNN: encoding and decoding on CPUs.",
+    )
+
+
+@hookimpl
 def register_diagnostics(register: Register) -> None:
     """Offers the section of `vtp doctor` on native modules and implementations."""
     register("kernels", "vtp_plugins.kernels.listing:diagnose", summary="Native modules and kernels.")
