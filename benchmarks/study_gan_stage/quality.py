@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.study_gan_stage.frechet import Moments, frechet_distance
 from vtp_core.config import ComponentConfig
 from vtp_core.evaluation.evaluator import Evaluator, Observation
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
@@ -46,6 +46,14 @@ class Distances(Evaluator):
     """
 
     requires = frozenset({"encode", "decode"})
+    metrics = {
+        "perceptual": Metric(
+            title="Perceptual distance", higher_is_better=False, baseline_name="mean colour"
+        ),
+        "frechet": Metric(
+            title="Fréchet distance", higher_is_better=False, digits=1, baseline_name="mean colour"
+        ),
+    }
     config: DistancesConfig
 
     def __init__(self, config: DistancesConfig) -> None:
@@ -95,18 +103,15 @@ class Distances(Evaluator):
         return Tally(sums={"scores": self._sums, **moments})
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`perceptual` and `frechet`; lower is better."""
+        """`perceptual` and `frechet`."""
         channels = self._moments["image"].channels
         found = {name: Moments(channels, state.sums[name]).mean_and_covariance() for name in self._moments}
         own, flat = (state.sums["scores"][:2] / state.sums["scores"][2]).tolist()
-        name = "mean colour"
         return {
-            "perceptual": Score(value=own, baseline=flat, baseline_name=name, higher_is_better=False),
+            "perceptual": Score(value=own, baseline=flat),
             "frechet": Score(
                 value=frechet_distance(found["output"], found["image"]),
                 baseline=frechet_distance(found["flat"], found["image"]),
-                baseline_name=name,
-                higher_is_better=False,
             ),
         }
 

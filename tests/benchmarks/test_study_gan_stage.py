@@ -189,7 +189,7 @@ def test_distances_are_nothing_for_a_copy_and_the_baseline_for_the_mean_colour(n
     for name in ("perceptual", "frechet"):
         assert worst[name].value == pytest.approx(worst[name].baseline, rel=1e-6)
         assert worst[name].baseline == pytest.approx(same[name].baseline, rel=1e-3)
-        assert worst[name].value > 0 and not worst[name].higher_is_better
+        assert worst[name].value > 0 and not evaluator.metrics[name].higher_is_better
 
 
 def test_nothing_is_claimed_without_results(tmp_path: Path) -> None:

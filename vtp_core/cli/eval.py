@@ -12,7 +12,6 @@ from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
-    from vtp_core.evaluation.runner import Results
     from vtp_core.plugins import Plugins
 
 
@@ -50,7 +49,7 @@ def eval_(
     """
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
-    from vtp_core.cli.output import table
+    from vtp_core.cli.results import results_table
     from vtp_core.evaluation.opening import open_set
     from vtp_core.evaluation.runner import evaluate, why_not, write_results
     from vtp_core.plugins import load_plugins
@@ -77,7 +76,7 @@ def eval_(
     if not evaluators:
         raise UsageError("no evaluator can run on this tokenizer and these sources; the lines above say why")
     results = evaluate(model, evaluators, held_out, train, rows=rows)
-    click.echo(table(_lines(results)))
+    click.echo(results_table(results))
     for protocol in dict.fromkeys(str(entry["protocol"]) for entry in results.values()):
         click.echo(f"protocol: {protocol}")
     if output is not None:
@@ -142,13 +141,3 @@ def _device(name: str) -> Any:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name}: {str(error).splitlines()[0]}; see `vtp doctor`") from error
     return device
-
-
-def _lines(results: Results) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("metric", "value", "baseline", "")]
-    for name, entry in results.items():
-        value, baseline = entry["value"], entry["baseline"]
-        unit = f" {entry['unit']}" if entry["unit"] else ""
-        shown = f"{baseline:.4f}{unit}" if isinstance(baseline, float) else "-"
-        rows.append((name, f"{value:.4f}{unit}", shown, str(entry["baseline_name"])))
-    return rows

@@ -1,4 +1,4 @@
-"""Measurements as a table: each beside its baseline."""
+"""The table of an evaluation's results."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from vtp_core.cli.output import table
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Metric, value, baseline and name of the protocol, one line each; ``eval.json`` has the whole protocols.
+    """One line a metric: its value beside its baseline; ``eval.json`` has the whole protocols.
 
     Args:
-        results: Metric -> entry of ``eval.json``.
+        results: What `vtp_core.evaluation.runner.evaluate` returned.
     """
-    rows: list[tuple[str, ...]] = [("metric", "value", "baseline", "protocol")]
+    rows: list[tuple[str, ...]] = [("metric", "title", "value", "better", "baseline", "protocol")]
     for metric, entry in results.items():
-        unit = f" {entry['unit']}" if entry.get("unit") else ""
-        baseline = _number(entry.get("baseline"))
-        if entry.get("baseline_name") and baseline != "-":
-            baseline = f"{baseline}{unit} ({entry['baseline_name']})"
-        protocol = str(entry.get("protocol", "")).split(" ", 1)[0]
-        rows.append((metric, f"{_number(entry.get('value'))}{unit}", baseline, protocol))
+        baseline = _number(entry["baseline"], entry)
+        if entry["baseline_name"] and entry["baseline"] is not None:
+            baseline = f"{baseline} ({entry['baseline_name']})"
+        better = "higher" if entry["higher_is_better"] else "lower"
+        protocol = str(entry["protocol"]).partition(";")[0].partition(" ")[0]
+        rows.append((metric, str(entry["title"]), _number(entry["value"], entry), better, baseline, protocol))
     return table(rows)
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+def _number(value: float | None, entry: Mapping[str, Any]) -> str:
+    if value is None:
+        return "-"
+    number = f"{value:.4g}" if entry["digits"] is None else f"{value:.{entry['digits']}f}"
+    return f"{number} {entry['unit']}".rstrip()

@@ -15,7 +15,7 @@ from torch import Tensor
 from vtp_core.batch import Batch
 from vtp_core.config import ComponentConfig
 from vtp_core.encoded import Encoded
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Features, Tally
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
@@ -88,6 +88,11 @@ class Evaluator(ABC):
     @abstractmethod
     def protocol(self) -> str:
         """Name, version and settings: all that changes the numbers and is not the data."""
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Metric -> its title, unit and direction; one that is not listed is shown under its own name."""
+        return {}
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:  # noqa: B027 (optional to override)
         """Before the first batch: forgets what it counted.

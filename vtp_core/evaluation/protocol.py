@@ -34,58 +34,99 @@ class SetFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GeneratedPass:
+    """The samples that an evaluator asks for; sample i is a pure function of (seed, i).
+
+    Attributes:
+        samples: Number of samples.
+        seed: Seed of all of them.
+    """
+
+    samples: int
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.samples} generated samples, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationProtocol:
     """How a number was measured.
 
     Attributes:
         name: The evaluator's protocol with its version and settings, such as ``knn-v1 k=20 T=0.07``.
-        image_size: Side in pixels of the images.
-        held_out: The set that was measured on.
+        image_size: Side of the images in pixels.
+        held_out: The set that was measured on, or None.
         train: The set that a probe was fitted on, or None.
+        generated: The samples that were generated, or None.
         weights: Weights that were measured, ``student`` or ``teacher``.
     """
 
     name: str
     image_size: int
-    held_out: SetFacts
+    held_out: SetFacts | None = None
     train: SetFacts | None = None
+    generated: GeneratedPass | None = None
     weights: str = "student"
 
     def __str__(self) -> str:
-        parts = [self.name, f"{IMAGE_PROTOCOL} {self.image_size} px", f"on {self.held_out}"]
+        parts = [self.name]
+        if self.held_out is not None or self.train is not None:
+            parts.append(f"{IMAGE_PROTOCOL} {self.image_size} px")
+        else:
+            parts.append(f"{self.image_size} px")
+        if self.held_out is not None:
+            parts.append(f"on {self.held_out}")
         if self.train is not None:
             parts.append(f"fitted on {self.train}")
+        if self.generated is not None:
+            parts.append(str(self.generated))
         return "; ".join([*parts, f"{self.weights} weights"])
 
 
 @dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a metric is, as tables and the report show it.
+
+    Attributes:
+        title: Its name in words, such as ``Nearest neighbours, top-1``.
+        unit: ``dB``, or empty for a fraction, an index or a distance.
+        higher_is_better: Direction.
+        digits: Decimals that are shown; None: as many as four significant digits need.
+        baseline_name: What its baseline is: ``mean colour``, ``raw pixels``, ``chance``.
+    """
+
+    title: str
+    unit: str = ""
+    higher_is_better: bool = True
+    digits: int | None = None
+    baseline_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Score:
-    """One number with what it is to be compared with.
+    """A metric's value and what to compare it with.
 
     Attributes:
         value: The number.
         baseline: What something trivial reaches under the same protocol, or None.
-        baseline_name: What that is: ``mean colour``, ``raw pixels``, ``chance``.
-        unit: ``dB``, or empty for a share or an index.
-        higher_is_better: Direction.
         also: Further numbers that explain the value, by name.
     """
 
     value: float
     baseline: float | None = None
-    baseline_name: str = ""
-    unit: str = ""
-    higher_is_better: bool = True
     also: Mapping[str, float] = field(default_factory=dict)
 
-    def entry(self, protocol: EvaluationProtocol) -> dict[str, object]:
+    def entry(self, metric: Metric, protocol: EvaluationProtocol) -> dict[str, object]:
         """The score as ``eval.json`` holds it: value first."""
         return {
             "value": self.value,
             "protocol": str(protocol),
             "baseline": self.baseline,
-            "baseline_name": self.baseline_name,
-            "unit": self.unit,
-            "higher_is_better": self.higher_is_better,
+            "baseline_name": metric.baseline_name,
+            "title": metric.title,
+            "unit": metric.unit,
+            "higher_is_better": metric.higher_is_better,
+            "digits": metric.digits,
             "also": dict(self.also),
         }

@@ -18,7 +18,7 @@ from vtp_core.config import ComponentConfig
 from vtp_core.errors import NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Observation, Split
-from vtp_core.evaluation.protocol import EvaluationProtocol
+from vtp_core.evaluation.protocol import EvaluationProtocol, Metric
 from vtp_core.features import Tally
 from vtp_core.plugins import Plugins
 from vtp_core.tokenizer import Tokenizer
@@ -116,7 +116,9 @@ def evaluate(
                 if not math.isfinite(score.value):
                     raise NumericError(f"evaluator {name}: {metric} is {score.value}; check the weights")
                 score = replace(score, baseline=_finite(score.baseline))
-                results[f"{name}.{metric}" if metric in results else metric] = score.entry(protocol)
+                about = evaluator.metrics.get(metric, Metric(title=metric.replace("_", " ")))
+                key = f"{name}.{metric}" if metric in results else metric
+                results[key] = score.entry(about, protocol)
     return results
 
 

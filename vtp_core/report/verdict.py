@@ -9,15 +9,8 @@ from typing import Any
 from vtp_core.report.chart import number
 from vtp_core.report.run_data import RunData
 
-TITLES = {
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "linear_probe": "Linear probe, top-1",
-    "knn": "Nearest neighbours, top-1",
-    "zero_shot": "Zero-shot by class name, top-1",
-    "retrieval_r1": "Retrieval, recall at 1",
-    "retrieval_r5": "Retrieval, recall at 5",
-}
+MOST_DIGITS = 12
+"""Decimals that a page shows, whatever a file asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +125,8 @@ def _score(name: str, entry: dict[str, Any]) -> ShownScore:
     baseline = float(entry["baseline"]) if _is_number(entry.get("baseline")) else None
     unit = str(entry.get("unit") or "")
     share = not unit and 0 <= value <= 1
+    # Files of older versions hold no `digits`.
+    digits = entry.get("digits", 2 if unit else 3 if share else None)
     top = 1.0 if share else max(abs(value), abs(baseline or 0.0), 1e-12) * 1.15
     better = None
     if baseline is not None:
@@ -139,9 +134,9 @@ def _score(name: str, entry: dict[str, Any]) -> ShownScore:
     chance = entry.get("baseline_name") == "chance"
     return ShownScore(
         metric=name,
-        title=TITLES.get(name, name.replace("_", " ")),
-        value=_with_unit(value, unit, share),
-        baseline=_with_unit(baseline, unit, share) if baseline is not None else "",
+        title=str(entry.get("title") or name.replace("_", " ")),
+        value=_shown(value, unit, digits),
+        baseline=_shown(baseline, unit, digits) if baseline is not None else "",
         baseline_name=str(entry.get("baseline_name") or "baseline"),
         better=better,
         times=f"{value / baseline:.1f} x" if chance and baseline else "",
@@ -160,10 +155,10 @@ def _percent(share: float) -> float:
     return max(0.0, min(100.0, 100 * share))
 
 
-def _with_unit(value: float, unit: str, share: bool) -> str:
-    if unit:
-        return f"{value:.2f} {unit}"
-    return f"{value:.3f}" if share else number(value)
+def _shown(value: float, unit: str, digits: object) -> str:
+    whole = isinstance(digits, int) and not isinstance(digits, bool) and 0 <= digits <= MOST_DIGITS
+    text = f"{value:.{digits}f}" if whole else number(value)
+    return f"{text} {unit}".rstrip()
 
 
 def _is_number(value: object) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.evaluation.vectors import VectorStore, accuracy, majority, per_class_accuracy
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
@@ -23,6 +23,7 @@ class Knn(Evaluator):
     requires = frozenset({"encode"})
     fields = frozenset({"label"})
     uses_train = True
+    metrics = {"knn": Metric(title="Nearest neighbours, top-1", digits=3, baseline_name="raw pixels")}
     config: KnnConfig
 
     def __init__(self, config: KnnConfig) -> None:
@@ -67,7 +68,6 @@ class Knn(Evaluator):
         score = Score(
             value=accuracy(predicted, label),
             baseline=accuracy(from_pixels, label),
-            baseline_name="raw pixels",
             also={"majority_class": majority(label), "per_class": per_class_accuracy(predicted, label)},
         )
         return {"knn": score}

@@ -8,7 +8,7 @@ import torch
 
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.evaluation.vectors import VectorStore, accuracy, majority, per_class_accuracy
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
@@ -25,6 +25,7 @@ class LinearProbe(Evaluator):
     requires = frozenset({"encode"})
     fields = frozenset({"label"})
     uses_train = True
+    metrics = {"linear_probe": Metric(title="Linear probe, top-1", digits=3, baseline_name="raw pixels")}
     config: LinearProbeConfig
 
     def __init__(self, config: LinearProbeConfig) -> None:
@@ -75,7 +76,6 @@ class LinearProbe(Evaluator):
         score = Score(
             value=accuracy(predicted, label),
             baseline=accuracy(from_pixels, label),
-            baseline_name="raw pixels",
             also={
                 "majority_class": majority(label),
                 "per_class": per_class_accuracy(predicted, label),

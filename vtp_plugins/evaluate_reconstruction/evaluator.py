@@ -8,7 +8,7 @@ import torch
 
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
@@ -22,6 +22,10 @@ class Reconstruction(Evaluator):
     """
 
     requires = frozenset({"encode", "decode"})
+    metrics = {
+        "psnr": Metric(title="PSNR", unit="dB", digits=2, baseline_name="mean colour"),
+        "ssim": Metric(title="SSIM", digits=3, baseline_name="mean colour"),
+    }
     config: ReconstructionConfig
 
     def __init__(self, config: ReconstructionConfig) -> None:
@@ -54,10 +58,10 @@ class Reconstruction(Evaluator):
         return Tally(sums={"scores": self._sums})
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`psnr` in dB and `ssim`."""
+        """`psnr` and `ssim`."""
         sums = state.sums["scores"]
         own_psnr, own_ssim, flat_psnr, flat_ssim = (sums[:4] / sums[4]).tolist()
         return {
-            "psnr": Score(value=own_psnr, baseline=flat_psnr, baseline_name="mean colour", unit="dB"),
-            "ssim": Score(value=own_ssim, baseline=flat_ssim, baseline_name="mean colour"),
+            "psnr": Score(value=own_psnr, baseline=flat_psnr),
+            "ssim": Score(value=own_ssim, baseline=flat_ssim),
         }

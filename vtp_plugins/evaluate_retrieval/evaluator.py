@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_retrieval.config import RetrievalConfig
@@ -38,6 +38,14 @@ class Retrieval(Evaluator):
     def protocol(self) -> str:
         """Name, version and settings."""
         return "retrieval-v1 (cosine, every image against every distinct caption and back, ties are misses)"
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """`retrieval_r<k>`."""
+        return {
+            f"retrieval_r{k}": Metric(title=f"Retrieval, recall at {k}", digits=3, baseline_name="chance")
+            for k in self.config.at
+        }
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Forgets what was collected."""
@@ -87,7 +95,6 @@ class Retrieval(Evaluator):
             scores[f"retrieval_r{k}"] = Score(
                 value=sum(directions.values()) / 2,
                 baseline=sum(by_chance) / 2,
-                baseline_name="chance",
                 also={**directions, "distinct_captions": len(distinct)},
             )
         return scores

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.evaluation.vectors import accuracy, majority, per_class_accuracy
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
@@ -26,6 +26,7 @@ class ZeroShot(Evaluator):
 
     requires = frozenset({"encode", "embed_image", "embed_text"})
     fields = frozenset({"label"})
+    metrics = {"zero_shot": Metric(title="Zero-shot by class name, top-1", digits=3, baseline_name="chance")}
     config: ZeroShotConfig
 
     def __init__(self, config: ZeroShotConfig) -> None:
@@ -74,7 +75,6 @@ class ZeroShot(Evaluator):
         score = Score(
             value=accuracy(predicted, label),
             baseline=1 / len(self._classes),
-            baseline_name="chance",
             also={"majority_class": majority(label), "per_class": per_class_accuracy(predicted, label)},
         )
         return {"zero_shot": score}

@@ -11,12 +11,13 @@ import torch
 
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
+from vtp_core.cli.results import results_table
 from vtp_core.config import ComponentConfig
 from vtp_core.errors import DataError, NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.latents import measure_latents
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.evaluation.runner import evaluate, reduce, write_results
 from vtp_core.features import Tally
 from vtp_core.training.ranks.world import World
@@ -59,6 +60,41 @@ def test_every_sample_once_and_only_the_splits_asked_for() -> None:
     assert results["images"]["protocol"] == "count-v1; centre-crop-v1 16 px; on val, all 7; student weights"
     assert "fitted on train, all 5" in str(results["trained.images"]["protocol"])
     assert list(results["images"])[:3] == ["value", "protocol", "baseline"]
+
+
+class Described(Count):
+    """The same number, described."""
+
+    metrics = {
+        "images": Metric(title="Images", unit="n", higher_is_better=False, digits=0, baseline_name="none")
+    }
+
+
+def test_a_metric_is_shown_as_its_evaluator_says_or_under_its_own_name() -> None:
+    class Two(Described):
+        def compute(self, state: Tally) -> Mapping[str, Score]:
+            return {**super().compute(state), "not_described": Score(value=0.123456, also={"x": 1.0})}
+
+    results = evaluate(toy_tokenizer(text=False), {"e": Two()}, drawn_set("val", 7, 0))
+    del results["images"]["protocol"], results["not_described"]["protocol"]
+    assert results["images"] == {
+        "value": 7.0, "baseline": None, "baseline_name": "none", "title": "Images", "unit": "n",
+        "higher_is_better": False, "digits": 0, "also": {},
+    }  # fmt: skip
+    assert results["not_described"] == {
+        "value": 0.123456, "baseline": None, "baseline_name": "", "title": "not described", "unit": "",
+        "higher_is_better": True, "digits": None, "also": {"x": 1.0},
+    }  # fmt: skip
+
+
+def test_the_table_of_results() -> None:
+    results = evaluate(toy_tokenizer(text=False), {"e": Described(value=1.5)}, drawn_set("val", 7, 0))
+    results["other"] = {**results["images"], "title": "Other", "digits": None, "baseline": 0.5, "unit": ""}
+    assert results_table(results).splitlines() == [
+        "metric  title   value  better  baseline    protocol",
+        "images  Images  10 n   lower   -           count-v1",
+        "other   Other   10.5   lower   0.5 (none)  count-v1",
+    ]
 
 
 def test_the_train_set_is_not_read_for_nothing() -> None:

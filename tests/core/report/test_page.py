@@ -110,7 +110,8 @@ def test_everything_is_on_the_page(run: Path) -> None:
         assert text in page.text, text
     # 8 rows a step at 8 rows a second: a second a step.
     assert "0 min 20 s" in page.text and "160" in page.text
-    assert "PSNR does not beat its baseline (mean colour)" in page.text
+    # Written before metrics had titles: the names are the metrics' own.
+    assert "psnr does not beat its baseline (mean colour)" in page.text and "zero shot" in page.text
     assert "svg" in page.tags and page.alt_missing == 0
     pictures = [address for address in page.addresses if address.startswith("data:image/png")]
     assert len(pictures) == 4 * (12 + 4 + 4)
@@ -145,6 +146,26 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
 def test_damaged_parts_do_not_stop_the_page(run: Path, name: str, data: bytes) -> None:
     (run / name).write_bytes(data)
     assert "trial" in read(build_report(run)).text
+
+
+def test_the_file_says_how_a_metric_is_shown(run: Path) -> None:
+    entry = {
+        "value": 12.3456, "protocol": "p-v1", "baseline": 20.0, "baseline_name": "noise",
+        "title": "Fréchet <i>", "unit": "nats", "higher_is_better": False, "digits": 1, "also": {},
+    }  # fmt: skip
+    plain = {**entry, "title": "Plain", "unit": "", "digits": None}
+    (run / "eval.json").write_text(json.dumps({"fd": entry, "other": plain}))
+    page = read(build_report(run))
+    for text in ("Fréchet <i>", "12.3 nats", "20.0 nats", "noise", "Plain", "12.35"):
+        assert text in page.text, text
+    assert "does not beat" not in page.text  # lower is better
+
+
+@pytest.mark.parametrize("digits", [-1, 10**9, True, 2.5, "3", [1]])
+def test_digits_that_make_no_sense_are_left_aside(run: Path, digits: object) -> None:
+    entry = {"value": 12.5, "protocol": "p", "title": ["x"], "digits": digits}
+    (run / "eval.json").write_text(json.dumps({"fd": entry}))
+    assert "12.5" in read(build_report(run)).text
 
 
 def test_not_a_run_folder(tmp_path: Path) -> None:
