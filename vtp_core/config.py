@@ -7,7 +7,8 @@ docstring below them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +16,24 @@ from vtp_core.schedule import NotNegative
 from vtp_core.view import ViewNeed
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyHistory:
+    """Earlier forms of a table's keys, with which files that older versions wrote are read.
+
+    Keys are dotted paths inside the table; `*` stands for any one name.
+
+    Attributes:
+        renamed: Old key -> new key, with as many `*`.
+        values: Key -> old value -> new value; applies to the elements of a list as well.
+        added: Key -> the value as which tables without it behaved. Not for keys that may be unset: files
+            leave those out.
+    """
+
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    added: Mapping[str, object] = field(default_factory=dict)
 
 
 class Table(BaseModel):
@@ -25,6 +44,9 @@ class Table(BaseModel):
 
 class ComponentConfig(Table):
     """A table that chooses a component by name."""
+
+    key_history: ClassVar[KeyHistory] = KeyHistory()
+    """What its keys were called before."""
 
     use: str
     """Name of the component, as ``vtp plugins list`` prints it."""

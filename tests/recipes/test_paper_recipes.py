@@ -172,7 +172,7 @@ def test_second_stage_tunes_the_decoder_of_the_first(recipes: Mapping[str, Recip
     assert recipe.init_from == f"runs/{first.name}"
     assert recipe.freeze == ("encoder", "bottleneck")
     assert list(recipe.objectives) == ["l1", "perceptual", "gan"]
-    assert recipe.ema.twins == ("tokenizer.decoder",)
+    assert recipe.ema.networks == ("tokenizer.decoder",)
     for part in ("encoder", "bottleneck", "decoder", "evaluators"):
         assert getattr(recipe, part) == getattr(first, part)
     gan = recipe.objectives["gan"]

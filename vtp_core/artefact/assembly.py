@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from vtp_core.artefact.config import ArtefactConfig
@@ -15,11 +14,13 @@ from vtp_core.bottleneck import Bottleneck
 from vtp_core.config import ComponentConfig
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
-from vtp_core.errors import CheckpointError
+from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
 from vtp_core.plugins.hookspecs import Kind
+from vtp_core.recipe.history import update_table
+from vtp_core.recipe.reading.component import read_component
 from vtp_core.tokenizer import Tokenizer
 
 
@@ -75,16 +76,17 @@ def assemble(config: ArtefactConfig, plugins: Plugins) -> Tokenizer:
         CheckpointError: A table that its plugin's config refuses.
         UsageError: A component that is not installed.
     """
+    config = _current(config, plugins)
     with torch.random.fork_rng(devices=[]):
         networks = build_networks(
             plugins,
-            _table(plugins, "encoder", config.encoder),
-            _table(plugins, "bottleneck", config.bottleneck),
-            None if config.decoder is None else _table(plugins, "decoder", config.decoder),
+            _read("encoder", config.encoder, plugins),
+            _read("bottleneck", config.bottleneck, plugins),
+            None if config.decoder is None else _read("decoder", config.decoder, plugins),
         )
         exports: dict[str, nn.Module] = {}
         for name, head in config.heads.items():
-            table = _table(plugins, "objective", head.objective)
+            table = _read("objective", head.objective, plugins)
             objective: Objective = plugins.find("objective", table.use).load_target()(table, networks.dims)
             for capability, child in head.exports.items():
                 exports[export_key(exports, name, capability)] = _child(objective, name, child)
@@ -171,19 +173,27 @@ def load_training_state(
     return without_twin
 
 
-def _table(plugins: Plugins, kind: Kind, values: Mapping[str, Any]) -> ComponentConfig:
-    use = values.get("use")
-    if not isinstance(use, str):
-        raise CheckpointError(f"config.json: the {kind}'s table has no `use`; the file is damaged or edited")
-    config_class = plugins.find(kind, use).load_config() or ComponentConfig
+def _read(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> ComponentConfig:
+    if isinstance(use := table.get("use"), str):
+        plugins.find(kind, use).load_config()
     try:
-        return config_class.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(
-            f"config.json: {kind} {use}: {where}: {first['msg']}; another version of the plugin wrote it"
-        ) from error
+        return read_component(kind, table, plugins)
+    except UsageError as error:
+        raise CheckpointError(f"config.json: {error}; it was edited, or another version wrote it") from error
+
+
+def _current(config: ArtefactConfig, plugins: Plugins) -> ArtefactConfig:
+    """The config with the names that its components' keys have now."""
+    heads = {
+        name: head.model_copy(update={"objective": update_table("objective", head.objective, plugins)})
+        for name, head in config.heads.items()
+    }
+    decoder = None if config.decoder is None else update_table("decoder", config.decoder, plugins)
+    tables = {
+        "encoder": update_table("encoder", config.encoder, plugins),
+        "bottleneck": update_table("bottleneck", config.bottleneck, plugins),
+    }
+    return config.model_copy(update={**tables, "decoder": decoder, "heads": heads})
 
 
 def _child(objective: Objective, name: str, child: str) -> nn.Module:

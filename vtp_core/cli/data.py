@@ -85,16 +85,18 @@ def _sources(
     paths: Sequence[str], overrides: Sequence[str], plugins: Plugins
 ) -> Iterator[tuple[str, ComponentConfig, DecodeLimits]]:
     """Name, table and limits of each source that the paths mean."""
+    from vtp_core.recipe.reading.component import read_component
     from vtp_core.recipe.tables.data import DecodeLimits
 
     for path in paths:
         if path.endswith(_RECIPES):
             yield from _of_recipe(path, overrides, plugins)
-        elif Path(path).is_dir() and not any(Path(path).glob("*.tar")):
-            yield path, _table(plugins, "image_folder", "path", path), DecodeLimits()
-        else:
-            urls = str(Path(path) / "*.tar") if Path(path).is_dir() else path
-            yield path, _table(plugins, "webdataset", "urls", urls), DecodeLimits()
+            continue
+        table = {"use": "webdataset", "urls": path}
+        if Path(path).is_dir():
+            shards = any(Path(path).glob("*.tar"))
+            table = table | {"urls": f"{path}/*.tar"} if shards else {"use": "image_folder", "path": path}
+        yield path, read_component("source", table, plugins), DecodeLimits()
 
 
 def _of_recipe(
@@ -112,15 +114,3 @@ def _of_recipe(
     for name, config in named.items():
         if config is not None:
             yield f"{path} {name}", config, recipe.data.decode
-
-
-def _table(plugins: Plugins, use: str, key: str, value: str) -> ComponentConfig:
-    """The table of a source of a plugin, with one key set."""
-    from pydantic import ValidationError
-
-    model = plugins.find("source", use).load_config()
-    assert model is not None
-    try:
-        return model.model_validate({"use": use, key: value})
-    except ValidationError as error:
-        raise UsageError(f"{value}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error

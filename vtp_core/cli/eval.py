@@ -110,9 +110,7 @@ def read_table(text: str, kind: Any, plugins: Plugins) -> ComponentConfig:
     """The config of a component from its name or an inline TOML table."""
     import tomllib
 
-    from pydantic import ValidationError
-
-    from vtp_core.config import ComponentConfig
+    from vtp_core.recipe.reading.component import read_component
 
     values: dict[str, Any] = {"use": text}
     if text.lstrip().startswith("{"):
@@ -120,16 +118,7 @@ def read_table(text: str, kind: Any, plugins: Plugins) -> ComponentConfig:
             values = tomllib.loads(f"table = {text}")["table"]
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{kind} {text!r}: not a TOML table ({error})") from error
-    use = values.get("use")
-    if not isinstance(use, str):
-        raise UsageError(f"{kind} {text!r}: the table has no `use`; name a component of `vtp plugins list`")
-    config_class = plugins.find(kind, use).load_config() or ComponentConfig
-    try:
-        return config_class.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "table"
-        raise UsageError(f"{kind} {use}: {where}: {first['msg']}; see `vtp plugins show {use}`") from error
+    return read_component(kind, values, plugins)
 
 
 def _device(name: str) -> Any:

@@ -76,8 +76,7 @@ def _likely_kind(found: Plugins, name: str) -> Kind:
 
 
 def _keys(item: Component) -> list[ConfigKey]:
-    config = item.load_config()
-    return [] if config is None else [key for key in config_keys(config) if key.key != "use"]
+    return [key for key in config_keys(item.load_config()) if key.key != "use"]
 
 
 def _row(item: Component) -> tuple[str, str, str, str]:

@@ -90,23 +90,23 @@ class Component:
                 raise self.broken(f"is not a {_BASES[self.kind].replace(':', '.')}")
         return target
 
-    def load_config(self) -> type[ComponentConfig] | None:
+    def load_config(self) -> type[ComponentConfig]:
         """Imports the model of the component's recipe table; no torch, if the plugin keeps to the rule.
 
         Returns:
-            The model, or None if the component has no keys of its own.
+            The model; that of all components of the kind if this one has no keys of its own.
 
         Raises:
             BrokenComponent: The import failed, or it is not a `ComponentConfig` (of an objective: an
                 `ObjectiveConfig`).
         """
-        if self.config is None:
-            return None
         # pydantic is half of what a start takes, and listing components needs none of it.
         from vtp_core.config import ComponentConfig, ObjectiveConfig
 
-        config = self._import(self.config)
         base = ObjectiveConfig if self.kind == "objective" else ComponentConfig
+        if self.config is None:
+            return base
+        config = self._import(self.config)
         if not (isinstance(config, type) and issubclass(config, base)):
             raise self.broken(f"is not a {base.__module__}.{base.__name__}", self.config)
         return config

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtp_core.recipe.history import RESOLVED, update_recipe
 from vtp_core.recipe.problems import RecipeErrors, dotted
 from vtp_core.recipe.reading.check import check
 from vtp_core.recipe.reading.files import Tree, read_tree
@@ -27,7 +28,8 @@ def load_recipe(
     """Reads and checks a recipe. Opens no data, weights or `init_from`.
 
     Args:
-        path: A file, or the name of a recipe that ships with the framework.
+        path: A file, or the name of a recipe that ships with the framework. In ``resolved.toml`` of a run
+            folder keys may have the names that they had when it was written.
         overrides: ``key.path=value`` each, over what the files say; the value is TOML, else a string.
         plugins: What is installed; None loads it.
         world_size: Ranks to check for; None: the recipe's ``parallel.world_size``, or 1.
@@ -42,11 +44,20 @@ def load_recipe(
         plugins = load_plugins()
     tree = read_tree(find_recipe(path), overrides)
     tree.values.setdefault("name", _name_of(tree.file))
+    _check_names(tree, plugins)
     parts = read_parts(tree, plugins)
     check(tree, parts, world_size)
     if tree.problems:
         raise RecipeErrors(tree.problems)
     return _assembled(parts, tree)
+
+
+def _check_names(tree: Tree, plugins: Plugins) -> None:
+    """Brings keys up to date; those that a person wrote are problems that give the new name."""
+    for change in update_recipe(tree.values, plugins, added=Path(tree.file).name == RESOLVED):
+        if Path(tree.origin(change.old).file).name != RESOLVED:
+            tree.report(change.old, change.message)
+        tree.move(change.old, change.new)
 
 
 def _name_of(file: str) -> str:

@@ -106,8 +106,8 @@ def charts(run: RunData) -> Iterable[Chart]:
         wanted.append((title, {k.removeprefix(prefix): k for k in _keys(rows) if k.startswith(prefix)}, ""))
     shares: dict[str, dict[str, str]] = {}
     for key in _keys(rows):
-        if key.startswith("grad_share/"):
-            place, _, objective = key.removeprefix("grad_share/").rpartition("/")
+        if key.startswith("grad_norm_at/"):
+            place, _, objective = key.removeprefix("grad_norm_at/").rpartition("/")
             shares.setdefault(place, {})[objective] = key
     # One objective alone at a place is no comparison.
     wanted += [(f"Gradient at {place}, by objective", s, "") for place, s in shares.items() if len(s) > 1]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vtp_core.errors import UsageError
+from vtp_core.recipe.history import current_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ def _lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:
             broken += 1
             continue
         if isinstance(row, dict):
-            rows.append(row)
+            rows.append(current_metrics(row))
     if broken:
         missing.append(f"{path.name}: {broken} lines can't be read")
     return rows

@@ -102,13 +102,13 @@ def run_owners(networks: Networks, recipe: Recipe) -> list[Owner]:
 
 
 def build_twins(networks: Networks, recipe: Recipe) -> Twins | None:
-    """Copies of the modules that objectives and ``[ema] twins`` name; before sharding."""
+    """Copies of the modules that objectives and ``[ema] networks`` name; before sharding."""
     names = dict.fromkeys(
         twin if twin.startswith("tokenizer.") else f"objectives.{name}.{twin}"
         for name, objective in networks.objectives.items()
         for twin in objective.twins
     )
-    names |= dict.fromkeys(recipe.ema.twins)
+    names |= dict.fromkeys(recipe.ema.networks)
     if not names:
         return None
     students = {name: networks.named(name) for name in names}

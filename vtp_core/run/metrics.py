@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from vtp_core.recipe.history import current_metrics
+
 METRICS = "metrics.jsonl"
 
 
@@ -92,7 +94,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return None
+    return current_metrics(record)
 
 
 def _number(value: float) -> float | None:

@@ -178,7 +178,7 @@ def open_run(
                 f"{previous}: {manifest.step} steps are made already, run.steps is {recipe.run.steps}; "
                 "raise it, or choose another folder with -s run.out=FOLDER"
             )
-        for line in check_recipe(previous, manifest, run.recipe_data(), allow_change):
+        for line in check_recipe(previous, manifest, run.recipe_data(), plugins, allow_change):
             _log.warning("changed since the checkpoint: %s", line)
         load(previous, run.state())
         run.start = manifest.step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vtp_core.errors import CheckpointError
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.history import update_recipe
 from vtp_core.training.saving.manifest import Manifest
 
 FREE_KEYS = (
@@ -51,7 +54,11 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def check_recipe(
-    folder: Path, manifest: Manifest, recipe: Mapping[str, Any], allow_change: bool = False
+    folder: Path,
+    manifest: Manifest,
+    recipe: Mapping[str, Any],
+    plugins: Plugins,
+    allow_change: bool = False,
 ) -> list[str]:
     """Compares a checkpoint's recipe with the present one.
 
@@ -59,6 +66,7 @@ def check_recipe(
         folder: The checkpoint, for the message.
         manifest: Its manifest.
         recipe: The present resolved recipe as JSON data (``recipe.model_dump(mode="json", by_alias=True)``).
+        plugins: Where components say what their keys were called before.
         allow_change: Whether to go on nevertheless.
 
     Returns:
@@ -67,7 +75,9 @@ def check_recipe(
     Raises:
         CheckpointError: Something changed and `allow_change` is off; says what.
     """
-    lines = changed_keys(manifest.recipe, json.loads(json.dumps(recipe)))
+    before = copy.deepcopy(dict(manifest.recipe))
+    update_recipe(before, plugins)
+    lines = changed_keys(before, json.loads(json.dumps(recipe)))
     if lines and not allow_change:
         more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
         raise CheckpointError(

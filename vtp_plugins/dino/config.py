@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.config import ObjectiveConfig
+from vtp_core.config import KeyHistory, ObjectiveConfig
 from vtp_core.schedule import Linear, Scheduled, value_at
 from vtp_core.view import ViewNeed
 
@@ -16,6 +16,8 @@ Positive = Annotated[int, Field(gt=0)]
 
 class PrototypeConfig(ObjectiveConfig):
     """What losses over prototypes share. Defaults are those of DINOv2's ViT-L/16 and of VTP's code."""
+
+    key_history: ClassVar[KeyHistory] = KeyHistory(renamed={"centre_momentum": "center_momentum"})
 
     view: str
     """View whose crops are compared."""
@@ -38,8 +40,8 @@ class PrototypeConfig(ObjectiveConfig):
     targets: Literal["sinkhorn", "centering"] = "sinkhorn"
     """How the teacher's scores become targets: three Sinkhorn-Knopp iterations over the step's global rows
     (DINOv2 ViT-g, DINOv3), or a softmax around a running mean of the scores (DINOv2 ViT-L/16)."""
-    centre_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Share of the old centre that a step keeps; for `targets = "centering"`."""
+    center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of the old center that a step keeps; for `targets = "centering"`."""
     student_temperature: Annotated[float, Field(gt=0)] = 0.1
     """Temperature of the student's softmax (DINO)."""
     teacher_temperature: Scheduled = Linear(start=0.04, end=0.07, steps=37_500)

@@ -84,4 +84,4 @@ class Dino(Objective):
     def after_step(self, tally: Tally, index: int) -> None:
         """Moves the centre."""
         if self.centre is not None:
-            self.centre.copy_(updated_centre(self.centre, tally, self.config.centre_momentum))
+            self.centre.copy_(updated_centre(self.centre, tally, self.config.center_momentum))

@@ -1,20 +1,22 @@
 """Settings of the evaluator `knn`. Imports no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import ComponentConfig, KeyHistory
 
 
 class KnnConfig(ComponentConfig):
     """A table ``[evaluators.NAME]`` with ``use = "knn"``."""
 
+    key_history: ClassVar[KeyHistory] = KeyHistory(renamed={"neighbours": "neighbors"})
+
     use: Literal["knn"] = "knn"
     """This evaluator."""
     features: Literal["cls", "patches", "cls_patches", "latent", "latent_map"] = "cls_patches"
     """What is read: class token, mean patch, both, the mean latent vector, or the whole latent map."""
-    neighbours: Annotated[int, Field(gt=0)] = 20
+    neighbors: Annotated[int, Field(gt=0)] = 20
     """Nearest training images that vote (DINO's k)."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """A neighbour's vote is exp(cosine / temperature) (DINO's value)."""

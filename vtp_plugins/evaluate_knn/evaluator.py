@@ -34,7 +34,7 @@ class Knn(Evaluator):
     def protocol(self) -> str:
         """Name, version and settings."""
         config = self.config
-        settings = f"k={config.neighbours}, temperature={config.temperature:g}"
+        settings = f"k={config.neighbors}, temperature={config.temperature:g}"
         return f"knn-v1 ({config.features}, centred cosine, {settings})"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ class Knn(Evaluator):
                 rows[f"train.{name}"],
                 rows["train.label"],
                 rows[f"held_out.{name}"],
-                neighbours=config.neighbours,
+                neighbours=config.neighbors,
                 temperature=config.temperature,
             )
             for name in ("features", "pixels")

@@ -22,10 +22,10 @@ def augment(image: Tensor, draws: Tensor, kinds: Sequence[str]) -> Tensor:
     Args:
         image: (B, 3, H, W) in [-1, 1].
         draws: (B, DRAWS) uniform in [0, 1): all the randomness there is.
-        kinds: Of ``"colour"``, ``"translation"`` and ``"cutout"``, in the order in which to apply them.
+        kinds: Of ``"color"``, ``"translation"`` and ``"cutout"``, in the order in which to apply them.
     """
     for kind in kinds:
-        if kind == "colour":
+        if kind == "color":
             image = _colour(image, draws[:, 0:3])
         elif kind == "translation":
             image = _translation(image, draws[:, 3:5])

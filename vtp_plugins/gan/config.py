@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.config import Table
+from vtp_core.config import KeyHistory, Table
 from vtp_core.recipe.tables.adversarial import AdversarialConfig
 from vtp_core.schedule import NotNegative
 from vtp_core.view import ViewNeed
 
 Norm = Literal["none", "group", "sample", "batch"]
-Augmentation = Literal["colour", "translation", "cutout"]
+Augmentation = Literal["color", "translation", "cutout"]
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -52,7 +52,7 @@ class DinoConfig(Table):
     """Tokens that a head's convolution spans; odd."""
     norm: Norm = "sample"
     """As `norm` of ``patchgan``; RAE normalises each row by itself."""
-    augment: tuple[Augmentation, ...] = ("colour", "translation")
+    augment: tuple[Augmentation, ...] = ("color", "translation")
     """As `augment` of ``patchgan``; without cutout as RAE."""
 
     @model_validator(mode="after")
@@ -71,8 +71,8 @@ class StyleGanConfig(Table):
     kind: Literal["stylegan"] = "stylegan"
     """Names this critic."""
     filters: Positive = 64
-    """Channels of the first block; each further one doubles them, up to `most`."""
-    most: Positive = 512
+    """Channels of the first block; each further one doubles them, up to `max_filters`."""
+    max_filters: Positive = 512
     """Largest number of channels."""
     layers: Positive = 4
     """Blocks, each of which halves the image."""
@@ -87,6 +87,10 @@ CriticConfig = Annotated[PatchGanConfig | DinoConfig | StyleGanConfig, Field(dis
 
 class GanConfig(AdversarialConfig):
     """An adversarial loss. The critic trains from step `start` on."""
+
+    key_history: ClassVar[KeyHistory] = KeyHistory(
+        renamed={"critic.most": "critic.max_filters"}, values={"critic.augment": {"colour": "color"}}
+    )
 
     view: str
     """View whose first global crop is reconstructed."""

@@ -128,7 +128,7 @@ class StyleGan(Critic):
     def __init__(self, config: StyleGanConfig) -> None:
         super().__init__()
         self.smallest = 2**config.layers
-        widths = [min(config.filters * 2**i, config.most) for i in range(config.layers + 1)]
+        widths = [min(config.filters * 2**i, config.max_filters) for i in range(config.layers + 1)]
         blocks = [ResidualBlock(a, b, config.norm) for a, b in pairwise(widths)]
         self.inward = nn.Sequential(nn.Conv2d(3, widths[0], 1), nn.LeakyReLU(0.2))
         self.body = nn.Sequential(*blocks)

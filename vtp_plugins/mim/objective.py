@@ -73,7 +73,7 @@ class Mim(Objective):
     def after_step(self, tally: Tally, index: int) -> None:
         """Moves the centre."""
         if self.centre is not None:
-            self.centre.copy_(updated_centre(self.centre, tally, self.config.centre_momentum))
+            self.centre.copy_(updated_centre(self.centre, tally, self.config.center_momentum))
 
     def _head(self, step: Step) -> tuple[nn.Module, nn.Module]:
         owner = self.config.share_head_with

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vtp_core.config import ObjectiveConfig
+from vtp_core.config import KeyHistory, ObjectiveConfig
 from vtp_core.view import ViewNeed
 
 
 class ReconstructionConfig(ObjectiveConfig):
     """A pixel loss."""
 
+    key_history: ClassVar[KeyHistory] = KeyHistory(values={"space": {"normalised": "normalized"}})
+
     view: str
     """View whose first global crop is reconstructed."""
     rows: Annotated[int, Field(gt=0)] | None = None
     """Global rows a step, the view's first ones; all by default."""
-    space: Literal["normalised", "unit"] = "normalised"
+    space: Literal["normalized", "unit"] = "normalized"
     """Pixels divided by ImageNet's standard deviation (VTP), or in [0, 1]."""
 
     def views(self) -> Mapping[str, ViewNeed]:

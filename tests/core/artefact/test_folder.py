@@ -157,7 +157,7 @@ NEGATIVE = {"encoder.scale": {"dtype": "F32", "shape": [-1, -1], "data_offsets":
         (edit("image_mean", [0.5, 0.5, 0.5]), "must be ImageNet's"),
         (edit("latents_mean", [0.0]), "come together"),
         (edit("encoder", {"use": "toy", "scale": "big"}), "encoder toy: scale"),
-        (edit("encoder", {}), "no `use`"),
+        (edit("encoder", {}), "encoder: use: missing"),
         (edit("heads", {"../../up": {"objective": {}, "exports": {}}}), "heads"),
         (
             edit(

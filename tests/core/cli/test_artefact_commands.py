@@ -162,7 +162,7 @@ def test_eval_of_one_evaluator_on_a_part(home: Path, tmp_path: Path) -> None:
     [
         (["--source", "nothing"], 2, 'unknown source "nothing"'),
         (["--source", "{ use = "], 2, "not a TOML table"),
-        (["--source", "{ path = 'x' }"], 2, "no `use`"),
+        (["--source", "{ path = 'x' }"], 2, "source: use: missing"),
         (["--source", "{ use = 'image_folder', rot = 'x' }"], 2, "image_folder"),
         (["--source", "{ use = 'image_folder', path = '/nowhere' }"], 3, "/nowhere"),
         (["--source", "PHOTOS", "--evaluator", "zero_shot"], 2, "no embed_image, embed_text"),

@@ -28,7 +28,7 @@ def measured(world: World, count: int) -> dict[str, Tensor]:
     evaluators = {
         "reconstruction": Reconstruction(ReconstructionConfig()),
         "linear_probe": LinearProbe(LinearProbeConfig()),
-        "knn": Knn(KnnConfig(neighbours=3)),
+        "knn": Knn(KnnConfig(neighbors=3)),
         "zero_shot": ZeroShot(ZeroShotConfig()),
         "retrieval": Retrieval(RetrievalConfig()),
     }

@@ -198,7 +198,7 @@ def test_strings_and_classes_load_alike():
     by_class = component(Objective, ObjectiveConfig)
     assert by_string.load_target() is by_class.load_target() is Objective
     assert by_string.load_config() is by_class.load_config() is ObjectiveConfig
-    assert component(Objective).load_config() is None
+    assert component(Objective).load_config() is ObjectiveConfig
 
 
 @pytest.mark.parametrize(

@@ -173,10 +173,10 @@ ACROSS = {
     ),
     "twin": (
         "[run]",
-        'ema.twins = ["tokenizer.dekoder"]\n[run]',
+        'ema.networks = ["tokenizer.dekoder"]\n[run]',
         None,
         3,
-        "ema.twins[0]",
+        "ema.networks[0]",
         '"tokenizer.decoder"?',
     ),
     "momentum of a twin": (
@@ -236,7 +236,8 @@ def test_right_across_tables(load: Load) -> None:
             PAIR: f'{PAIR}\nrows = 8\nmasked = true\ncrops = ["global", "local"]\ntaps = [0, 3]\ntext = true'
             '\nhead_of = "other"\n[objectives.other]\nuse = "pair"',
             "size = 32": "size = 32\nmasks = {}\ncrops.local = { count = 3, size = 16, scale = [0.1, 0.4] }",
-            "[run]": 'freeze = ["encoder"]\nema.twins = ["tokenizer.decoder", "objectives.pair.head"]\n[run]',
+            "[run]": 'freeze = ["encoder"]\nema.networks = ["tokenizer.decoder", "objectives.pair.head"]\n'
+            "[run]",
         },
         world_size=8,
     )

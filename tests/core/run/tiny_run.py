@@ -75,7 +75,7 @@ view = "rec"
 lr = { kind = "cosine", start = 1e-3, end = 1e-5, warmup = 2 }
 
 [ema]
-twins = ["tokenizer.decoder"]
+networks = ["tokenizer.decoder"]
 
 [evaluate]
 limit = 4

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from vtp_core.errors import CheckpointError
+from vtp_core.plugins import Plugins
 from vtp_core.run.recipe_change import changed_keys, check_recipe
 from vtp_core.training.saving.checkpoint import find_latest, load, load_available, save, verify
 from vtp_core.training.saving.manifest import read_manifest
@@ -251,14 +252,14 @@ def test_a_changed_recipe_is_refused_with_its_difference(tmp_path):
     path = write(tmp_path, 1).path
     manifest = read_manifest(path)
     same = json.loads(json.dumps(RECIPE))
-    assert check_recipe(path, manifest, same) == []
+    assert check_recipe(path, manifest, same, Plugins()) == []
     free = {
         **same,
         "run": {"steps": 10, "log_every": 5},
         "evaluators": {"psnr": {"use": "x"}},
         "callbacks": {},
     }
-    assert check_recipe(path, manifest, free) == []
+    assert check_recipe(path, manifest, free, Plugins()) == []
     other = {
         "run": {"steps": 20, "log_every": 1},
         "optimizer": {"lr": 2e-3, "betas": [0.9, 0.99]},
@@ -267,13 +268,13 @@ def test_a_changed_recipe_is_refused_with_its_difference(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"new\.a: \(absent\) -> 1; optimizer\.lr: 0\.001 -> 0\.002; run\.st"
     ):
-        check_recipe(path, manifest, other)
+        check_recipe(path, manifest, other, Plugins())
     with pytest.raises(CheckpointError, match="repeat the -s values of the first start"):
-        check_recipe(path, manifest, other)
-    assert len(check_recipe(path, manifest, other, allow_change=True)) == 3
+        check_recipe(path, manifest, other, Plugins())
+    assert len(check_recipe(path, manifest, other, Plugins(), allow_change=True)) == 3
 
 
 def test_tuples_and_lists_of_a_recipe_are_alike(tmp_path):
     path = save(tmp_path, 1, state(), recipe={"a": {"betas": (0.9, 0.99)}}).path
-    assert check_recipe(path, read_manifest(path), {"a": {"betas": (0.9, 0.99)}}) == []
+    assert check_recipe(path, read_manifest(path), {"a": {"betas": (0.9, 0.99)}}, Plugins()) == []
     assert changed_keys({"a": {}}, {"a": {"b": 1}}) == ["a: {} -> (absent)", "a.b: (absent) -> 1"]

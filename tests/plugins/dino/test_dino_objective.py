@@ -142,7 +142,7 @@ def test_impossible_tables_are_recipe_errors() -> None:
         {"student_temperature": 0},
         {"prototypes": 0},
         {"targets": "none"},
-        {"centre_momentum": 1.0},
+        {"center_momentum": 1.0},
     ):
         with pytest.raises(ValidationError):
             DinoConfig(**(SMALL | change))

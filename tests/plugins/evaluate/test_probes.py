@@ -92,7 +92,7 @@ def test_knn_is_scikit_learns(neighbours: int) -> None:
 
 def test_evaluators_read_colours_above_chance() -> None:
     train, held_out = drawn_set("train", 60, seed=0), drawn_set("val", 40, seed=1)
-    evaluators = {"a": LinearProbe(LinearProbeConfig()), "b": Knn(KnnConfig(neighbours=5))}
+    evaluators = {"a": LinearProbe(LinearProbeConfig()), "b": Knn(KnnConfig(neighbors=5))}
     results = evaluate(toy_tokenizer(), evaluators, held_out, train, rows=16)
     for name in ("linear_probe", "knn"):
         entry = results[name]

@@ -24,7 +24,7 @@ from vtp_plugins.gan.config import DinoConfig, GanConfig, PatchGanConfig, StyleG
 from vtp_plugins.gan.objective import Gan
 
 PATCHES = PatchGanConfig(filters=4, layers=2)
-AUGMENTED = PatchGanConfig(filters=4, layers=2, augment=("colour", "translation", "cutout"))
+AUGMENTED = PatchGanConfig(filters=4, layers=2, augment=("color", "translation", "cutout"))
 BLOCKS = StyleGanConfig(filters=4, layers=2)
 HEADS = DinoConfig(network="timm:test_vit", weights="random", size=32, taps=(1,), kernel=3)
 

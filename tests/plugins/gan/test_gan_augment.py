@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vtp_plugins.gan.augment import CUTOUT, DRAWS, SHIFT, augment
 
-KINDS = ("colour", "translation", "cutout")
+KINDS = ("color", "translation", "cutout")
 
 
 def _image(rows: int = 3, side: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def test_gradients_reach_the_image() -> None:
 def test_the_middle_of_all_draws_leaves_colours_and_places_as_they_are() -> None:
     image, _ = _image()
     middle = torch.full((3, DRAWS), 0.5, dtype=torch.float64)
-    torch.testing.assert_close(augment(image, middle, ("colour", "translation")), image)
+    torch.testing.assert_close(augment(image, middle, ("color", "translation")), image)
 
 
 def test_colour_equals_the_published_steps() -> None:
@@ -40,7 +40,7 @@ def test_colour_equals_the_published_steps() -> None:
         grey = x.mean(0, keepdim=True)
         x = grey + (x - grey) * saturation * 2
         x = x.mean() + (x - x.mean()) * (contrast + 0.5)
-        torch.testing.assert_close(augment(image, draws, ("colour",))[row], x)
+        torch.testing.assert_close(augment(image, draws, ("color",))[row], x)
 
 
 @settings(max_examples=15, deadline=None)

@@ -125,7 +125,7 @@ def test_the_shipped_recipe_tunes_the_decoder_alone() -> None:
     recipe = load_recipe(RECIPES / "quickstart_gan.toml", (), load_plugins())
     assert set(recipe.freeze) == {"encoder", "bottleneck"} and recipe.init_from == "runs/quickstart"
     assert set(recipe.objectives) == {"l1", "perceptual", "gan"}
-    assert recipe.ema.twins == ("tokenizer.decoder",)
+    assert recipe.ema.networks == ("tokenizer.decoder",)
     gan = recipe.objectives["gan"]
     assert isinstance(gan, GanConfig)
     assert gan.exposure(gan.warmup - 1) == 0 and gan.exposure(recipe.run.steps - 1) == 1

@@ -104,7 +104,7 @@ def test_the_flops_are_those_of_a_real_step(tmp_path: Path, plugins: Plugins, ch
         (),
         ("run.microbatch_rows=8",),
         ("parallel.activation_checkpoint='block'",),
-        ("run.precision='bfloat16'", "ema.twins=['tokenizer.decoder']"),
+        ("run.precision='bfloat16'", "ema.networks=['tokenizer.decoder']"),
     ],
     ids=["whole", "chunks", "checkpoint", "bfloat16"],
 )
@@ -176,7 +176,7 @@ def test_it_warns_of_what_nothing_trains(tmp_path: Path, plugins: Plugins) -> No
 def test_it_warns_of_a_teacher_that_stops_beside_text(
     tmp_path: Path, plugins: Plugins, momentum: str, text: str, warned: bool
 ) -> None:
-    twin = f'\n[ema]\ntwins = ["tokenizer.encoder"]\nmomentum = {momentum}\n'
+    twin = f'\n[ema]\nnetworks = ["tokenizer.encoder"]\nmomentum = {momentum}\n'
     loaded = recipe(tmp_path, plugins, text=TEXT + text + twin)
     found = find_cautions(loaded, measure_sizes(plannable(loaded, "auto"), plugins), {}, ())
     assert any("tokenizer.encoder ends at 1" in line for line in found) == warned

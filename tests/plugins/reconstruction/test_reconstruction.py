@@ -20,7 +20,7 @@ OBJECTIVES = {"l1": L1, "l2": L2}
 
 
 @pytest.mark.parametrize("use", ["l1", "l2"])
-@pytest.mark.parametrize("space", ["normalised", "unit"])
+@pytest.mark.parametrize("space", ["normalized", "unit"])
 @pytest.mark.parametrize("value_range", ["imagenet", (0.0, 1.0), (-1.0, 1.0)])
 def test_value_and_gradient(use: str, space: str, value_range: object) -> None:
     rng = numpy.random.default_rng(0)

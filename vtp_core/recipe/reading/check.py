@@ -216,8 +216,8 @@ def _check_names(tree: Tree, parts: Parts) -> None:
                 advice = f"set [objectives.{owner}.optimizer] instead"
             tree.report(("optimizer", "owners", owner), f"is not a part of the tokenizer; {advice}")
     if ema := parts.get(EmaConfig, "ema"):
-        for index, twin in enumerate(ema.twins):
-            _check_twin(tree, ("ema", "twins", index), twin, objectives)
+        for index, twin in enumerate(ema.networks):
+            _check_twin(tree, ("ema", "networks", index), twin, objectives)
         for twin in ema.momenta:
             _check_twin(tree, ("ema", "momenta", twin), twin, objectives)
 

@@ -76,6 +76,12 @@ class Tree:
         self._forget(path)
         return True
 
+    def move(self, old: Path, new: Path) -> None:
+        """Moves the origins of a key and of all below it, after the key itself was renamed."""
+        moved = {known: origin for known, origin in self.origins.items() if known[: len(old)] == old}
+        self._forget(old)
+        self.origins.update({(*new, *known[len(old) :]): origin for known, origin in moved.items()})
+
     def _forget(self, path: Path) -> None:
         for known in [known for known in self.origins if known[: len(path)] == path]:
             del self.origins[known]

@@ -1,4 +1,4 @@
-"""Which keys a table of a recipe may have, for suggestions. Imports no torch."""
+"""Which keys a table of a recipe may have, and which model checks it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vtp_core.recipe.toml_lines import Path
 
 if TYPE_CHECKING:
     from vtp_core.plugins import Plugins
+    from vtp_core.plugins.hookspecs import Kind
 
 
 def field_type(field: FieldInfo) -> Any:
@@ -46,6 +47,26 @@ def known_keys(annotation: Any, value: Any, path: Path, plugins: Plugins) -> set
     return {key for choice in choices for key in _fields(choice)}
 
 
+def component_tables(
+    annotation: Any, value: Any, plugins: Plugins, path: Path = ()
+) -> Iterator[tuple[Path, type[ComponentConfig]]]:
+    """Path and config class of each component's table in a value, outer tables first.
+
+    Args:
+        annotation: Declared type of the value.
+        value: Plain values as TOML or JSON holds them, checked or not.
+        plugins: Where component tables find their config classes.
+        path: Of the value itself.
+    """
+    for choice in _models(annotation, value, plugins):
+        if isinstance(value, dict) and isinstance(choice, type) and issubclass(choice, ComponentConfig):
+            yield path, choice
+        children = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        for part in children:
+            for inner in _step(choice, part):
+                yield from component_tables(inner, value[part], plugins, (*path, part))
+
+
 def _models(annotation: Any, value: Any, plugins: Plugins) -> Iterator[Any]:
     """What an annotation may stand for here: model classes and generic containers."""
     origin = get_origin(annotation)
@@ -53,14 +74,14 @@ def _models(annotation: Any, value: Any, plugins: Plugins) -> Iterator[Any]:
         inner, *metadata = get_args(annotation)
         slots = [entry for entry in metadata if isinstance(entry, Slot)]
         if slots:
-            yield _config(slots[0].kind, value, plugins)
+            yield config_class(slots[0].kind, value, plugins)
         else:
             yield from _models(inner, value, plugins)
     elif origin is Union or isinstance(annotation, types.UnionType):
         for member in get_args(annotation):
             yield from _models(member, value, plugins)
     elif annotation is FrozenConfig:
-        yield _config("encoder", value, plugins)
+        yield config_class("encoder", value, plugins)
         yield FrozenConfig
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if _kind_fits(annotation, value):
@@ -76,12 +97,13 @@ def _kind_fits(model: type[BaseModel], value: Any) -> bool:
     return field is None or given is None or given in get_args(field.annotation)
 
 
-def _config(kind: Any, value: Any, plugins: Plugins) -> type[BaseModel]:
+def config_class(kind: Kind, table: Any, plugins: Plugins) -> type[ComponentConfig]:
+    """The model of a component's table; that of all components of the kind if `use` finds none."""
+    use = table.get("use") if isinstance(table, dict) else None
     try:
-        found = plugins.find(kind, value["use"]).load_config()
-    except (UsageError, KeyError, TypeError):
-        found = None
-    return found or (ObjectiveConfig if kind == "objective" else ComponentConfig)
+        return plugins.find(kind, use if isinstance(use, str) else "").load_config()
+    except UsageError:
+        return ObjectiveConfig if kind == "objective" else ComponentConfig
 
 
 def _step(choice: Any, part: str | int) -> Iterable[Any]:

@@ -35,11 +35,11 @@ class OptimizerConfig(Table):
 
 
 class EmaConfig(Table):
-    """Teachers: moving averages of the networks that objectives ask for, and of `twins`."""
+    """Teachers: moving averages of the networks that objectives ask for, and of `networks`."""
 
     momentum: Share = 0.996
     """Share of the old average that each step keeps, a number or a schedule."""
-    twins: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     """Further networks to average, such as `tokenizer.decoder`."""
     momenta: Mapping[str, Share] = {}
     """Momentum of single twins, by name."""

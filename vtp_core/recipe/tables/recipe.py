@@ -35,10 +35,10 @@ class FrozenConfig(Table):
         weights = encoder.pop("weights", "")
         plugins = (info.context or {})["plugins"]
         try:
-            config = plugins.find("encoder", table.get("use")).load_config()
+            own = "weights" in plugins.find("encoder", table.get("use")).load_config().model_fields
         except UsageError:  # reported by the slot
-            config = None
-        if config is not None and "weights" in config.model_fields and "weights" in table:
+            own = False
+        if own and "weights" in table:
             encoder["weights"] = weights
         return {"encoder": encoder, "weights": weights}
 

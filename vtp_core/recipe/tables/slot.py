@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig
+from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ class Slot:
         if isinstance(value, ComponentConfig):
             return value
         context: Mapping[str, Any] = info.context or {}
-        return read_component(self.kind, value, context["plugins"])
+        return checked(self.kind, value, context["plugins"])
 
 
-def read_component(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
+def checked(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
     """The config object of a component's table.
 
     Args:
@@ -69,10 +69,8 @@ def read_component(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
         given = "missing" if use is None else "expected a string"
         raise _at_use(kind, table, f"{given}; names the {kind}: {names}")
     try:
-        config = plugins.find(kind, use).load_config()
-        if config is None:
-            config = ObjectiveConfig if kind == "objective" else ComponentConfig
-        return config.model_validate_json(json.dumps(table, default=str), strict=True)
+        model = plugins.find(kind, use).load_config()
+        return model.model_validate_json(json.dumps(table, default=str), strict=True)
     except UsageError as error:
         raise _at_use(kind, table, " ".join(str(error).split())) from error
     except ValidationError:

@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig
 from vtp_core.errors import UsageError
 from vtp_core.recipe.reading.keys import key_of
 from vtp_core.recipe.tables.recipe import Recipe
@@ -78,9 +77,7 @@ def _slot(kind: Kind, plugins: Plugins, definitions: dict[str, Any]) -> dict[str
 
 
 def _component_schema(component: Component, definitions: dict[str, Any]) -> dict[str, Any]:
-    base = ObjectiveConfig if component.kind == "objective" else ComponentConfig
-    config = component.load_config() or base
-    schema = _model_schema(config, f"{component.kind}.{component.name}.", definitions)
+    schema = _model_schema(component.load_config(), f"{component.kind}.{component.name}.", definitions)
     schema["description"] = component.summary
     return schema
 

@@ -13,7 +13,7 @@ class GradientShares:
     """Norms of the gradients that the objectives of a group add to its cut points.
 
     Attributes:
-        norms: ``grad_share/<verb>.<view>/<objective>`` -> norm with respect to the global loss.
+        norms: ``grad_norm_at/<verb>.<view>/<objective>`` -> norm with respect to the global loss.
     """
 
     def __init__(self, forwards: Forwards, world: World) -> None:
@@ -38,4 +38,4 @@ class GradientShares:
         sums = self._world.sum(torch.stack(list(squares.values()))).sqrt() / self._world.size
         for cut, norm in zip(squares, sums.tolist(), strict=True):
             if norm > 0:
-                self.norms[f"grad_share/{cut}/{objective}"] = norm
+                self.norms[f"grad_norm_at/{cut}/{objective}"] = norm
