@@ -1,6 +1,7 @@
 """The core of a framework to pre-train, evaluate and hand over visual tokenizers.
 
-``import vtp_core`` imports no torch; `load` and the classes below do when they are first used.
+A plugin's author needs ``import vtp_core as vtp`` and, in tests, `vtp_core.testing`. Each name below is
+imported when it is first used, torch only with a name that needs it.
 """
 
 from __future__ import annotations
@@ -11,51 +12,117 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vtp_core.artefact.loading import load
+    from vtp_core.batch import Batch
     from vtp_core.bottleneck import Bottleneck
+    from vtp_core.config import ComponentConfig, ObjectiveConfig, SourceConfig, Table
+    from vtp_core.data.source import BadSample, Sample, Source
     from vtp_core.decoder import Decoder
     from vtp_core.encoded import Decoded, Encoded, LatentDistribution
     from vtp_core.encoder import Encoder
+    from vtp_core.errors import DataError, UsageError, VtpError
+    from vtp_core.evaluation.evaluator import Evaluator, Observation
+    from vtp_core.evaluation.protocol import Metric, Score
+    from vtp_core.features import Features, Latent, Losses, Reconstruction, Tally, Tokens
     from vtp_core.objective import AdversarialObjective, Objective
+    from vtp_core.parameters import Dims, ParamRule
+    from vtp_core.pixels import ValueRange
+    from vtp_core.plugins.diagnosis import Diagnosis
+    from vtp_core.plugins.hookspecs import Register, hookimpl
+    from vtp_core.recipe.tables.data import DecodeLimits
+    from vtp_core.run.callback import Callback, RunInfo
+    from vtp_core.schedule import Schedule, Scheduled, value_at
+    from vtp_core.step import Step, Teacher
     from vtp_core.tokenizer import Tokenizer
+    from vtp_core.view import ViewNeed
 
 try:
     __version__ = version("vtp-core")
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-_HOMES = {
-    "load": "vtp_core.artefact.loading",
-    "Tokenizer": "vtp_core.tokenizer",
-    "Encoded": "vtp_core.encoded",
-    "Decoded": "vtp_core.encoded",
-    "LatentDistribution": "vtp_core.encoded",
-    "Encoder": "vtp_core.encoder",
-    "Bottleneck": "vtp_core.bottleneck",
-    "Decoder": "vtp_core.decoder",
-    "Objective": "vtp_core.objective",
-    "AdversarialObjective": "vtp_core.objective",
+_NAMES = {
+    "vtp_core.artefact.loading": ("load",),
+    "vtp_core.batch": ("Batch",),
+    "vtp_core.bottleneck": ("Bottleneck",),
+    "vtp_core.config": ("ComponentConfig", "ObjectiveConfig", "SourceConfig", "Table"),
+    "vtp_core.data.source": ("BadSample", "Sample", "Source"),
+    "vtp_core.decoder": ("Decoder",),
+    "vtp_core.encoded": ("Decoded", "Encoded", "LatentDistribution"),
+    "vtp_core.encoder": ("Encoder",),
+    "vtp_core.errors": ("DataError", "UsageError", "VtpError"),
+    "vtp_core.evaluation.evaluator": ("Evaluator", "Observation"),
+    "vtp_core.evaluation.protocol": ("Metric", "Score"),
+    "vtp_core.features": ("Features", "Latent", "Losses", "Reconstruction", "Tally", "Tokens"),
+    "vtp_core.objective": ("AdversarialObjective", "Objective"),
+    "vtp_core.parameters": ("Dims", "ParamRule"),
+    "vtp_core.pixels": ("ValueRange",),
+    "vtp_core.plugins.diagnosis": ("Diagnosis",),
+    "vtp_core.plugins.hookspecs": ("Register", "hookimpl"),
+    "vtp_core.recipe.tables.data": ("DecodeLimits",),
+    "vtp_core.run.callback": ("Callback", "RunInfo"),
+    "vtp_core.schedule": ("Schedule", "Scheduled", "value_at"),
+    "vtp_core.step": ("Step", "Teacher"),
+    "vtp_core.tokenizer": ("Tokenizer",),
+    "vtp_core.view": ("ViewNeed",),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "AdversarialObjective",
+    "BadSample",
+    "Batch",
     "Bottleneck",
+    "Callback",
+    "ComponentConfig",
+    "DataError",
+    "DecodeLimits",
     "Decoded",
     "Decoder",
+    "Diagnosis",
+    "Dims",
     "Encoded",
     "Encoder",
+    "Evaluator",
+    "Features",
+    "Latent",
     "LatentDistribution",
+    "Losses",
+    "Metric",
     "Objective",
+    "ObjectiveConfig",
+    "Observation",
+    "ParamRule",
+    "Reconstruction",
+    "Register",
+    "RunInfo",
+    "Sample",
+    "Schedule",
+    "Scheduled",
+    "Score",
+    "Source",
+    "SourceConfig",
+    "Step",
+    "Table",
+    "Tally",
+    "Teacher",
     "Tokenizer",
+    "Tokens",
+    "UsageError",
+    "ValueRange",
+    "ViewNeed",
+    "VtpError",
     "__version__",
+    "hookimpl",
     "load",
+    "value_at",
 ]
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module 'vtp_core' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    value = getattr(import_module(module), name)
     globals()[name] = value
     return value
 

@@ -7,7 +7,6 @@ touches the shared networks itself: the step runs them, once for all who ask.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 from torch import nn
 
@@ -25,7 +24,6 @@ class Objective(nn.Module):
     sharded: child modules are units, the root holds only direct parameters, and none is 0-D.
 
     Attributes:
-        Config: The recipe table's model; imports no torch.
         twins: Modules that need an EMA twin: own child modules (``"head"``) and shared networks
             (``"tokenizer.encoder"``, ``"tokenizer.bottleneck"``, ``"tokenizer.decoder"``).
         shares: Own child modules that other objectives may use through ``step.shared``.
@@ -33,7 +31,6 @@ class Objective(nn.Module):
         independent_rows: Whether each row's loss depends on that row alone.
     """
 
-    Config: ClassVar[type[ObjectiveConfig]]
     twins: tuple[str, ...] = ()
     shares: tuple[str, ...] = ()
     exports: Mapping[str, str] = {}

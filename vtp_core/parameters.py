@@ -1,11 +1,14 @@
-"""How single parameters deviate from the recipe's optimiser settings, and the sizes components share."""
+"""Optimiser rules of single parameters, and the sizes that components share. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from vtp_core.pixels import ValueRange
 from vtp_core.schedule import Schedule
+
+if TYPE_CHECKING:
+    from vtp_core.pixels import ValueRange
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.perceptual.loss import feature_distance
 from vtp_plugins.perceptual.network import build_network, resized
 
-vtp_api = 1
+vtp_api = 2
 
 
 class DistancesConfig(ComponentConfig):

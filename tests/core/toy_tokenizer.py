@@ -143,7 +143,6 @@ class TextHead(nn.Module):
 
 
 class ToyText(Objective):
-    Config = TextConfig
     exports: Mapping[str, str] = {"embed_image": "image_head", "embed_text": "text_head"}
 
     def __init__(self, config: TextConfig, dims: Dims) -> None:
@@ -175,7 +174,7 @@ def toy_plugins() -> Plugins:
     hooks = (register_encoders, register_bottlenecks, register_decoders, register_objectives)
     plugins = Plugins()
     plugins.add(
-        SimpleNamespace(vtp_api=1, **{hook.__name__: hook for hook in hooks}), "toy", distribution="vtp-core"
+        SimpleNamespace(vtp_api=2, **{hook.__name__: hook for hook in hooks}), "toy", distribution="vtp-core"
     )
     return plugins
 

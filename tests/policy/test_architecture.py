@@ -40,7 +40,7 @@ def test_the_picture_shows_the_floors_of_the_contract() -> None:
     names = [re.split(r"\s{3,}", line.strip())[0] for line in picture.strip().splitlines()]
     drawn = [re.findall(r"[a-z]\w*", line) for line in names]
     there = [sorted(layer) for layer in floors if set(layer) & {name for line in drawn for name in line}]
-    assert sorted(sum(there, [])) == sorted(sum(drawn, []))
+    assert sorted(name for line in there for name in line) == sorted(name for line in drawn for name in line)
     position = {name: row for row, line in enumerate(drawn) for name in line}
     rows = [{position[name] for name in layer} for layer in there]
     assert all(len(row) == 1 for row in rows) and rows == sorted(rows, key=min)

@@ -1,4 +1,4 @@
-"""What makes a module a plugin: its API version, its hooks, the form of names. Imports no torch."""
+"""What makes a module a plugin: its version, its hooks, the form of names. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from typing import Any
 
 import pluggy
 
-from vtp_core.errors import UsageError
 from vtp_core.plugins import hookspecs
-from vtp_core.plugins.hookspecs import API_VERSION, KINDS, hook_name
+from vtp_core.plugins.hookspecs import KINDS, hook_name
+from vtp_core.plugins.version import InvalidPlugin, check_version
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _IMPORT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _HOOKS = tuple(hook_name(kind) for kind in KINDS)
-
-
-class InvalidPlugin(UsageError):
-    """A module that breaks the rules of a plugin."""
 
 
 def check_name(name: str, what: str) -> None:
@@ -62,12 +58,12 @@ def checked_hooks(module: object, name: str) -> pluggy.HookRelay:
         InvalidPlugin: It states another API version or none, has a hook of an unknown name or with unknown
             arguments, has a hook without `hookimpl`, or has no hook.
     """
-    _check_version(module)
+    check_version(getattr(module, "vtp_api", None))
     manager = pluggy.PluginManager("vtp")
     manager.add_hookspecs(hookspecs)
     for hook in _HOOKS:
         if hasattr(module, hook) and manager.parse_hookimpl_opts(module, hook) is None:
-            raise InvalidPlugin(f"{hook} is not marked; put @hookimpl above it (from vtp_core.plugins)")
+            raise InvalidPlugin(f"{hook} is not marked; put @vtp.hookimpl above it (import vtp_core as vtp)")
     try:
         manager.register(module, name)
     except pluggy.PluginValidationError as error:
@@ -82,13 +78,3 @@ def checked_hooks(module: object, name: str) -> pluggy.HookRelay:
     if not manager.get_hookcallers(module):
         raise InvalidPlugin("it has no hook; write one, such as register_objectives, marked @hookimpl")
     return manager.hook
-
-
-def _check_version(module: object) -> None:
-    stated = getattr(module, "vtp_api", None)
-    if stated is None:
-        raise InvalidPlugin(f"it does not state its API version; add the line vtp_api = {API_VERSION}")
-    if type(stated) is not int or stated != API_VERSION:
-        older = type(stated) is int and stated < API_VERSION
-        change = "a newer version of it" if older else "a newer vtp-core or an older version of it"
-        raise InvalidPlugin(f"it is written for vtp_api {stated!r}, this is {API_VERSION}; install {change}")

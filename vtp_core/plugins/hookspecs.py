@@ -1,6 +1,6 @@
 """The hooks of a plugin, one a kind of component. Imports no torch.
 
-A plugin is a module with ``vtp_api = 1`` and functions marked `hookimpl` that have the names below; it needs
+A plugin is a module with ``vtp_api = 2`` and functions marked `hookimpl` that have the names below; it needs
 only those of the kinds it offers. `docs/plugin_hooks.md` has an example of each.
 
 **Installing offers, the recipe chooses**: a hook says what exists and changes nothing else.
@@ -11,9 +11,6 @@ from __future__ import annotations
 from typing import Literal, Protocol, get_args
 
 import pluggy
-
-API_VERSION = 1
-"""Version of these hooks; a plugin states the one it was written for as ``vtp_api``."""
 
 Kind = Literal[
     "encoder",

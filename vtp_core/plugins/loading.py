@@ -24,6 +24,7 @@ from vtp_core.errors import UsageError
 from vtp_core.plugins.component import one_line
 from vtp_core.plugins.isolation import isolated
 from vtp_core.plugins.manager import FIRST_PARTY, PluginFailure, Plugins
+from vtp_core.plugins.version import check_version, module_file, stated_version
 
 GROUP = "vtp"
 """Entry-point group of plugins."""
@@ -38,6 +39,7 @@ class _Found:
     distribution: str
     version: str
     load: Callable[[], object]
+    source: Callable[[], Path | None]
     alias: str = ""
 
 
@@ -84,12 +86,18 @@ def load_plugins(
         plugins.failures.append(PluginFailure(plugin=name, reason=reason))
     for path in paths:
         found = _Found(
-            name=path.stem, distribution=str(path), version="", load=partial(_run, path), alias=path.stem
+            name=path.stem,
+            distribution=str(path),
+            version="",
+            load=partial(_run, path),
+            source=partial(Path, path),
+            alias=path.stem,
         )
         error = _load(plugins, found)
         if error is not None and not record_broken_files:
             reason = f"--plugin {path}: failed to load: {one_line(error)}"
-            raise UsageError(f"{reason}; mend the file (vtp --debug shows the traceback)") from error
+            hint = "" if isinstance(error, UsageError) else "; fix the file (vtp --debug shows the traceback)"
+            raise UsageError(reason + hint) from error
     return plugins
 
 
@@ -100,7 +108,13 @@ def _installed() -> dict[str, list[_Found]]:
         distribution = re.sub(r"[-_.]+", "-", point.dist.name).lower() if point.dist else ""
         version = point.dist.version if point.dist else ""
         found[point.name].append(
-            _Found(name=point.name, distribution=distribution, version=version, load=point.load)
+            _Found(
+                name=point.name,
+                distribution=distribution,
+                version=version,
+                load=point.load,
+                source=partial(module_file, point.value),
+            )
         )
     for rivals in found.values():
         rivals.sort(key=lambda item: item.distribution)
@@ -110,6 +124,7 @@ def _installed() -> dict[str, list[_Found]]:
 def _load(plugins: Plugins, found: _Found) -> BaseException | None:
     """Imports and registers one plugin, or records why not and returns the error."""
     try:
+        _check_source(found)
         with isolated() as notices:
             module = found.load()
             plugins.add(
@@ -124,6 +139,14 @@ def _load(plugins: Plugins, found: _Found) -> BaseException | None:
         return error
     plugins.note(found.name, notices)
     return None
+
+
+def _check_source(found: _Found) -> None:
+    """Refuses a plugin of another version before it runs: its imports may be gone, which hides the reason."""
+    source = None if found.distribution == FIRST_PARTY else found.source()
+    stated = None if source is None else stated_version(source)
+    if stated is not None:
+        check_version(stated)
 
 
 def _fail(plugins: Plugins, found: _Found, reason: str, trace: str = "") -> None:

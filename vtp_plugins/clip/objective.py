@@ -26,7 +26,6 @@ class Clip(Objective):
     of the global batch, and no rank holds more than (B, B * W) scores.
     """
 
-    Config = ClipConfig
     exports: Mapping[str, str] = {
         "embed_image": "image",
         "embed_text": "text",

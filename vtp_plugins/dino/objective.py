@@ -24,7 +24,6 @@ class Dino(Objective):
     scaling of DINOv2.
     """
 
-    Config = DinoConfig
     shares = ("head", "prototypes")
     config: DinoConfig
     centre: Tensor | None

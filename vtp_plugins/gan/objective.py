@@ -38,7 +38,6 @@ class Gan(AdversarialObjective):
         VTP, section 3.3 (stage 2), which names no settings; see `GanConfig` for where they come from.
     """
 
-    Config = GanConfig
     config: GanConfig
     critic: Critic
 

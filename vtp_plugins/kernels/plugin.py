@@ -3,7 +3,7 @@
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
 
-vtp_api = 1
+vtp_api = 2
 
 _KERNELS = {
     "cpu_search": ("cpu.search:KERNEL", "nearest code on CPUs: C++ for AVX2, AVX-512 and any other"),

@@ -16,7 +16,6 @@ from vtp_plugins.koleo.loss import spread, unit
 class Koleo(Objective):
     """Each class token keeps away from its nearest neighbour, crop by crop; the crops' means are added."""
 
-    Config = KoleoConfig
     config: KoleoConfig
 
     def __init__(self, config: KoleoConfig, dims: Dims) -> None:

@@ -23,7 +23,6 @@ class Mim(Objective):
     not: with half of the crops masked the term is half the mean loss, the scaling of DINOv2.
     """
 
-    Config = MimConfig
     config: MimConfig
     centre: Tensor | None
 

@@ -52,7 +52,6 @@ class Perceptual(Objective):
     The network is run through ``step.call``, so its activations are those of one row chunk.
     """
 
-    Config = PerceptualConfig
     independent_rows = True
     config: PerceptualConfig
 

@@ -2,7 +2,7 @@
 
 from vtp_core.plugins import Register, hookimpl
 
-vtp_api = 1
+vtp_api = 2
 
 
 @hookimpl

@@ -17,7 +17,6 @@ from vtp_plugins.reconstruction.loss import absolute_error, signal_to_noise, squ
 
 
 class _PixelLoss(Objective):
-    Config = ReconstructionConfig
     independent_rows = True
     config: ReconstructionConfig
 

@@ -3,7 +3,7 @@
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
 
-vtp_api = 1
+vtp_api = 2
 
 
 @hookimpl

@@ -8,8 +8,7 @@ from vtp_plugin_ntxent.config import SimclrConfig
 from vtp_plugin_ntxent.loss import nt_xent
 from vtp_plugin_ntxent.objective import Simclr
 
-from vtp_core.errors import UsageError
-from vtp_core.parameters import Dims
+import vtp_core as vtp
 from vtp_core.testing import ConformanceError, FakeStep, check_objective, drawn_batch
 
 
@@ -75,7 +74,7 @@ def test_a_gather_without_gradient_would_be_noticed(monkeypatch):
 
 
 def test_equal_embeddings_are_at_chance():
-    objective = Simclr(config(), Dims(width=16, patch=8, depth=2, has_cls=True, channels=4))
+    objective = Simclr(config(), vtp.Dims(width=16, patch=8, depth=2, has_cls=True, channels=4))
     torch.nn.init.zeros_(objective.head[2].weight)
     needs = objective.views()
     step = FakeStep({"pair": drawn_batch(needs["pair"], rows=4)}, needs=needs)
@@ -85,8 +84,8 @@ def test_equal_embeddings_are_at_chance():
 
 
 def test_an_encoder_without_class_token_is_an_error_that_says_what_to_do():
-    dims = Dims(width=16, patch=8, depth=2, has_cls=False, channels=4)
-    with pytest.raises(UsageError, match='features = "pooled"'):
+    dims = vtp.Dims(width=16, patch=8, depth=2, has_cls=False, channels=4)
+    with pytest.raises(vtp.UsageError, match='features = "pooled"'):
         Simclr(config(), dims)
     assert Simclr(config(features="pooled"), dims)
 

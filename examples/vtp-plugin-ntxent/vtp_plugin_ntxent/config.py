@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from vtp_core.config import ObjectiveConfig
-from vtp_core.view import ViewNeed
+import vtp_core as vtp
 
 
-class SimclrConfig(ObjectiveConfig):
+class SimclrConfig(vtp.ObjectiveConfig):
     """NT-Xent between two crops of each image (SimCLR, arXiv 2002.05709, section 2.1)."""
 
     view: str
@@ -36,6 +35,6 @@ class SimclrConfig(ObjectiveConfig):
             raise ValueError(f'needs two different crop sets, got "{crops[0]}" twice')
         return crops
 
-    def views(self) -> Mapping[str, ViewNeed]:
+    def views(self) -> Mapping[str, vtp.ViewNeed]:
         """Both crop sets of the one view."""
-        return {self.view: ViewNeed(crops=self.crops, rows=self.rows)}
+        return {self.view: vtp.ViewNeed(crops=self.crops, rows=self.rows)}

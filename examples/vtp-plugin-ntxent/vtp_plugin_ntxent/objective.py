@@ -8,33 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vtp_core.errors import UsageError
-from vtp_core.features import Losses, Tokens
-from vtp_core.objective import Objective
-from vtp_core.parameters import Dims, ParamRule
-from vtp_core.step import Step
+import vtp_core as vtp
 from vtp_plugin_ntxent.config import SimclrConfig
 from vtp_plugin_ntxent.loss import nt_xent
 
 
-class Simclr(Objective):
+class Simclr(vtp.Objective):
     """NT-Xent between the first crops of two crop sets, over the rows of all ranks.
 
     SimCLR's projection head has batch normalisation; this one has none, as it may run in row chunks.
     """
 
-    Config = SimclrConfig
     config: SimclrConfig
 
-    def __init__(self, config: SimclrConfig, dims: Dims) -> None:
+    def __init__(self, config: SimclrConfig, dims: vtp.Dims) -> None:
         super().__init__(config, dims)
         if config.features == "cls" and not dims.has_cls:
-            raise UsageError(f'{config.use}: this encoder has no class token; set features = "pooled"')
+            raise vtp.UsageError(f'{config.use}: this encoder has no class token; set features = "pooled"')
         self.head = nn.Sequential(
             nn.Linear(dims.width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.channels)
         )
 
-    def forward(self, step: Step) -> Losses:
+    def forward(self, step: vtp.Step) -> vtp.Losses:
         """The loss, and by how much it is below that of equal embeddings."""
         features = step.encode(self.config.view)
         crops_BCD = torch.stack([self._pool(features[name]) for name in self.config.crops], dim=1)
@@ -48,16 +43,16 @@ class Simclr(Objective):
             losses = nt_xent(local, everyone, rows, self.config.temperature)
         # Embeddings that are all equal have a loss of log(2 * rows - 1); this is how far below it we are.
         chance = torch.log(torch.tensor(2.0 * len(everyone) - 1))
-        return Losses(
+        return vtp.Losses(
             terms={"nt_xent": step.mean(losses)},
             report={"below_chance": chance.to(losses.device) - step.mean(losses.detach())},
         )
 
-    def rules(self) -> Sequence[ParamRule]:
+    def rules(self) -> Sequence[vtp.ParamRule]:
         """No weight decay on biases, as in the paper (appendix B.9)."""
-        return (ParamRule(pattern="*.bias", decay=0.0),)
+        return (vtp.ParamRule(pattern="*.bias", decay=0.0),)
 
-    def _pool(self, tokens: Tokens) -> Tensor:
+    def _pool(self, tokens: vtp.Tokens) -> Tensor:
         """Features of the first crop of a set, (B, D)."""
         if self.config.features == "pooled" or tokens.cls is None:
             return tokens.patches[:, 0].mean(dim=1)

@@ -1,12 +1,12 @@
 """Offers `ntxent.simclr`."""
 
-from vtp_core.plugins import Register, hookimpl
+import vtp_core as vtp
 
-vtp_api = 1
+vtp_api = 2
 
 
-@hookimpl
-def register_objectives(register: Register) -> None:
+@vtp.hookimpl
+def register_objectives(register: vtp.Register) -> None:
     """Offers the objective; nothing is imported until a recipe uses it."""
     register(
         "simclr",

@@ -41,7 +41,7 @@ def plugins() -> Plugins:
         register("greedy", Greedy)
 
     found = toy_plugins()
-    found.add(SimpleNamespace(vtp_api=1, register_formats=register_formats), "foreign")
+    found.add(SimpleNamespace(vtp_api=2, register_formats=register_formats), "foreign")
     return found
 
 
@@ -87,7 +87,7 @@ def shipping(folder: Path) -> Plugins:
         register("tiny", lambda: folder)
 
     plugins = toy_plugins()
-    plugins.add(SimpleNamespace(vtp_api=1, register_tokenizers=register_tokenizers), "words")
+    plugins.add(SimpleNamespace(vtp_api=2, register_tokenizers=register_tokenizers), "words")
     return plugins
 
 

@@ -123,7 +123,7 @@ def test_a_source_whose_held_out_split_nobody_knows_must_name_one() -> None:
     plugins = Plugins()
 
     class Module:
-        vtp_api = 1
+        vtp_api = 2
 
         @staticmethod
         @hookimpl
@@ -197,7 +197,7 @@ def test_encode_and_decode_are_the_tokenizers(home: Path, tmp_path: Path) -> Non
 
 PREPARING = """
 from vtp_core.plugins import hookimpl
-vtp_api = 1
+vtp_api = 2
 
 def prepare(tokenizer):
     assert not tokenizer.training and tokenizer.device.type == "cpu"

@@ -125,7 +125,7 @@ def with_diagnostics(**targets: object) -> Plugins:
             register(name, target)
 
     loaded = Plugins()
-    loaded.add(SimpleNamespace(vtp_api=1, register_diagnostics=register_diagnostics), "foo")
+    loaded.add(SimpleNamespace(vtp_api=2, register_diagnostics=register_diagnostics), "foo")
     return loaded
 
 

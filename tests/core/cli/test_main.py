@@ -95,7 +95,7 @@ def test_a_right_recipe_is_said_to_be_so() -> None:
 def test_a_loose_file_brings_a_component() -> None:
     Path("own.py").write_text(
         "from vtp_core.plugins import hookimpl\n"
-        "vtp_api = 1\n"
+        "vtp_api = 2\n"
         "class Thin: pass\n"
         "@hookimpl\n"
         "def register_bottlenecks(register):\n"
@@ -206,7 +206,7 @@ def test_a_plugin_adds_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
         register("hello", click.Command("hello", callback=lambda: click.echo("hi")), summary="Greets.")
 
     plugins = Plugins()
-    plugins.add(SimpleNamespace(vtp_api=1, register_commands=register_commands), "polite")
+    plugins.add(SimpleNamespace(vtp_api=2, register_commands=register_commands), "polite")
     monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: plugins)
     assert vtp("polite.hello").stdout == "hi\n"
     assert "Commands of plugins:\n  polite.hello  Greets.\n" in vtp("--help").stdout

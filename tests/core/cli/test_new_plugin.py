@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -57,6 +58,47 @@ def test_its_tests_pass(tmp_path, kind):
         text=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_every_kind_is_typed_and_formatted(tmp_path):
+    """What ruff and mypy can't check in a template they check in the files that it becomes."""
+    packages = [f"vtp_plugin_my_{kind}" for kind in TEMPLATES]
+    for kind in TEMPLATES:
+        assert write(tmp_path / kind, f"my-{kind}", "--kind", kind).exit_code == 0
+        for command in (["check", "--select", "E,F,I,UP,B"], ["format", "--diff"]):
+            tool = [
+                sys.executable,
+                "-m",
+                "ruff",
+                command[0],
+                "--isolated",
+                "--line-length",
+                "110",
+                *command[1:],
+            ]
+            done = subprocess.run([*tool, "."], cwd=tmp_path / kind, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout
+    paths = os.pathsep.join([str(REPOSITORY), *(str(tmp_path / kind) for kind in TEMPLATES)])
+    options = ["--strict", "--untyped-calls-exclude", "torch", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, *(word for name in packages for word in ("-p", name))],
+        cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_its_modules_need_one_import_of_the_core(tmp_path, kind):
+    assert write(tmp_path / "plugin", "probe", "--kind", kind).exit_code == 0
+    for file in (tmp_path / "plugin" / "vtp_plugin_probe").glob("*.py"):
+        lines = [
+            line for line in file.read_text().splitlines() if re.match(r"\s*(import|from) vtp_core", line)
+        ]
+        assert set(lines) <= {"import vtp_core as vtp"}, file.name
 
 
 def test_the_default_folder_and_the_next_commands(tmp_path, monkeypatch):

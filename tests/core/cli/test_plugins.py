@@ -13,7 +13,7 @@ from vtp_core.errors import UsageError
 GOOD = """
 from vtp_core.plugins import hookimpl
 from vtp_core.config import ObjectiveConfig
-vtp_api = 1
+vtp_api = 2
 print("noise")
 
 class Config(ObjectiveConfig):

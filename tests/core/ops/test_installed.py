@@ -42,7 +42,7 @@ def registering(**targets: object) -> Callable[[Register], None]:
 
 def plugins_with(**targets: object) -> Plugins:
     plugins = Plugins()
-    plugins.add(SimpleNamespace(vtp_api=1, register_kernels=registering(**targets)), "foo")
+    plugins.add(SimpleNamespace(vtp_api=2, register_kernels=registering(**targets)), "foo")
     return plugins
 
 
@@ -60,7 +60,7 @@ def test_names_carry_the_plugins_unless_they_are_the_cores() -> None:
     mine = kernel("fast")
     assert [item.name for item in offered(plugins_with(any_name=mine), SearchKernel)] == ["foo.fast"]
     plugins = Plugins()
-    module = SimpleNamespace(vtp_api=1, register_kernels=registering(any_name=mine))
+    module = SimpleNamespace(vtp_api=2, register_kernels=registering(any_name=mine))
     plugins.add(module, "native", distribution="vtp-core")
     assert offered(plugins, SearchKernel) == [mine]
 

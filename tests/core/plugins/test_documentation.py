@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from vtp_core.cli.main import main
 from vtp_core.plugins import KINDS, Plugins, hookspecs
 from vtp_core.plugins.hookspecs import hook_name
+from vtp_core.recipe.shipped import find_recipe
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 HEADING = re.compile(r"^### (register_\w+)\((.*)\)$", re.M)
@@ -63,13 +67,30 @@ def test_the_examples_register_what_their_recipe_uses(kind):
         assert tomllib.loads(recipe) and f'"{component.name}"' in recipe
 
 
-def test_the_thirty_line_plugin_works(tmp_path):
-    from vtp_core.plugins import load_plugins
-    from vtp_core.testing import check_objective
+def test_the_first_plugin_is_one_import_and_fewer_than_20_lines():
+    first = code((DOCS / "writing_a_plugin.md").read_text(), "python")[0]
+    assert len([line for line in first.splitlines() if line.strip()]) < 20
+    assert re.findall(r"^(?:import|from) .*", first, re.M) == ["import vtp_core as vtp"]
 
-    file = tmp_path / "mine.py"
-    file.write_text(code((DOCS / "writing_a_plugin.md").read_text(), "python")[0])
-    component = load_plugins([file], only=[]).find("objective", "mine.unit_norm")
-    config = component.load_config()
-    assert config is not None
-    check_objective(component.load_target(), config(use=component.name, view="main"))
+
+def test_the_guide_runs_as_written(tmp_path, monkeypatch):
+    """The plugin, its test, its table in a recipe and the commands below it."""
+    text = (DOCS / "writing_a_plugin.md").read_text()
+    plugin, test = code(text, "python")[:2]
+    (tmp_path / "mine.py").write_text(plugin)
+    (tmp_path / "test_mine.py").write_text(test)
+    recipe = find_recipe("quickstart").read_text() + code(text, "toml")[0]
+    (tmp_path / "my_recipe.toml").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    commands = [line for line in text.splitlines() if line.startswith("vtp ") and "--plugin" in line]
+    assert [line.split()[1] for line in commands] == ["plugins", "validate", "run"]
+    for line in commands[:2]:
+        done = CliRunner().invoke(main, line.split()[1:])
+        assert done.exit_code == 0, done.output
+    monkeypatch.syspath_prepend(tmp_path)
+    namespace: dict[str, object] = {}
+    try:
+        exec(compile(test, "test_mine.py", "exec"), namespace)
+    finally:
+        sys.modules.pop("mine", None)
+    namespace["test_unit_norm"]()

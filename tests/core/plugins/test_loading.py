@@ -12,10 +12,11 @@ import torch
 
 from vtp_core.errors import UsageError
 from vtp_core.plugins import UnknownComponent, load_plugins
+from vtp_core.plugins.version import module_file, stated_version
 
 GOOD = """
 from vtp_core.plugins import hookimpl
-vtp_api = 1
+vtp_api = 2
 
 @hookimpl
 def register_objectives(register):
@@ -32,7 +33,7 @@ def site(tmp_path, monkeypatch):
     def write(name, code, *, distribution=None, version="0.2", module=None):
         module = module or f"test_plugin_{name}"
         distribution = distribution or f"vtp-plugin-{name}"
-        (tmp_path / f"{module}.py").write_text(code)
+        (tmp_path / f"{module.replace('.', '/')}.py").write_text(code)
         info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
@@ -63,8 +64,8 @@ def test_the_distribution_vtp_core_comes_through_the_same_door_with_bare_names(s
         ("vtp_api = (", "SyntaxError: '(' was never closed"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
-        (GOOD.replace("vtp_api = 1", ""), "it does not state its API version"),
-        (GOOD.replace("vtp_api = 1", "vtp_api = 7"), "it is written for vtp_api 7"),
+        (GOOD.replace("vtp_api = 2", ""), "it does not state its API version"),
+        (GOOD.replace("vtp_api = 2", "vtp_api = 7"), "vtp_api 7, this vtp-core has 2; upgrade vtp-core"),
         (GOOD.replace("register_objectives", "register_objetives"), "did you mean register_objectives?"),
         (GOOD + "    raise ValueError('in the hook')\n", "ValueError: in the hook"),
         (GOOD + "    register('thing', 'nowhere:Thing')\n", "is registered twice"),
@@ -81,6 +82,91 @@ def test_a_broken_plugin_is_listed_and_stops_nothing(site, code, reason):
     assert failure.traceback.startswith("Traceback") or "SyntaxError" in failure.traceback
     with pytest.raises(UnknownComponent, match=r"plugin bad \(vtp-plugin-bad 0\.2\) failed to load: "):
         plugins.find("objective", "bad.thing")
+
+
+OLD = """
+from pathlib import Path
+Path(__file__).with_suffix(".ran").touch()
+from vtp_core.recipe.component import ObjectiveConfig
+from vtp_core.plugins import hookimpl
+
+vtp_api = 1
+"""
+REFUSED = (
+    "it is written for vtp_api 1, this vtp-core has 2; upgrade the plugin, or change it and that line: "
+    'since then modules moved; "import vtp_core as vtp" has every interface (docs/decisions/008)'
+)
+
+
+@pytest.mark.parametrize("module", ["old_plugin", "old_package.plugin"])
+def test_an_old_installed_plugin_is_refused_by_its_version_and_not_run(site, tmp_path, module):
+    (tmp_path / "old_package").mkdir()
+    (tmp_path / "old_package" / "__init__.py").write_text("import vtp_core.recipe.component")
+    site("old", OLD, module=module)
+    (failure,) = load_plugins(only=["old"]).failures
+    assert failure.reason == REFUSED
+    assert not list(tmp_path.rglob("*.ran")) and "old_package" not in sys.modules
+
+
+def test_an_old_file_is_refused_by_its_version_and_not_run(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OLD)
+    with pytest.raises(UsageError) as caught:
+        load_plugins([file], only=[])
+    assert str(caught.value) == f"--plugin {file}: failed to load: {REFUSED}"
+    assert not list(tmp_path.glob("*.ran"))
+
+
+@pytest.mark.parametrize(
+    ("source", "stated"),
+    [
+        ("vtp_api = 1", 1),
+        ("vtp_api: int = 3", 3),
+        ("import nowhere\nvtp_api = other = 4\n", 4),
+        ("vtp_api = 1\nvtp_api = 2\n", 2),
+        ("# -*- coding: latin-1 -*-\nname = '\xe9'\nvtp_api = 1\n", 1),
+        ("vtp_api = '1'", "1"),
+        ("vtp_api: int", None),
+        ("vtp_api = version()", None),
+        ("def f():\n    vtp_api = 1\n", None),
+        ("vtp_api = (", None),
+        ("", None),
+    ],
+)
+def test_the_version_is_read_from_the_source(tmp_path, source, stated):
+    (tmp_path / "plugin.py").write_bytes(source.encode("latin-1"))
+    assert stated_version(tmp_path / "plugin.py") == stated
+    assert stated_version(tmp_path / "absent.py") is None
+
+
+def test_a_version_that_the_source_does_not_state_is_checked_after_the_import(site):
+    site("computed", GOOD.replace("vtp_api = 2", "vtp_api = 2 - 1"))
+    (failure,) = load_plugins(only=["computed"]).failures
+    assert failure.reason == REFUSED
+
+
+def test_a_module_is_found_without_running_its_package(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in ("broken_package", "broken_package/inner", "namespace_package"):
+        (tmp_path / path).mkdir()
+    (tmp_path / "broken_package/__init__.py").write_text("raise RuntimeError")
+    for path in (
+        "broken_package/inner/__init__.py",
+        "broken_package/inner/deep.py",
+        "namespace_package/a.py",
+    ):
+        (tmp_path / path).touch()
+    assert module_file("broken_package.inner.deep") == tmp_path / "broken_package/inner/deep.py"
+    assert module_file("broken_package.inner") == tmp_path / "broken_package/inner/__init__.py"
+    assert module_file("namespace_package.a") == tmp_path / "namespace_package/a.py"
+    for name in (
+        "no_such_module_here",
+        "no_such_module_here.a",
+        "broken_package.inner:deep",
+        "math",
+        "json.a.b",
+    ):
+        assert module_file(name) is None
 
 
 def test_keyboard_interrupt_is_not_swallowed(site):
@@ -160,7 +246,7 @@ def test_import_strings_of_a_loose_file_may_name_the_file(tmp_path):
     file.write_text(
         "from vtp_core.plugins import hookimpl\n"
         "from vtp_core.config import ComponentConfig\n"
-        "vtp_api = 1\n"
+        "vtp_api = 2\n"
         "class C(ComponentConfig):\n    size: int = 3\n"
         "class N: pass\n"
         "@hookimpl\n"

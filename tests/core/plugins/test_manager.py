@@ -24,7 +24,7 @@ from vtp_core.plugins.hookspecs import hook_name
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,12}", fullmatch=True)
 
 
-def plugin(*names, hook="register_objectives", api=1, **keywords):
+def plugin(*names, hook="register_objectives", api=2, **keywords):
     """A plugin that registers `names` through one hook."""
 
     @hookimpl(specname=hook)
@@ -35,7 +35,7 @@ def plugin(*names, hook="register_objectives", api=1, **keywords):
     return SimpleNamespace(vtp_api=api, offer=offer)
 
 
-def with_hook(name, function, api=1):
+def with_hook(name, function, api=2):
     return SimpleNamespace(**{"vtp_api": api, name: hookimpl(function)})
 
 
@@ -79,16 +79,19 @@ def test_everything_registered_is_found_under_its_full_name(offers):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (plugin("x", api=None), "does not state its API version; add the line vtp_api = 1"),
-        (plugin("x", api=2), "written for vtp_api 2, this is 1; install a newer vtp-core or an older"),
-        (plugin("x", api=0), "written for vtp_api 0, this is 1; install a newer version of it"),
+        (plugin("x", api=None), "does not state its API version; add the line vtp_api = 2"),
+        (
+            plugin("x", api=3),
+            "written for vtp_api 3, this vtp-core has 2; upgrade vtp-core, or install an older",
+        ),
+        (plugin("x", api=1), "written for vtp_api 1, this vtp-core has 2; upgrade the plugin, or change it"),
         (plugin("x", api="1"), "written for vtp_api '1'"),
         (plugin("x", api=True), "written for vtp_api True"),
-        (SimpleNamespace(vtp_api=1), "it has no hook"),
+        (SimpleNamespace(vtp_api=2), "it has no hook"),
         (with_hook("register_objective", lambda register: None), "did you mean register_objectives?"),
         (with_hook("offer_everything", lambda register: None), "unknown hook offer_everything"),
         (with_hook("register_objectives", lambda register, extra: None), "extra"),
-        (SimpleNamespace(vtp_api=1, register_encoders=lambda register: None), "put @hookimpl above it"),
+        (SimpleNamespace(vtp_api=2, register_encoders=lambda register: None), "put @vtp.hookimpl above it"),
         (plugin("Upper"), 'objective name "Upper" must be lower-case'),
         (plugin("a.b"), 'objective name "a.b"'),
         (plugin("x", "x"), 'objective "foo.x" is registered twice'),
@@ -187,7 +190,7 @@ def test_an_unknown_bare_name_mentions_broken_built_ins():
 def component(target, config=None, kind="objective"):
     plugins = Plugins()
     hook = hookimpl(specname=hook_name(kind))(lambda register: register("x", target, config=config))
-    plugins.add(SimpleNamespace(vtp_api=1, offer=hook), "foo", distribution="vtp-plugin-foo", version="0.2")
+    plugins.add(SimpleNamespace(vtp_api=2, offer=hook), "foo", distribution="vtp-plugin-foo", version="0.2")
     return plugins.find(kind, "foo.x")
 
 

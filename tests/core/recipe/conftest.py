@@ -101,7 +101,7 @@ def fake_plugin() -> SimpleNamespace:
     def register_evaluators(register: Register) -> None:
         register("score", "x:Score")
 
-    return SimpleNamespace(vtp_api=1, **{name: hook for name, hook in locals().items() if callable(hook)})
+    return SimpleNamespace(vtp_api=2, **{name: hook for name, hook in locals().items() if callable(hook)})
 
 
 RECIPE = """\

@@ -140,7 +140,7 @@ class Deep(ComponentConfig):
 
 
 class WithDeep:
-    vtp_api = 1
+    vtp_api = 2
     Deep = Deep
 
     @hookimpl

@@ -17,7 +17,7 @@ from vtp_core.plugins import hookimpl
 from vtp_core.run.callback import Callback
 from vtp_core.view import ViewNeed
 
-vtp_api = 1
+vtp_api = 2
 
 
 class SignalConfig(ComponentConfig):
@@ -68,7 +68,6 @@ class BadNumberConfig(ObjectiveConfig):
 
 
 class BadNumber(Objective):
-    Config = BadNumberConfig
     config: BadNumberConfig
 
     def forward(self, step):
@@ -94,8 +93,6 @@ class ParametersConfig(ObjectiveConfig):
 
 class Idle(Objective):
     """Has a layer that no loss uses."""
-
-    Config = ParametersConfig
 
     def __init__(self, config, dims):
         super().__init__(config, dims)

@@ -29,8 +29,6 @@ CONFIG = Config(use="sound")
 class Sound(Objective):
     """Predicts the mean masked feature of all ranks with a head; every verb that crosses ranks is used."""
 
-    Config = Config
-
     def __init__(self, config: ObjectiveConfig, dims: Dims) -> None:
         super().__init__(config, dims)
         self.head = nn.Linear(dims.width, 3)
@@ -186,8 +184,6 @@ def test_a_trained_frozen_network_is_caught() -> None:
 
 
 class Adversarial(AdversarialObjective):
-    Config = Config
-
     def __init__(self, config: ObjectiveConfig, dims: Dims) -> None:
         super().__init__(config, dims)
         self.critic = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1))

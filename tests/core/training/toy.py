@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -188,7 +187,6 @@ class ToyConfig(ObjectiveConfig):
 
 
 class ToyObjective(Objective):
-    Config: ClassVar[type[ObjectiveConfig]] = ToyConfig
     config: ToyConfig
 
     def __init__(self, **fields: object) -> None:

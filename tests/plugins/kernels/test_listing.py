@@ -79,7 +79,7 @@ def with_kernels(monkeypatch: pytest.MonkeyPatch, **targets: object) -> None:
             register(name, target)
 
     loaded = Plugins()
-    loaded.add(SimpleNamespace(vtp_api=1, register_kernels=register_kernels), "foo")
+    loaded.add(SimpleNamespace(vtp_api=2, register_kernels=register_kernels), "foo")
     monkeypatch.setattr(listing, "load_plugins", lambda: loaded)
 
 
