@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -17,6 +18,15 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a text file (UTF-8): a reader sees the old text or the new one, never a part."""
     with replacing_file(path) as file:
         file.write(text.encode())
+
+
+def write_json(path: Path, data: object) -> None:
+    """Replaces a JSON file.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

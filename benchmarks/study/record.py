@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.study.arm import Run
+from vtp_core.atomic import write_json
+from vtp_core.run.records import RunFolder
 
 KEPT = ("value", "baseline", "baseline_name", "unit", "higher_is_better", "protocol")
 """What a record keeps of a metric in ``eval.json``."""
@@ -25,7 +26,7 @@ def training_cost(folder: Path, plugins: Sequence[Path] = ()) -> dict[str, int]:
     from vtp_plugins.plan.plan import make_plan
 
     loaded = load_plugins(plugins)
-    recipe = load_recipe(str(folder / "resolved.toml"), plugins=loaded)
+    recipe = load_recipe(RunFolder(folder).recipe, plugins=loaded)
     plan = make_plan(recipe, loaded)
     return {
         "steps": recipe.run.steps,
@@ -58,7 +59,8 @@ def make_record(
     """
     import torch
 
-    metrics = json.loads((folder / "eval.json").read_text())
+    files = RunFolder(folder)
+    metrics = json.loads(files.evaluation.read_text())
     return {
         "study": study,
         "run": run.name,
@@ -76,21 +78,18 @@ def make_record(
         "metrics": {
             name: {key: entry[key] for key in KEPT if key in entry} for name, entry in metrics.items()
         },
-        "training": _last(folder / "metrics.jsonl"),
+        "training": _last(files.read_metrics()),
     }
 
 
-def _last(log: Path) -> dict[str, float]:
+def _last(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Losses and what objectives report at the last logged step."""
-    values = json.loads(log.read_text().splitlines()[-1])
-    return {name: value for name, value in values.items() if name.startswith(("loss/", "report/"))}
+    return {name: value for name, value in metrics[-1].items() if name.startswith(("loss/", "report/"))}
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:
     """Writes a record at once or not at all: a file that is there is a run that is done."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    write_json(path, record)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -49,9 +49,10 @@ def eval_(
     """
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
+    from vtp_core.atomic import write_json
     from vtp_core.cli.results import results_table
     from vtp_core.evaluation.opening import open_set
-    from vtp_core.evaluation.runner import evaluate, why_not, write_results
+    from vtp_core.evaluation.runner import evaluate, why_not
     from vtp_core.plugins import load_plugins
 
     plugins = load_plugins(plugin_files)
@@ -80,7 +81,7 @@ def eval_(
     for protocol in dict.fromkeys(str(entry["protocol"]) for entry in results.values()):
         click.echo(f"protocol: {protocol}")
     if output is not None:
-        write_results(results, output)
+        write_json(output, results)
 
 
 def read_held_out(text: str, plugins: Plugins) -> ComponentConfig:

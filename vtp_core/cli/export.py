@@ -14,6 +14,7 @@ from vtp_core.errors import UsageError
 if TYPE_CHECKING:
     from vtp_core.artefact.compact import Storage
     from vtp_core.plugins import Plugins
+    from vtp_core.run.records import RunFolder
     from vtp_core.tokenizer import Tokenizer
 
 OWN_FORMAT = "artefact"
@@ -70,14 +71,15 @@ def export(
     """
     from vtp_core.artefact.loading import find_format, load, locate
     from vtp_core.plugins import load_plugins
+    from vtp_core.run.records import RunFolder
 
     plugins = load_plugins(plugin_files)
     source = locate(source, plugins)
     writer = None if format_name == OWN_FORMAT else find_format(format_name, plugins)
     if writer is not None and storage != "full":
         raise UsageError(f"--storage {storage}: the format {format_name} stores its weights in its own way")
-    if (source / "resolved.toml").is_file():
-        model, origin = _of_run(source, weights, limit if statistics and writer is None else 0, plugins)
+    if (run := RunFolder(source)).exists():
+        model, origin = _of_run(run, weights, limit if statistics and writer is None else 0, plugins)
     elif (source / "config.json").is_file():
         if weights == "teacher":
             raise UsageError(f"{source}: a tokenizer holds one set of weights; give the run for its teacher")
@@ -99,7 +101,7 @@ def export(
 
 
 def _of_run(
-    run: Path, weights: Literal["student", "teacher"], limit: int, plugins: Plugins
+    run: RunFolder, weights: Literal["student", "teacher"], limit: int, plugins: Plugins
 ) -> tuple[Tokenizer, str]:
     """The tokenizer of a run's newest checkpoint, with statistics of `limit` samples, and what it is."""
     from vtp_core.artefact.assembly import training_modules
@@ -110,8 +112,8 @@ def _of_run(
     from vtp_core.training.saving.folder import find_latest
     from vtp_core.training.saving.manifest import read_manifest
 
-    recipe = load_recipe(run / "resolved.toml", plugins=plugins)
-    checkpoint = find_latest(run)
+    recipe = load_recipe(run.recipe, plugins=plugins)
+    checkpoint = find_latest(run.path)
     model, without = tokenizer_from_checkpoint(
         checkpoint, recipe, plugins, step=read_manifest(checkpoint).step, weights=weights
     )

@@ -62,18 +62,19 @@ def run(
 
 def _check_folders(stages: Sequence[Recipe], *, resume: bool) -> None:
     """Refuses occupied folders of any stage, and two stages in one folder, before the first stage starts."""
-    from vtp_core.run.opening import check_folder, run_folder
+    from vtp_core.run.records import RunFolder
 
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     for stage in stages:
-        folder = run_folder(stage)
-        if folder in taken:
+        folder = RunFolder.of(stage)
+        if str(folder) in taken:
             raise UsageError(
-                f"stages {taken[folder]} and {stage.name} both write to {folder} (-s run.out holds for all): "
-                "give each recipe a run.out of its own"
+                f"stages {taken[str(folder)]} and {stage.name} both write to {folder} (-s run.out holds for "
+                "all): give each recipe a run.out of its own"
             )
-        taken[folder] = stage.name
-        check_folder(folder, resume=resume)
+        taken[str(folder)] = stage.name
+        if not resume:
+            folder.require_new()
 
 
 def _log_to_stderr() -> None:
@@ -87,6 +88,7 @@ def _log_to_stderr() -> None:
 
 
 def _train(recipe: Recipe, plugins: Plugins, *, resume: bool, allow_change: bool, stages: int) -> None:
+    from vtp_core.run.records import RunFolder
     from vtp_core.run.train import train
 
     done = train(recipe, plugins, resume=resume, allow_change=allow_change)
@@ -98,5 +100,6 @@ def _train(recipe: Recipe, plugins: Plugins, *, resume: bool, allow_change: bool
 
     if done.results:
         click.echo(results_table(done.results))
-    click.echo(f"tokenizer  {done.folder / 'tokenizer'}")
-    click.echo(f"report     {done.folder / 'report.html'}")
+    folder = RunFolder(done.folder)
+    click.echo(f"tokenizer  {folder.tokenizer}")
+    click.echo(f"report     {folder.report}")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from vtp_core.atomic import write_text
 from vtp_core.config import ComponentConfig
 from vtp_core.errors import NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
@@ -132,11 +129,6 @@ def reduce(state: Tally, world: World) -> Tally:
         sums={name: torch.stack([other.sums[name] for other in states]).sum(0) for name in state.sums},
         rows={name: torch.cat([other.rows[name] for other in states]) for name in state.rows},
     )
-
-
-def write_results(results: Results, path: Path) -> None:
-    """Writes ``eval.json``, whole or not at all."""
-    write_text(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 def _finite(number: float | None) -> float | None:

@@ -45,6 +45,7 @@ class Plugin:
         distribution: Installed package, a loose file's path, or "" for one added by hand.
         version: Version of that package, or "".
         components: What it offers.
+        loose: Whether it is a file that was named with ``--plugin``.
         notices: What it did while loading that had to be undone.
     """
 
@@ -52,6 +53,7 @@ class Plugin:
     distribution: str = ""
     version: str = ""
     components: tuple[Component, ...] = ()
+    loose: bool = False
     notices: tuple[str, ...] = ()
 
 
@@ -132,7 +134,7 @@ class Plugins:
             InvalidPlugin: It breaks a rule.
             Exception: Whatever one of its hooks raised.
         """
-        plugin = Plugin(name=name, distribution=distribution, version=version)
+        plugin = Plugin(name=name, distribution=distribution, version=version, loose=bool(alias))
         check_name(name, "plugin")
         if name in self._plugins:
             both = f"{owner(self._plugins[name])} and {owner(plugin)}"

@@ -19,9 +19,9 @@ from vtp_core.atomic import replacing_folder
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
+from vtp_core.report.run_data import GALLERY
 from vtp_core.tokenizer import Tokenizer
 
-GALLERY = "samples.json"
 ERROR_GAIN = 4
 
 

@@ -1,10 +1,11 @@
-"""Builds ``report.html``: one file, offline, readable without JavaScript. Imports no torch."""
+"""The page ``report.html``: one file, offline, readable without JavaScript. Imports no torch."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,8 @@ import jinja2
 from PIL import Image
 
 import vtp_core
-from vtp_core.atomic import write_text
-from vtp_core.plugins import Plugins
 from vtp_core.report.chart import Axis, Chart, line_chart, number
-from vtp_core.report.run_data import RunData, read_run
-from vtp_core.report.samples import refresh_gallery
+from vtp_core.report.run_data import RunData
 from vtp_core.report.verdict import Fact, alarms, facts, scores
 
 IMAGE_BUDGET = 3_500_000
@@ -30,35 +28,6 @@ GROUPS = {
     "worst": "The worst of the set",
     "median": "Around the median",
 }
-
-
-def build_report(
-    run_folder: str | Path, output: str | Path | None = None, *, plugins: Plugins | None = None
-) -> Path:
-    """Writes the report of a run.
-
-    The reconstructions are made from the run's artefact and held-out set, unless its folder ``samples`` is of
-    the same weights already.
-
-    Args:
-        run_folder: What ``vtp run`` wrote; parts that are missing are named on the page.
-        output: Where to; None: ``report.html`` in the run folder.
-        plugins: Where the artefact's components are looked up; None: the installed ones.
-
-    Returns:
-        The file.
-
-    Raises:
-        UsageError: `run_folder` is no run folder.
-    """
-    problem = refresh_gallery(Path(run_folder), plugins)
-    run = read_run(Path(run_folder))
-    if problem:
-        run.missing.append(f"the reconstructions could not be made: {problem}")
-    path = Path(output) if output is not None else run.folder / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, render(run))
-    return path
 
 
 def render(run: RunData) -> str:
@@ -74,7 +43,7 @@ def render(run: RunData) -> str:
     environment.filters["decibel"] = lambda value: f"{float(value):.2f} dB"
     groups, omitted = _images(run)
     return environment.get_template("report.html.j2").render(
-        name=str(run.recipe.get("name", run.folder.name)),
+        name=run.name,
         version=vtp_core.__version__,
         facts=facts(run),
         alarms=alarms(run),
@@ -148,7 +117,7 @@ def _images(run: RunData) -> tuple[list[dict[str, Any]], int]:
         row = {key: item.get(key, "") for key in ("key", "caption", "psnr")}
         for kind in ("input", "output", "error", "latent"):
             # The name comes from a file: only its last part is used, so that it can't lead elsewhere.
-            row[kind] = _embedded(run.folder / "samples" / Path(str(item.get(kind, ""))).name)
+            row[kind] = _embedded(run.images / Path(str(item.get(kind, ""))).name)
             spent += len(row[kind])
         if spent > IMAGE_BUDGET:
             omitted += 1
@@ -205,7 +174,7 @@ def _data(run: RunData) -> Iterable[Fact]:
 
 def _machine(run: RunData) -> Iterable[Fact]:
     for key, value in run.environment.items():
-        if key in ("command", "failed_plugins") and not value:
+        if key in ("command", "loose_plugins", "failed_plugins") and not value:
             continue
         if isinstance(value, dict):
             text = ", ".join(f"{name} {_brief(item)}" for name, item in value.items() if item is not None)
@@ -221,8 +190,9 @@ def _brief(item: Any) -> str:
 
 
 def _command(run: RunData) -> str:
-    extra = " ".join("--plugin FILE" for _ in run.environment.get("loose_plugins", []))
-    return f"vtp run resolved.toml {extra}".strip()
+    files = run.environment.get("loose_plugins")
+    options = [f"--plugin {shlex.quote(str(file))}" for file in (files if isinstance(files, list) else ())]
+    return " ".join(["vtp run resolved.toml", *options])
 
 
 def _shown(value: object) -> str:

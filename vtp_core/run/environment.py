@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 import sys
@@ -14,10 +13,8 @@ from typing import Any
 import torch
 
 import vtp_core
-from vtp_core.atomic import write_text
 from vtp_core.plugins import Plugins
 
-ENVIRONMENT = "environment.json"
 PACKAGES = (
     "vtp-core", "torch", "torchvision", "triton", "numpy", "pillow", "pydantic", "pluggy", "safetensors",
     "timm", "open_clip_torch", "lpips", "webdataset",
@@ -47,6 +44,7 @@ def describe_environment(
             plugin.name: {"distribution": plugin.distribution, "version": plugin.version}
             for plugin in plugins
         },
+        "loose_plugins": [str(Path(plugin.distribution).absolute()) for plugin in plugins if plugin.loose],
         "failed_plugins": [str(failure) for failure in plugins.failures],
         "commit": _commit(Path(vtp_core.__file__).parents[1]),
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
@@ -58,24 +56,6 @@ def describe_environment(
         "world_size": world_size,
         "kernels": dict(kernels),
     }
-
-
-def write_environment(folder: Path, environment: Mapping[str, Any]) -> None:
-    """Writes ``environment.json``; what earlier starts wrote stays under ``earlier`` if it differs.
-
-    Args:
-        folder: The run folder.
-        environment: As `describe_environment` gives it.
-    """
-    path = folder / ENVIRONMENT
-    earlier: list[Any] = []
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        earlier = before.pop("earlier", [])
-        if before != json.loads(json.dumps(environment)):
-            earlier.append(before)
-    record = {**environment, "earlier": earlier} if earlier else dict(environment)
-    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def _version(distribution: str) -> str | None:

@@ -11,10 +11,11 @@ from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.errors import NumericError, UsageError, VtpError
 from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.opening import open_recipe_sets, open_set
-from vtp_core.evaluation.runner import Results, build_evaluators, evaluate, why_not, write_results
+from vtp_core.evaluation.runner import Results, build_evaluators, evaluate, why_not
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.opening import Run
+from vtp_core.run.report import build_report
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.saving.state import whole
 
@@ -68,7 +69,7 @@ def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Res
         world=run.world,
     )
     if run.world.rank == 0:
-        write_results(results, run.folder / "eval.json")
+        run.folder.write_evaluation(results)
     return results
 
 
@@ -91,7 +92,7 @@ def finish(run: Run) -> Results:
     tokenizer = current_tokenizer(run, recipe.run.steps)
     _require_finite(tokenizer, run)
     if run.world.rank == 0:
-        tokenizer.save(run.folder / "tokenizer")
+        tokenizer.save(run.folder.tokenizer)
     try:
         results = evaluate_run(run, recipe.run.steps, tokenizer)
     except VtpError as error:
@@ -100,10 +101,8 @@ def finish(run: Run) -> Results:
         limit = min(recipe.evaluate.limit or STATISTICS_SAMPLES, STATISTICS_SAMPLES)
         statistics = open_set(recipe.data.source, run.plugins, recipe.data.decode, limit, skip_bad=True)
         tokenizer.config = measure_latents(tokenizer, statistics, rows=recipe.evaluate.rows)
-        tokenizer.save(run.folder / "tokenizer")
-        from vtp_core.report import build_report
-
-        build_report(run.folder, plugins=run.plugins)
+        tokenizer.save(run.folder.tokenizer)
+        build_report(run.folder.path, plugins=run.plugins)
     if failure is not None:
         raise failure
     return results

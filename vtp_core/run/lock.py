@@ -13,7 +13,6 @@ from types import TracebackType
 
 from vtp_core.errors import UsageError
 
-LOCK = ".lock"
 _log = logging.getLogger(__name__)
 
 
@@ -23,8 +22,8 @@ class RunLock:
     The file ``.lock`` stays behind; what counts is the lock on it. After ``kill -9`` the folder is free.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._descriptor: int | None = None
 
     def acquire(self) -> None:

@@ -50,16 +50,17 @@ class Loop:
         run, made, finished, spikes = self.run, self.run.start, False, SpikeWatch()
         info = RunInfo(
             name=run.recipe.name,
-            folder=run.folder,
+            folder=run.folder.path,
             start=run.start,
             total=self.total,
             recipe=run.recipe_data(),
         )
         with ExitStack() as stack:
             stop = stack.enter_context(StopFlag())
-            log = stack.enter_context(MetricsLog(run.folder, run.start or None)) if self.first else None
-            bar = stack.enter_context(RunProgress(self.total, run.start)) if self.first else None
+            log = bar = None
             if self.first:
+                log = stack.enter_context(MetricsLog(run.folder.metrics, run.start or None))
+                bar = stack.enter_context(RunProgress(self.total, run.start))
                 self.callbacks.run_start(info)
             try:
                 for index, batches in run.loader(run.start):
@@ -136,7 +137,7 @@ class Loop:
         run = self.run
         check_replicas(run.state())
         saved = save(
-            run.folder / "checkpoints",
+            run.folder.checkpoints,
             made,
             run.state(),
             recipe=run.recipe_data(),

@@ -9,32 +9,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from vtp_core.recipe.history import current_metrics
-
-METRICS = "metrics.jsonl"
-
 
 class MetricsLog:
     """Appends to a run's ``metrics.jsonl``. A context manager; rank 0 has one.
 
     Keys are flat: ``step``, ``samples``, ``loss/<objective>/<term>``, ``weighted/<objective>``,
     ``grad_norm/<owner>``, ``lr``, ``rows_per_s`` and whatever an objective reports.
+
+    Args:
+        path: The file; its folder exists.
+        last_step: Resume: largest ``step`` that stays; later lines, and a half line that a killed process
+            left, are removed. None starts afresh.
     """
 
-    def __init__(self, folder: Path, last_step: int | None = None) -> None:
-        """Opens the file.
-
-        Args:
-            folder: The run folder; it exists.
-            last_step: Resume: largest ``step`` that stays; later lines, and a half line that a killed process
-                left, are removed. None starts afresh.
-        """
-        self.path = folder / METRICS
+    def __init__(self, path: Path, last_step: int | None = None) -> None:
         if last_step is None:
-            self.path.write_text("", encoding="utf-8")
+            path.write_text("", encoding="utf-8")
         else:
-            _cut(self.path, last_step)
-        self._file: TextIO = self.path.open("a", encoding="utf-8", newline="\n")
+            _cut(path, last_step)
+        self._file: TextIO = path.open("a", encoding="utf-8", newline="\n")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends the line of one logged step.
@@ -48,10 +41,6 @@ class MetricsLog:
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
     def __enter__(self) -> MetricsLog:
         return self
 
@@ -61,16 +50,16 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._file.close()
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines of a run's ``metrics.jsonl``; nothing if there is none."""
-    path = folder / METRICS
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a JSON-lines file and the number of damaged or unfinished lines; none without a file."""
     if not path.is_file():
-        return []
-    lines = (_parse(line) for line in path.read_bytes().splitlines(keepends=True))
-    return [line for line in lines if line is not None]
+        return [], 0
+    rows = [_parse(line) for line in path.read_bytes().splitlines(keepends=True)]
+    whole = [row for row in rows if row is not None]
+    return whole, len(rows) - len(whole)
 
 
 def _cut(path: Path, last_step: int) -> None:
@@ -81,7 +70,7 @@ def _cut(path: Path, last_step: int) -> None:
     with path.open("rb+") as file:
         for line in file:
             record = _parse(line)
-            if record is None or record["step"] > last_step:
+            if record is None or not isinstance(record.get("step"), int) or record["step"] > last_step:
                 break
             size += len(line)
         file.truncate(size)
@@ -94,9 +83,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        return None
-    return current_metrics(record)
+    return record if isinstance(record, dict) else None
 
 
 def _number(value: float) -> float | None:

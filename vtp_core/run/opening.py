@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,10 @@ from vtp_core.recipe import dump_toml
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run import build
 from vtp_core.run.calibrate import calibrate
-from vtp_core.run.environment import describe_environment, write_environment
+from vtp_core.run.environment import describe_environment
 from vtp_core.run.init_from import init_from
-from vtp_core.run.metrics import read_metrics
 from vtp_core.run.recipe_change import check_recipe
+from vtp_core.run.records import RunFolder
 from vtp_core.training.groups import group_needs
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks
@@ -65,7 +64,7 @@ class Run:
     recipe: Recipe
     plugins: Plugins
     world: World
-    folder: Path
+    folder: RunFolder
     sources: Mapping[str, Source]
     networks: Networks
     dims: Dims
@@ -100,26 +99,8 @@ class Run:
             workers=recipe.data.workers,
             prefetch=recipe.data.prefetch,
             max_bad_fraction=recipe.data.max_bad_fraction,
-            quarantine=self.folder / f"quarantine-{self.world.rank}.jsonl",
+            quarantine=self.folder.quarantine(self.world.rank),
             pin_memory=self.world.device.type == "cuda",
-        )
-
-
-def run_folder(recipe: Recipe) -> Path:
-    """The folder that ``run.out`` names."""
-    return Path(recipe.run.out.replace("<name>", recipe.name))
-
-
-def check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuses a folder that already holds logged steps or checkpoints, unless it is to be resumed.
-
-    Raises:
-        UsageError: It holds some.
-    """
-    if not resume and (read_metrics(folder) or any((folder / "checkpoints").glob("*"))):
-        raise UsageError(
-            f"{folder}: already holds a run; continue it with --resume, or choose another folder with "
-            f"-s run.out=FOLDER. Nothing was touched."
         )
 
 
@@ -133,14 +114,14 @@ def open_run(
         CheckpointError: The checkpoint is damaged or of another recipe.
         DistributedError: The ranks hold different recipes or plugins.
     """
-    folder = run_folder(recipe)
+    folder = RunFolder.of(recipe)
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     _check_ranks(recipe, plugins)
     sources = open_sources(recipe.data, plugins)
     networks, dims = build.build_run_networks(recipe, plugins)
-    previous = find_latest(folder) if resume and any((folder / "checkpoints").glob("step-*")) else None
+    previous = find_latest(folder.path) if resume and folder.has_checkpoints() else None
     if resume and previous is None:
         _log.warning("%s: no checkpoint to go on from; the run starts at step 0", folder)
     if recipe.init_from is not None and previous is None:
@@ -189,15 +170,14 @@ def open_run(
 
 def write_records(run: Run) -> None:
     """Writes ``resolved.toml`` and ``environment.json``; rank 0 calls it."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "resolved.toml").write_text(dump_toml(run.recipe), encoding="utf-8")
+    run.folder.write_recipe(dump_toml(run.recipe))
     environment = describe_environment(
         run.plugins,
         device=run.world.device,
         world_size=run.world.size,
         kernels={"attention": run.recipe.kernels.attention, "nearest_code": run.recipe.kernels.nearest_code},
     )
-    write_environment(run.folder, environment)
+    run.folder.write_environment(environment)
 
 
 def _check_ranks(recipe: Recipe, plugins: Plugins) -> None:

@@ -15,9 +15,10 @@ from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.callback import Callback, Callbacks
 from vtp_core.run.finish import check_evaluation, finish
-from vtp_core.run.lock import LOCK, RunLock
+from vtp_core.run.lock import RunLock
 from vtp_core.run.loop import Loop
-from vtp_core.run.opening import check_folder, open_run, run_folder, write_records
+from vtp_core.run.opening import open_run, write_records
+from vtp_core.run.records import RunFolder
 from vtp_core.training.ranks.parallel import join_world
 from vtp_core.training.ranks.rank_objects import on_first_rank
 
@@ -57,11 +58,12 @@ def train(
         VtpError: Its subclasses say what went wrong and carry the exit code.
     """
     world = join_world(recipe.run.device)
-    folder = run_folder(recipe)
+    folder = RunFolder.of(recipe)
     try:
         with ExitStack() as stack:
-            check_folder(folder, resume=resume)
-            lock = RunLock(folder)
+            if not resume:
+                folder.require_new()
+            lock = RunLock(folder.lock)
             on_first_rank(lock.acquire)
             stack.callback(_release, lock, folder)
             check_evaluation(recipe, plugins)
@@ -80,16 +82,16 @@ def train(
             f"rank {world.rank} lost the others ({str(error).splitlines()[0]}); "
             "see what the rank that stopped first has to say, and go on with --resume"
         ) from error
-    return Done(folder=folder, results=results) if world.rank == 0 else None
+    return Done(folder=folder.path, results=results) if world.rank == 0 else None
 
 
-def _release(lock: RunLock, folder: Path) -> None:
+def _release(lock: RunLock, folder: RunFolder) -> None:
     """Frees the folder, and removes it if nothing was written: a refused run leaves no trace."""
     if lock.held:
         lock.release()
-        if [path.name for path in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            folder.rmdir()
+        if list(folder.path.iterdir()) == [folder.lock]:
+            folder.lock.unlink()
+            folder.path.rmdir()
 
 
 def _lost_connection(error: RuntimeError) -> bool:

@@ -18,8 +18,9 @@ from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.protocol import Metric, Score
-from vtp_core.evaluation.runner import evaluate, reduce, write_results
+from vtp_core.evaluation.runner import evaluate, reduce
 from vtp_core.features import Tally
+from vtp_core.run.records import RunFolder
 from vtp_core.training.ranks.world import World
 
 
@@ -185,7 +186,7 @@ def test_reduce_alone_changes_nothing() -> None:
 
 def test_results_file(tmp_path: Path) -> None:
     results = evaluate(toy_tokenizer(), {"c": Count()}, drawn_set("val", 3, 0))
-    write_results(results, tmp_path / "eval.json")
+    RunFolder(tmp_path).write_evaluation(results)
     assert json.loads((tmp_path / "eval.json").read_text()) == results
     assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
 

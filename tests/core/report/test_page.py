@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import html.parser
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
-from tests.core.toy_tokenizer import toy_tokenizer
+from tests.core.report.conftest import BAD, HOSTILE
+from tests.core.run.tiny_run import FAULTY
 from vtp_core.errors import UsageError
-from vtp_core.report import build_report
-from vtp_core.report.gallery import write_gallery
-
-HOSTILE = "<script>alert(1)</script>\"'&{{ 7 * 7 }}"
-RECIPE = f"""name = "trial"
-[run]
-steps = 20
-[data.source]
-use = "samples"
-urls = '''{HOSTILE}'''
-[views.image]
-rows = 8
-size = 16
-augment = "crop"
-"""
+from vtp_core.run.report import build_report
 
 
 class Reader(html.parser.HTMLParser):
@@ -68,61 +55,80 @@ def read(path: Path) -> Reader:
     return reader
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "trial"
-    folder.mkdir()
-    (folder / "resolved.toml").write_text(RECIPE)
-    (folder / "environment.json").write_text(json.dumps({"device": HOSTILE, "packages": {"torch": "2"}}))
-    rows = [
-        {
-            "step": s,
-            "samples": 8 * s,
-            "loss/l1/l1": 1 / s,
-            f"loss/{HOSTILE}/x": 2.0,
-            "lr": 1e-3,
-            "rows_per_s": 8.0,
-        }
-        for s in range(1, 21)
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    entry = {
-        "value": 12.5,
-        "protocol": f"p-v1 {HOSTILE}",
-        "baseline": 13.0,
-        "baseline_name": "mean colour",
-        "unit": "dB",
-    }
-    chance = {"value": 0.3, "protocol": "q", "baseline": 0.1, "baseline_name": "chance", "also": {"x": 0.2}}
-    (folder / "eval.json").write_text(json.dumps({"psnr": entry, "zero_shot": chance}))
-    drawn = drawn_set("val", 20, 0).source
-    assert isinstance(drawn, ArraySource)
-    source = ArraySource(images=drawn.images, texts=(HOSTILE,) * 20)
-    write_gallery(toy_tokenizer(), ArraySet(name="val", source=source), folder / "samples")
-    return folder
+def edit(file: Path, **values: object) -> None:
+    """Changes entries of a JSON file."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def append(file: Path, *lines: dict[str, object]) -> None:
+    with file.open("a") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def test_everything_is_on_the_page(run: Path) -> None:
     path = build_report(run)
     assert path == run / "report.html"
     page = read(path)
-    for text in ("trial", "12.50 dB", "13.00 dB", "mean colour", "3.0 x", "Loss of l1", "Learning rate"):
-        assert text in page.text, text
-    # 8 rows a step at 8 rows a second: a second a step.
-    assert "0 min 20 s" in page.text and "160" in page.text
-    # Written before metrics had titles: the names are the metrics' own.
-    assert "psnr does not beat its baseline (mean colour)" in page.text and "zero shot" in page.text
+    psnr = json.loads((run / "eval.json").read_text())["psnr"]
+    for text in (
+        "tiny", f"{psnr['value']:.2f} dB", f"{psnr['baseline']:.2f} dB", "mean colour", "Loss of l1",
+        "Learning rate", "complete", "all planned steps done", "12of 12 planned",
+    ):  # fmt: skip
+        assert text in page.text.replace("\n", ""), text
+    assert "samples96" in page.text.replace("\n", "")  # 8 rows a step
     assert "svg" in page.tags and page.alt_missing == 0
     pictures = [address for address in page.addresses if address.startswith("data:image/png")]
     assert len(pictures) == 4 * (12 + 4 + 4)
     assert path.stat().st_size < 1_000_000
 
 
+def test_bad_samples_of_all_ranks_are_counted_once(run: Path) -> None:
+    lines = [
+        [json.loads(line) for line in (run / f"quarantine-{rank}.jsonl").read_text().splitlines()]
+        for rank in (0, 1)
+    ]
+    found = [{(line["source"], line["index"]) for line in part} for part in lines]
+    # Both ranks met bad samples, one of them the same one in another epoch: the sum would be too large.
+    assert found[0] and found[1] and found[0] & found[1]
+    assert len(found[0] | found[1]) == BAD
+    reasons = {line["reason"] for part in lines for line in part}
+    text = read(build_report(run)).text
+    assert f"{BAD} bad samples were replaced; see Data" in text
+    assert "none was replaced" not in text and all(reason in text for reason in reasons)
+
+
+def test_the_command_names_the_loose_plugins(run: Path) -> None:
+    assert json.loads((run / "environment.json").read_text())["loose_plugins"] == [str(FAULTY)]
+    assert f"vtp run resolved.toml --plugin {FAULTY}\n" in read(build_report(run)).text
+    edit(run / "environment.json", loose_plugins=["/with space/a.py", HOSTILE, 3])
+    text = read(build_report(run)).text
+    assert "vtp run resolved.toml --plugin '/with space/a.py' --plugin " in text
+    assert shlex.quote(HOSTILE) in text
+
+
+def test_a_run_without_loose_plugins_has_none_in_its_command(run: Path) -> None:
+    edit(run / "environment.json", loose_plugins=[])
+    assert "vtp run resolved.toml\n" in read(build_report(run)).text
+
+
+def test_baselines_that_are_chance_or_better_are_told(run: Path) -> None:
+    entry = json.loads((run / "eval.json").read_text())["psnr"]
+    chance = {"value": 0.3, "protocol": "q", "baseline": 0.1, "baseline_name": "chance", "also": {"x": 0.2}}
+    edit(run / "eval.json", psnr={**entry, "baseline": entry["value"] + 1}, zero_shot=chance)
+    text = read(build_report(run)).text
+    assert "3.0 x" in text
+    assert "PSNR does not beat its baseline (mean colour)" in text
+
+
 def test_all_text_is_escaped(run: Path) -> None:
+    edit(run / "environment.json", device=HOSTILE, failed_plugins=[HOSTILE])
+    entry = json.loads((run / "eval.json").read_text())["psnr"]
+    edit(run / "eval.json", **{HOSTILE: {**entry, "protocol": HOSTILE, "unit": HOSTILE}})
+    append(run / "metrics.jsonl", *({"step": step, f"loss/{HOSTILE}/x": 2.0} for step in (13, 14)))
     page = read(build_report(run))
     assert "script" not in page.tags
-    assert page.text.count(HOSTILE) >= 20
-    assert "49" not in page.text.split("Reproduce")[-1]
+    assert page.text.count(HOSTILE) >= 20  # captions of the held-out images, and the above
+    assert "49" not in page.text.split("Reproduce")[-1].split("--plugin")[0]
 
 
 def test_nothing_is_fetched(run: Path) -> None:
@@ -145,7 +151,7 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"\xff\xfe", b'{"images": 3}'])
 def test_damaged_parts_do_not_stop_the_page(run: Path, name: str, data: bytes) -> None:
     (run / name).write_bytes(data)
-    assert "trial" in read(build_report(run)).text
+    assert "tiny" in read(build_report(run)).text
 
 
 def test_the_file_says_how_a_metric_is_shown(run: Path) -> None:
@@ -196,17 +202,17 @@ def test_many_large_images_stay_under_the_limit(run: Path) -> None:
     assert "had no room on this page" in read(path).text
 
 
-def test_alarms_of_a_critic_are_told(run: Path) -> None:
+def test_alarms_of_a_critic_are_shown(run: Path) -> None:
     assert "had an alarm" not in read(build_report(run)).text
-    with (run / "metrics.jsonl").open("a") as file:
-        for step, alarm in ((21, 0.0), (22, 1.0), (23, 1.0)):
-            file.write(json.dumps({"step": step, "report/gan.critic/alarm": alarm}) + "\n")
+    lines = (
+        {"step": step, "report/gan.critic/alarm": alarm} for step, alarm in ((21, 0.0), (22, 1), (23, 1))
+    )
+    append(run / "metrics.jsonl", *lines)
     assert "gan.critic had an alarm in 2 logged steps, first step 22" in read(build_report(run)).text
 
 
 def test_losses_that_are_not_finite_raise_an_alarm(run: Path) -> None:
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": 21, "loss/l1/l1": None, "skipped": 1.0}) + "\n")
+    append(run / "metrics.jsonl", {"step": 21, "loss/l1/l1": None, "skipped": 1.0})
     text = read(build_report(run)).text
     assert "1 logged steps have a loss that is not finite, first step 21" in text
     assert "1 logged steps were skipped" in text

@@ -15,19 +15,20 @@ from rich.console import Console
 
 from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins
-from vtp_core.run.environment import describe_environment, write_environment
+from vtp_core.run.environment import describe_environment
 from vtp_core.run.lock import RunLock
 from vtp_core.run.progress import RunProgress
+from vtp_core.run.records import RunFolder
 
 HOLDER = "import sys, time; from pathlib import Path; from vtp_core.run.lock import RunLock\n"
-HOLDER += "RunLock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(600)"
+HOLDER += "RunLock(Path(sys.argv[1]) / '.lock').acquire(); print('held', flush=True); time.sleep(600)"
 
 
 def test_environment_names_versions_and_choices(tmp_path):
     found = describe_environment(
         Plugins(), device=torch.device("cpu"), world_size=2, kernels={"attention": "torch"}
     )
-    write_environment(tmp_path, found)
+    RunFolder(tmp_path).write_environment(found)
     read = json.loads((tmp_path / "environment.json").read_text())
     assert torch.__version__.startswith(read["packages"]["torch"]) and read["packages"]["numpy"]
     assert (read["world_size"], read["kernels"], read["device"]) == (2, {"attention": "torch"}, "cpu")
@@ -37,7 +38,7 @@ def test_environment_names_versions_and_choices(tmp_path):
 
 def test_an_earlier_environment_stays_if_it_differs(tmp_path):
     for environment in ({"torch": "1"}, {"torch": "1"}, {"torch": "2"}, {"torch": "3"}):
-        write_environment(tmp_path, environment)
+        RunFolder(tmp_path).write_environment(environment)
     read = json.loads((tmp_path / "environment.json").read_text())
     assert read == {"torch": "3", "earlier": [{"torch": "1"}, {"torch": "2"}]}
 
@@ -51,16 +52,16 @@ def test_a_second_run_on_a_folder_is_refused_until_the_first_is_killed(tmp_path)
         with pytest.raises(
             UsageError, match=rf"another run holds this folder \(process {process.pid} on "
         ) as caught:
-            RunLock(tmp_path).acquire()
+            RunLock(tmp_path / ".lock").acquire()
         assert caught.value.exit_code == 2
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
-    with RunLock(tmp_path):
+    with RunLock(tmp_path / ".lock"):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
         with pytest.raises(UsageError, match=f"process {os.getpid()} "):
-            RunLock(tmp_path).acquire()
-    with RunLock(tmp_path):
+            RunLock(tmp_path / ".lock").acquire()
+    with RunLock(tmp_path / ".lock"):
         pass
 
 

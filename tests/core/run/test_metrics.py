@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtp_core.run.metrics import MetricsLog, read_metrics
+from vtp_core.run.metrics import MetricsLog
+from vtp_core.run.records import RunFolder
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -20,7 +21,7 @@ def line(step: int) -> dict[str, float]:
 @given(st.dictionaries(st.text(min_size=1).filter(lambda name: name != "step"), FLOATS, max_size=5))
 def test_every_number_survives(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("run")
-    with MetricsLog(folder) as log:
+    with MetricsLog(folder / "metrics.jsonl") as log:
         log.write(3, values)
     text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
     record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -33,35 +34,35 @@ def test_every_number_survives(tmp_path_factory, values):
 def test_a_resumed_file_equals_an_uninterrupted_one(tmp_path_factory, total, saved, died, cut):
     saved, died = min(saved, total), min(max(saved, died), total)
     whole, broken = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("broken")
-    with MetricsLog(whole) as log:
+    with MetricsLog(whole / "metrics.jsonl") as log:
         for step in range(1, total + 1):
             log.write(step, line(step))
-    with MetricsLog(broken) as log:
+    with MetricsLog(broken / "metrics.jsonl") as log:
         for step in range(1, died + 1):
             log.write(step, line(step))
     with (broken / "metrics.jsonl").open("ab") as file:  # the write that the kill interrupted
         file.write(json.dumps({"step": died + 1, **line(died + 1)}).encode()[:cut])
-    with MetricsLog(broken, last_step=saved) as log:
+    with MetricsLog(broken / "metrics.jsonl", last_step=saved) as log:
         for step in range(saved + 1, total + 1):
             log.write(step, line(step))
     assert (broken / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    assert [record["step"] for record in read_metrics(broken)] == list(range(1, total + 1))
+    assert [record["step"] for record in RunFolder(broken).read_metrics()] == list(range(1, total + 1))
 
 
 def test_a_new_run_starts_an_empty_file(tmp_path):
     for _ in range(2):
-        with MetricsLog(tmp_path) as log:
+        with MetricsLog(tmp_path / "metrics.jsonl") as log:
             log.write(1, line(1))
-    assert len(read_metrics(tmp_path)) == 1
+    assert len(RunFolder(tmp_path).read_metrics()) == 1
 
 
 def test_reading_skips_a_half_line_and_a_missing_file(tmp_path):
-    assert read_metrics(tmp_path) == []
+    assert RunFolder(tmp_path).read_metrics() == []
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2', encoding="utf-8")
-    assert read_metrics(tmp_path) == [{"step": 1}]
+    assert RunFolder(tmp_path).read_metrics() == [{"step": 1}]
 
 
 def test_resuming_without_a_file_begins_one(tmp_path):
-    with MetricsLog(tmp_path, last_step=5) as log:
+    with MetricsLog(tmp_path / "metrics.jsonl", last_step=5) as log:
         log.write(6, {})
-    assert read_metrics(tmp_path) == [{"step": 6}]
+    assert RunFolder(tmp_path).read_metrics() == [{"step": 6}]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.run.tiny_run import assert_same_bits, metrics, start, state, vtp
-from vtp_core.run.metrics import read_metrics
+from vtp_core.run.records import RunFolder
 
 STOP = 'callbacks.stop={use = "faulty.signal", at = 3, first = true}'
 WITH = [
@@ -87,13 +87,13 @@ def test_sigterm_from_outside_saves_and_exits_75(tmp_path: Path):
     slow = 'callbacks.slow={use = "faulty.slow", seconds = 0.05}'
     process = start(tmp_path, "run.steps=2000", slow, "data.workers=2")
     deadline = time.monotonic() + 60
-    while len(read_metrics(tmp_path / "run")) < 2 and time.monotonic() < deadline:
+    while len(RunFolder(tmp_path / "run").read_metrics()) < 2 and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    made = read_metrics(tmp_path / "run")[-1]["step"]
+    made = RunFolder(tmp_path / "run").read_metrics()[-1]["step"]
     assert f"error: stopped by a signal after step {made}" in errors
     assert (tmp_path / f"run/checkpoints/step-{made:08d}/manifest.json").is_file()
     assert (tmp_path / "run/checkpoints/latest").read_text().strip() == f"step-{made:08d}"

@@ -160,7 +160,7 @@ def test_folder_of_another_recipe(finished: Path):
 
 def test_folder_in_use(finished: Path):
     before = snapshot(finished / "run")
-    with RunLock(finished / "run"):
+    with RunLock(finished / "run/.lock"):
         result = vtp(finished, "run.checkpoint_every=2", resume=True)
     assert result.exit_code == 2
     assert "another run holds this folder (process " in one_line(result)

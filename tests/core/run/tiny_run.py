@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from vtp_core.cli.main import main
-from vtp_core.run.metrics import read_metrics
+from vtp_core.run.records import RunFolder
 from vtp_core.training.saving.checkpoint import find_latest, load
 from vtp_core.training.saving.safe_reader import SafeReader
 
@@ -98,16 +98,23 @@ def vtp(folder: Path, *sets: str, resume: bool = False, recipe: str = RECIPE) ->
     return CliRunner().invoke(main, arguments(folder, *sets, resume=resume, recipe=recipe))
 
 
-def start(folder: Path, *sets: str, resume: bool = False, options: tuple[str, ...] = ()) -> subprocess.Popen:
+def start(
+    folder: Path,
+    *sets: str,
+    resume: bool = False,
+    options: tuple[str, ...] = (),
+    recipe: str = RECIPE,
+) -> subprocess.Popen:
     """Starts it as a process of its own."""
-    command = [sys.executable, "-m", "vtp_core", *arguments(folder, *sets, resume=resume), *options]
+    called = arguments(folder, *sets, resume=resume, recipe=recipe)
+    command = [sys.executable, "-m", "vtp_core", *called, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of its metrics, without what can't repeat itself."""
-    lines = read_metrics(folder / "run")
+    lines = RunFolder(folder / "run").read_metrics()
     return [{key: value for key, value in line.items() if key not in UNREPEATABLE} for line in lines]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.core.run.tiny_run import metrics, start, vtp
 from tests.core.run.whole_run import ToyRun, halves, numbers
 from tests.core.training.test_three_steps import assert_close, part
-from vtp_core.run.metrics import read_metrics
+from vtp_core.run.records import RunFolder
 from vtp_core.testing.ranks import run_processes
 from vtp_core.training.ranks.world import World
 
@@ -89,11 +89,11 @@ def test_signal_to_the_launcher_stops_all_ranks_in_good_order(tmp_path: Path):
     slow = 'callbacks.slow={use = "faulty.slow", seconds = 0.05}'
     process = start(tmp_path, "run.steps=5000", slow, options=("--nproc", "2"))
     deadline = time.monotonic() + 100
-    while len(read_metrics(tmp_path / "run")) < 2 and time.monotonic() < deadline:
+    while len(RunFolder(tmp_path / "run").read_metrics()) < 2 and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.terminate()
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 75, errors
-    made = read_metrics(tmp_path / "run")[-1]["step"]
+    made = RunFolder(tmp_path / "run").read_metrics()[-1]["step"]
     assert (tmp_path / "run/checkpoints/latest").read_text() == f"step-{made:08d}\n"

@@ -1,0 +1,176 @@
+"""The run folder: the names of its files, how each is written and how each is read. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtp_core.atomic import write_json, write_text
+from vtp_core.errors import UsageError
+from vtp_core.recipe.history import current_metrics
+from vtp_core.report.run_data import GALLERY, RunData, read_gallery
+from vtp_core.run.metrics import read_lines
+
+if TYPE_CHECKING:
+    from vtp_core.recipe import Recipe
+
+
+class RunFolder:
+    """A run folder, whether it exists or not.
+
+    Args:
+        path: Where it is.
+
+    Attributes:
+        path: Where it is.
+        recipe: The resolved recipe, ``resolved.toml``. A folder that has one is a run folder.
+        environment: Versions, machine and plugins, ``environment.json``.
+        metrics: One line a logged step, ``metrics.jsonl``.
+        evaluation: The newest measurements, ``eval.json``.
+        checkpoints: Folder of the checkpoints.
+        tokenizer: The artefact.
+        samples: Folder of the reconstructions that the report shows.
+        gallery: Their list, ``samples/samples.json``.
+        report: ``report.html``.
+        lock: Held while a process trains here, ``.lock``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "resolved.toml"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.evaluation = self.path / "eval.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.tokenizer = self.path / "tokenizer"
+        self.samples = self.path / "samples"
+        self.gallery = self.samples / GALLERY
+        self.report = self.path / "report.html"
+        self.lock = self.path / ".lock"
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> RunFolder:
+        """The folder that a recipe's ``run.out`` names."""
+        return cls(recipe.run.out.replace("<name>", recipe.name))
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def quarantine(self, rank: int) -> Path:
+        """The bad samples of one rank, ``quarantine-RANK.jsonl``."""
+        return self.path / f"quarantine-{rank}.jsonl"
+
+    def exists(self) -> bool:
+        """Whether it is a run folder: one with a resolved recipe."""
+        return self.recipe.is_file()
+
+    def has_checkpoints(self) -> bool:
+        """Whether a checkpoint was begun."""
+        return any(self.checkpoints.glob("step-*"))
+
+    def require_new(self) -> None:
+        """Refuses a folder that already holds logged steps or checkpoints.
+
+        Raises:
+            UsageError: It does.
+        """
+        if self.read_metrics() or any(self.checkpoints.glob("*")):
+            raise UsageError(
+                f"{self}: already holds a run; continue it with --resume, or choose another folder with "
+                f"-s run.out=FOLDER. Nothing was touched."
+            )
+
+    def write_recipe(self, text: str) -> None:
+        """Writes ``resolved.toml``; the folder is created."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.recipe, text)
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Writes ``environment.json``; what earlier starts wrote stays under ``earlier`` if it differs."""
+        before = self._object(self.environment, [])
+        earlier = list(before.pop("earlier", []))
+        if before and before != json.loads(json.dumps(environment)):
+            earlier.append(before)
+        write_json(self.environment, {**environment, "earlier": earlier} if earlier else environment)
+
+    def write_evaluation(self, results: Mapping[str, Mapping[str, object]]) -> None:
+        """Writes ``eval.json``: metric -> entry."""
+        write_json(self.evaluation, results)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of ``metrics.jsonl``; none if there is no file."""
+        return self._metrics([])
+
+    def read(self) -> RunData:
+        """Everything that the report shows.
+
+        Raises:
+            UsageError: It is no run folder.
+        """
+        if not self.path.is_dir():
+            raise UsageError(f"{self}: no such folder; give the folder of a run, such as runs/quickstart")
+        if not self.exists():
+            raise UsageError(f"{self}: not a run folder (no resolved.toml); give one that `vtp run` wrote")
+        missing: list[str] = []
+        recipe_text = self.recipe.read_text(encoding="utf-8", errors="replace")
+        recipe: dict[str, Any] = {}
+        try:
+            recipe = tomllib.loads(recipe_text)
+        except tomllib.TOMLDecodeError as error:
+            missing.append(f"resolved.toml can't be read: {error}")
+        evaluation = self._object(self.evaluation, missing)
+        return RunData(
+            name=str(recipe.get("name", self.path.name)),
+            recipe=recipe,
+            recipe_text=recipe_text,
+            environment=self._object(self.environment, missing),
+            metrics=self._metrics(missing),
+            evaluation={name: entry for name, entry in evaluation.items() if isinstance(entry, dict)},
+            gallery=self._gallery(missing),
+            images=self.samples,
+            artefact=self._object(self.tokenizer / "config.json", missing),
+            bad_samples=self._bad_samples(),
+            missing=missing,
+        )
+
+    def _object(self, path: Path, missing: list[str]) -> dict[str, Any]:
+        name = path.relative_to(self.path)
+        if not path.is_file():
+            missing.append(f"no {name}")
+            return {}
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            missing.append(f"{name} can't be read: {error}")
+            return {}
+        if not isinstance(data, dict):
+            missing.append(f"{name} holds no object")
+            return {}
+        return data
+
+    def _metrics(self, missing: list[str]) -> list[dict[str, Any]]:
+        rows, damaged = read_lines(self.metrics)
+        if not self.metrics.is_file():
+            missing.append(f"no {self.metrics.name}")
+        if damaged:
+            missing.append(f"{self.metrics.name}: {damaged} lines can't be read")
+        return [current_metrics(row) for row in rows if isinstance(row.get("step"), int)]
+
+    def _gallery(self, missing: list[str]) -> dict[str, Any]:
+        data = self._object(self.gallery, missing)
+        try:
+            return read_gallery(data) if data else {}
+        except ValueError as error:
+            missing.append(f"samples/{self.gallery.name} is not what the report writes ({error})")
+            return {}
+
+    def _bad_samples(self) -> dict[str, int]:
+        """Reason -> samples; one that two ranks or two starts met counts once."""
+        paths = sorted(self.path.glob("quarantine-*.jsonl"))
+        lines = [line for path in paths for line in read_lines(path)[0]]
+        distinct = {(str(line.get("source")), str(line.get("index"))): line for line in lines}
+        return dict(Counter(str(line.get("reason", "unknown")) for line in distinct.values()))

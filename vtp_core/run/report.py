@@ -1,0 +1,83 @@
+"""Writes the report of a run folder. Imports torch only if reconstructions are to be made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from vtp_core.atomic import write_text
+from vtp_core.errors import VtpError
+from vtp_core.plugins import Plugins, load_plugins
+from vtp_core.report.page import render
+from vtp_core.run.records import RunFolder
+
+
+def build_report(
+    run_folder: str | Path, output: str | Path | None = None, *, plugins: Plugins | None = None
+) -> Path:
+    """Writes the report of a run.
+
+    The reconstructions are made from the run's artefact and held-out set, unless its folder ``samples`` is of
+    the same weights already.
+
+    Args:
+        run_folder: What ``vtp run`` wrote; parts that are missing are named on the page.
+        output: Where to; None: ``report.html`` in the run folder.
+        plugins: Where the artefact's components are looked up; None: the installed ones.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: `run_folder` is no run folder.
+    """
+    folder = RunFolder(run_folder)
+    problem = refresh_gallery(folder, plugins)
+    run = folder.read()
+    if problem:
+        missing = f"the reconstructions could not be made: {problem}"
+        run = replace(run, missing=[*run.missing, missing])
+    path = Path(output) if output is not None else folder.report
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, render(run))
+    return path
+
+
+def refresh_gallery(folder: RunFolder, plugins: Plugins | None) -> str | None:
+    """Makes the reconstructions of a run, if it has an artefact and they are not of its weights.
+
+    Returns:
+        Why it could not be done, or None.
+    """
+    weights = folder.tokenizer / "model.safetensors"
+    if not weights.is_file() or not folder.exists():
+        return None
+    with weights.open("rb") as file:
+        made_from = hashlib.file_digest(file, "sha256").hexdigest()
+    if _made_from(folder.gallery) == made_from:
+        return None
+    from vtp_core.artefact.loading import load
+    from vtp_core.evaluation.opening import open_recipe_sets
+    from vtp_core.recipe import load_recipe
+    from vtp_core.report.gallery import write_gallery
+
+    try:
+        plugins = plugins if plugins is not None else load_plugins()
+        recipe = load_recipe(folder.recipe, plugins=plugins)
+        sets = open_recipe_sets(recipe, plugins)
+        if sets is None:
+            return "the recipe has no held-out data ([evaluate] source)"
+        tokenizer = load(folder.tokenizer, plugins=plugins)
+        write_gallery(tokenizer, sets[0], folder.samples, rows=recipe.evaluate.rows, made_from=made_from)
+    except VtpError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _made_from(gallery: Path) -> str | None:
+    try:
+        return str(json.loads(gallery.read_text(encoding="utf-8"))["made_from"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
