@@ -23,9 +23,9 @@ from vtp_core.plugins import Plugins, hookimpl, load_plugins
 from vtp_core.recipe import Recipe, RecipeErrors, load_recipe
 from vtp_core.recipe.history import CORE, METRICS, update_recipe, update_table
 from vtp_core.recipe.reading.keys import key_of
-from vtp_core.report.run_data import read_run
-from vtp_core.run.metrics import MetricsLog, read_metrics
+from vtp_core.run.metrics import MetricsLog
 from vtp_core.run.recipe_change import check_recipe
+from vtp_core.run.records import RunFolder
 from vtp_core.training.saving.manifest import read_manifest
 
 OLD = Path("tests/data/before_renames")
@@ -103,17 +103,17 @@ def test_an_old_checkpoint_is_of_the_same_recipe(installed: Plugins, renamed: Re
 def test_metrics_of_an_old_run_have_the_new_names(tmp_path: Path) -> None:
     raw = [json.loads(line) for line in (OLD / "metrics.jsonl").read_text().splitlines()]
     assert any(name.startswith("grad_share/") for name in raw[0])
-    lines = read_metrics(OLD)
+    lines = RunFolder(OLD).read_metrics()
     assert len(lines) == len(raw)
     for line, old in zip(lines, raw, strict=True):
         assert not [name for name in line if name.startswith(tuple(METRICS))]
         assert line["grad_norm_at/encode.image/clip"] == old["grad_share/encode.image/clip"]
         assert len(line) == len(old) and line["loss/l1/pixels"] == old["loss/l1/pixels"]
     shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
-    assert read_run(tmp_path).metrics == lines
-    with MetricsLog(tmp_path, last_step=4) as log:
+    assert RunFolder(tmp_path).read().metrics == lines
+    with MetricsLog(tmp_path / "metrics.jsonl", last_step=4) as log:
         log.write(5, {"grad_norm_at/encode.image/clip": 1.0})
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 4, 5]
+    assert [line["step"] for line in RunFolder(tmp_path).read_metrics()] == [1, 2, 4, 5]
 
 
 def test_an_old_artefact_is_assembled_and_saved_with_the_new_names(installed: Plugins) -> None:
