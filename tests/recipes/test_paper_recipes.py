@@ -131,6 +131,26 @@ def test_rotary_positions_are_computed_as_the_published_models_do(recipes: Mappi
         assert recipes[name].encoder.rope_dtype == recipes[name].decoder.rope_dtype == "bfloat16"
 
 
+@pytest.mark.parametrize("name", [*FINAL, *(f"{name}_gan" for name in FINAL)])
+def test_final_models_are_built_as_the_published_large_one(recipes: Mapping[str, Recipe], name: str) -> None:
+    recipe, tag = recipes[name], "author" if name.startswith("vtp_l") else "ours"
+    read = [
+        (f"{part}.{key}", getattr(recipe, part)) for part in ("encoder", "decoder") for key in ("qk_norm",)
+    ]
+    read += [(f"objectives.{key}.bottleneck", table) for key, table in recipe.objectives.items()]
+    read = [(path, table) for path, table in read if hasattr(table, path.rpartition(".")[2])]
+    heads = () if name.endswith("gan") else ("clip", "dino", "mim", "koleo")
+    expected = {"encoder.qk_norm", "decoder.qk_norm", *(f"objectives.{head}.bottleneck" for head in heads)}
+    assert {path for path, _ in read} == expected
+    for path, table in read:
+        assert getattr(table, path.rpartition(".")[2]) is False
+        origin = recipe.provenance[path]
+        assert origin.tag == tag, path
+    ablation = recipes[f"vtp_abl_{name[4]}"]
+    assert ablation.encoder.qk_norm and ablation.decoder.qk_norm
+    assert ablation.provenance["encoder.qk_norm"].tag == "paper"
+
+
 def test_a_family_differs_in_one_thing(recipes: Mapping[str, Recipe]) -> None:
     for size in "sbl":
         assert tables(recipes[f"scale_encoder_{size}"]) == tables(recipes[f"vtp_abl_{size}"])

@@ -58,6 +58,41 @@ SMALL: dict[str, Any] = {
 }
 """Every key of the published config, for a tiny model."""
 
+L: dict[str, Any] = {
+    **SMALL,
+    "image_size": 256,
+    "vision_embed_dim": 1024,
+    "vision_depth": 24,
+    "vision_num_heads": 16,
+    "vision_feature_bottleneck": 64,
+    "text_context_length": 77,
+    "text_vocab_size": 49408,
+    "text_embed_dim": 768,
+    "text_num_heads": 12,
+    "text_depth": 12,
+    "decoder_embed_dim": 1024,
+    "decoder_depth": 24,
+    "decoder_num_heads": 16,
+}
+"""The options in the ``config.json`` of VTP-Large-f16d64."""
+
+SIZES = {
+    "vision_embed_dim": ("encoder", "width", 32),
+    "vision_depth": ("encoder", "depth", 2),
+    "vision_num_heads": ("encoder", "heads", 2),
+    "decoder_embed_dim": ("decoder", "width", 32),
+    "decoder_depth": ("decoder", "depth", 2),
+    "decoder_num_heads": ("decoder", "heads", 2),
+    "text_embed_dim": ("objectives.clip", "width", 32),
+    "text_depth": ("objectives.clip", "depth", 1),
+    "text_num_heads": ("objectives.clip", "heads", 2),
+    "text_context_length": ("objectives.clip", "context", 16),
+}
+"""Published key -> table, key and value by which `TINY_L`, and ``smoke/vtp_l``, are smaller than L."""
+
+TINY_L: dict[str, Any] = {**L, **{name: small for name, (_, _, small) in SIZES.items()}}
+"""Every option as L has it, at the sizes of ``smoke/vtp_l``."""
+
 
 def draw(config: Mapping[str, Any], seed: int = 0) -> dict[str, Tensor]:
     """A random state dict of a published model, large enough for every path to matter."""

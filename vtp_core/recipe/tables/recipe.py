@@ -11,6 +11,7 @@ from vtp_core.config import ComponentConfig, ObjectiveConfig, Table
 from vtp_core.errors import UsageError
 from vtp_core.recipe.problems import Origin
 from vtp_core.recipe.tables.data import DataConfig
+from vtp_core.recipe.tables.initial import InitFrom
 from vtp_core.recipe.tables.optimizer import EmaConfig, OptimizerConfig
 from vtp_core.recipe.tables.run import EvaluateConfig, KernelsConfig, ParallelConfig, RunConfig
 from vtp_core.recipe.tables.slot import Slot
@@ -59,8 +60,8 @@ class Recipe(Table):
     """Version of the recipe format."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
     """Name of the recipe, by default that of its file; letters, digits, `.`, `_` and `-`."""
-    init_from: str | None = None
-    """Run folder, checkpoint or artefact whose weights the stage starts from."""
+    init_from: InitFrom | None = None
+    """Run folder, checkpoint or artefact whose weights the stage starts from, or a table with its `path`."""
     freeze: tuple[str, ...] = ()
     """Owners that are not trained: `encoder`, `bottleneck`, `decoder` or names of objectives."""
     run: RunConfig

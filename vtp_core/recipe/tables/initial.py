@@ -1,0 +1,29 @@
+"""``init_from``: the weights that a stage starts from. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Discriminator, Field, Tag
+
+from vtp_core.config import Table
+
+
+class InitFromConfig(Table):
+    """``init_from`` as a table; a string is its `path` alone."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """Run folder, checkpoint or artefact, or the name of a tokenizer that ships."""
+    fresh: tuple[str, ...] = ()
+    """What is not taken from there and starts anew: owners as in `freeze` (`decoder`, `clip`), or patterns of
+    tensor names (`tokenizer.encoder.*.q_norm.*`)."""
+
+
+def _which(value: object) -> str:
+    return "table" if isinstance(value, dict | InitFromConfig) else "string"
+
+
+InitFrom = Annotated[
+    Annotated[str, Tag("string")] | Annotated[InitFromConfig, Tag("table")], Discriminator(_which)
+]
+"""A path or name, or a table with `path`."""
