@@ -13,10 +13,6 @@ from typing import Protocol, runtime_checkable
 import numpy
 from numpy.typing import NDArray
 
-FIELDS = frozenset({"image", "latent", "text", "label"})
-"""What a sample can have."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One sample; fields that were not asked for may be None.
@@ -68,7 +64,7 @@ class Source(Protocol):
 
     @property
     def fields(self) -> frozenset[str]:
-        """Fields that its samples can have, of `FIELDS`."""
+        """Fields that its samples can have, of "image", "latent", "text" and "label"."""
 
     @property
     def classes(self) -> Sequence[str]:

@@ -131,7 +131,7 @@ def build_critic_optimizers(networks: Networks, recipe: Recipe) -> dict[str, Mai
     for name in networks.adversaries():
         config = recipe.objectives[name]
         if not isinstance(config, AdversarialConfig):
-            raise UsageError(f"objective {name!r} has a critic: its Config must subclass AdversarialConfig")
+            raise UsageError(f"objective {name!r} has a critic: its table must be an AdversarialConfig")
         owner = f"{name}.critic"
         parameters = networks.parameters_of(owner)
         critic = Owner(name=owner, parameters=parameters, prefix=f"objectives.{owner}.")

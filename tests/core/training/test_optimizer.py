@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vtp_core.config import OptimizerOverrides
-from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.errors import UsageError
 from vtp_core.parameters import ParamRule
 from vtp_core.schedule import Constant, Cosine, value_at
 from vtp_core.training.optim.optimizer import Owner, build_optimizer
@@ -94,16 +94,13 @@ def test_state_exists_before_the_first_step_and_round_trips():
     other = network(5)
     other.load_state_dict(weights)
     resumed = build_optimizer([owner(other)], config(), 10)
-    resumed.load_state_tensors(saved)
+    for name, value in resumed.state_tensors().items():
+        value.copy_(saved[name])
     for run, net in ((optimizer, module), (resumed, other)):
         run.set_schedules(1)
         fill_gradients([net], 1)
         run.step()
     assert all(torch.equal(x, y) for x, y in zip(module.parameters(), other.parameters(), strict=True))
-
-    saved.pop("optimizer.encoder.2.bias.step")
-    with pytest.raises(CheckpointError, match=r"optimizer\.encoder\.2\.bias\.step is missing"):
-        resumed.load_state_tensors(saved)
 
 
 def test_rate_of_zero_freezes_and_describe_says_so():

@@ -59,7 +59,7 @@ class Run:
             mesh = init_device_mesh(
                 "cpu", (world_size // shard, shard), mesh_dim_names=("replicate", "shard")
             )
-            for encoder in (self.model.encoder, self.twins.of(self.model.encoder)):
+            for encoder in (self.model.encoder, *self.twins.modules.values()):
                 fully_shard(encoder, mesh=mesh)
         owners = [
             Owner(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
-
 from vtp_core.features import Tally
 from vtp_core.training.networks import Networks
 from vtp_core.training.optim.guard import Guard
@@ -62,9 +60,3 @@ class Critics:
     def zero_grad(self, objective: str) -> None:
         """Drops a critic's gradients."""
         self.optimizers[objective].zero_grad()
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """The optimisers' state by name."""
-        return {
-            name: tensor for each in self.optimizers.values() for name, tensor in each.state_tensors().items()
-        }

@@ -49,22 +49,6 @@ class Twins:
         self.modules = {name: _twin(student) for name, student in students.items()}
         """Name -> teacher."""
         self._momenta = {name: (momenta or {}).get(name, momentum) for name in students}
-        self._teachers = {id(student): self.modules[name] for name, student in students.items()}
-
-    def of(self, module: nn.Module) -> nn.Module:
-        """The teacher of a student.
-
-        Raises:
-            UsageError: The module has no twin.
-        """
-        try:
-            return self._teachers[id(module)]
-        except KeyError:
-            known = ", ".join(self.modules) or "none"
-            raise UsageError(
-                f"{type(module).__name__} has no EMA twin: add its name to the objective's `twins` "
-                f"(there are: {known})"
-            ) from None
 
     def momentum(self, name: str, index: int, total: int) -> float:
         """Momentum of one twin at step `index` of `total`."""

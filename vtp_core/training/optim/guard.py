@@ -29,7 +29,6 @@ class Guard:
         """
         self.max_skipped = max_skipped
         self.skipped_in_a_row = 0
-        self.skipped_total = 0
         self.last_checkpoint: str | None = None
         """Name of the newest good checkpoint, for the message; the loop sets it."""
         self._audited: set[str] = set()
@@ -78,7 +77,6 @@ class Guard:
             self.skipped_in_a_row = 0
             return
         self.skipped_in_a_row += 1
-        self.skipped_total += 1
         if self.skipped_in_a_row > self.max_skipped:
             last = self.last_checkpoint or "none yet"
             raise NumericError(

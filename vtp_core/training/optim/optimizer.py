@@ -8,7 +8,7 @@ tensors and on FSDP2's DTensors, mixed or not.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.errors import UsageError
 from vtp_core.schedule import Scheduled, value_at
 from vtp_core.training.optim.clipping import Clipped, clip_gradients, local
 from vtp_core.training.optim.owners import Owner, freeze
@@ -162,24 +162,6 @@ class MainOptimizer:
             for name, parameter in self._names.items()
             for key in _STATES
         }
-
-    @torch.no_grad()
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copies values into the state.
-
-        Args:
-            tensors: As `state_tensors` gives them, laid out alike.
-
-        Raises:
-            CheckpointError: A name is missing or unknown.
-        """
-        own = self.state_tensors()
-        if own.keys() != tensors.keys():
-            name = sorted(own.keys() ^ tensors.keys())[0]
-            what = "is missing" if name in own else "is not of this recipe"
-            raise CheckpointError(f"optimiser state {name} {what}: the recipe trains other parameters")
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
 
     def describe(self) -> list[RuleRow]:
         """How parameters are treated: one row an owner and pattern, in order; for ``vtp plan``."""

@@ -27,7 +27,7 @@ from vtp_core.errors import CheckpointError
 from vtp_core.training.optim.clipping import local
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
 from vtp_core.training.saving.folder import LATEST, find_latest, rotate, verify
-from vtp_core.training.saving.manifest import Manifest, hash_recipe, list_files
+from vtp_core.training.saving.manifest import Manifest, list_files
 from vtp_core.training.saving.safe_reader import SafeReader
 
 __all__ = ["Saved", "find_latest", "load", "load_available", "save", "verify"]
@@ -117,7 +117,6 @@ def save(
                 step=step,
                 files=files,
                 recipe=recipe,
-                recipe_hash=hash_recipe(recipe),
                 world_size=world_size,
                 nonfinite=nonfinite,
                 versions={"vtp-core": _version("vtp-core"), "torch": torch.__version__},
@@ -137,7 +136,7 @@ def save(
     return Saved(path=final, step=step, nonfinite=nonfinite)
 
 
-def load(path: Path, state: Mapping[str, Tensor], strict: bool = True) -> None:
+def load(path: Path, state: Mapping[str, Tensor]) -> None:
     """Reads a checkpoint into the tensors of `state`, in place; every rank calls it.
 
     The number of ranks need not be the one that wrote it. Check it first (`find_latest` or `verify`).
@@ -145,13 +144,12 @@ def load(path: Path, state: Mapping[str, Tensor], strict: bool = True) -> None:
     Args:
         path: A checkpoint's folder.
         state: Name -> live tensor, plain or DTensor.
-        strict: Whether names that only one side has are an error; else the common ones are read.
 
     Raises:
         CheckpointError: Names or shapes differ, or the files can't be read.
     """
     loaded, missing, unexpected = _compare(path, state)
-    if strict and (missing or unexpected):
+    if missing or unexpected:
         parts = [("lacks", missing), ("has, unknown to this recipe,", unexpected)]
         text = " and ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
         raise CheckpointError(f"{path}: {text}: it is of another recipe or version")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ class Manifest:
         step: Steps that were made: the index of the next one.
         files: File name -> size in bytes and sha256.
         recipe: The resolved recipe as JSON data.
-        recipe_hash: Hash of `recipe`.
         world_size: Ranks that wrote it; any number can read it.
         nonfinite: First tensor with a value that is not finite, or None.
         versions: Versions of the packages that wrote it.
@@ -38,7 +37,6 @@ class Manifest:
     step: int
     files: Mapping[str, Mapping[str, Any]]
     recipe: Mapping[str, Any]
-    recipe_hash: str
     world_size: int
     nonfinite: str | None
     versions: Mapping[str, str]
@@ -70,7 +68,8 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{folder}: has checkpoint format {version}, this vtp-core reads {FORMAT_VERSION}: "
                 "install the version that its manifest.json names"
             )
-        return Manifest(**{key: value for key, value in data.items() if key != "finite"})
+        known = {entry.name for entry in fields(Manifest)}
+        return Manifest(**{key: value for key, value in data.items() if key in known})
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: {MANIFEST} is missing: it was not completely written") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -105,8 +104,3 @@ def hash_file(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_recipe(recipe: Mapping[str, Any]) -> str:
-    """sha256 of a resolved recipe, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
