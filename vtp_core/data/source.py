@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy
 from numpy.typing import NDArray
 
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One sample; fields that were not asked for may be None.
