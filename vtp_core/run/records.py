@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtp_core.atomic import write_json, write_text
 from vtp_core.errors import UsageError
-from vtp_core.recipe.history import current_metrics
+from vtp_core.recipe.history import RESOLVED, current_metrics
 from vtp_core.report.run_data import GALLERY, RunData, read_gallery
 from vtp_core.run.metrics import read_lines
 
@@ -41,7 +41,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.recipe = self.path / "resolved.toml"
+        self.recipe = self.path / RESOLVED
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.evaluation = self.path / "eval.json"
