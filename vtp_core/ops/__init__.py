@@ -6,11 +6,14 @@ from vtp_core.ops.code_statistics import code_statistics
 from vtp_core.ops.nearest_code import nearest_code, search_choice
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchChoice, SearchKernel
 from vtp_core.ops.quantize import rotation_trick, straight_through
+from vtp_core.ops.ranking import MeasuredCase, Ranking
 
 __all__ = [
     "AttentionCase",
     "AttentionChoice",
     "AttentionKernel",
+    "MeasuredCase",
+    "Ranking",
     "Rope",
     "SearchCase",
     "SearchChoice",

@@ -8,7 +8,7 @@ the choice between them and those of plugins in `attention_choice` and `choice`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from typing import Literal, overload
@@ -21,10 +21,13 @@ from vtp_core.ops.arguments import require_kind
 from vtp_core.ops.attention_arguments import check_attention
 from vtp_core.ops.attention_choice import AttentionCase, AttentionChoice, AttentionKernel, Rope
 from vtp_core.ops.attention_torch import TORCH_KERNELS
-from vtp_core.ops.installed import installed
+from vtp_core.ops.installed import installed, installed_ranking, ranked_device
+from vtp_core.ops.ranking import Ranking
 
 
-def attention_choice(name: str = "auto", kernels: Sequence[AttentionKernel] | None = None) -> AttentionChoice:
+def attention_choice(
+    name: str = "auto", kernels: Sequence[AttentionKernel] | None = None, ranking: Ranking | None = None
+) -> AttentionChoice:
     """The implementations that ``[kernels] attention = name`` allows.
 
     ``auto`` asks, in order, those of plugins, plain matmuls (CPU, below float32, short sequences) and SDPA.
@@ -32,12 +35,16 @@ def attention_choice(name: str = "auto", kernels: Sequence[AttentionKernel] | No
     Args:
         name: ``"auto"``, ``"sdpa"``, ``"matmul"``, ``"reference"`` or the name of one of `kernels`.
         kernels: Implementations of plugins, preferred in this order; by default those that are installed.
+        ranking: For ``auto``, what was measured; by default, with the installed ones, of this CUDA device.
 
     Raises:
         UsageError: There is no such implementation.
     """
-    kernels = installed(AttentionKernel) if kernels is None else kernels
-    return AttentionChoice.named(name, (*kernels, *TORCH_KERNELS))
+    if kernels is None:
+        kernels = installed(AttentionKernel)
+        if name == "auto" and ranking is None:
+            ranking = installed_ranking(AttentionChoice, ranked_device())
+    return AttentionChoice.named(name, (*kernels, *TORCH_KERNELS), ranking)
 
 
 @overload
@@ -125,7 +132,7 @@ def vit_attention(
         rope=None if rope is None else rope.cos.dtype,
         index=q.device.index,
     )
-    kernel = (implementation or default_choice()).pick(case)
+    kernel = (implementation or default_choice(q.device)).pick(case)
     if case.packed and not kernel.packs and torch.compiler.is_compiling():
         # Its loop depends on values. Without fullgraph=True torch falls back to running it, from here on.
         raise UsageError(
@@ -152,30 +159,31 @@ def vit_attention(
 
 
 class _Default:
-    """What `vit_attention` chooses from when it is not told; made once a process.
+    """What `vit_attention` chooses from by default; made once a device in each process.
 
     An object and no cached function: torch.compile reads the attribute, and guards it.
     """
 
-    choice: AttentionChoice | None = None
+    choices: Mapping[tuple[str, int | None], AttentionChoice] = {}
 
 
 _DEFAULT = _Default()
 
 
-def default_choice() -> AttentionChoice:
-    """What `vit_attention` chooses from when it is not told."""
+def default_choice(device: torch.device) -> AttentionChoice:
+    """What `vit_attention` chooses from by default for tensors on a device."""
     if torch.compiler.is_exporting():
         return AttentionChoice(TORCH_KERNELS)  # a program for elsewhere
-    _find_installed()
-    assert _DEFAULT.choice is not None
-    return _DEFAULT.choice
+    _find_installed(device.type, device.index)
+    return _DEFAULT.choices[device.type, device.index]
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # called while tracing, not traced
-def _find_installed() -> bool:
-    if _DEFAULT.choice is None:
-        _DEFAULT.choice = AttentionChoice((*installed(AttentionKernel), *TORCH_KERNELS))
+def _find_installed(device: str, index: int | None) -> bool:
+    if (device, index) not in _DEFAULT.choices:
+        ranking = installed_ranking(AttentionChoice, torch.device(device, index or 0))
+        choice = AttentionChoice((*installed(AttentionKernel), *TORCH_KERNELS), ranking)
+        _DEFAULT.choices = {**_DEFAULT.choices, (device, index): choice}
     return True
 
 

@@ -87,3 +87,4 @@ class AttentionChoice(Choice[AttentionKernel]):
     """Implementations in order of preference: one if the recipe named it, else all for ``auto``."""
 
     operator = "attention"
+    case = AttentionCase

@@ -8,10 +8,11 @@ signature of an implementation and a choice with its name.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from vtp_core.errors import UsageError
+from vtp_core.ops.ranking import Ranking
 
 
 class Case(Protocol):
@@ -39,7 +40,7 @@ class Kernel(Generic[CaseT, RunT]):
         name: What a recipe calls it.
         run: The implementation.
         refuses: Why it can't run a case, or None if it can.
-        suits: Whether ``auto`` should take it for a case that it can run.
+        suits: Whether ``auto`` should take it for a case that it can run and that no ranking covers.
         device: The device type it is for; None: any.
         missing: Why it can run no case on this machine, such as a build that isn't there; None if it can.
     """
@@ -67,37 +68,51 @@ class Choice(Generic[KernelT]):
 
     Attributes:
         kernels: The implementations.
+        ranking: The order measured on a device; it decides on the cases that it covers.
         operator: Name of the operator, as in ``[kernels]``.
+        case: Its class of cases.
     """
 
     kernels: tuple[KernelT, ...]
+    ranking: Ranking | None = None
     operator: ClassVar[str]
+    case: ClassVar[type]
 
     @classmethod
-    def named(cls, name: str, kernels: Sequence[KernelT]) -> Self:
+    def named(cls, name: str, kernels: Sequence[KernelT], ranking: Ranking | None = None) -> Self:
         """The choice a recipe makes by `name`.
 
         Args:
             name: ``"auto"`` or the name of one of `kernels`.
             kernels: What there is, in order of preference.
+            ranking: For ``auto``, what was measured.
 
         Raises:
             UsageError: There is no such implementation.
         """
         if name == "auto":
-            return cls(tuple(kernels))
+            return cls(tuple(kernels), ranking)
         named = tuple(kernel for kernel in kernels if kernel.name == name)
         if not named:
             known = ", ".join(["auto", *(kernel.name for kernel in kernels)])
             raise UsageError(f'[kernels] {cls.operator} = "{name}": unknown; known: {known}')
         return cls(named[:1])
 
+    @classmethod
+    def attributes(cls) -> frozenset[str]:
+        """Attributes of the operator's cases."""
+        return frozenset(field.name for field in fields(cls.case))
+
     def pick(self, case: Case) -> KernelT:
-        """The first implementation that can run the case and, if there is a choice, suits it.
+        """The implementation for a case: the fastest one measured that can run it, else the first that suits.
 
         Raises:
             UsageError: None can run it; says why for each.
         """
+        for name in () if self.ranking is None else self.ranking.names(case):
+            for kernel in self.kernels:
+                if kernel.name == name and kernel.obstacle(case) is None:
+                    return kernel
         reasons = []
         for kernel in self.kernels:
             reason = kernel.obstacle(case)

@@ -10,7 +10,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
-from vtp_core.ops.choice import Kernel
+import torch
+
+from vtp_core.ops.choice import Choice, Kernel
+from vtp_core.ops.ranking import Ranking
 from vtp_core.plugins import BrokenComponent, Component, Plugins, load_plugins
 from vtp_core.plugins.component import import_path
 from vtp_core.plugins.manager import FIRST_PARTY
@@ -62,10 +65,44 @@ def offered(plugins: Plugins, kind: type[KernelT]) -> list[KernelT]:
     return kernels
 
 
+def offered_ranking(plugins: Plugins, choice: type[Choice[Any]], device: torch.device) -> Ranking | None:
+    """What the first of the plugins knows that has measured an operator on a device; None if none has.
+
+    Args:
+        plugins: Those with the hook `register_rankings`.
+        choice: The operator's choice, such as `SearchChoice`.
+        device: With an index, or of a type that has one device.
+    """
+    for component in plugins.components("ranking"):
+        try:
+            ranking = component.load_target()(choice, device)
+        except BrokenComponent as error:
+            _say_once(str(error))
+            continue
+        if isinstance(ranking, Ranking):
+            return ranking
+    return None
+
+
 @cache
 def installed(kind: type[KernelT]) -> tuple[KernelT, ...]:
     """The kernels of one operator that the entry points of this installation bring."""
     return tuple(offered(_plugins(), kind))
+
+
+@cache
+def installed_ranking(choice: type[Choice[Any]], device: torch.device) -> Ranking | None:
+    """What the plugins of this installation have measured of an operator on a device."""
+    return offered_ranking(_plugins(), choice, device)
+
+
+def ranked_device() -> torch.device:
+    """Device whose ranking a choice made without a device takes: the present CUDA device, or the CPU."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 @cache

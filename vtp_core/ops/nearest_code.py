@@ -14,26 +14,33 @@ from torch import Tensor
 
 from vtp_core.ops.arguments import DTYPES, require_kind, require_tensor
 from vtp_core.ops.describe import described
-from vtp_core.ops.installed import installed
+from vtp_core.ops.installed import installed, installed_ranking, ranked_device
 from vtp_core.ops.nearest_code_choice import SearchChoice, SearchKernel
 from vtp_core.ops.nearest_code_distance import METRICS, Metric
 from vtp_core.ops.nearest_code_operator import nearest_code_operator
 from vtp_core.ops.nearest_code_torch import REFERENCE
+from vtp_core.ops.ranking import Ranking
 
 
-def search_choice(name: str = "auto", kernels: Sequence[SearchKernel] | None = None) -> SearchChoice:
+def search_choice(
+    name: str = "auto", kernels: Sequence[SearchKernel] | None = None, ranking: Ranking | None = None
+) -> SearchChoice:
     """The implementations that ``[kernels] nearest_code = name`` allows.
 
     Args:
         name: ``"auto"``, ``"reference"`` or the name of one of `kernels`.
         kernels: Implementations of plugins, preferred in this order, by default those that are installed;
             ``auto`` takes the reference last.
+        ranking: For ``auto``, what was measured; by default, with the installed ones, of this CUDA device.
 
     Raises:
         UsageError: There is no such implementation.
     """
-    kernels = installed(SearchKernel) if kernels is None else kernels
-    return SearchChoice.named(name, (*kernels, REFERENCE))
+    if kernels is None:
+        kernels = installed(SearchKernel)
+        if name == "auto" and ranking is None:
+            ranking = installed_ranking(SearchChoice, ranked_device())
+    return SearchChoice.named(name, (*kernels, REFERENCE), ranking)
 
 
 def nearest_code(
@@ -90,8 +97,8 @@ def nearest_code(
     if complaint := _complaint(vectors, codebook, metric, weight):
         both = f"vectors are {described(vectors)}, codebook is {described(codebook)}"
         raise ValueError(f"nearest_code: {complaint}; {both}")
-    keys = "" if implementation is None else implementation.keys
-    distance, index = nearest_code_operator(vectors, codebook, metric, weight, exact, keys)
+    key = "" if implementation is None else implementation.key
+    distance, index = nearest_code_operator(vectors, codebook, metric, weight, exact, key)
     return index, distance
 
 

@@ -57,9 +57,8 @@ class SearchKernel(Kernel[SearchCase, RunSearch]):
     """One implementation of `nearest_code`."""
 
 
-_SEPARATOR = ","
-_KEYS: dict[str, SearchKernel] = {}
-"""An operator's schema carries strings, not objects. A kernel keeps its key as long as the process lives."""
+_CHOICES: dict[str, SearchChoice] = {}
+"""An operator's schema carries strings, not objects. A choice keeps its key as long as the process lives."""
 
 
 @dataclass(frozen=True)
@@ -67,28 +66,25 @@ class SearchChoice(Choice[SearchKernel]):
     """Implementations in order of preference: one if the recipe named it, else all for ``auto``.
 
     Attributes:
-        keys: What the operator's schema carries in place of this object; `from_keys` gives it back.
+        key: What the operator's schema carries in place of this object; `from_key` returns it.
     """
 
-    keys: str = field(init=False, repr=False, compare=False)
+    key: str = field(init=False, repr=False, compare=False)
     operator = "nearest_code"
+    case = SearchCase
 
     def __post_init__(self) -> None:
-        """Gives each kernel its key now: inside torch.compile only the string is read."""
+        """Takes a key now: inside torch.compile only the string is read."""
         if not self.kernels:  # an empty string stands for what is installed
             raise ValueError("SearchChoice: kernels must name at least one implementation")
-        object.__setattr__(self, "keys", _SEPARATOR.join(map(_key, self.kernels)))
+        names = ",".join(kernel.name for kernel in self.kernels)
+        for number in count():
+            key = f"{names}#{number}" if number else names
+            if _CHOICES.setdefault(key, self) == self:
+                object.__setattr__(self, "key", key)
+                return
 
     @classmethod
-    def from_keys(cls, keys: str) -> SearchChoice:
-        """The choice that `keys` stands for, in this process."""
-        return cls(tuple(_KEYS[key] for key in keys.split(_SEPARATOR)))
-
-
-def _key(kernel: SearchKernel) -> str:
-    """Its name, or its name and a number if an unequal kernel took that first."""
-    for number in count():
-        key = f"{kernel.name}#{number}" if number else kernel.name
-        if _KEYS.setdefault(key, kernel) == kernel:
-            return key
-    raise AssertionError
+    def from_key(cls, key: str) -> SearchChoice:
+        """The choice that `key` stands for, in this process."""
+        return _CHOICES[key]

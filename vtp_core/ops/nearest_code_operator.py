@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from vtp_core.ops.code_statistics import code_statistics
-from vtp_core.ops.installed import installed
+from vtp_core.ops.installed import installed, installed_ranking
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchChoice, SearchKernel
 from vtp_core.ops.nearest_code_torch import REFERENCE
 
@@ -27,8 +27,9 @@ _SCHEMA = (
 
 
 @cache
-def _installed() -> SearchChoice:
-    return SearchChoice((*installed(SearchKernel), REFERENCE))
+def _installed(device: torch.device) -> SearchChoice:
+    ranking = installed_ranking(SearchChoice, device)
+    return SearchChoice((*installed(SearchKernel), REFERENCE), ranking)
 
 
 @torch.library.custom_op("vtp::nearest_code", mutates_args=(), schema=_SCHEMA)
@@ -43,7 +44,7 @@ def nearest_code_operator(
         metric: One of `METRICS`.
         weight: (D,) or None.
         exact: Whether the index has to be exact.
-        implementation: `SearchChoice.keys`, or empty for what is installed.
+        implementation: `SearchChoice.key`, or empty for what is installed.
 
     Returns:
         Distance and index, both (...,).
@@ -61,7 +62,7 @@ def nearest_code_operator(
         exact=exact,
         index=vectors.device.index,
     )
-    choice = SearchChoice.from_keys(implementation) if implementation else _installed()
+    choice = SearchChoice.from_key(implementation) if implementation else _installed(vectors.device)
     if not case.rows:
         return _empty(vectors)
     index, distance = choice.pick(case).run(rows, codebook, metric=metric, weight=weight, exact=exact)

@@ -19,6 +19,7 @@ Kind = Literal[
     "objective",
     "source",
     "kernel",
+    "ranking",
     "evaluator",
     "format",
     "tokenizer",
@@ -89,6 +90,11 @@ def register_sources(register: Register) -> None:
 @hookspec
 def register_kernels(register: Register) -> None:
     """Implementations of an operation of `vtp_core.ops`."""
+
+
+@hookspec
+def register_rankings(register: Register) -> None:
+    """Measured orders of implementations: functions of an operator's choice class and a device."""
 
 
 @hookspec

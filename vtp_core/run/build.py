@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,13 +11,11 @@ from vtp_core.artefact.assembly import build_networks
 from vtp_core.config import OptimizerOverrides
 from vtp_core.errors import UsageError
 from vtp_core.objective import Objective
-from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, search_choice
-from vtp_core.ops.installed import offered
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.adversarial import AdversarialConfig
 from vtp_core.recipe.tables.recipe import FrozenConfig, Recipe
-from vtp_core.recipe.tables.run import KernelsConfig
+from vtp_core.run.kernels import RunKernels, choose_kernels
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.seeds import seeded
 from vtp_core.training.networks import PARTS, Networks
@@ -28,7 +25,12 @@ from vtp_core.training.optim.owners import Owner, freeze
 
 
 def build_run_networks(
-    recipe: Recipe, plugins: Plugins, *, load_frozen: bool = True, depth: int | None = None
+    recipe: Recipe,
+    plugins: Plugins,
+    *,
+    load_frozen: bool = True,
+    depth: int | None = None,
+    kernels: RunKernels | None = None,
 ) -> tuple[Networks, Dims]:
     """The run's modules with fresh weights, on the CPU, without twins.
 
@@ -40,6 +42,7 @@ def build_run_networks(
         load_frozen: Whether frozen networks get their weights; `vtp plan` leaves them uninitialised.
         depth: Encoder blocks that the other components are told of; None: the encoder's own. `vtp plan`
             measures a shallow encoder in the place of the recipe's.
+        kernels: Implementations of operators; None: those that the recipe chooses on a CPU.
     """
     seed = recipe.run.seed
     with seeded(seed, "init", "tokenizer"):
@@ -61,8 +64,9 @@ def build_run_networks(
         frozen=frozen,
     )
     networks.check()
+    kernels = kernels or choose_kernels(recipe.kernels, plugins, torch.device("cpu"))
     tokenizer = (parts.encoder, parts.bottleneck, parts.decoder)
-    choose_kernels((*tokenizer, *objectives.values(), *frozen.values()), recipe.kernels, plugins)
+    kernels.use_in((*tokenizer, *objectives.values(), *frozen.values()))
     return networks, parts.dims
 
 
@@ -148,26 +152,6 @@ def forward_options(recipe: Recipe) -> ForwardOptions:
         autocast=torch.bfloat16 if recipe.run.precision == "bfloat16" else None,
         drop_path={name: view.drop_path for name, view in recipe.views.items()},
     )
-
-
-def choose_kernels(modules: Iterable[nn.Module], kernels: KernelsConfig, plugins: Plugins) -> None:
-    """Hands the implementations that ``[kernels]`` names to the modules that have a use for them.
-
-    Args:
-        modules: Those with a method `use_attention` get the choice of attention, those with
-            `use_nearest_code` that of the search.
-        kernels: The table.
-        plugins: What brings implementations beside those of the core.
-
-    Raises:
-        UsageError: There is no implementation of a name.
-    """
-    attention = attention_choice(kernels.attention, offered(plugins, AttentionKernel))
-    search = search_choice(kernels.nearest_code, offered(plugins, SearchKernel))
-    for module in modules:
-        for method, choice in (("use_attention", attention), ("use_nearest_code", search)):
-            if use := getattr(module, method, None):
-                use(choice)
 
 
 def _frozen(name: str, table: FrozenConfig, plugins: Plugins, *, load: bool) -> nn.Module:

@@ -22,6 +22,7 @@ from vtp_core.run import build
 from vtp_core.run.calibrate import calibrate
 from vtp_core.run.environment import describe_environment
 from vtp_core.run.init_from import init_from
+from vtp_core.run.kernels import RunKernels, choose_kernels, keep_kernels
 from vtp_core.run.recipe_change import check_recipe
 from vtp_core.run.records import RunFolder
 from vtp_core.training.groups import group_needs
@@ -36,6 +37,7 @@ from vtp_core.training.ranks.parallel import build_mesh, move, wrap
 from vtp_core.training.ranks.rank_objects import gather_objects
 from vtp_core.training.ranks.world import World
 from vtp_core.training.saving.checkpoint import find_latest, load, verify
+from vtp_core.training.saving.manifest import read_manifest
 from vtp_core.training.saving.state import training_state
 
 _log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Run:
         sources: Source name -> opened source.
         networks: All modules.
         dims: Their sizes.
+        kernels: The implementations of operators that they use.
         twins: EMA twins, or None.
         optimizer: The main optimiser.
         critics: Objective -> its critic's optimiser.
@@ -68,6 +71,7 @@ class Run:
     sources: Mapping[str, Source]
     networks: Networks
     dims: Dims
+    kernels: RunKernels
     twins: Twins | None
     optimizer: MainOptimizer
     critics: dict[str, MainOptimizer]
@@ -120,10 +124,15 @@ def open_run(
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     _check_ranks(recipe, plugins)
     sources = open_sources(recipe.data, plugins)
-    networks, dims = build.build_run_networks(recipe, plugins)
     previous = find_latest(folder.path) if resume and folder.has_checkpoints() else None
     if resume and previous is None:
         _log.warning("%s: no checkpoint to go on from; the run starts at step 0", folder)
+    kernels = choose_kernels(recipe.kernels, plugins, world.device)
+    if previous is not None:
+        kernels, lines = keep_kernels(kernels, recipe.kernels, read_manifest(previous).extra, world.device)
+        for line in lines:
+            _log.warning(line)
+    networks, dims = build.build_run_networks(recipe, plugins, kernels=kernels)
     if recipe.init_from is not None and previous is None:
         for line in init_from(recipe.init_from, networks, plugins):
             _log.info(line)
@@ -134,7 +143,8 @@ def open_run(
     joint = JointStep(networks, world, options, guard=guard)
     run = Run(
         recipe=recipe, plugins=plugins, world=world, folder=folder, sources=sources, networks=networks,
-        dims=dims, twins=None, optimizer=None, critics={}, guard=guard, joint=joint,  # type: ignore[arg-type]
+        dims=dims, kernels=kernels, twins=None, optimizer=None,  # type: ignore[arg-type]
+        critics={}, guard=guard, joint=joint,
     )  # fmt: skip
     rows = networks.bottleneck.calibration_rows
     if rows and previous is None:

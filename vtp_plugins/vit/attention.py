@@ -86,7 +86,7 @@ class Attention(nn.Module):
             rope=layout[0].rope.cos.dtype,
             index=qkv.device.index,
         )
-        return (self.implementation or default_choice()).pick(case).packs
+        return (self.implementation or default_choice(qkv.device)).pick(case).packs
 
     def _attend_packed(self, qkv: Tensor, layout: Layout) -> Tensor:
         """(T, 3, H, d) of all crop sets to (T, D)."""

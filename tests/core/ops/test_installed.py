@@ -12,12 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from vtp_core.errors import UsageError
-from vtp_core.ops import AttentionKernel, SearchKernel, attention_choice, nearest_code, search_choice
+from vtp_core.ops import (
+    AttentionChoice,
+    AttentionKernel,
+    MeasuredCase,
+    Ranking,
+    SearchCase,
+    SearchChoice,
+    SearchKernel,
+    attention_choice,
+    nearest_code,
+    search_choice,
+)
 from vtp_core.ops.installed import installed, offered
 from vtp_core.ops.nearest_code_torch import REFERENCE, search
 from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
 from vtp_core.recipe.tables.run import KernelsConfig
-from vtp_core.run.build import choose_kernels
+from vtp_core.run.kernels import choose_kernels
 
 
 def kernel(name: str, reason: str | None = None, device: str = "cpu") -> SearchKernel:
@@ -102,12 +113,47 @@ class Quantizer(nn.Module):
         self.implementation = implementation
 
 
+CPU = torch.device("cpu")
+
+
 def test_the_recipe_chooses() -> None:
     plugins, module = plugins_with(fast=kernel("foo.fast")), Quantizer()
-    choose_kernels([module, nn.Identity()], KernelsConfig(nearest_code="foo.fast"), plugins)
+    choose_kernels(KernelsConfig(nearest_code="foo.fast"), plugins, CPU).use_in([module, nn.Identity()])
     assert module.implementation == search_choice("foo.fast", offered(plugins, SearchKernel))
-    choose_kernels([module], KernelsConfig(), plugins)
+    choose_kernels(KernelsConfig(), plugins, CPU).use_in([module])
     assert module.implementation == search_choice("auto", [*offered(plugins, SearchKernel)])
+
+
+def with_ranking(plugins: Plugins, **targets: object) -> Plugins:
+    @hookimpl
+    def register_rankings(register: Register) -> None:
+        for name, target in targets.items():
+            register(name, target)
+
+    plugins.add(SimpleNamespace(vtp_api=2, register_rankings=register_rankings), "ranks")
+    return plugins
+
+
+def test_auto_follows_what_a_plugin_measured_on_the_device(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[tuple[type, torch.device]] = []
+
+    def measured(choice: Any, device: torch.device) -> Ranking | None:
+        asked.append((choice, device))
+        case = MeasuredCase(kind=(), sizes=(), names=("reference",))
+        return Ranking(device=device.type, cases=(case,)) if choice is SearchChoice else None
+
+    plugins = with_ranking(
+        plugins_with(fast=kernel("foo.fast")),
+        a_broken="vtp_no_such.module:ranking",
+        b_silent=lambda choice, device: None,
+        c_measured=measured,
+    )
+    case = SearchCase(device="cpu", dtype=torch.float32, rows=1, codes=1, width=1, metric="l2", exact=True)
+    assert choose_kernels(KernelsConfig(), plugins, CPU).nearest_code.pick(case).name == "reference"
+    assert asked == [(AttentionChoice, CPU), (SearchChoice, CPU)]
+    assert "vtp_no_such" in caplog.text
+    named = choose_kernels(KernelsConfig(nearest_code="foo.fast"), plugins, CPU)
+    assert named.nearest_code.pick(case).name == "foo.fast"
 
 
 @pytest.mark.parametrize("table", [{"nearest_code": "fast"}, {"attention": "fast"}])
@@ -115,7 +161,7 @@ def test_a_name_that_no_plugin_offers_is_an_error(table: dict[str, str]) -> None
     with pytest.raises(
         UsageError, match=rf'\[kernels\] {next(iter(table))} = "fast": unknown; known: auto, '
     ):
-        choose_kernels([], KernelsConfig(**table), plugins_with())
+        choose_kernels(KernelsConfig(**table), plugins_with(), CPU)
 
 
 def test_the_reference_serves_everywhere() -> None:
