@@ -10,7 +10,7 @@ import torch
 
 from tests.core.run.tiny_run import RECIPE, one_line, state, vtp
 
-STILL = ("optimizer.lr=1e-30", "run.steps=1", "ema.twins=[]")
+STILL = ("optimizer.lr=1e-30", "run.steps=1", "ema.networks=[]")
 
 
 @pytest.fixture(scope="module")
