@@ -79,6 +79,21 @@ class SourceConfig(ComponentConfig):
         """
         return None
 
+    @classmethod
+    def recognise(cls, path: str) -> Mapping[str, object] | None:
+        """The keys, without `use`, of a table that reads `path`; None if this source doesn't read it.
+
+        Commands that take a path for a table ask every installed source. Look at names; open no file.
+
+        Args:
+            path: A file, a folder or a pattern of paths, as the user typed it.
+
+        Raises:
+            ValueError: The path looks like this source's and can't be read; the message says why. It is
+                shown if no other source recognises the path.
+        """
+        return None
+
 
 class OptimizerOverrides(Table):
     """What an owner changes of ``[optimizer]``."""

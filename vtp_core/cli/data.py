@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vtp_core.cli.options import plugin_option, set_option
+from vtp_core.cli.tables import is_table, read_table
 from vtp_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def check(
 ) -> None:
     """Reads samples and says what is wrong with them.
 
-    PATH is a recipe (all its sources are checked), tar shards (braces and wildcards in quotes), a folder of
-    tar shards, or a folder of images. Exit code 3 if one of them holds nothing usable.
+    PATH is a recipe (all its sources are checked), files that an installed source recognises, such as a
+    folder of images or a pattern of tar shards in quotes, or a source's table as in a recipe:
+    '{ use = "NAME", split = "val" }'. Exit code 3 if one of them holds nothing usable.
     """
     from vtp_core.data.check import check_source, summary
     from vtp_core.data.opening import open_source
@@ -53,10 +55,14 @@ def check(
         raise UsageError("-s changes keys of a recipe, and no PATH is a recipe (.toml)")
     plugins = load_plugins(plugin_files)
     results, useless = {}, []
-    missing = [path for path in paths if _is_missing(path)]
-    broken = [f"{path}: no such file or folder" for path in missing]
-    there = [path for path in paths if path not in missing]
-    for name, config, limits in _sources(there, overrides, plugins):
+    broken: list[str] = []
+    sources: list[tuple[str, ComponentConfig, DecodeLimits]] = []
+    for path in paths:
+        try:
+            sources += _sources(path, overrides, plugins)
+        except DataError as error:
+            broken.append(str(error))
+    for name, config, limits in sources:
         try:
             report = check_source(open_source(config, limits, plugins), limit)
         except DataError as error:
@@ -76,27 +82,26 @@ def check(
 
 
 def _is_missing(path: str) -> bool:
-    """Whether a plain path leads nowhere; patterns and recipes are looked at by those who read them."""
-    other = path.endswith(_RECIPES) or any(sign in path for sign in "*?[{") or _SCHEME.match(path)
+    """Whether a plain path leads nowhere; the source that recognises a pattern or a URL looks itself."""
+    other = any(sign in path for sign in "*?[{") or _SCHEME.match(path)
     return not other and not Path(path).expanduser().exists()
 
 
 def _sources(
-    paths: Sequence[str], overrides: Sequence[str], plugins: Plugins
+    path: str, overrides: Sequence[str], plugins: Plugins
 ) -> Iterator[tuple[str, ComponentConfig, DecodeLimits]]:
-    """Name, table and limits of each source that the paths mean."""
-    from vtp_core.recipe.reading.component import read_component
+    """Name, table and limits of each source that an argument means."""
+    from vtp_core.data.recognition import recognise
     from vtp_core.recipe.tables.data import DecodeLimits
 
-    for path in paths:
-        if path.endswith(_RECIPES):
-            yield from _of_recipe(path, overrides, plugins)
-            continue
-        table = {"use": "webdataset", "urls": path}
-        if Path(path).is_dir():
-            shards = any(Path(path).glob("*.tar"))
-            table = table | {"urls": f"{path}/*.tar"} if shards else {"use": "image_folder", "path": path}
-        yield path, read_component("source", table, plugins), DecodeLimits()
+    if path.endswith(_RECIPES):
+        yield from _of_recipe(path, overrides, plugins)
+    elif is_table(path):
+        yield path, read_table(path, "source", plugins), DecodeLimits()
+    elif _is_missing(path):
+        raise DataError(f"{path}: no such file or folder")
+    else:
+        yield path, recognise(path, plugins), DecodeLimits()
 
 
 def _of_recipe(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vtp_core.cli.options import fast_option, plugin_option
+from vtp_core.cli.tables import read_table
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,21 +106,6 @@ def read_held_out(text: str, plugins: Plugins) -> ComponentConfig:
             f"source {config.use}: \"{HELD_OUT}\" is none of its splits; name one{known}, as in '{example}'"
         )
     return config.model_copy(update={"split": HELD_OUT})
-
-
-def read_table(text: str, kind: Any, plugins: Plugins) -> ComponentConfig:
-    """The config of a component from its name or an inline TOML table."""
-    import tomllib
-
-    from vtp_core.recipe.reading.component import read_component
-
-    values: dict[str, Any] = {"use": text}
-    if text.lstrip().startswith("{"):
-        try:
-            values = tomllib.loads(f"table = {text}")["table"]
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{kind} {text!r}: not a TOML table ({error})") from error
-    return read_component(kind, values, plugins)
 
 
 def _device(name: str) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 from pydantic import field_validator, model_validator
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import SourceConfig
 
 
-class ImageFolderConfig(ComponentConfig):
+class ImageFolderConfig(SourceConfig):
     """Image files below a folder; folders directly below it, if there are any, are the classes."""
 
     use: str = "image_folder"
@@ -20,6 +23,16 @@ class ImageFolderConfig(ComponentConfig):
     """Extensions of images; other files are passed over."""
     caption: str | None = None
     """Caption made of a template, such as `"a photo of a {class}"`; else captions are `NAME.txt`."""
+
+    @classmethod
+    def recognise(cls, path: str) -> Mapping[str, object] | None:
+        """A folder with an image in it or below it."""
+        endings = tuple(f".{extension}" for extension in cls.model_fields["extensions"].default)
+        for _, below, names in os.walk(Path(path).expanduser()):
+            below[:] = [name for name in below if not name.startswith(".")]
+            if any(name.lower().endswith(endings) and not name.startswith(".") for name in names):
+                return {"path": path}
+        return None
 
     @field_validator("extensions")
     @classmethod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import SourceConfig
 
 
-class SamplesConfig(ComponentConfig):
+class SamplesConfig(SourceConfig):
     """The drawings that ship with the package; origin and licence: `vtp_plugins/samples/data/README.md`."""
 
     use: str = "samples"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 from pydantic import field_validator, model_validator
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import SourceConfig
 
 
-class WebDatasetConfig(ComponentConfig):
+class WebDatasetConfig(SourceConfig):
     """Tar shards on a local or mounted disk."""
 
     use: str = "webdataset"
@@ -40,6 +43,16 @@ class WebDatasetConfig(ComponentConfig):
     """Whether shards that don't exist are passed over."""
     index_cache: bool = True
     """Whether shard indices are kept: beside the shards, or in the user's cache if that is read-only."""
+
+    @classmethod
+    def recognise(cls, path: str) -> Mapping[str, object] | None:
+        """Paths that end in ``.tar``, and a folder that holds such files."""
+        folder = Path(path).expanduser()
+        if folder.is_dir():
+            return {"urls": f"{glob.escape(path)}/*.tar"} if any(folder.glob("*.tar")) else None
+        if path.startswith("pipe:") or path.endswith(".tar"):
+            return {"urls": cls._only_files(path)}
+        return None
 
     @field_validator("image", "text", "label", "latent", "record", "ignored")
     @classmethod

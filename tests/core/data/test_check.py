@@ -58,7 +58,7 @@ def test_a_path_that_leads_nowhere_and_an_empty_folder_are_named_once(tmp_path: 
     assert result.exit_code == 3 and "usable   2 of 2" in result.stdout  # the others are read
     assert f"{tmp_path / 'absent'}: no such file or folder" in result.stderr
     assert result.stderr.count(str(tmp_path / "empty")) == 1
-    assert f"{tmp_path / 'empty'}: no file ends in" in result.stderr
+    assert f"{tmp_path / 'empty'}: no installed source recognises it; give a table" in result.stderr
 
 
 def test_image_folder(tmp_path: Path) -> None:
@@ -86,9 +86,29 @@ def test_missing_path_is_exit_code_3_and_others_are_still_checked(tmp_path: Path
     assert "usable   2 of 2" in result.stdout and "none.tar" in result.stderr
 
 
-def test_pipe_is_a_usage_error() -> None:
-    result = run("pipe:touch ran")
-    assert result.exit_code == 2 and "shell command" in result.stderr
+def test_a_pipe_is_refused_with_the_reason(tmp_path: Path) -> None:
+    result = run(f"pipe:touch {tmp_path / 'ran'}")
+    assert result.exit_code == 3 and "webdataset: " in result.stderr and "shell command" in result.stderr
+    assert result.stderr.count("\n") == 1 and not (tmp_path / "ran").exists()
+
+
+def test_a_table_of_a_source(tmp_path: Path) -> None:
+    result = run('{ use = "samples", split = "val" }', "--limit", "3")
+    assert result.exit_code == 0 and "samples  215 (3 read)" in result.stdout
+    wrong = run('{ use = "samples", splt = "val" }')
+    assert wrong.exit_code == 2 and 'splt: unknown key; did you mean "split"?' in wrong.stderr
+    assert run('{ use = "samples", }}').exit_code == 2
+
+
+def test_a_folder_of_images_and_shards_is_ambiguous_until_a_table_says_which(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", samples(2))
+    (tmp_path / "b.png").write_bytes(encoded(noise()))
+    result = run(str(tmp_path))
+    assert result.exit_code == 3 and result.stderr.count("\n") == 1
+    assert f"{tmp_path}: image_folder and webdataset read it; give the table of one" in result.stderr
+    shown = result.stderr.split("such as ")[1].strip().strip("'")
+    checked = run(shown)
+    assert checked.exit_code == 0 and "usable   1 of 1" in checked.stdout
 
 
 def test_sources_of_a_recipe(tmp_path: Path) -> None:

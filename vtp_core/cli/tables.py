@@ -1,0 +1,35 @@
+"""A component as the command line names it: its name, or an inline table as in a recipe. Imports no torch."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from vtp_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from vtp_core.config import ComponentConfig
+    from vtp_core.plugins import Kind, Plugins
+
+
+def is_table(text: str) -> bool:
+    """Whether a text is an inline table and no pattern of paths such as ``{a,b}/*.tar``."""
+    text = text.strip()
+    return text.startswith("{") and text.endswith("}") and "=" in text
+
+
+def read_table(text: str, kind: Kind, plugins: Plugins) -> ComponentConfig:
+    """The checked table of a component, from its name or an inline TOML table.
+
+    Raises:
+        UsageError: It is no TOML, or the table has errors.
+    """
+    from vtp_core.recipe.reading.component import read_component
+
+    values: dict[str, Any] = {"use": text}
+    if text.lstrip().startswith("{"):
+        try:
+            values = tomllib.loads(f"table = {text}")["table"]
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{kind} {text!r}: not a TOML table ({error})") from error
+    return read_component(kind, values, plugins)
