@@ -96,9 +96,18 @@ smoke: $(VENV)/.ready-dev  ## Train every recipe of recipes/smoke for a few step
 sanitize: $(VENV)/.ready-dev  ## The C++ under the address and undefined-behaviour sanitizers; part of `slow`
 	$(BIN)/python -m pytest tests/plugins/kernels/test_sanitizers.py
 
-ci: check ci-rest  ## Everything
+REST := slow wheel examples figures
 
-ci-rest: lint types layers slow wheel examples figures  ## `make ci` without `make test`
+ci:  ## Everything, with the minutes of each target
+	@$(call in_turn,lint types layers test $(REST))
+
+ci-rest:  ## `make ci` without `make test`
+	@$(call in_turn,lint types layers $(REST))
+
+# Makes targets one after the other and prints how long each took.
+in_turn = times=""; for target in $(1); do start=$$(date +%s); $(MAKE) --no-print-directory $$target || exit 1; \
+	took=$$(( $$(date +%s) - start )); times="$$times $$(printf '%s %d:%02d' $$target $$(( took / 60 )) $$(( took % 60 )))"; \
+	done; echo "minutes:$$times"
 
 clean:  ## Remove what the build made; keeps runs/ and the virtual environment
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
