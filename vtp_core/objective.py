@@ -24,17 +24,15 @@ class Objective(nn.Module):
     sharded: child modules are units, the root holds only direct parameters, and none is 0-D.
 
     Attributes:
-        twins: Modules that need an EMA twin: own child modules (``"head"``) and shared networks
+        teachers: Modules that need an EMA copy: own child modules (``"head"``) and shared networks
             (``"tokenizer.encoder"``, ``"tokenizer.bottleneck"``, ``"tokenizer.decoder"``).
         shares: Own child modules that other objectives may use through ``step.shared``.
         exports: Capability -> own child module or direct parameter, saved with the artefact.
-        independent_rows: Whether each row's loss depends on that row alone.
     """
 
-    twins: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
     shares: tuple[str, ...] = ()
     exports: Mapping[str, str] = {}
-    independent_rows: bool = False
 
     def __init__(self, config: ObjectiveConfig, dims: Dims) -> None:
         super().__init__()

@@ -145,7 +145,7 @@ class Step(ABC):
 
 
 class Teacher(ABC):
-    """The EMA copies of the networks that the objective lists in `twins`: evaluation mode, no gradient."""
+    """The EMA copies of the networks that the objective lists in `teachers`: evaluation mode, no gradient."""
 
     @abstractmethod
     def encode(self, view: str) -> Features:

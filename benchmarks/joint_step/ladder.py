@@ -84,7 +84,7 @@ def _joint(name: str, precision: Precision, sizes: Sizes) -> JointStep:
     table = recipe(sizes, overrides, plugins, shared="shared encode" in name)
     networks, _ = build.build_run_networks(table, plugins)
     build.apply_freezes(networks, table)
-    twins = build.build_twins(networks, table)
+    ema = build.build_run_ema(networks, table)
     parallel = table.parallel
     wrap(
         networks,
@@ -94,7 +94,7 @@ def _joint(name: str, precision: Precision, sizes: Sizes) -> JointStep:
     )
     optimizer, _ = build.build_optimizers(networks, table)
     guard = Guard(table.run.max_skipped_steps)
-    update = Update(networks, world, optimizer, twins, guard, table.run.steps)
+    update = Update(networks, world, optimizer, ema, guard, table.run.steps)
     return JointStep(networks, world, build.forward_options(table), update, guard=guard)
 
 

@@ -71,7 +71,7 @@ def run_ladder(names: Sequence[str], sizes: Sizes, rounds: int) -> dict[str, Any
 
 
 def count_memory(found: dict[str, Any], sizes: Sizes, *, tiny: bool) -> None:
-    """Adds ``peak_bytes`` to each rung: the most that a step holds beyond weights, moments and twins.
+    """Adds ``peak_bytes`` to each rung: the most that a step holds beyond weights, moments and EMA copies.
 
     Args:
         found: Of `run_ladder`.

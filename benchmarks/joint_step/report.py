@@ -38,7 +38,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines += ["", f"- {WITHOUT_SWITCH}"]
     lines += [f"- Left out of this run: {', '.join(left)}."] if left else []
     if memory:
-        lines.append("- Peak: counted allocations of a warm step beyond weights, moments and twins.")
+        lines.append("- Peak: counted allocations of a warm step beyond weights, moments and EMA copies.")
     low, high = found["load"]
     lines.append(f"- The machine was shared: load {low:.0f} to {high:.0f} on {found['cores']} cores.")
     return "\n".join([*lines, *circumstances_of(found)]) + "\n"

@@ -150,7 +150,7 @@ def load_training_state(
     Raises:
         CheckpointError: A tensor is missing or has another shape.
     """
-    without_twin = []
+    without_teacher = []
     for name, module in training_modules(tokenizer).items():
         prefix = name
         own = module.state_dict()
@@ -158,7 +158,7 @@ def load_training_state(
             if any(f"ema.{name}.{key}" in state for key in own):
                 prefix = f"ema.{name}"
             else:
-                without_twin.append(name)
+                without_teacher.append(name)
         chosen = {}
         for key, tensor in own.items():
             found = state.get(f"{prefix}.{key}")
@@ -170,7 +170,7 @@ def load_training_state(
                 )
             chosen[key] = found
         module.load_state_dict(chosen, strict=True)
-    return without_twin
+    return without_teacher
 
 
 def _read(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> ComponentConfig:

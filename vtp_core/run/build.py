@@ -8,20 +8,19 @@ import torch
 from torch import nn
 
 from vtp_core.artefact.assembly import build_networks
-from vtp_core.config import OptimizerOverrides
 from vtp_core.errors import UsageError
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
-from vtp_core.recipe.tables.adversarial import AdversarialConfig
 from vtp_core.recipe.tables.recipe import FrozenConfig, Recipe
 from vtp_core.run.kernels import RunKernels, choose_kernels
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.seeds import seeded
 from vtp_core.training.networks import PARTS, Networks
-from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.critics import build_critic_optimizers
+from vtp_core.training.optim.ema import Ema, build_ema
 from vtp_core.training.optim.optimizer import MainOptimizer, build_optimizer
-from vtp_core.training.optim.owners import Owner, freeze
+from vtp_core.training.optim.owners import build_owners, freeze
 
 
 def build_run_networks(
@@ -32,7 +31,7 @@ def build_run_networks(
     depth: int | None = None,
     kernels: RunKernels | None = None,
 ) -> tuple[Networks, Dims]:
-    """The run's modules with fresh weights, on the CPU, without twins.
+    """The run's modules with fresh weights, on the CPU, without EMA copies.
 
     Each objective draws its weights from a seed of its own: adding one changes no other.
 
@@ -80,67 +79,19 @@ def apply_freezes(networks: Networks, recipe: Recipe) -> list[str]:
         for parameter in networks.parameters_of(name).values():
             parameter.requires_grad_(False)
         (networks.part(name) if name in PARTS else networks.objectives[name]).eval()
-    return freeze(run_owners(networks, recipe))
+    return freeze(build_owners(networks, recipe.optimizer.owners))
 
 
-def run_owners(networks: Networks, recipe: Recipe) -> list[Owner]:
-    """The owners of the main optimiser."""
-    owners = []
-    for name in networks.owners():
-        module = networks.part(name) if name in PARTS else networks.objectives[name]
-        overrides = (
-            recipe.optimizer.owners.get(name, OptimizerOverrides())
-            if name in PARTS
-            else recipe.objectives[name].optimizer
-        )
-        owners.append(
-            Owner(
-                name=name,
-                parameters=networks.parameters_of(name),
-                rules=module.rules(),  # type: ignore[operator]
-                prefix=f"tokenizer.{name}." if name in PARTS else f"objectives.{name}.",
-                overrides=overrides,
-            )
-        )
-    return owners
-
-
-def build_twins(networks: Networks, recipe: Recipe) -> Twins | None:
-    """Copies of the modules that objectives and ``[ema] networks`` name; before sharding."""
-    names = dict.fromkeys(
-        twin if twin.startswith("tokenizer.") else f"objectives.{name}.{twin}"
-        for name, objective in networks.objectives.items()
-        for twin in objective.twins
-    )
-    names |= dict.fromkeys(recipe.ema.networks)
-    if not names:
-        return None
-    students = {name: networks.named(name) for name in names}
-    twins = Twins(
-        students, recipe.ema.momentum, {k: v for k, v in recipe.ema.momenta.items() if k in students}
-    )
-    networks.twins = twins.modules
-    return twins
+def build_run_ema(networks: Networks, recipe: Recipe) -> Ema | None:
+    """EMA copies of the modules that objectives and ``[ema] networks`` name; before sharding."""
+    return build_ema(networks, recipe.ema.momentum, recipe.ema.momenta, further=recipe.ema.networks)
 
 
 def build_optimizers(networks: Networks, recipe: Recipe) -> tuple[MainOptimizer, dict[str, MainOptimizer]]:
     """The main optimiser and one a critic; after sharding."""
-    main = build_optimizer(run_owners(networks, recipe), recipe.optimizer, recipe.run.steps)
-    return main, build_critic_optimizers(networks, recipe)
-
-
-def build_critic_optimizers(networks: Networks, recipe: Recipe) -> dict[str, MainOptimizer]:
-    """Objective -> its critic's optimiser."""
-    critics = {}
-    for name in networks.adversaries():
-        config = recipe.objectives[name]
-        if not isinstance(config, AdversarialConfig):
-            raise UsageError(f"objective {name!r} has a critic: its table must be an AdversarialConfig")
-        owner = f"{name}.critic"
-        parameters = networks.parameters_of(owner)
-        critic = Owner(name=owner, parameters=parameters, prefix=f"objectives.{owner}.")
-        critics[name] = build_optimizer([critic], config.critic_optimizer, recipe.run.steps)
-    return critics
+    owners = build_owners(networks, recipe.optimizer.owners)
+    main = build_optimizer(owners, recipe.optimizer, recipe.run.steps)
+    return main, build_critic_optimizers(networks, recipe.run.steps)
 
 
 def forward_options(recipe: Recipe) -> ForwardOptions:

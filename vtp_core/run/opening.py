@@ -29,7 +29,7 @@ from vtp_core.training.groups import group_needs
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks
 from vtp_core.training.optim.critics import Critics
-from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.ema import Ema
 from vtp_core.training.optim.guard import Guard
 from vtp_core.training.optim.optimizer import MainOptimizer
 from vtp_core.training.optim.update import Update
@@ -56,7 +56,7 @@ class Run:
         networks: All modules.
         dims: Their sizes.
         kernels: The implementations of operators that they use.
-        twins: EMA twins, or None.
+        ema: EMA copies, or None.
         optimizer: The main optimiser.
         critics: Objective -> its critic's optimiser.
         guard: Skips and stops.
@@ -72,7 +72,7 @@ class Run:
     networks: Networks
     dims: Dims
     kernels: RunKernels
-    twins: Twins | None
+    ema: Ema | None
     optimizer: MainOptimizer
     critics: dict[str, MainOptimizer]
     guard: Guard
@@ -81,7 +81,7 @@ class Run:
 
     def state(self) -> dict[str, torch.Tensor]:
         """The live tensors of a checkpoint, by name."""
-        return training_state(self.networks, self.twins, self.optimizer, self.critics)
+        return training_state(self.networks, self.ema, self.optimizer, self.critics)
 
     def recipe_data(self) -> dict[str, Any]:
         """The resolved recipe as JSON data."""
@@ -143,14 +143,14 @@ def open_run(
     joint = JointStep(networks, world, options, guard=guard)
     run = Run(
         recipe=recipe, plugins=plugins, world=world, folder=folder, sources=sources, networks=networks,
-        dims=dims, kernels=kernels, twins=None, optimizer=None,  # type: ignore[arg-type]
+        dims=dims, kernels=kernels, ema=None, optimizer=None,  # type: ignore[arg-type]
         critics={}, guard=guard, joint=joint,
     )  # fmt: skip
     rows = networks.bottleneck.calibration_rows
     if rows and previous is None:
         view = next(iter(next(iter(joint.needs.values()))))
         calibrate(networks, world, options, run.loader(0), view, rows)
-    run.twins = build.build_twins(networks, recipe)
+    run.ema = build.build_run_ema(networks, recipe)
     wrap(
         networks,
         build_mesh(world, recipe.parallel.shard),
@@ -159,7 +159,7 @@ def open_run(
     )
     run.optimizer, run.critics = build.build_optimizers(networks, recipe)
     joint.update = Update(
-        networks, world, run.optimizer, run.twins, guard, recipe.run.steps, audited=recipe.run.audit_gradients
+        networks, world, run.optimizer, run.ema, guard, recipe.run.steps, audited=recipe.run.audit_gradients
     )
     joint.critics = Critics(networks, world, run.critics, guard) if run.critics else None
     if previous is not None:

@@ -94,10 +94,10 @@ def check_structure(case: Case) -> None:
         if parameter.ndim == 0:
             raise case.fail(f"parameter {name!r} is 0-D and can't be sharded: give it shape (1,)")
     children = dict(objective.named_children())
-    own = [name for name in objective.twins if not name.startswith("tokenizer.")]
+    own = [name for name in objective.teachers if not name.startswith("tokenizer.")]
     direct = {name for name, _ in objective.named_parameters(recurse=False)}
     exported = [name for name in objective.exports.values() if name not in direct]
-    named = {"twins": own, "shares": objective.shares, "exports": exported}
+    named = {"teachers": own, "shares": objective.shares, "exports": exported}
     for kind, names in named.items():
         for name in names:
             if name not in children:

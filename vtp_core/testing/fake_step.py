@@ -222,11 +222,11 @@ class FakeStep(Step):
 
 
 class FakeTeacher(Teacher):
-    """The EMA twins: other weights, no gradient, evaluation mode."""
+    """The EMA copies: other weights, no gradient, evaluation mode."""
 
     def __init__(self, step: FakeStep, networks: TinyNetworks) -> None:
         self._step, self._networks = step, networks.eval().requires_grad_(False)
-        self._twins: dict[nn.Module, nn.Module] = {}
+        self._copies: dict[nn.Module, nn.Module] = {}
 
     @torch.no_grad()
     def encode(self, view: str) -> Features:
@@ -238,6 +238,6 @@ class FakeTeacher(Teacher):
         return latent
 
     def own(self, module: nn.Module) -> nn.Module:
-        if module not in self._twins:
-            self._twins[module] = copy.deepcopy(module).eval().requires_grad_(False)
-        return self._twins[module]
+        if module not in self._copies:
+            self._copies[module] = copy.deepcopy(module).eval().requires_grad_(False)
+        return self._copies[module]

@@ -4,7 +4,7 @@ Groups of objectives run one after another and their gradients add up. In a grou
 differentiated down to the cut points; then the networks run backward once for all of them. In order:
 
 1. critics are frozen; for each group: its objectives (adversarial last), then its cuts backward;
-2. clipping, optimiser, clamps, `after_step` with the reduced tallies, EMA twins;
+2. clipping, optimiser, clamps, `after_step` with the reduced tallies, EMA copies;
 3. critics thaw, their losses, their optimisers.
 
 A non-finite term or gradient skips the step: nothing is moved.
@@ -62,7 +62,7 @@ class JointStep:
         networks: The run's modules.
         world: This rank.
         options: Seed, chunks and precision of the forwards.
-        update: Main optimiser, clipping and twins; None to accumulate gradients only.
+        update: Main optimiser, clipping and EMA; None to accumulate gradients only.
         critics: The critics' optimisers; None if no objective has a critic.
         guard: Refuses non-finite terms.
     """
@@ -122,7 +122,7 @@ class JointStep:
             for name in active:
                 objective = self.networks.objectives[name]
                 with self.options.precision(self.world.device):
-                    losses: Losses = objective(EngineStep(forwards, name, objective))
+                    losses: Losses = objective(EngineStep(forwards, name, self.needs[name]))
                 weight = value_at(objective.config.weight, index, self.options.total)
                 self._record(name, losses, weight, result)
                 if losses.tally is not None:
@@ -166,9 +166,9 @@ class JointStep:
                 continue
             needs = group_needs(self.needs, [name])
             forwards = Forwards(self.networks, self.world, batches, needs, self.options, index)
-            with self.options.precision(self.world.device):
-                losses = objective.critic_loss(EngineStep(forwards, name, objective, kept))
             try:
+                with self.options.precision(self.world.device):
+                    losses = objective.critic_loss(EngineStep(forwards, name, self.needs[name], kept))
                 self._record(f"{name}.critic", losses, 1.0, result)
                 forwards.backward_loss(losses.total())
                 result.gradients |= self.critics.update(name, index, losses.tally)

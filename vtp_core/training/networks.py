@@ -1,6 +1,6 @@
 """All modules of a run, by name and by owner.
 
-Parameter names are the checkpoint's keys: ``tokenizer.<part>.*``, ``objectives.<name>.*``; EMA twins carry
+Parameter names are the checkpoint's keys: ``tokenizer.<part>.*``, ``objectives.<name>.*``; EMA copies carry
 ``ema.`` in front. Each trainable parameter has one owner: a tokenizer part, an objective, or its critic.
 """
 
@@ -28,7 +28,7 @@ class Networks:
         encoder: Shared by all objectives, as are bottleneck and decoder.
         objectives: Recipe name -> objective, in recipe order.
         frozen: Recipe name -> frozen helper network of ``[frozen.NAME]``.
-        twins: Student module name (``tokenizer.encoder``, ``objectives.dino.head``) -> EMA twin.
+        ema: Name of a student (``tokenizer.encoder``, ``objectives.dino.head``) -> its EMA copy.
         helpers: ``<objective>.<child>`` of the frozen networks that objectives are built with (an LPIPS
             trunk): replicated and never saved.
     """
@@ -38,7 +38,7 @@ class Networks:
     decoder: Decoder
     objectives: Mapping[str, Objective]
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
-    twins: Mapping[str, nn.Module] = field(default_factory=dict)
+    ema: Mapping[str, nn.Module] = field(default_factory=dict)
     helpers: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -101,11 +101,17 @@ class Networks:
         """Refuses what could not run: objectives without a view, parameters that can't be sharded.
 
         Raises:
-            UsageError: An objective names no view, or a parameter has no dimension.
+            UsageError: An objective names no view or has an attribute of an earlier version, or a parameter
+                has no dimension.
         """
         for name, objective in self.objectives.items():
             if not objective.views():
                 raise UsageError(f"objective {name!r} names no view: its views() is empty")
+            if isinstance(getattr(objective, "twins", None), tuple | list):
+                raise UsageError(
+                    f"objective {name!r}: the attribute `twins` of {type(objective).__name__} is now called "
+                    "`teachers`; rename it"
+                )
         for owner in self.owners():
             for name, parameter in self.parameters_of(owner).items():
                 if parameter.ndim == 0:
@@ -128,18 +134,18 @@ class Networks:
             if key not in objective._non_persistent_buffers_set
         }
 
-    def twin(self, module: nn.Module, asked_by: str) -> nn.Module:
-        """The EMA twin of a student module.
+    def teacher_of(self, module: nn.Module, asked_by: str) -> nn.Module:
+        """The EMA copy of a student module.
 
         Raises:
-            UsageError: The module has none, because the objective that asks does not list it in `twins`.
+            UsageError: There is none, as the objective that asks does not list the module in `teachers`.
         """
-        for name, twin in self.twins.items():
+        for name, teacher in self.ema.items():
             if self.named(name) is module:
-                return twin
+                return teacher
         raise UsageError(
-            f"objective {asked_by!r} asks for the teacher of {type(module).__name__}, which has no EMA twin; "
-            f"list it in the objective's `twins`"
+            f"objective {asked_by!r} asks for the teacher of {type(module).__name__}, which has no EMA copy; "
+            "list it in the objective's `teachers`"
         )
 
     def named(self, name: str) -> nn.Module:

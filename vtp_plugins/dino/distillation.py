@@ -53,8 +53,8 @@ def distil(
     Args:
         step: The step.
         config: Temperatures and kind of targets.
-        head: The student's `Head`; it has a twin.
-        prototypes: The student's `Prototypes`; they have a twin.
+        head: The student's `Head`; it has an EMA copy.
+        prototypes: The student's `Prototypes`; they have EMA copies.
         student: (B, S, D) tokens.
         teacher: (B, G, D) tokens of the teacher; B may differ between ranks and be 0.
         mixture: (S, G), share of each teacher row in a student row's target.
@@ -150,6 +150,6 @@ def tokens_of(
     return step.encode(config.view, masked=masked), step.teacher.encode(config.view)
 
 
-def twins_of(config: PrototypeConfig) -> tuple[str, ...]:
-    """The tokenizer's parts of which the targets need a twin."""
+def teachers_of(config: PrototypeConfig) -> tuple[str, ...]:
+    """The tokenizer's parts whose EMA copies make the targets."""
     return ("tokenizer.encoder", "tokenizer.bottleneck") if config.bottleneck else ("tokenizer.encoder",)

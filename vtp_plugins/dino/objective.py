@@ -13,7 +13,7 @@ from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
 from vtp_core.step import Step
 from vtp_plugins.dino.config import DinoConfig
-from vtp_plugins.dino.distillation import distil, freeze_rule, tokens_of, twins_of, updated_centre
+from vtp_plugins.dino.distillation import distil, freeze_rule, teachers_of, tokens_of, updated_centre
 from vtp_plugins.dino.head import Head, Prototypes
 
 
@@ -32,7 +32,7 @@ class Dino(Objective):
         super().__init__(config, dims)
         if not dims.has_cls:
             raise UsageError("dino: the encoder has no class token, which this objective compares")
-        self.twins = ("head", "prototypes", *twins_of(config))
+        self.teachers = ("head", "prototypes", *teachers_of(config))
         width = dims.channels if config.bottleneck else dims.width
         self.head = Head(width, config.head_hidden, config.head_width, config.head_layers)
         self.prototypes = Prototypes(config.prototypes, config.head_width, fixed_scales=config.fixed_scales)

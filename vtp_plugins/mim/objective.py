@@ -11,7 +11,7 @@ from vtp_core.features import Losses, Tally
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
 from vtp_core.step import Step
-from vtp_plugins.dino.distillation import distil, freeze_rule, tokens_of, twins_of, updated_centre
+from vtp_plugins.dino.distillation import distil, freeze_rule, teachers_of, tokens_of, updated_centre
 from vtp_plugins.dino.head import Head, Prototypes
 from vtp_plugins.mim.config import MimConfig
 
@@ -28,9 +28,9 @@ class Mim(Objective):
 
     def __init__(self, config: MimConfig, dims: Dims) -> None:
         super().__init__(config, dims)
-        self.twins = twins_of(config)
+        self.teachers = teachers_of(config)
         if config.share_head_with is None:
-            self.twins, self.shares = ("head", "prototypes", *self.twins), ("head", "prototypes")
+            self.teachers, self.shares = ("head", "prototypes", *self.teachers), ("head", "prototypes")
             width = dims.channels if config.bottleneck else dims.width
             self.head = Head(width, config.head_hidden, config.head_width, config.head_layers)
             self.prototypes = Prototypes(

@@ -52,7 +52,6 @@ class Perceptual(Objective):
     The network is run through ``step.call``, so its activations are those of one row chunk.
     """
 
-    independent_rows = True
     config: PerceptualConfig
 
     def __init__(self, config: PerceptualConfig, dims: Dims) -> None:

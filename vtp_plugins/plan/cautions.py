@@ -46,7 +46,9 @@ def _idle_owners(recipe: Recipe, idle: Mapping[str, Sequence[str]], unused: Coll
 def _teachers_that_stop_beside_text(recipe: Recipe, sizes: Sizes) -> list[str]:
     """Source: SILC (Naeem et al., arXiv 2310.13355): at momentum 1 the teacher learns no more from text."""
     steps = recipe.run.steps
-    momenta = {twin.name: recipe.ema.momenta.get(twin.name, recipe.ema.momentum) for twin in sizes.twins}
+    momenta = {
+        teacher.name: recipe.ema.momenta.get(teacher.name, recipe.ema.momentum) for teacher in sizes.teachers
+    }
     with_text = [
         name for name, table in recipe.objectives.items() if any(need.text for need in table.views().values())
     ]
@@ -60,7 +62,7 @@ def _teachers_that_stop_beside_text(recipe: Recipe, sizes: Sizes) -> list[str]:
 
 def _resting_teachers(sizes: Sizes) -> list[str]:
     return [
-        f"ema: the twin of {twin.name} has momentum 1 at the first step and the last; is it meant to rest?"
-        for twin in sizes.twins
-        if twin.first == twin.last == 1.0
+        f"ema: {teacher.name} has momentum 1 at the first step and the last; is it meant not to change?"
+        for teacher in sizes.teachers
+        if teacher.first == teacher.last == 1.0
     ]

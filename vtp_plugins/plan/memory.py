@@ -62,7 +62,7 @@ def estimate(works: Sequence[Work], sizes: Sizes, *, pixels: int, shard: int) ->
         weights=round(sum(held(owner, owner.bytes, whole) for owner, whole in owners)),
         gradients=round(sum(held(owner, 4 * owner.trainable, whole) for owner, whole in owners)),
         optimizer=round(sum(held(owner, 8 * owner.trainable, whole) for owner, whole in owners)),
-        ema=round(sum(twin.bytes for twin in sizes.twins) / shard),
+        ema=round(sum(teacher.bytes for teacher in sizes.teachers) / shard),
         frozen=sum(network.bytes for network in sizes.frozen),
         gathered=3 * sizes.largest_unit if shard > 1 else 0,
         data=5 * pixels,

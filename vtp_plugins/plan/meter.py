@@ -12,8 +12,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from vtp_core.batch import Batch
 from vtp_core.step import Step
-from vtp_core.training.forward.cut import Cut
-from vtp_core.training.forward.observer import Key, Observer, Phase
+from vtp_core.training.forward.cut import Cut, Phase
+from vtp_core.training.forward.observer import Key, Observer
 from vtp_core.training.networks import Networks
 from vtp_plugins.plan.products import Products
 
@@ -98,7 +98,7 @@ class Meter(Observer):
             for pixels in batch.crops.values():
                 self._new(pixels)
         modules = (networks.encoder, networks.bottleneck, networks.decoder, *networks.objectives.values())
-        for module in (*modules, *networks.frozen.values(), *networks.twins.values()):
+        for module in (*modules, *networks.frozen.values(), *networks.ema.values()):
             for tensor in (*module.parameters(), *module.buffers()):
                 self._new(tensor)
         with ExitStack() as stack:

@@ -39,7 +39,7 @@ class Plan:
         objective_rows: Objective -> view -> rows per rank.
         groups: Objectives that run together.
         works: Every forward, and every objective's own computation.
-        sizes: Parameters, rules, twins and frozen networks.
+        sizes: Parameters, rules, EMA copies and frozen networks.
         flops: Of one training step over all ranks: forward, backward and what runs again, attention included.
         flops_table1: 2 x multiply-adds of linear and convolution layers, one image's encode and decode.
         table1_view: The view whose size that image has, or "" if there is no image to decode.
@@ -104,7 +104,7 @@ class Plan:
             },
             "owners": [asdict(owner) for owner in self.sizes.owners],
             "rules": [{**asdict(rule), "lr": show(rule.lr)} for rule in self.sizes.rules],
-            "ema": [asdict(twin) for twin in self.sizes.twins],
+            "ema": [asdict(teacher) for teacher in self.sizes.teachers],
             "frozen": [{**asdict(network), "weights": "not read"} for network in self.sizes.frozen],
             "parameters": sum(owner.parameters for owner in self.sizes.owners),
             "flops": self.flops,

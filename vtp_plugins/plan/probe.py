@@ -14,7 +14,7 @@ from vtp_core.features import Features, Tokens
 from vtp_core.run import build
 from vtp_core.training.groups import Group, group_needs
 from vtp_core.training.joint import JointStep
-from vtp_core.training.optim.critics import Critics
+from vtp_core.training.optim.critics import Critics, build_critic_optimizers
 from vtp_core.training.optim.guard import Guard
 from vtp_core.training.ranks.world import World
 from vtp_plugins.plan.drawn import drawn_batches
@@ -50,7 +50,7 @@ class Probe:
     """Shallow networks that can run a step.
 
     Attributes:
-        networks: The modules, EMA twins included.
+        networks: The modules, EMA copies included.
         dims: Their sizes, with the recipe's depth.
         groups: The groups of the step.
         needs: Objective -> view -> what it asks.
@@ -68,9 +68,9 @@ class Probe:
                 recipe, plugins, load_frozen=False, depth=depth
             )
         build.apply_freezes(self.networks, recipe)
-        build.build_twins(self.networks, recipe)
-        self._critics = build.build_critic_optimizers(self.networks, recipe)
-        for module in (self.networks.encoder, *self.networks.frozen.values(), *self.networks.twins.values()):
+        build.build_run_ema(self.networks, recipe)
+        self._critics = build_critic_optimizers(self.networks, recipe.run.steps)
+        for module in (self.networks.encoder, *self.networks.frozen.values(), *self.networks.ema.values()):
             if isinstance(module, Encoder):
                 _serve_deep_taps(module)
         self._idle: dict[str, list[str]] = {}

@@ -13,7 +13,7 @@ from vtp_core.run import build
 from vtp_core.schedule import Scheduled
 from vtp_core.training.networks import PARTS, Networks
 from vtp_core.training.optim.optimizer import MainOptimizer, RuleRow
-from vtp_core.training.optim.owners import Owner
+from vtp_core.training.optim.owners import Owner, build_owners
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,8 +43,8 @@ class OwnerSize:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwinSize:
-    """An EMA twin.
+class TeacherSize:
+    """An EMA copy.
 
     Attributes:
         name: Its student, such as ``tokenizer.encoder``.
@@ -84,7 +84,7 @@ class Sizes:
         dims: Sizes that the components share.
         owners: Main owners, then critics.
         rules: How the optimisers treat parameters.
-        twins: EMA twins.
+        teachers: EMA copies.
         frozen: Frozen networks.
         largest_unit: Bytes of the largest module that is gathered at a time under ``parallel.shard``.
         note: What had to be done otherwise than planned, or "".
@@ -93,7 +93,7 @@ class Sizes:
     dims: Dims
     owners: tuple[OwnerSize, ...]
     rules: tuple[RuleRow, ...]
-    twins: tuple[TwinSize, ...]
+    teachers: tuple[TeacherSize, ...]
     frozen: tuple[FrozenSize, ...]
     largest_unit: int
     note: str
@@ -119,8 +119,8 @@ def measure_sizes(recipe: Recipe, plugins: Plugins) -> Sizes:
         note = f"parameters were counted on networks in full on the CPU, as the meta device failed ({reason})"
         networks, dims = build.build_run_networks(recipe, plugins, load_frozen=False)
     build.apply_freezes(networks, recipe)
-    twins = build.build_twins(networks, recipe)
-    owners = build.run_owners(networks, recipe)
+    ema = build.build_run_ema(networks, recipe)
+    owners = build_owners(networks, recipe.optimizer.owners)
     rules = MainOptimizer(owners, recipe.optimizer, recipe.run.steps).describe()
     critics = [
         Owner(name=name, parameters=networks.parameters_of(name), prefix=f"objectives.{name}.")
@@ -131,17 +131,17 @@ def measure_sizes(recipe: Recipe, plugins: Plugins) -> Sizes:
         dims=dims,
         owners=tuple(_owner(networks, owner) for owner in (*owners, *critics)),
         rules=tuple(rules),
-        twins=tuple(
-            TwinSize(
+        teachers=tuple(
+            TeacherSize(
                 name=name,
                 parameters=_elements(module.parameters()),
                 bytes=_bytes(module),
-                first=twins.momentum(name, 0, total),
-                last=twins.momentum(name, max(total - 1, 0), total),
+                first=ema.momentum(name, 0, total),
+                last=ema.momentum(name, max(total - 1, 0), total),
             )
-            for name, module in twins.modules.items()
+            for name, module in ema.modules.items()
         )
-        if twins is not None
+        if ema is not None
         else (),
         frozen=tuple(_frozen(networks)),
         largest_unit=max((_bytes(unit) for unit in _units(networks)), default=0),

@@ -18,8 +18,8 @@ def render(plan: Plan) -> str:
         _section("Parameters", _owners(plan)),
         _section("Optimiser", _rules(plan)),
     ]
-    if plan.sizes.twins:
-        sections.append(_section("EMA twins", _twins(plan)))
+    if plan.sizes.teachers:
+        sections.append(_section("EMA copies", _teachers(plan)))
     if plan.sizes.frozen:
         sections.append(_section("Frozen networks (built uninitialised)", _frozen(plan)))
     sections += [_section("Compute", _compute(plan)), _section("Memory per rank, estimated", _memory(plan))]
@@ -86,10 +86,11 @@ def _rules(plan: Plan) -> list[tuple[str, ...]]:
     return rows
 
 
-def _twins(plan: Plan) -> list[tuple[str, ...]]:
+def _teachers(plan: Plan) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("student", "parameters", "momentum at the first and last step")]
     return rows + [
-        (twin.name, f"{twin.parameters:,}", f"{twin.first:.6g}, {twin.last:.6g}") for twin in plan.sizes.twins
+        (each.name, f"{each.parameters:,}", f"{each.first:.6g}, {each.last:.6g}")
+        for each in plan.sizes.teachers
     ]
 
 
@@ -112,7 +113,7 @@ def _memory(plan: Plan) -> list[tuple[str, ...]]:
         ("weights", _gib(memory.weights)),
         ("gradients", _gib(memory.gradients)),
         ("optimiser state", _gib(memory.optimizer)),
-        ("EMA twins", _gib(memory.ema)),
+        ("EMA copies", _gib(memory.ema)),
         ("frozen networks", _gib(memory.frozen)),
         ("gathered parameters", _gib(memory.gathered)),
         ("pixels", _gib(memory.data)),

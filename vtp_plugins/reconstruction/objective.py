@@ -17,7 +17,6 @@ from vtp_plugins.reconstruction.loss import absolute_error, signal_to_noise, squ
 
 
 class _PixelLoss(Objective):
-    independent_rows = True
     config: ReconstructionConfig
 
     def __init__(self, config: ReconstructionConfig, dims: Dims) -> None:

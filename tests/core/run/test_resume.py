@@ -14,7 +14,7 @@ from vtp_core.run.records import RunFolder
 
 STOP = 'callbacks.stop={use = "faulty.signal", at = 3, first = true}'
 WITH = [
-    # every kind of state: parameters, moments, an EMA twin; drawn numbers: crops, drop path, chunks
+    # every kind of state: parameters, moments, an EMA copy; drawn numbers: crops, drop path, chunks
     "views.rec.drop_path=0.2",
     "run.microbatch_rows=3",
     "objectives.l1.weight={kind = 'linear', start = 0.5, end = 2.0}",

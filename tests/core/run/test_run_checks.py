@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.core.run.tiny_run import FAULTY, RECIPE, one_line, vtp
-from tests.core.training.toy import L1, ToyObjective, add_twins, batches, build
+from tests.core.training.toy import L1, ToyObjective, add_teachers, batches, build
 from vtp_core.errors import UsageError
 from vtp_core.features import Losses
 from vtp_core.training.forward.options import ForwardOptions
@@ -94,7 +94,7 @@ def test_an_objective_without_a_view_is_refused():
 
 
 def test_helpers_are_those_an_objective_was_built_with():
-    networks = add_twins(build("vtp"))
+    networks = add_teachers(build("vtp"))
     assert networks.helpers == {"perceptual.trunk"}
     for parameter in networks.parameters_of("clip").values():
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Toy runs with the real optimisers, critics and twins, whole or in two halves, on any number of ranks."""
+"""Toy runs with the real optimisers, critics and EMA copies, whole or halved, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tests.core.training.toy import add_twins, batches, build
+from tests.core.training.toy import batches, build
 from vtp_core.errors import DistributedError
 from vtp_core.features import Losses
 from vtp_core.recipe.tables.optimizer import OptimizerConfig
@@ -16,7 +16,7 @@ from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep, StepResult
 from vtp_core.training.networks import PARTS, Networks
 from vtp_core.training.optim.critics import Critics
-from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.ema import build_ema
 from vtp_core.training.optim.guard import Guard
 from vtp_core.training.optim.optimizer import build_optimizer
 from vtp_core.training.optim.owners import Owner
@@ -59,9 +59,7 @@ class ToyRun:
         for name in late:
             objective = self.networks.objectives[name]
             objective.config = objective.config.model_copy(update={"start": 3})
-        add_twins(self.networks)
-        self.twins = Twins({name: self.networks.named(name) for name in self.networks.twins}, 0.9)
-        self.networks.twins = self.twins.modules
+        self.ema = build_ema(self.networks, 0.9)
         wrap(
             self.networks,
             build_mesh(world, shard or world.size),
@@ -92,7 +90,7 @@ class ToyRun:
             self.networks,
             world,
             ForwardOptions(total=TOTAL, **options),
-            Update(self.networks, world, self.optimizer, self.twins, self.guard, TOTAL),
+            Update(self.networks, world, self.optimizer, self.ema, self.guard, TOTAL),
             Critics(self.networks, world, self.critic_optimizers, self.guard),
             self.guard,
         )
@@ -103,7 +101,7 @@ class ToyRun:
 
     def live(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""
-        return training_state(self.networks, self.twins, self.optimizer, self.critic_optimizers)
+        return training_state(self.networks, self.ema, self.optimizer, self.critic_optimizers)
 
     def state(self) -> dict[str, Tensor]:
         """Whole copies of it."""

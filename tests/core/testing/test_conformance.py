@@ -155,9 +155,9 @@ def test_state_outside_the_state_dict_is_caught() -> None:
 
 def test_a_name_without_a_module_is_caught() -> None:
     class Misnamed(Sound):
-        twins = ("tokenizer.encoder", "haed")
+        teachers = ("tokenizer.encoder", "haed")
 
-    with pytest.raises(ConformanceError, match="twins names 'haed'"):
+    with pytest.raises(ConformanceError, match="teachers names 'haed'"):
         check_objective(Misnamed, CONFIG)
 
 

@@ -33,10 +33,10 @@ class OracleStep:
 
     def net(self, part):
         module = self.run.networks.part(part)
-        return self.run.networks.twin(module, self.name) if self.kept == "teacher" else module
+        return self.run.networks.teacher_of(module, self.name) if self.kept == "teacher" else module
 
     def own(self, module):
-        return self.run.networks.twin(module, self.name)
+        return self.run.networks.teacher_of(module, self.name)
 
     def encode(self, view, *, masked=False, attached=False):
         del attached

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from tests.core.training.toy import add_twins, batches, build, gradients
+from tests.core.training.toy import add_teachers, batches, build, gradients
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
 from vtp_core.training.ranks.parallel import build_mesh, reduce_replicated, wrap
@@ -40,7 +40,7 @@ class Capture:
 def captured(
     world: World, kind: str, *, vq=False, chunk=None, checkpoint=False, shard=None, index=0
 ) -> Capture:
-    networks = add_twins(build(kind, vq=vq))
+    networks = add_teachers(build(kind, vq=vq))
     mesh = build_mesh(world, shard or world.size)
     wrap(networks, mesh, activation_checkpoint="block" if checkpoint else "none")
     capture = Capture(networks, world)

@@ -7,7 +7,7 @@ import torch
 
 from tests.core.training.oracle import OracleRun
 from tests.core.training.rank_bodies import captured, gradients_of_cases
-from tests.core.training.toy import add_twins, build, gradients
+from tests.core.training.toy import add_teachers, build, gradients
 from vtp_core.testing.ranks import run_processes
 from vtp_core.training.ranks.tallies import reduce_tallies
 from vtp_core.training.ranks.world import World
@@ -39,7 +39,7 @@ def test_ranks_equal_one_process(size):
                 rank[name], value, rtol=0, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}"
             )
     for number, case in enumerate(cases):
-        networks = add_twins(build(case["kind"], vq=case.get("vq", False)))
+        networks = add_teachers(build(case["kind"], vq=case.get("vq", False)))
         reference = OracleRun(networks)
         values = reference(0)
         expected = {f"grad|{name}": value for name, value in gradients(networks).items()}
@@ -62,7 +62,7 @@ def test_ranks_equal_one_process(size):
 
 
 def test_single_process_captures_critics_as_the_oracle_has_them():
-    networks = add_twins(build("vtp"))
+    networks = add_teachers(build("vtp"))
     OracleRun(networks)(0)
     expected = {name: value for name, value in gradients(networks).items() if ".critic." in name}
     found = captured(World(), "vtp").found

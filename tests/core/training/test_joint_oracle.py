@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.core.training.oracle import OracleRun
-from tests.core.training.toy import add_twins, batches, build, gradients, largest_difference
+from tests.core.training.toy import add_teachers, batches, build, gradients, largest_difference
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
 from vtp_core.training.ranks.parallel import wrap
@@ -17,7 +17,7 @@ SCENARIOS = ["vtp", "bottleneck", "one_view", "generation", "last_layer"]
 
 
 def run(kind, *, chunk=None, drop_path=0.0, vq=False, checkpoint=False, compile=False, index=0):
-    networks = add_twins(build(kind, vq=vq))
+    networks = add_teachers(build(kind, vq=vq))
     wrap(
         networks,
         None,
@@ -32,7 +32,7 @@ def run(kind, *, chunk=None, drop_path=0.0, vq=False, checkpoint=False, compile=
 
 def oracle(kind, **options):
     vq = options.pop("vq", False)
-    networks = add_twins(build(kind, vq=vq))
+    networks = add_teachers(build(kind, vq=vq))
     values = OracleRun(networks, **options)(0)
     return networks, values
 
@@ -77,7 +77,7 @@ def test_attached_encode_gives_a_gradient_with_respect_to_pixels(chunk):
 
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_tallies_do_not_depend_on_chunks(chunk):
-    networks = add_twins(build("vtp", vq=True))
+    networks = add_teachers(build("vtp", vq=True))
     step = JointStep(networks, World(), ForwardOptions(total=10, microbatch_rows=chunk))
     seen = {}
 
@@ -91,7 +91,7 @@ def test_tallies_do_not_depend_on_chunks(chunk):
 
     step.update = Update()
     step(batches(0), 0)
-    reference = OracleRun(add_twins(build("vtp", vq=True)))
+    reference = OracleRun(add_teachers(build("vtp", vq=True)))
     reference(0)
     expected = reduce_tallies(reference.tallies, World())
     assert seen.keys() == expected.keys() == {"bottleneck", "dino"}

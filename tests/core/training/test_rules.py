@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.core.run.tiny_run import metrics, one_line, state, vtp
 from tests.core.run.whole_run import ToyRun, numbers, spoil
 from tests.core.training.test_three_steps import assert_close
-from tests.core.training.toy import Clip, Dino, Mim, add_twins, batches, build
+from tests.core.training.toy import Clip, Dino, Mim, add_teachers, batches, build
+from tests.core.training.wrong_twins import Hidden
 from vtp_core.errors import DistributedError, NumericError, UsageError
+from vtp_core.training.forward.forwards import Forwards
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
 from vtp_core.training.ranks.world import World
@@ -134,7 +137,7 @@ def test_drift_between_ranks_is_looked_for_before_each_save(tmp_path: Path, monk
 def test_module_that_no_one_shares_is_refused():
     networks = build("vtp")
     networks.objectives["dino"].shares = ()
-    add_twins(networks)
+    add_teachers(networks)
     with pytest.raises(UsageError, match=r"'mim': no objective shares 'dino\.head'; what is shared: nothing"):
         JointStep(networks, ALONE, ForwardOptions(total=10))(batches(0), 0)
 
@@ -148,13 +151,67 @@ def test_module_of_two_owners_is_refused():
 
 def test_teacher_that_is_not_declared_is_refused():
     networks = build("vtp")
-    networks.objectives["dino"].twins = ("head",)
-    add_twins(networks)
-    with pytest.raises(UsageError, match=r"asks for the teacher of ToyEncoder.*`twins`"):
+    networks.objectives["dino"].teachers = ("head",)
+    add_teachers(networks)
+    with pytest.raises(UsageError, match=r"asks for the teacher of ToyEncoder.*`teachers`"):
         JointStep(networks, ALONE, ForwardOptions(total=10))(batches(0), 0)
 
 
+def test_masked_encoding_that_is_not_declared_is_refused():
+    networks = add_teachers(build("vtp"))
+    networks.objectives["mim"].config = networks.objectives["mim"].config.model_copy(update={"masked": False})
+    with pytest.raises(UsageError, match=r"'mim' encodes view 'ssl' masked.*ViewNeed\(masked=True\)"):
+        JointStep(networks, ALONE, ForwardOptions(total=10))(batches(0), 0)
+
+
+def test_own_module_without_tensors_in_its_output_is_refused():
+    class Opaque(nn.Sequential):
+        def forward(self, x):
+            return Hidden((super().forward(x),))
+
+    networks = add_teachers(build("vtp"))
+    networks.objectives["clip"].text.__class__ = Opaque
+    with pytest.raises(UsageError, match=r"Opaque returned Hidden, in which no tensor is found"):
+        JointStep(networks, ALONE, ForwardOptions(total=10))(batches(0), 0)
+
+
+@pytest.mark.parametrize("spelling", ["class", "instance"])
+def test_the_earlier_name_of_teachers_is_refused(spelling):
+    networks = build("vtp")
+    dino = networks.objectives["dino"]
+    if spelling == "class":
+        dino.__class__ = type("Old", (type(dino),), {"twins": ("head",)})
+    else:
+        dino.twins = ("head",)
+    with pytest.raises(UsageError, match=r"'dino': the attribute `twins`.*`teachers`; rename it"):
+        networks.check()
+
+
+def test_critic_loss_that_fails_closes_its_forwards(monkeypatch: pytest.MonkeyPatch):
+    run = ToyRun(ALONE, late=())
+    opened, closed = [], []
+
+    def note(name, where):
+        inner = getattr(Forwards, name)
+
+        def noted(self, *arguments):
+            where.append(id(self))
+            return inner(self, *arguments)
+
+        monkeypatch.setattr(Forwards, name, noted)
+
+    def fails(step):
+        raise RuntimeError("in the critic")
+
+    note("__init__", opened)
+    note("close", closed)
+    run.networks.objectives["gan"].critic_loss = fails
+    with pytest.raises(RuntimeError, match="in the critic"):
+        run.step(0)
+    assert len(opened) == 4 and closed == opened
+
+
 def test_toy_objectives_are_what_the_rules_need():
-    assert Dino().twins == ("head", "tokenizer.encoder") and Dino.shares == ("head",)
+    assert Dino().teachers == ("head", "tokenizer.encoder") and Dino.shares == ("head",)
     assert Mim().config.masked
     assert all(parameter.ndim for parameter in Clip().parameters())

@@ -23,10 +23,10 @@ from torch.distributed.fsdp import fully_shard
 
 from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.parameters import ParamRule
-from vtp_core.training.optim.clipping import local
-from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.ema import Ema
 from vtp_core.training.optim.optimizer import Owner, build_optimizer
 from vtp_core.training.ranks.replicas import check_replicas
+from vtp_core.training.ranks.shards import local
 from vtp_core.training.saving.checkpoint import find_latest, load, load_available, save, verify
 
 pytestmark = pytest.mark.distributed
@@ -54,12 +54,12 @@ class Run:
 
     def __init__(self, world_size: int, rank: int, shard: int | None, scope: str) -> None:
         self.model, self.world_size, self.rank = Model(), world_size, rank
-        self.twins = Twins({"tokenizer.encoder": self.model.encoder}, 0.9)
+        self.ema = Ema({"tokenizer.encoder": self.model.encoder}, 0.9)
         if shard is not None:
             mesh = init_device_mesh(
                 "cpu", (world_size // shard, shard), mesh_dim_names=("replicate", "shard")
             )
-            for encoder in (self.model.encoder, *self.twins.modules.values()):
+            for encoder in (self.model.encoder, self.ema.modules["tokenizer.encoder"]):
                 fully_shard(encoder, mesh=mesh)
         owners = [
             Owner(
@@ -85,7 +85,7 @@ class Run:
             **{f"tokenizer.encoder.{name}": value for name, value in encoder.items()},
             **{f"objectives.toy.{name}": value for name, value in head.items()},
             **self.optimizer.state_tensors(),
-            **self.twins.state_tensors(),
+            **self.ema.state_tensors(),
         }
 
     def train(self, start: int, stop: int) -> None:
@@ -103,7 +103,7 @@ class Run:
             self.optimizer.step()
             self.optimizer.clamp()
             self.optimizer.zero_grad()
-            self.twins.update(index, 100)
+            self.ema.update(index, 100)
 
     def full_state(self) -> dict[str, torch.Tensor]:
         return {

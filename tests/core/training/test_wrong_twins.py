@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.core.training.oracle import OracleRun
-from tests.core.training.toy import Block, add_twins, build, gradients, largest_difference
+from tests.core.training.toy import Block, add_teachers, build, gradients, largest_difference
 from tests.core.training.wrong_twins import (
     BatchNormBlock,
     CountingBlock,
@@ -56,7 +56,7 @@ def test_row_chunks(kind, right):
 @pytest.fixture(scope="module")
 def ranks():
     """What two ranks found, and the gradients of the oracle."""
-    networks = add_twins(build("one_view"))
+    networks = add_teachers(build("one_view"))
     OracleRun(networks)(0)
     expected = {name: grad for name, grad in gradients(networks).items() if ".critic." not in name}
     return run_processes(2, on_two_ranks)[0], expected

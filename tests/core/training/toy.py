@@ -18,6 +18,7 @@ from vtp_core.objective import AdversarialObjective, Objective
 from vtp_core.parameters import Dims, ParamRule
 from vtp_core.training.forward.seeds import generator
 from vtp_core.training.networks import Networks
+from vtp_core.training.optim.ema import build_ema
 from vtp_core.view import ViewNeed
 
 WIDTH, PATCH, CHANNELS, CODES = 12, 4, 6, 10
@@ -236,7 +237,7 @@ class Dino(ToyObjective):
         super().__init__(view="ssl", crops=("global", "local"), masked=True, **fields)
         bottleneck = self.config.through_bottleneck
         self.head = mlp(CHANNELS if bottleneck else WIDTH, 14)
-        self.twins = ("head", "tokenizer.encoder", *(["tokenizer.bottleneck"] if bottleneck else []))
+        self.teachers = ("head", "tokenizer.encoder", *(["tokenizer.bottleneck"] if bottleneck else []))
         self.register_buffer("center", torch.zeros(14))
 
     def forward(self, step):
@@ -291,8 +292,6 @@ class Koleo(ToyObjective):
 
 
 class L1(ToyObjective):
-    independent_rows = True
-
     def __init__(self, view: str = "rec", **fields: object) -> None:
         super().__init__(view=view, **fields)
 
@@ -439,16 +438,9 @@ def build(kind: str, *, vq: bool = False, seed: int = 7) -> Networks:
             torch.set_default_dtype(before)
 
 
-def add_twins(networks: Networks) -> Networks:
-    """The networks with the twins that their objectives name, as plain copies."""
-    from vtp_core.training.optim.ema import Twins
-
-    names = dict.fromkeys(
-        twin if twin.startswith("tokenizer.") else f"objectives.{name}.{twin}"
-        for name, objective in networks.objectives.items()
-        for twin in objective.twins
-    )
-    networks.twins = Twins({name: networks.named(name) for name in names}, 0.9).modules
+def add_teachers(networks: Networks) -> Networks:
+    """The networks with the EMA copies that their objectives list."""
+    build_ema(networks, 0.9)
     return networks
 
 

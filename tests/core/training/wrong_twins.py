@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tests.core.training.rank_bodies import Capture
-from tests.core.training.toy import WIDTH, Block, add_twins, batches, build
+from tests.core.training.toy import WIDTH, Block, add_teachers, batches, build
 from vtp_core.batch import Batch, Masks
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
@@ -121,7 +121,7 @@ def gradients_of(
     compile: bool = False,
 ) -> dict[str, Tensor]:
     """Main gradients of step 0."""
-    add_twins(networks)
+    add_teachers(networks)
     wrap(
         networks,
         build_mesh(world, world.size),

@@ -98,11 +98,11 @@ def test_a_single_crop_is_an_error_that_says_what_to_do() -> None:
         Dino(config, replace(TINY_DIMS, has_cls=False))
 
 
-def test_twins_and_shares_follow_the_table() -> None:
+def test_teachers_and_shares_follow_the_table() -> None:
     plain = Dino(DinoConfig(**SMALL), TINY_DIMS)
-    assert plain.twins == ("head", "prototypes", "tokenizer.encoder") and plain.centre is None
+    assert plain.teachers == ("head", "prototypes", "tokenizer.encoder") and plain.centre is None
     latent = Dino(DinoConfig(**SMALL, bottleneck=True), TINY_DIMS)
-    assert latent.twins[-1] == "tokenizer.bottleneck" and latent.head.width == TINY_DIMS.channels
+    assert latent.teachers[-1] == "tokenizer.bottleneck" and latent.head.width == TINY_DIMS.channels
     assert set(plain.shares) == {"head", "prototypes"}
 
 

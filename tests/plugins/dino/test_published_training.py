@@ -20,7 +20,7 @@ from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.step import EngineStep
 from vtp_core.training.groups import build_groups, group_needs
 from vtp_core.training.networks import Networks
-from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.ema import Ema
 from vtp_core.training.ranks.world import World
 from vtp_plugins.dino.config import DinoConfig
 from vtp_plugins.dino.distillation import log_sum
@@ -62,7 +62,7 @@ class Joint:
     """The three objectives on the fixture's step."""
 
     networks: Networks
-    twins: Twins
+    ema: Ema
     steps: dict[str, EngineStep]
     losses: dict[str, Losses]
 
@@ -93,9 +93,9 @@ def run(given: dict[str, Tensor], targets: str, microbatch_rows: int | None = No
     students = {name: networks.named(name) for name in (TRUNK, HEAD, PROTOTYPES)}
     extra = load_file(FOLDER / "train_extra.safetensors")
     load(students, load_file(FOLDER / "model.safetensors"), extra, "")
-    twins = Twins(students, 0.9)
-    load(twins.modules, extra, extra, "teacher_")
-    networks.twins = twins.modules
+    ema = Ema(students, 0.9)
+    load(ema.modules, extra, extra, "teacher_")
+    networks.ema = ema.modules
 
     mask = given["in.masks"].view(2, 3, 16).transpose(0, 1)  # the fixture has the crop first
     crops = {
@@ -108,9 +108,9 @@ def run(given: dict[str, Tensor], targets: str, microbatch_rows: int | None = No
     (group,) = build_groups(needs)
     options = ForwardOptions(total=10, microbatch_rows=microbatch_rows)
     forwards = Forwards(networks, World(), {"ssl": batch}, group_needs(needs, group.objectives), options, 0)
-    steps = {name: EngineStep(forwards, name, objective) for name, objective in objectives.items()}
+    steps = {name: EngineStep(forwards, name, needs[name]) for name in objectives}
     losses = {name: objective(steps[name]) for name, objective in objectives.items()}
-    return Joint(networks, twins, steps, losses)
+    return Joint(networks, ema, steps, losses)
 
 
 def test_masks_weigh_as_published(given: dict[str, Tensor]) -> None:
@@ -158,9 +158,9 @@ def test_scores_and_targets_are_those_of_dinov2(given: dict[str, Tensor]) -> Non
             crop_first = tokens.transpose(0, 1).flatten(0, 1) if tokens.ndim == 3 else tokens
             found = head(crop_first) @ own.T
             torch.testing.assert_close(found, given[f"out.{name}_after_head"], rtol=0, atol=1e-4)
-        twin, others = step.teacher.own(head), step.teacher.own(prototypes)(torch.arange(160))
-        swapped = twin(teacher.cls.transpose(0, 1).flip(0).flatten(0, 1))
-        patches = twin(teacher.patches.transpose(0, 1)[mask.mask.transpose(0, 1)])
+        teacher_head, others = step.teacher.own(head), step.teacher.own(prototypes)(torch.arange(160))
+        swapped = teacher_head(teacher.cls.transpose(0, 1).flip(0).flatten(0, 1))
+        patches = teacher_head(teacher.patches.transpose(0, 1)[mask.mask.transpose(0, 1)])
         for kind, unit, published in (
             ("cls", swapped, "teacher_cls_tokens_after_head"),
             ("patch", patches, "masked_teacher_patch_tokens_after_head"),
@@ -175,18 +175,18 @@ def test_scores_and_targets_are_those_of_dinov2(given: dict[str, Tensor]) -> Non
                 torch.testing.assert_close(found, expected, rtol=3e-3, atol=1e-6)
 
 
-def test_one_update_of_centre_and_twins(given: dict[str, Tensor]) -> None:
+def test_one_update_of_centre_and_teachers(given: dict[str, Tensor]) -> None:
     joint = run(given, "centering")
     dino, tally = joint.networks.objectives["dino"], joint.losses["dino"].tally
     assert tally is not None and isinstance(dino, Dino) and dino.centre is not None
     dino.after_step(tally, 0)
     torch.testing.assert_close(dino.centre, given["out.center_after_one_update"][0], rtol=0, atol=2e-5)
-    joint.twins.update(0, 10)
+    joint.ema.update(0, 10)
     mine = {
-        "trunk.cls_token": joint.twins.modules[TRUNK].cls_token,
-        "trunk.blocks.0.attn.qkv.weight": joint.twins.modules[TRUNK].get_parameter("block.0.attn.qkv.weight"),
-        "dino_head.last_layer.weight_g": joint.twins.modules[PROTOTYPES].weight_g,
-        "dino_head.last_layer.weight_v": joint.twins.modules[PROTOTYPES].weight_v,
+        "trunk.cls_token": joint.ema.modules[TRUNK].cls_token,
+        "trunk.blocks.0.attn.qkv.weight": joint.ema.modules[TRUNK].get_parameter("block.0.attn.qkv.weight"),
+        "dino_head.last_layer.weight_g": joint.ema.modules[PROTOTYPES].weight_g,
+        "dino_head.last_layer.weight_v": joint.ema.modules[PROTOTYPES].weight_v,
     }
     for name, value in mine.items():
         expected = given[f"out.ema_m0.9.teacher_{name}"]

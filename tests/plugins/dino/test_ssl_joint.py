@@ -16,7 +16,7 @@ from vtp_core.testing.ranks import run_processes
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks
-from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.ema import build_ema
 from vtp_core.training.ranks.parallel import build_mesh, wrap
 from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
@@ -48,17 +48,12 @@ def _networks(targets: str) -> Networks:
         decoder=tiny.decoder,
         objectives={name: objective.double() for name, objective in objectives.items()},
     )
-    names = dict.fromkeys(
-        twin if twin.startswith("tokenizer.") else f"objectives.{name}.{twin}"
-        for name, objective in objectives.items()
-        for twin in objective.twins
-    )
-    networks.twins = Twins({name: networks.named(name) for name in names}, 0.9).modules
-    for name, twin in networks.twins.items():
+    build_ema(networks, 0.9)
+    for name, teacher in networks.ema.items():
         if name.startswith("tokenizer."):
-            twin.load_state_dict(other.get_submodule(name.removeprefix("tokenizer.")).state_dict())
+            teacher.load_state_dict(other.get_submodule(name.removeprefix("tokenizer.")).state_dict())
         else:
-            for parameter in twin.parameters():
+            for parameter in teacher.parameters():
                 parameter.add_(torch.randn(parameter.shape).double() * 0.3)
     return networks
 
@@ -89,14 +84,14 @@ def test_gradients_are_those_of_one_plain_backward() -> None:
     mask = batch.masks.mask
     crops = [batch.crops["global"], batch.crops["local"]]
     student = networks.encoder(crops, [mask, None])
-    teacher = networks.twins["tokenizer.encoder"](crops[:1], [None])[0]
+    teacher = networks.ema["tokenizer.encoder"](crops[:1], [None])[0]
     dino = networks.objectives["dino"]
     assert isinstance(dino, Dino) and student[0].cls is not None and student[1].cls is not None
 
     def scores(tokens: Tensor, who: str) -> Tensor:
         modules = [networks.named(f"objectives.dino.{name}") for name in ("head", "prototypes")]
         if who == "teacher":
-            modules = [networks.twins[f"objectives.dino.{name}"] for name in ("head", "prototypes")]
+            modules = [networks.ema[f"objectives.dino.{name}"] for name in ("head", "prototypes")]
         return modules[0](tokens) @ modules[1](torch.arange(12)).T
 
     def cross(tokens: Tensor, targets: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def test_a_rank_without_masked_patches_agrees_with_one_rank(targets: str) -> Non
 
 def test_a_shared_head_is_no_parameter_of_its_own() -> None:
     shared = Mim(MimConfig(**SHARED), TINY_DIMS)
-    assert not list(shared.parameters()) and shared.twins == ("tokenizer.encoder",) and shared.shares == ()
+    assert not list(shared.parameters()) and shared.teachers == ("tokenizer.encoder",) and shared.shares == ()
     own = Mim(MimConfig(**OWN), TINY_DIMS)
     assert set(own.shares) == {"head", "prototypes"} and own.rules()[0].pattern == "prototypes.*"
     assert shared.rules() == ()

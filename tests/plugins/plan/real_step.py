@@ -69,11 +69,11 @@ def run_step(
     with around:
         networks, dims = build.build_run_networks(recipe, plugins)
         build.apply_freezes(networks, recipe)
-        twins = build.build_twins(networks, recipe)
+        ema = build.build_run_ema(networks, recipe)
         wrap(networks, None, activation_checkpoint=recipe.parallel.activation_checkpoint)
         optimizer, _ = build.build_optimizers(networks, recipe)
         joint = JointStep(networks, World(), build.forward_options(recipe))
-        joint.update = Update(networks, World(), optimizer, twins, Guard(0), recipe.run.steps, audited=False)
+        joint.update = Update(networks, World(), optimizer, ema, Guard(0), recipe.run.steps, audited=False)
         batches = {}
         for view, need in group_needs(joint.needs, joint.needs).items():
             rows = recipe.views[view].rows if need.rows is None else need.rows

@@ -176,8 +176,8 @@ def test_it_warns_of_what_nothing_trains(tmp_path: Path, plugins: Plugins) -> No
 def test_it_warns_of_a_teacher_that_stops_beside_text(
     tmp_path: Path, plugins: Plugins, momentum: str, text: str, warned: bool
 ) -> None:
-    twin = f'\n[ema]\nnetworks = ["tokenizer.encoder"]\nmomentum = {momentum}\n'
-    loaded = recipe(tmp_path, plugins, text=TEXT + text + twin)
+    ema = f'\n[ema]\nnetworks = ["tokenizer.encoder"]\nmomentum = {momentum}\n'
+    loaded = recipe(tmp_path, plugins, text=TEXT + text + ema)
     found = find_cautions(loaded, measure_sizes(plannable(loaded, "auto"), plugins), {}, ())
     assert any("tokenizer.encoder ends at 1" in line for line in found) == warned
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vtp_core.features import Tally
-from vtp_core.training.forward.observer import Phase
+
+Phase = Literal["forward", "backward"]
 
 Tree = Any
 """A pytree (tuples, dicts, the dataclasses of `vtp_core.features`) of tensors, rows first, and constants."""

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from vtp_core.batch import Batch
+from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Reconstruction, Tally
 from vtp_core.training.forward.cut import Cut, Part, Tree, even_split, join_rows, split_rows, take_rows
 from vtp_core.training.forward.options import ForwardOptions
@@ -148,13 +149,22 @@ class Forwards:
     def call(
         self, key: tuple[object, ...], module: nn.Module, inputs: tuple[Tensor, ...], parts: int
     ) -> Tree:
-        """An own or shared module of an objective as a cut point, in equally many chunks on every rank."""
+        """An own or shared module of an objective as a cut point, in equally many chunks on every rank.
+
+        Raises:
+            UsageError: It returns no tensor, nor a tuple, dict or registered dataclass of tensors.
+        """
 
         def network(rows: Tree) -> Part:
             return Part(rows=module(*rows))
 
         chunks = even_split(len(inputs[0]), parts)
         cut = self._cut(("student", "call", *key), chunks, inputs, network, module, 0)
+        if not cut.leaves():
+            raise UsageError(
+                f"step.call: {type(module).__name__} returned {type(cut.outputs).__name__}, in which no tensor "
+                "is found; return tensors, tuples, dicts or dataclasses registered as pytrees"
+            )
         self._calls.append(cut)
         return cut.outputs
 
@@ -201,6 +211,7 @@ class Forwards:
             unit.set_reshard_after_backward(True, recurse=False)
             unit.reshard()
         self._gathered.clear()
+        self._calls.clear()
         self._tape.clear()
         self._memo.clear()
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from vtp_core.training.forward.cut import Cut
+    from vtp_core.training.forward.cut import Cut, Phase
 
 Key = tuple[object, ...]
 """(role, verb, view, masked) of a forward; ("student", "call", objective, number) of a `step.call`."""
-
-Phase = Literal["forward", "backward"]
 
 
 class Observer:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from vtp_core.batch import Batch
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Reconstruction
-from vtp_core.objective import Objective
 from vtp_core.step import Step, Teacher
 from vtp_core.training.forward.balance import confined, last_layer_norms, output_norm, warn_if_alone
 from vtp_core.training.forward.cut import split_rows, take_rows
@@ -39,7 +38,7 @@ class EngineTeacher(Teacher):
         return self._step._latent("teacher", view, masked=False)
 
     def own(self, module: nn.Module) -> nn.Module:
-        return self._step._forwards.networks.twin(module, self._step.name)
+        return self._step._forwards.networks.teacher_of(module, self._step.name)
 
 
 class EngineStep(Step):
@@ -48,7 +47,7 @@ class EngineStep(Step):
     Args:
         forwards: The group's forwards.
         name: The objective's name in the recipe.
-        objective: The objective.
+        needs: View -> what the objective asks of it.
         kept: View -> detached reconstruction of the main pass; given to `critic_loss` only.
     """
 
@@ -56,11 +55,10 @@ class EngineStep(Step):
         self,
         forwards: Forwards,
         name: str,
-        objective: Objective,
+        needs: Mapping[str, ViewNeed],
         kept: Mapping[str, Reconstruction] | None = None,
     ) -> None:
-        self.name, self._forwards, self._objective, self._kept = name, forwards, objective, kept
-        self._needs = objective.views()
+        self.name, self._forwards, self._needs, self._kept = name, forwards, needs, kept
         self._world = forwards.world
         self._draws = 0
         self._batches: dict[str, Batch] = {}
@@ -192,15 +190,22 @@ class EngineStep(Step):
     def _by_row(self, values: Tensor) -> Tensor:
         return values[self.rank :: self.world_size].to(self._world.device)
 
-    def _need(self, view: str) -> ViewNeed:
+    def _need(self, view: str, *, masked: bool = False) -> ViewNeed:
         if view not in self._needs:
             raise UsageError(
                 f"objective {self.name!r} uses view {view!r}, which its views() does not declare"
             )
-        return self._needs[view]
+        need = self._needs[view]
+        if masked and not need.masked:
+            raise UsageError(
+                f"objective {self.name!r} encodes view {view!r} masked, but does not declare it so: "
+                "ViewNeed(masked=True)"
+            )
+        return need
 
     def _features(self, role: Role, view: str, *, masked: bool) -> Features:
         self._refuse_in_critic()
+        self._need(view, masked=masked)
         rows = len(self.batch(view))
         module = self._module(role, "encoder")
         features: Features = self._forwards.encode(role, view, masked=masked, module=module).first(rows)
@@ -208,6 +213,7 @@ class EngineStep(Step):
 
     def _latent(self, role: Role, view: str, *, masked: bool) -> Latent:
         self._refuse_in_critic()
+        self._need(view, masked=masked)
         rows = len(self.batch(view))
         encoder, bottleneck = self._module(role, "encoder"), self._module(role, "bottleneck")
         forward = self._forwards.tokenize(
@@ -217,6 +223,7 @@ class EngineStep(Step):
 
     def _attached(self, view: str, masked: bool) -> Features:
         self._refuse_in_critic()
+        self._need(view, masked=masked)
         forwards = self._forwards
         forwards.keep_gathered(forwards.networks.encoder)
         inputs, crops, layers = forwards.encoder_inputs("student", view, masked, self.batch(view))
@@ -230,7 +237,7 @@ class EngineStep(Step):
 
     def _module(self, role: Role, part: str) -> nn.Module:
         module = self._forwards.networks.part(part)
-        return module if role == "student" else self._forwards.networks.twin(module, self.name)
+        return module if role == "student" else self._forwards.networks.teacher_of(module, self.name)
 
     def _refuse_in_critic(self) -> None:
         if self._kept is not None:

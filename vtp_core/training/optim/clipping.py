@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from vtp_core.training.ranks.shards import local
+
 _EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 _Layout = tuple[DeviceMesh | None, tuple[int, ...]]
@@ -40,11 +42,6 @@ class Clipped:
     def finite(self) -> bool:
         """Whether every gradient of every owner is finite (and its square sum, in float32)."""
         return math.isfinite(self.norm)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's shard, sharing memory; plain tensors are their own."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _layout(tensor: Tensor) -> _Layout:

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vtp_core.errors import UsageError
 from vtp_core.features import Tally
+from vtp_core.recipe.tables.adversarial import AdversarialConfig
 from vtp_core.training.networks import Networks
 from vtp_core.training.optim.guard import Guard
-from vtp_core.training.optim.optimizer import MainOptimizer
+from vtp_core.training.optim.optimizer import MainOptimizer, build_optimizer
+from vtp_core.training.optim.owners import Owner
 from vtp_core.training.optim.skip import SkipStep
 from vtp_core.training.ranks.parallel import reduce_replicated
 from vtp_core.training.ranks.tallies import reduce_tally
 from vtp_core.training.ranks.world import World
+
+
+def build_critic_optimizers(networks: Networks, total_steps: int) -> dict[str, MainOptimizer]:
+    """Objective -> the optimiser of its critic; after sharding.
+
+    Raises:
+        UsageError: An objective with a critic has a table without `critic_optimizer`.
+    """
+    optimizers = {}
+    for name, objective in networks.adversaries().items():
+        config = objective.config
+        if not isinstance(config, AdversarialConfig):
+            raise UsageError(f"objective {name!r} has a critic: its table must be an AdversarialConfig")
+        owner = f"{name}.critic"
+        parameters = networks.parameters_of(owner)
+        critic = Owner(name=owner, parameters=parameters, prefix=f"objectives.{owner}.")
+        optimizers[name] = build_optimizer([critic], config.critic_optimizer, total_steps)
+    return optimizers
 
 
 class Critics:

@@ -1,13 +1,13 @@
-"""EMA twins: teachers that follow their students by an exponential moving average.
+"""EMA copies: the teachers, exponential moving averages of their students.
 
-A twin starts as a copy of its student, is in eval mode and takes no gradient. Copies are made before
-sharding; student and twin are then sharded alike, so that an update needs no communication.
+A copy starts equal to its student, stays in evaluation mode and takes no gradient. Copies are made before
+sharding; student and copy are then sharded alike, so that an update needs no communication.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,18 @@ from torch.distributed.tensor import DTensor
 
 from vtp_core.errors import UsageError
 from vtp_core.schedule import Scheduled, value_at
-from vtp_core.training.optim.clipping import local
+from vtp_core.training.networks import Networks
+from vtp_core.training.ranks.shards import local
 
 
-class Twins:
-    """The EMA twins of a run, by the name of their students.
+class Ema:
+    """The EMA copies of a run by the names of their students, such as ``tokenizer.encoder``.
 
-    Names are ``tokenizer.encoder``, ``objectives.<name>.<child>`` and the like; a twin's tensors are saved as
-    ``ema.<name>.*``.
+    A copy's tensors are saved as ``ema.<name>.*``.
+
+    Attributes:
+        students: Name -> student.
+        modules: Name -> EMA copy.
     """
 
     def __init__(
@@ -35,49 +39,48 @@ class Twins:
 
         Args:
             students: Name -> module, not sharded yet; none inside another.
-            momentum: Share of the old value that an update keeps, in [0, 1]; a number or a schedule.
-            momenta: Deviating momentum by name.
+            momentum: Weight of the old value in an update, in [0, 1]; a number or a schedule.
+            momenta: Name -> momentum, where it differs.
 
         Raises:
-            UsageError: `momenta` names a module that has no twin.
+            UsageError: `momenta` names a module that has no EMA copy.
         """
         unknown = sorted(set(momenta or {}) - set(students))
         if unknown:
             known = ", ".join(students) or "none"
-            raise UsageError(f"ema.momenta.{unknown[0]}: nothing asks for this twin (there are: {known})")
+            raise UsageError(f"ema.momenta.{unknown[0]}: it has no EMA copy (those that have one: {known})")
         self.students = dict(students)
-        self.modules = {name: _twin(student) for name, student in students.items()}
-        """Name -> teacher."""
+        self.modules = {name: _copied(student) for name, student in students.items()}
         self._momenta = {name: (momenta or {}).get(name, momentum) for name in students}
 
     def momentum(self, name: str, index: int, total: int) -> float:
-        """Momentum of one twin at step `index` of `total`."""
+        """Momentum of one copy at step `index` of `total`."""
         return value_at(self._momenta[name], index, total)
 
     @torch.no_grad()
     def update(self, index: int, total: int) -> None:
-        """Moves every twin: ``teacher = m * teacher + (1 - m) * student``; buffers are copied.
+        """Moves every copy: ``ema = m * ema + (1 - m) * student``; buffers are copied.
 
         Args:
             index: Step that was just made (0-based).
             total: Steps of the run.
 
         Raises:
-            UsageError: A student has other tensors than its twin, or is sharded otherwise.
+            UsageError: A student has other tensors than its copy, or is sharded differently.
         """
-        for name, teacher in self.modules.items():
-            pairs = list(_pairs(name, self.students[name], teacher))
+        for name, average in self.modules.items():
+            pairs = list(_pairs(name, self.students[name], average))
             averaged = [(old, new) for old, new in pairs if isinstance(old, nn.Parameter)]
             copied = [(old, new) for old, new in pairs if not isinstance(old, nn.Parameter)]
             momentum = self.momentum(name, index, total)
             if averaged and momentum < 1.0:
-                teachers = [local(old) for old, _ in averaged]
-                torch._foreach_lerp_(teachers, [local(new) for _, new in averaged], 1.0 - momentum)
+                averages = [local(old) for old, _ in averaged]
+                torch._foreach_lerp_(averages, [local(new) for _, new in averaged], 1.0 - momentum)
             for old, new in copied:
                 local(old).copy_(local(new))
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The live tensors of all twins by name, ``ema.<name>.<tensor>``; no buffers that are not saved."""
+        """The live tensors of all copies by name, ``ema.<name>.<tensor>``; only buffers that are saved."""
         return {
             f"ema.{name}.{key}": tensor
             for name, module in self.modules.items()
@@ -85,7 +88,38 @@ class Twins:
         }
 
 
-def _twin(student: nn.Module) -> nn.Module:
+def build_ema(
+    networks: Networks,
+    momentum: Scheduled,
+    momenta: Mapping[str, Scheduled] | None = None,
+    *,
+    further: Sequence[str] = (),
+) -> Ema | None:
+    """Copies what the objectives list as `teachers` into ``networks.ema``; before sharding.
+
+    Args:
+        networks: The run's modules.
+        momentum: Of every copy.
+        momenta: Name -> momentum, where it differs; names without a copy are left out.
+        further: Names of other modules to average.
+
+    Returns:
+        The copies; None if there are none.
+    """
+    names = dict.fromkeys(
+        child if child.startswith("tokenizer.") else f"objectives.{name}.{child}"
+        for name, objective in networks.objectives.items()
+        for child in objective.teachers
+    )
+    students = {name: networks.named(name) for name in (names | dict.fromkeys(further))}
+    if not students:
+        return None
+    ema = Ema(students, momentum, {name: m for name, m in (momenta or {}).items() if name in students})
+    networks.ema = ema.modules
+    return ema
+
+
+def _copied(student: nn.Module) -> nn.Module:
     return copy.deepcopy(student).requires_grad_(False).eval()
 
 
@@ -93,19 +127,19 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _pairs(name: str, student: nn.Module, teacher: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """(teacher's, student's) tensors by name; the names and layouts have to be the same."""
-    own, theirs = _tensors(teacher), _tensors(student)
+def _pairs(name: str, student: nn.Module, average: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """(copy's, student's) tensors by name; the names and layouts have to be the same."""
+    own, theirs = _tensors(average), _tensors(student)
     differing = sorted(own.keys() ^ theirs.keys())
     if differing:
-        where = "the twin" if differing[0] in own else "the student"
+        where = "the EMA copy" if differing[0] in own else "the student"
         raise UsageError(
-            f"twin of {name}: {differing[0]} exists only in {where}; modules must not change after start"
+            f"EMA copy of {name}: {differing[0]} exists only in {where}; modules must not change after start"
         )
     for key, tensor in own.items():
         if _layout(tensor) != _layout(theirs[key]):
             raise UsageError(
-                f"twin of {name}: {key} is laid out as {_layout(tensor)}, "
+                f"EMA copy of {name}: {key} is laid out as {_layout(tensor)}, "
                 f"its student as {_layout(theirs[key])}; shard both alike"
             )
         yield tensor, theirs[key]

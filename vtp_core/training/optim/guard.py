@@ -17,7 +17,7 @@ from vtp_core.errors import NumericError, UsageError
 class Guard:
     """Decides whether a step is made, and ends the run when too many in a row are not.
 
-    A skipped step moves nothing: no parameter, moment, twin, codebook or critic.
+    A skipped step moves nothing: no parameter, moment, EMA copy, codebook or critic.
     """
 
     def __init__(self, max_skipped: int) -> None:

@@ -19,8 +19,9 @@ from torch.nn import Parameter
 
 from vtp_core.errors import UsageError
 from vtp_core.schedule import Scheduled, value_at
-from vtp_core.training.optim.clipping import Clipped, clip_gradients, local
+from vtp_core.training.optim.clipping import Clipped, clip_gradients
 from vtp_core.training.optim.owners import Owner, freeze
+from vtp_core.training.ranks.shards import local
 
 if TYPE_CHECKING:
     from vtp_core.recipe.tables.optimizer import OptimizerConfig

@@ -11,6 +11,7 @@ from torch.nn import Parameter
 from vtp_core.config import OptimizerOverrides
 from vtp_core.parameters import ParamRule
 from vtp_core.schedule import Constant, Scheduled
+from vtp_core.training.networks import PARTS, Networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,35 @@ class Owner:
     def trained(self) -> dict[str, Parameter]:
         """The parameters that the optimiser moves, by full name."""
         return {name: value for name, value in self.parameters.items() if not self.frozen(name)}
+
+
+def build_owners(networks: Networks, overrides: Mapping[str, OptimizerOverrides]) -> list[Owner]:
+    """The owners of the main optimiser: tokenizer parts and objectives.
+
+    Args:
+        networks: The run's modules.
+        overrides: Tokenizer part -> factors; an objective's stand in its own table.
+    """
+    parts = [
+        Owner(
+            name=name,
+            parameters=networks.parameters_of(name),
+            rules=networks.part(name).rules(),  # type: ignore[operator]
+            prefix=f"tokenizer.{name}.",
+            overrides=overrides.get(name, OptimizerOverrides()),
+        )
+        for name in PARTS
+    ]
+    return parts + [
+        Owner(
+            name=name,
+            parameters=networks.parameters_of(name),
+            rules=objective.rules(),
+            prefix=f"objectives.{name}.",
+            overrides=objective.config.optimizer,
+        )
+        for name, objective in networks.objectives.items()
+    ]
 
 
 def freeze(owners: Sequence[Owner]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What follows the gradients of a joint step: clipping, optimiser, clamps, `after_step`, EMA twins."""
+"""What follows the gradients of a joint step: clipping, optimiser, clamps, `after_step`, EMA copies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vtp_core.features import Tally
 from vtp_core.training.networks import PARTS, Networks
-from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.ema import Ema
 from vtp_core.training.optim.guard import Guard
 from vtp_core.training.optim.optimizer import MainOptimizer
 from vtp_core.training.optim.skip import SkipStep
@@ -15,13 +15,13 @@ from vtp_core.training.ranks.world import World
 
 
 class Update:
-    """Moves parameters, codebooks and twins once a step, or nothing at all.
+    """Moves parameters, codebooks and EMA copies once a step, or nothing at all.
 
     Args:
         networks: The run's modules.
         world: This rank.
         optimizer: The main optimiser.
-        twins: EMA twins, or None.
+        ema: EMA copies, or None.
         guard: Decides whether the step is made.
         total: Steps of the run.
         audited: Whether each owner's parameters must all get a gradient at its first active step.
@@ -32,14 +32,14 @@ class Update:
         networks: Networks,
         world: World,
         optimizer: MainOptimizer,
-        twins: Twins | None,
+        ema: Ema | None,
         guard: Guard,
         total: int,
         *,
         audited: bool = True,
     ) -> None:
         self.networks, self.world, self.optimizer = networks, world, optimizer
-        self.twins, self.total = twins, total
+        self.ema, self.total = ema, total
         self.guard, self._audited = guard, audited
         self._trained = {owner.name: len(owner.trained()) for owner in optimizer.owners}
 
@@ -71,8 +71,8 @@ class Update:
         for name, objective in self.networks.objectives.items():
             if name in tallies:
                 objective.after_step(tallies[name], index)
-        if self.twins is not None:
-            self.twins.update(index, self.total)
+        if self.ema is not None:
+            self.ema.update(index, self.total)
         trained = [owner for owner, count in self._trained.items() if count]
         return {f"grad_norm/{owner}": clipped.norms[owner] for owner in trained} | {
             f"clip_factor/{owner}": clipped.factors[owner] for owner in trained

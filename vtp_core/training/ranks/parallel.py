@@ -80,7 +80,7 @@ def build_mesh(world: World, shard: int) -> DeviceMesh | None:
 
 
 def move(networks: Networks, device: torch.device) -> None:
-    """Moves all modules to the rank's device, before twins are copied and modules sharded."""
+    """Moves all modules to the rank's device, before EMA copies are made and modules sharded."""
     modules = (networks.encoder, networks.bottleneck, networks.decoder, *networks.objectives.values())
     for module in (*modules, *networks.frozen.values()):
         module.to(device)
@@ -97,7 +97,7 @@ def wrap(
 
     Names of parameters and modules stay as they were, so checkpoints don't depend on the wrapping.
     """
-    for module in (networks.encoder, networks.decoder, *networks.twins.values()):
+    for module in (networks.encoder, networks.decoder, *networks.ema.values()):
         for block in _blocks(module):
             if activation_checkpoint == "block":
                 _checkpoint(block)
@@ -110,8 +110,8 @@ def wrap(
         return
     for part in PARTS:
         shard_tree(networks.part(part), mesh)
-    for twin in networks.twins.values():
-        shard_tree(twin, mesh)
+    for teacher in networks.ema.values():
+        shard_tree(teacher, mesh)
     for objective in networks.objectives:
         for _, child in networks.children_of(objective):
             shard_tree(child, mesh)
@@ -154,9 +154,7 @@ def reduce_replicated(networks: Networks, owners: Iterable[str], world: World) -
     grads = [parameter.grad for parameter in replicated(networks, owners) if parameter.grad is not None]
     if not grads:
         return
-    flat = torch.cat([grad.detach().reshape(-1).double() for grad in grads])
-    dist.all_reduce(flat)
-    flat /= world.size
+    flat = world.average(torch.cat([grad.detach().reshape(-1).double() for grad in grads]))
     for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
         grad.copy_(mean.view_as(grad))
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from vtp_core.errors import DistributedError
-from vtp_core.training.optim.clipping import local
 from vtp_core.training.ranks.rank_objects import gather_objects
+from vtp_core.training.ranks.shards import local
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -24,8 +24,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from vtp_core.atomic import rename_folder, write_text
 from vtp_core.errors import CheckpointError
-from vtp_core.training.optim.clipping import local
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
+from vtp_core.training.ranks.shards import local
 from vtp_core.training.saving.folder import LATEST, find_latest, rotate, verify
 from vtp_core.training.saving.manifest import Manifest, list_files
 from vtp_core.training.saving.safe_reader import SafeReader

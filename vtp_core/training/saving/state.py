@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from vtp_core.training.networks import Networks
-from vtp_core.training.optim.ema import Twins
+from vtp_core.training.optim.ema import Ema
 from vtp_core.training.optim.optimizer import MainOptimizer
 
 
@@ -23,12 +23,12 @@ def model_state(networks: Networks) -> dict[str, Tensor]:
 
 
 def training_state(
-    networks: Networks, twins: Twins | None, optimizer: MainOptimizer, critics: Mapping[str, MainOptimizer]
+    networks: Networks, ema: Ema | None, optimizer: MainOptimizer, critics: Mapping[str, MainOptimizer]
 ) -> dict[str, Tensor]:
-    """`model_state`, EMA twins and the state of all optimisers."""
+    """`model_state`, EMA copies and the state of all optimisers."""
     state = model_state(networks)
-    if twins is not None:
-        state |= twins.state_tensors()
+    if ema is not None:
+        state |= ema.state_tensors()
     for each in (optimizer, *critics.values()):
         state |= each.state_tensors()
     return state
