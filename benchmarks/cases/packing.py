@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vtp_core.features import Tokens
 from vtp_core.ops import AttentionKernel, attention_choice
 from vtp_core.ops.installed import installed
-from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.vit.config import VitEncoderConfig
 from vtp_plugins.vit.encoder import VitEncoder
@@ -26,7 +26,7 @@ CLOSE = {"float32": 1e-4, "bfloat16": 5e-2}
 """Relative error of the weights' gradients, of their norm, that is allowed."""
 
 
-def build(shape: str, options: BenchOptions) -> Case:
+def build(shape: str, options: BenchOptions) -> BenchCase:
     """Normal noise as pixels, fresh weights, drop path off."""
     preset, _, sizes = shape.partition(":")
     samples, large, small = (int(part) for part in sizes.split("x"))
@@ -62,7 +62,7 @@ def build(shape: str, options: BenchOptions) -> Case:
         for name in names
         for packed in (False, True)
     }
-    return Case(
+    return BenchCase(
         name="packing",
         question="What does one packed pass of all crops gain over a pass a crop set?",
         shape=shape,

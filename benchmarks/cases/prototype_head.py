@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.dino.loss import streamed_cross_entropy
 from vtp_plugins.dino.sinkhorn import Assignment, sinkhorn
@@ -26,7 +26,7 @@ CLOSE = {"float32": 1e-5, "bfloat16": 3e-2}
 Found = tuple[Tensor, Tensor, Tensor]
 
 
-def build(shape: str, options: BenchOptions) -> Case:
+def build(shape: str, options: BenchOptions) -> BenchCase:
     """Random unit vectors and prototypes of unit length."""
     kind, _, sizes = shape.partition(":")
     if kind not in ("softmax", "sinkhorn"):
@@ -80,7 +80,7 @@ def build(shape: str, options: BenchOptions) -> Case:
     def check(found: object, expected: object) -> str | None:
         return _difference(found, expected, CLOSE[options.precision])
 
-    return Case(
+    return BenchCase(
         name="prototype_head",
         question="What do time and memory of the loss over prototypes gain by not keeping the scores?",
         shape=shape,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
 
 SHAPES = ("480x640x224",)
@@ -19,7 +19,7 @@ FORMAT = "HEIGHTxWIDTHxEDGE, the source's pixels and the edge of the result"
 CLOSE_DB = 40.0
 
 
-def build(shape: str, options: BenchOptions) -> Case:
+def build(shape: str, options: BenchOptions) -> BenchCase:
     """A smooth image with noise, resized to a square by a bilinear filter."""
     height, width, size = (int(part) for part in shape.split("x"))
     generator = numpy.random.default_rng(0)
@@ -39,7 +39,7 @@ def build(shape: str, options: BenchOptions) -> Case:
         planes = tensor.contiguous()
         return interpolate(planes, (size, size), mode="bilinear", antialias=True)[0]
 
-    return Case(
+    return BenchCase(
         name="resize",
         question="Which way of resizing a decoded image costs a loader worker the least time?",
         shape=shape,

@@ -14,12 +14,12 @@ import torch
 
 from benchmarks.joint_step.ladder import Rung, build_rung, disagreement
 from benchmarks.joint_step.setting import Sizes
-from vtp_plugins.bench.case import Case, CaseError
+from vtp_plugins.bench.case import BenchCase, CaseError
 from vtp_plugins.bench.config import Precision
-from vtp_plugins.bench.measure import Timing, clock_for, summarise
 from vtp_plugins.bench.memory import counted
 from vtp_plugins.bench.report import Circumstances, result
 from vtp_plugins.bench.runner import serving
+from vtp_plugins.kernels.timing import Timing, clock_for, summarise
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
@@ -104,8 +104,8 @@ def _time(rungs: dict[str, Rung], rounds: int) -> dict[str, Timing]:
     return {name: summarise(pairs, 1) for name, pairs in times.items()}
 
 
-def _case(rungs: dict[str, Rung], sizes: Sizes) -> Case:
-    return Case(
+def _case(rungs: dict[str, Rung], sizes: Sizes) -> BenchCase:
+    return BenchCase(
         name="joint_step",
         question="What does one joint step cost beside the same losses as three plain torch training steps?",
         rows=sizes.rows,

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.__main__ import PACKAGES, main
-from vtp_plugins.bench.case import CASES, Case, CaseError, load, names, shapes
+from vtp_plugins.bench.case import CASES, BenchCase, CaseError, compare, load, names, shapes
 from vtp_plugins.bench.config import BenchOptions
-from vtp_plugins.bench.measure import compare, measure, summarise
 from vtp_plugins.bench.report import Circumstances, markdown, result
+from vtp_plugins.kernels.timing import measure, summarise
 
 
 class Machine:
@@ -31,27 +31,26 @@ class Machine:
         return call
 
 
-def case(variants: dict[str, Callable[[], object]]) -> Case:
+def case(variants: dict[str, Callable[[], object]]) -> BenchCase:
     def check(found: object, expected: object) -> str | None:
         return None if found == expected else f"{found} is not {expected}"
 
-    return Case(
+    return BenchCase(
         name="drawn", question="Which?", rows=10, unit="rows", variants=variants, check=check, flop=10
     )
 
 
 def test_times_are_those_of_the_variants_and_short_calls_are_repeated() -> None:
     machine = Machine()
-    drawn = case({"slow": machine.variant("slow", 0.5), "fast": machine.variant("fast", 1e-4)})
-    timings = measure(drawn, rounds=5, clock=lambda: machine.now)
+    calls = {"slow": machine.variant("slow", 0.5), "fast": machine.variant("fast", 1e-4)}
+    timings = measure(calls, rounds=5, clock=lambda: machine.now)
     assert timings["slow"].median == pytest.approx(0.5) and timings["slow"].repeats == 1
     assert timings["fast"].median == pytest.approx(1e-4) and timings["fast"].repeats >= 50
 
 
 def test_variants_take_turns_and_no_one_is_always_first() -> None:
     machine = Machine()
-    drawn = case({name: machine.variant(name, 1.0) for name in "abc"})
-    measure(drawn, rounds=3, clock=lambda: machine.now)
+    measure({name: machine.variant(name, 1.0) for name in "abc"}, rounds=3, clock=lambda: machine.now)
     assert "".join(machine.runs[-9:]) == "abcbcacab"
 
 
@@ -74,7 +73,7 @@ def test_quartiles_are_numpys() -> None:
 def test_a_report_compares_with_the_reference_and_names_the_machine() -> None:
     machine = Machine()
     drawn = case({"slow": machine.variant("slow", 0.5), "fast": machine.variant("fast", 0.125)})
-    timings = measure(drawn, rounds=2, clock=lambda: machine.now)
+    timings = measure(drawn.variants, rounds=2, clock=lambda: machine.now)
     under = Circumstances(date="2026-01-31", clock="a clock", threads=1, peaks={"float32": 400.0})
     found = result(drawn, timings, under, memory={"fast": 3 * 2**20})
     assert found["variants"]["fast"]["speedup"] == pytest.approx(4)

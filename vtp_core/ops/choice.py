@@ -15,7 +15,7 @@ from vtp_core.errors import UsageError
 from vtp_core.ops.ranking import Ranking
 
 
-class Case(Protocol):
+class KernelCase(Protocol):
     """What an implementation may decide on; each operator has its own."""
 
     @property
@@ -24,7 +24,7 @@ class Case(Protocol):
         ...
 
 
-CaseT = TypeVar("CaseT", bound=Case)
+CaseT = TypeVar("CaseT", bound=KernelCase)
 RunT = TypeVar("RunT")
 
 
@@ -103,7 +103,7 @@ class Choice(Generic[KernelT]):
         """Attributes of the operator's cases."""
         return frozenset(field.name for field in fields(cls.case))
 
-    def pick(self, case: Case) -> KernelT:
+    def pick(self, case: KernelCase) -> KernelT:
         """The implementation for a case: the fastest one measured that can run it, else the first that suits.
 
         Raises:

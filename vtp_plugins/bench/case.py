@@ -22,7 +22,7 @@ class CaseError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class BenchCase:
     """One comparison on one shape.
 
     Attributes:
@@ -71,7 +71,7 @@ def shapes(name: str, packages: Sequence[str] = (CASES,)) -> tuple[str, ...]:
     return tuple(_module(name, packages).SHAPES)
 
 
-def load(name: str, shape: str, options: BenchOptions, packages: Sequence[str] = (CASES,)) -> Case:
+def load(name: str, shape: str, options: BenchOptions, packages: Sequence[str] = (CASES,)) -> BenchCase:
     """Builds a case, inputs included.
 
     Args:
@@ -86,7 +86,7 @@ def load(name: str, shape: str, options: BenchOptions, packages: Sequence[str] =
     module = _module(name, packages)
     with complaints(f"{name}: shape {shape!r}", f"; write it as {module.FORMAT}"):
         case = module.build(shape, options)
-    assert isinstance(case, Case) and case.name == name
+    assert isinstance(case, BenchCase) and case.name == name
     return case
 
 
@@ -107,7 +107,19 @@ def complaints(what: str, advice: str = "") -> Iterator[None]:
         raise CaseError(f"{what}: needs more memory than there is") from error
 
 
-def select(case: Case, parts: Sequence[str]) -> Case:
+def compare(case: BenchCase) -> None:
+    """Runs every variant once and compares its result with the reference's.
+
+    Raises:
+        CaseError: A variant computes something else; its time would mean nothing.
+    """
+    expected = case.variants[case.reference]()
+    for name, call in case.variants.items():
+        if complaint := case.check(call(), expected):
+            raise CaseError(f"{case.name}: {name} disagrees with {case.reference}: {complaint}")
+
+
+def select(case: BenchCase, parts: Sequence[str]) -> BenchCase:
     """The case with its reference and the variants whose names contain one of `parts`.
 
     Raises:

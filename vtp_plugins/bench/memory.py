@@ -18,13 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vtp_plugins.bench.case import CASES, Case, CaseError, load
+from vtp_plugins.bench.case import CASES, BenchCase, CaseError, load
 from vtp_plugins.bench.config import BenchOptions
 
 SOURCE = Path(__file__).parent / "data/allocations.c"
 
 
-def peak_bytes(case: Case, variant: str, options: BenchOptions, packages: Sequence[str] = (CASES,)) -> int:
+def peak_bytes(
+    case: BenchCase, variant: str, options: BenchOptions, packages: Sequence[str] = (CASES,)
+) -> int:
     """Most bytes that the C heap held during a warm call of a variant, beyond those held before it.
 
     Args:

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from vtp_plugins.bench.measure import Clock
+from vtp_plugins.kernels.timing import Clock
 
 ROUNDS = 9
 STEPS = 400_000

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vtp_core import installation
-from vtp_plugins.bench.case import Case
-from vtp_plugins.bench.measure import Timing
+from vtp_plugins.bench.case import BenchCase
+from vtp_plugins.kernels.timing import Timing
 
 SHOWN = ("torch", "triton", "numpy", "pillow")
 
@@ -33,7 +33,7 @@ class Circumstances:
 
 
 def result(
-    case: Case,
+    case: BenchCase,
     timings: Mapping[str, Timing],
     circumstances: Circumstances,
     memory: Mapping[str, int] | None = None,

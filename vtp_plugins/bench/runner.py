@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from vtp_plugins.bench.case import CASES, Case, CaseError, complaints
+from vtp_plugins.bench.case import CASES, BenchCase, CaseError, compare, complaints
 from vtp_plugins.bench.config import BenchOptions
-from vtp_plugins.bench.measure import clock_for, compare, measure
 from vtp_plugins.bench.memory import peak_bytes
 from vtp_plugins.bench.peak import measure_peaks
 from vtp_plugins.bench.report import Circumstances, result
 from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
+from vtp_plugins.kernels.timing import clock_for, measure
 
 
 class Runner:
@@ -35,9 +35,11 @@ class Runner:
             packages: Where a child that counts memory finds the cases.
 
         Raises:
-            CaseError: There is no such device.
+            CaseError: There is no such device, or fewer than 2 rounds.
             UsageError: `VTP_CPU_ISA` names no instruction set of this CPU.
         """
+        if rounds < 2:
+            raise CaseError(f"{rounds} rounds have no spread: use 2 or more")
         _check_device(options.device)
         kernels = serving()
         torch.set_num_threads(options.threads)
@@ -53,7 +55,7 @@ class Runner:
             kernels=kernels,
         )
 
-    def run(self, case: Case, memory: bool = False) -> dict[str, Any]:
+    def run(self, case: BenchCase, memory: bool = False) -> dict[str, Any]:
         """Checks that the variants agree, times them, and counts their memory if asked to.
 
         Raises:
@@ -61,7 +63,7 @@ class Runner:
         """
         with complaints(f"{case.name}: shape {case.shape!r}"):
             compare(case)
-            timings = measure(case, self.rounds, self.clock)
+            timings = measure(case.variants, self.rounds, self.clock)
         counted = None
         if memory:
             counted = {name: peak_bytes(case, name, self.options, self.packages) for name in case.variants}

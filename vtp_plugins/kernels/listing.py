@@ -15,7 +15,7 @@ from vtp_core.ops import (
     attention_choice,
     search_choice,
 )
-from vtp_core.ops.choice import Case, Choice
+from vtp_core.ops.choice import Choice, KernelCase
 from vtp_core.ops.installed import kernel_of
 from vtp_core.plugins import BrokenComponent, Diagnosis, load_plugins
 from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
@@ -120,7 +120,7 @@ def instruction_set() -> str:
         return str(error)
 
 
-def _row(operator: str, device: str, dtype: str, choice: Choice[Any], case: Case) -> dict[str, str]:
+def _row(operator: str, device: str, dtype: str, choice: Choice[Any], case: KernelCase) -> dict[str, str]:
     try:
         name = choice.pick(case).name
     except UsageError as error:

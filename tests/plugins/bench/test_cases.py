@@ -8,12 +8,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from vtp_plugins.bench.case import CaseError, load, names, shapes
+from vtp_plugins.bench.case import CaseError, compare, load, names, shapes
 from vtp_plugins.bench.cases import attention
 from vtp_plugins.bench.command import CASE_NAMES
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.gpu_limits import SHEETS, attention_limit, search_limit
-from vtp_plugins.bench.measure import compare
 
 SMALL = {
     "nearest_code": ("70x33x7", "5x200x1"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vtp_core.ops import Rope, vit_attention
-from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.gpu_limits import attention_limit
 from vtp_plugins.bench.peers.attention import dense_peers, packed_peers
@@ -82,7 +82,7 @@ def read(shape: str) -> Asked:
     return Asked(timed, bool(norm), bool(rope), 0, heads, lengths, width)
 
 
-def build(shape: str, options: BenchOptions) -> Case:
+def build(shape: str, options: BenchOptions) -> BenchCase:
     """Normal queries, keys and values as views of one projection, as a transformer has them."""
     asked = read(shape)
     if asked.rope and asked.width % 2:
@@ -126,7 +126,7 @@ def build(shape: str, options: BenchOptions) -> Case:
         forwards |= calls
     pairs = float(asked.heads * sum(length * length for length in asked.lengths))
     flop = FLOP[asked.timed] * asked.width * pairs
-    return Case(
+    return BenchCase(
         name="attention",
         question="How fast is attention at the lengths of vision transformers, beside torch's own?",
         shape=shape,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.models import CLOSE, FORMAT, SHAPES, build_tokenizer, check, read, variants
 
 __all__ = ["FORMAT", "SHAPES", "build"]
 
 
-def build(shape: str, options: BenchOptions) -> Case:
+def build(shape: str, options: BenchOptions) -> BenchCase:
     """Latents of normal pixels and fresh weights."""
     recipe, images, edge = read(shape)
     model = build_tokenizer(recipe, options)
@@ -19,7 +19,7 @@ def build(shape: str, options: BenchOptions) -> Case:
     with torch.no_grad():
         pixels = torch.randn(images, 3, edge, edge).to(options.device, dtype)
         latent = model.encode(pixels).latent.to(dtype)
-    return Case(
+    return BenchCase(
         name="decode",
         question="How fast are latents decoded to images, with our operators and with torch's?",
         shape=shape,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vtp_core.ops import nearest_code
-from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.gpu_limits import search_limit
 from vtp_plugins.bench.peers.peer import gather, limit_threads
@@ -33,7 +33,7 @@ CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 """By how much of its scale a peer's distance may miss the smallest one: peers are not exact."""
 
 
-def build(shape: str, options: BenchOptions) -> Case:
+def build(shape: str, options: BenchOptions) -> BenchCase:
     """Normal vectors and codes."""
     rows, codes, width = sizes(shape, 3)
     generator = torch.Generator().manual_seed(0)
@@ -42,7 +42,7 @@ def build(shape: str, options: BenchOptions) -> Case:
     codebook = torch.randn(codes, width, generator=generator).to(options.device, dtype)
     limit_threads(options.threads)
     peers, skipped = gather(search_peers(vectors, codebook, options.threads)) if options.peers else ({}, {})
-    return Case(
+    return BenchCase(
         name="nearest_code",
         question="How fast is an exact search for the nearest code, beside what other libraries offer?",
         shape=shape,

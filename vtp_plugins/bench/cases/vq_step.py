@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vtp_core.ops import code_statistics, nearest_code, straight_through
-from vtp_plugins.bench.case import Case
+from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.peers.peer import Call, Peer, gather, limit_threads
 from vtp_plugins.bench.sizes import sizes
@@ -22,7 +22,7 @@ CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 """By how much a quantised value may differ: one step of the running mean, one rounding."""
 
 
-def build(shape: str, options: BenchOptions) -> Case:
+def build(shape: str, options: BenchOptions) -> BenchCase:
     """Normal vectors that want a gradient, and normal codes; the running mean is in float32."""
     rows, codes, width = sizes(shape, 3)
     generator = torch.Generator().manual_seed(0)
@@ -37,7 +37,7 @@ def build(shape: str, options: BenchOptions) -> Case:
         refuses=None if options.precision == "float32" else "takes float32 only",
     )
     peers, skipped = gather([peer]) if options.peers else ({}, {})
-    return Case(
+    return BenchCase(
         name="vq_step",
         question="What does the quantiser cost in a training step: forward with statistics, and backward?",
         shape=shape,

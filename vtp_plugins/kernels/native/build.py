@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vtp_plugins.kernels.native import toolkit as cuda
-from vtp_plugins.kernels.native.compiler import BuildFailed, Step, compile_all, cxx, jobs, link, version
+from vtp_plugins.kernels.native.compiler import (
+    BuildFailed,
+    Compilation,
+    compile_all,
+    cxx,
+    jobs,
+    link,
+    version,
+)
 from vtp_plugins.kernels.native.sources import CXX_FLAGS, NVCC_FLAGS, PACKAGE, csrc, isa_flags, sources
 
 RECORD = "native_build.json"
@@ -57,20 +65,20 @@ def build(module: str, output: Path, objects: Path, gpus: str = "") -> None:
     made_by = version(compiler) + ("" if kit is None else version([str(kit.nvcc)]))
     # Errors name files by __FILE__: those of csrc/ and torch/, not the folders of this machine.
     renamed = [f"-ffile-prefix-map={folder}/=" for folder in (csrc().parent, torch.parent)]
-    steps = []
+    compilations = []
     for path in sources(module):
         flags = nvcc if path.suffix == ".cu" else [*compiler, *CXX_FLAGS, *isa_flags(path)]
         maps = [f"-Xcompiler={flag}" for flag in renamed] if path.suffix == ".cu" else renamed
         command = [*flags, *maps, *include, str(path)]
         # System headers, torch's among them, are not followed: each torch has objects of its own.
         name = f"torch-{torch_version(torch)}/{path.relative_to(csrc()).as_posix().replace('/', '.')}.o"
-        steps.append(Step(tuple(command), objects / name, made_by))
-    compile_all(steps, jobs())
+        compilations.append(Compilation(tuple(command), objects / name, made_by))
+    compile_all(compilations, jobs())
     shared = ["-shared"] if sys.platform != "darwin" else ["-bundle", "-undefined", "dynamic_lookup"]
     libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
     if kit is not None:
         libraries += ["-ltorch_cuda", str(kit.runtime)]
-    link([*compiler, *shared, *(str(step.output) for step in steps), *libraries], output)
+    link([*compiler, *shared, *(str(each.output) for each in compilations), *libraries], output)
 
 
 def torch_folder() -> Path | None:

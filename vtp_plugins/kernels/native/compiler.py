@@ -22,7 +22,7 @@ class BuildFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Step:
+class Compilation:
     """One file to compile.
 
     Attributes:
@@ -79,14 +79,14 @@ def dependencies(rule: str) -> list[str]:
     return [name.replace("\\ ", " ") for name in re.findall(r"(?:\\ |\S)+", names)]
 
 
-def compile_all(steps: Sequence[Step], jobs: int) -> None:
-    """Runs the steps, `jobs` at a time.
+def compile_all(compilations: Sequence[Compilation], jobs: int) -> None:
+    """Runs the compilations, `jobs` at a time.
 
     Raises:
-        BuildFailed: Of the first step that failed; those under way are finished first.
+        BuildFailed: Of the first one that failed; those under way are finished first.
     """
     with ThreadPoolExecutor(jobs) as pool:
-        for future in [pool.submit(step.run) for step in steps]:
+        for future in [pool.submit(each.run) for each in compilations]:
             future.result()
 
 

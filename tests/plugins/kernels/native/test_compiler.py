@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vtp_plugins.kernels.native import compiler
-from vtp_plugins.kernels.native.compiler import BuildFailed, Step
+from vtp_plugins.kernels.native.compiler import BuildFailed, Compilation
 
 pytestmark = pytest.mark.skipif(compiler.cxx() is None, reason="no C++ compiler")
 
@@ -23,8 +23,8 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def step(folder: Path, *flags: str) -> Step:
-    return Step(
+def compilation(folder: Path, *flags: str) -> Compilation:
+    return Compilation(
         (*(compiler.cxx() or []), "-fPIC", *flags, str(folder / "answer.cpp")),
         folder / "objects/answer.cpp.o",
     )
@@ -39,7 +39,7 @@ def age(folder: Path) -> None:
 
 
 def test_only_what_changed_is_compiled_again(folder: Path) -> None:
-    one = step(folder)
+    one = compilation(folder)
     assert not one.is_fresh()
     one.run()
     age(folder)
@@ -50,7 +50,7 @@ def test_only_what_changed_is_compiled_again(folder: Path) -> None:
     assert not one.is_fresh(), "an included header counts"
     one.run()
     age(folder)
-    other = step(folder, "-O1")
+    other = compilation(folder, "-O1")
     assert not other.is_fresh(), "other flags make another object"
     other.run()
     age(folder)
@@ -59,8 +59,8 @@ def test_only_what_changed_is_compiled_again(folder: Path) -> None:
     assert not other.is_fresh()
 
 
-def test_a_compiled_step_links_to_a_library(folder: Path) -> None:
-    one = step(folder)
+def test_a_compilation_links_to_a_library(folder: Path) -> None:
+    one = compilation(folder)
     compiler.compile_all([one], jobs=2)
     library = folder / "lib/answer.so"
     compiler.link([*(compiler.cxx() or []), "-shared", str(one.output)], library)
@@ -74,7 +74,7 @@ def test_a_compiled_step_links_to_a_library(folder: Path) -> None:
 
 
 def test_a_failure_names_the_first_error_and_keeps_the_old_object(folder: Path) -> None:
-    one = step(folder)
+    one = compilation(folder)
     one.run()
     before = one.output.read_bytes()
     (folder / "answer.h").write_text("#error not today\n")

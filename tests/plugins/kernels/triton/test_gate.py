@@ -27,7 +27,7 @@ from vtp_plugins.kernels.triton.configuration import (
     sweep_tiles,
 )
 from vtp_plugins.kernels.triton.gate.__main__ import gate, main
-from vtp_plugins.kernels.triton.gate.case import Case
+from vtp_plugins.kernels.triton.gate.case import GateCase
 from vtp_plugins.kernels.triton.gate.cases import all_cases
 from vtp_plugins.kernels.triton.gate.compilation import Resources, compile_case
 from vtp_plugins.kernels.triton.gate.table import problems, read_table, write_table
@@ -56,7 +56,7 @@ spills for more warps at a time.
 """
 
 
-def case_named(text: str) -> Case:
+def case_named(text: str) -> GateCase:
     return next(case for case in all_cases() if text in case.name)
 
 

@@ -13,7 +13,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from vtp_plugins.kernels.triton.gate.case import Case
+from vtp_plugins.kernels.triton.gate.case import GateCase
 from vtp_plugins.kernels.triton.gate.cases import all_cases
 from vtp_plugins.kernels.triton.gate.compilation import Resources, compile_case
 from vtp_plugins.kernels.triton.gate.table import FILE, problems, read_table, write_table
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-def compile_all(cases: list[Case], jobs: int) -> dict[str, Resources]:
+def compile_all(cases: list[GateCase], jobs: int) -> dict[str, Resources]:
     """Name of each case -> what was made of it."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         found = {}
@@ -54,7 +54,7 @@ def compile_all(cases: list[Case], jobs: int) -> dict[str, Resources]:
         return found
 
 
-def gate(cases: list[Case], found: dict[str, Resources], *, whole: bool) -> list[str]:
+def gate(cases: list[GateCase], found: dict[str, Resources], *, whole: bool) -> list[str]:
     """All problems of `found` against the table; with `whole`, rows without a case too."""
     _, table = read_table()
     lines = [line for case in cases for line in problems(case, found[case.name], table.get(case.name))]

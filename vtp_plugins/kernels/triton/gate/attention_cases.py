@@ -14,7 +14,7 @@ from vtp_plugins.kernels.triton.configuration import (
     attention_tiles,
     padded_width,
 )
-from vtp_plugins.kernels.triton.gate.case import POINTERS, Case
+from vtp_plugins.kernels.triton.gate.case import POINTERS, GateCase
 
 _ROWS = ("q", "k", "v", "out", "dout", "dq", "dk", "dv")
 _TENSORS = (*_ROWS, "x", "dx")
@@ -57,7 +57,7 @@ _PREPARED: tuple[tuple[Number, Number, int, tuple[str, ...]], ...] = (
 """Dtype, that of the norm's weight and the rotary tables, head width, and what is done."""
 
 
-def attention_cases(architecture: Architecture) -> Iterator[Case]:
+def attention_cases(architecture: Architecture) -> Iterator[GateCase]:
     """Forward and backward, with strides as those of contiguous tensors."""
     for (number, width), layouts in _LAYOUTS.items():
         types = {f"{name}_ptr": f"*{POINTERS[number]}" for name in _ROWS}
@@ -70,7 +70,7 @@ def attention_cases(architecture: Architecture) -> Iterator[Case]:
         )
         for module, kernel, cut in kernels:
             for packed in layouts:
-                yield Case(
+                yield GateCase(
                     name=f"sm_{architecture} {kernel} {number} d{width}{' packed' if packed else ''}",
                     module=module,
                     kernel=kernel,
@@ -93,7 +93,7 @@ def attention_cases(architecture: Architecture) -> Iterator[Case]:
                 )
 
 
-def query_key_cases(architecture: Architecture) -> Iterator[Case]:
+def query_key_cases(architecture: Architecture) -> Iterator[GateCase]:
     """Norm and rotation, together and each alone."""
     pointers = ("x_ptr", "out_ptr", "dout_ptr", "dx_ptr")
     for kernel in ("query_key_forward", "query_key_backward"):
@@ -102,7 +102,7 @@ def query_key_cases(architecture: Architecture) -> Iterator[Case]:
             name += f" {other} tables" if other != number else ""
             name += f" {steps[0].lower()} only" if len(steps) == 1 else ""
             weights = dict.fromkeys(("weight_ptr", "cos_ptr", "sin_ptr"), f"*{POINTERS[other]}")
-            yield Case(
+            yield GateCase(
                 name=name,
                 module="query_key",
                 kernel=kernel,

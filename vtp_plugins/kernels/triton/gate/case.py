@@ -18,7 +18,7 @@ POINTERS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class GateCase:
     """One kernel to compile.
 
     Attributes:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from vtp_plugins.kernels.triton.configuration import ARCHITECTURES
 from vtp_plugins.kernels.triton.gate.attention_cases import attention_cases, query_key_cases
-from vtp_plugins.kernels.triton.gate.case import Case
+from vtp_plugins.kernels.triton.gate.case import GateCase
 from vtp_plugins.kernels.triton.gate.search_cases import exact_cases, screen_cases
 
 
-def all_cases() -> Iterator[Case]:
+def all_cases() -> Iterator[GateCase]:
     """The cases in the order of the table."""
     for architecture in ARCHITECTURES:
         yield from attention_cases(architecture)

@@ -16,7 +16,7 @@ import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vtp_plugins.kernels.triton.gate.case import Case
+from vtp_plugins.kernels.triton.gate.case import GateCase
 
 _MATRIX = ("HMMA", "HGMMA", "UTCHMMA")
 _TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
@@ -47,7 +47,7 @@ class Resources:
         return asdict(self)
 
 
-def compile_case(case: Case) -> Resources:
+def compile_case(case: GateCase) -> Resources:
     """Compiles `case` for its architecture with the assembler in triton's wheel."""
     kernel = getattr(importlib.import_module(f"vtp_plugins.kernels.triton.device.{case.module}"), case.kernel)
     signature, aligned = {}, {}

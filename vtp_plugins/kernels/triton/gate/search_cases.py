@@ -16,7 +16,7 @@ from vtp_plugins.kernels.triton.configuration import (
     screen_tiles,
     sweep_tiles,
 )
-from vtp_plugins.kernels.triton.gate.case import POINTERS, Case
+from vtp_plugins.kernels.triton.gate.case import POINTERS, GateCase
 
 _INT32 = ("block_ptr", "left_ptr", "left_count_ptr")
 _FLOAT64 = ("inverse_ptr", "x_inverse_ptr", "c_inverse_ptr", "weight_ptr", "centre_ptr", "scale_ptr")
@@ -39,7 +39,7 @@ _CONTIGUOUS = {"x_column": 1, "c_column": 1}
 """Triton compiles arguments that are 1 as constants."""
 
 
-def screen_cases(architecture: Architecture) -> Iterator[Case]:
+def screen_cases(architecture: Architecture) -> Iterator[GateCase]:
     """The screens, for vectors padded to one step of the product and for those that take several."""
     screens: tuple[Screen, ...] = ("bfloat16", "tf32x3", "float32")
     for screen in screens:
@@ -47,7 +47,7 @@ def screen_cases(architecture: Architecture) -> Iterator[Case]:
             tiles = screen_tiles(architecture, screen, width)
             operands = "*bf16" if screen == "bfloat16" else "*fp32"
             for splits in (1, 8) if width == 64 else (1,):
-                yield Case(
+                yield GateCase(
                     name=f"sm_{architecture} search_screen {screen} d{width} splits{splits}",
                     module="search_screen",
                     kernel="search_screen",
@@ -69,7 +69,7 @@ def screen_cases(architecture: Architecture) -> Iterator[Case]:
                 )
 
 
-def exact_cases(architecture: Architecture) -> Iterator[Case]:
+def exact_cases(architecture: Architecture) -> Iterator[GateCase]:
     """The kernels before and after the screen: each metric, then each other kind of input."""
     for metric in ("l2", "weighted", "cosine"):
         usual = _Input(architecture, metric)
@@ -139,12 +139,12 @@ class _Input:
         }
 
 
-def _frame(given: _Input, *, of_codes: bool) -> Case:
+def _frame(given: _Input, *, of_codes: bool) -> GateCase:
     columns = screen_tiles(given.architecture, given.screen, given.width).columns
     padded = -(-given.width // columns) * columns
     shared = given.shared("search_frame", "codes" if of_codes else "vectors")
     operands = {"operand_ptr": "*bf16" if given.screen == "bfloat16" else "*fp32"}
-    return Case(
+    return GateCase(
         module="search_frame",
         constants={
             "PADDED": padded,
@@ -160,8 +160,8 @@ def _frame(given: _Input, *, of_codes: bool) -> Case:
     )
 
 
-def _settle(given: _Input, *, splits: int = 1) -> Case:
-    return Case(
+def _settle(given: _Input, *, splits: int = 1) -> GateCase:
+    return GateCase(
         module="search_settle",
         constants={
             "SPLITS": splits,
@@ -177,9 +177,9 @@ def _settle(given: _Input, *, splits: int = 1) -> Case:
     )
 
 
-def _sweep(given: _Input) -> Case:
+def _sweep(given: _Input) -> GateCase:
     tiles = sweep_tiles(given.architecture, given.width)
-    return Case(
+    return GateCase(
         module="search_settle",
         constants={
             "PADDED": -(-given.width // tiles.columns) * tiles.columns,

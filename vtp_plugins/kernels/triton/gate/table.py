@@ -10,7 +10,7 @@ from typing import Any
 import triton
 
 from vtp_plugins.kernels.triton.configuration import SHARED_MEMORY
-from vtp_plugins.kernels.triton.gate.case import Case
+from vtp_plugins.kernels.triton.gate.case import GateCase
 from vtp_plugins.kernels.triton.gate.compilation import Resources
 
 FILE = Path(__file__).with_name("resources.json")
@@ -29,7 +29,7 @@ def write_table(table: Mapping[str, Mapping[str, Any]], file: Path = FILE) -> No
     file.write_text(f'{{\n  "triton": {version},\n  "kernels": {{\n{rows}\n  }}\n}}\n', encoding="utf-8")
 
 
-def problems(case: Case, found: Resources, row: Mapping[str, Any] | None) -> Iterator[str]:
+def problems(case: GateCase, found: Resources, row: Mapping[str, Any] | None) -> Iterator[str]:
     """What is wrong with a compiled case, one line each.
 
     Args:
