@@ -44,7 +44,7 @@ def examine() -> Facts:
         "vtp": release(),
         "machine": machine(),
         "torch": torch_build(),
-        "packages": packages(extra=None),
+        "packages": packages(),
         "weights": packages(extra=WEIGHTS_EXTRA),
         "plugins": plugins(loaded),
         "diagnostics": diagnostics(loaded),
@@ -116,14 +116,15 @@ def torch_build() -> Facts:
     }
 
 
-def packages(extra: str | None) -> list[Facts]:
-    """The packages that the installed metadata asks for, and what is there.
+def packages(extra: str | None = None, distribution: str = DISTRIBUTION) -> list[Facts]:
+    """The packages that the metadata of an installed one asks for, and what is there.
 
     Args:
         extra: Those of this extra alone; None: the required ones.
+        distribution: The package that asks.
     """
     listed = []
-    for line in _requirements():
+    for line in _requirements(distribution):
         needed = Requirement(line)
         applies = needed.marker is None or needed.marker.evaluate({"extra": extra or ""})
         of_extra = needed.marker is not None and "extra" in str(needed.marker)
@@ -191,9 +192,9 @@ def problems(facts: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {item['error']}"
 
 
-def _requirements() -> list[str]:
+def _requirements(distribution: str) -> list[str]:
     try:
-        return importlib.metadata.requires(DISTRIBUTION) or []
+        return importlib.metadata.requires(distribution) or []
     except importlib.metadata.PackageNotFoundError:
         return []
 

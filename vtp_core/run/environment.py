@@ -6,20 +6,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import vtp_core
+from vtp_core.installation import DISTRIBUTION, packages, release
 from vtp_core.plugins import Plugins
-
-PACKAGES = (
-    "vtp-core", "torch", "torchvision", "triton", "numpy", "pillow", "pydantic", "pluggy", "safetensors",
-    "timm", "open_clip_torch", "lpips", "webdataset",
-)  # fmt: skip
-"""Packages whose versions are noted; null where one isn't installed."""
 
 
 def describe_environment(
@@ -39,7 +33,7 @@ def describe_environment(
         "platform": platform.platform(),
         "machine": platform.machine(),
         "command": sys.argv,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": _packages(plugins),
         "plugins": {
             plugin.name: {"distribution": plugin.distribution, "version": plugin.version}
             for plugin in plugins
@@ -58,11 +52,14 @@ def describe_environment(
     }
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+def _packages(plugins: Plugins) -> dict[str, str | None]:
+    """Versions of the packages that plugins came in and of what those require; None: not installed."""
+    owners = [plugin for plugin in plugins if plugin.distribution and not plugin.loose]
+    versions: dict[str, str | None] = {plugin.distribution: plugin.version for plugin in owners}
+    versions[DISTRIBUTION] = release()["version"]
+    for distribution in tuple(versions):
+        versions |= {item["name"]: item["version"] for item in packages(distribution=distribution)}
+    return versions
 
 
 def _commit(repository: Path) -> str | None:

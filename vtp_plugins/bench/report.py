@@ -76,7 +76,7 @@ def result(
         **asdict(circumstances),
         "machine": installation.machine(),
         "torch": installation.torch_build(),
-        "packages": {item["name"]: item["version"] for item in installation.packages(extra=None)},
+        "packages": {item["name"]: item["version"] for item in installation.packages()},
         "vtp": installation.release()["version"],
     }
 

@@ -63,7 +63,7 @@ def test_text_names_each_package_and_ends_with_a_verdict() -> None:
 
 def test_a_package_that_is_missing_or_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     with_requirements(monkeypatch, "click>=999", "no-such-package-of-ours>=2", "pluggy")
-    facts = {**healthy(), "packages": installation.packages(extra=None)}
+    facts = {**healthy(), "packages": installation.packages()}
     found = list(installation.problems(facts))
     assert len(found) == 2
     assert found[0].startswith("click ") and "is not >=999" in found[0]
@@ -79,7 +79,7 @@ def test_only_requirements_of_this_platform_and_extra_are_listed(monkeypatch: py
         "rich; extra == 'offline'",
         "numpy; extra == 'dev'",
     )
-    assert [item["name"] for item in installation.packages(extra=None)] == ["click"]
+    assert [item["name"] for item in installation.packages()] == ["click"]
     assert [item["name"] for item in installation.packages(extra="offline")] == ["rich"]
 
 

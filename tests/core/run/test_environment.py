@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
+import scipy
 import torch
 from rich.console import Console
 
+import vtp_core
 from vtp_core.errors import UsageError
-from vtp_core.plugins import Plugins
+from vtp_core.plugins import Plugins, hookimpl
 from vtp_core.run.environment import describe_environment
 from vtp_core.run.lock import RunLock
 from vtp_core.run.progress import RunProgress
@@ -34,6 +39,24 @@ def test_environment_names_versions_and_choices(tmp_path):
     assert (read["world_size"], read["kernels"], read["device"]) == (2, {"attention": "torch"}, "cpu")
     assert read["threads"] == torch.get_num_threads()
     assert "earlier" not in read
+
+
+def test_the_packages_are_those_that_the_plugins_require(tmp_path, monkeypatch):
+    info = tmp_path / "vtp_plugin_foo-0.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vtp-plugin-foo\nVersion: 0.2\n"
+        "Requires-Dist: scipy\nRequires-Dist: no-such-package-of-ours>=2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins = Plugins()
+    hook = hookimpl(specname="register_sources")(lambda register: None)
+    plugins.add(SimpleNamespace(vtp_api=2, hook=hook), "foo", distribution="vtp-plugin-foo", version="0.2")
+    packages = describe_environment(plugins, device=torch.device("cpu"), world_size=1, kernels={})["packages"]
+    assert packages["vtp-plugin-foo"] == "0.2" and packages["vtp-core"] == vtp_core.__version__
+    assert packages["scipy"] == scipy.__version__ and packages["no-such-package-of-ours"] is None
+    required = {re.match(r"[\w.-]+", line)[0] for line in metadata.requires("vtp-core") if ";" not in line}
+    assert required <= packages.keys()
 
 
 def test_an_earlier_environment_stays_if_it_differs(tmp_path):
