@@ -162,8 +162,8 @@ class Forwards:
         cut = self._cut(("student", "call", *key), chunks, inputs, network, module, 0)
         if not cut.leaves():
             raise UsageError(
-                f"step.call: {type(module).__name__} returned {type(cut.outputs).__name__}, in which no tensor "
-                "is found; return tensors, tuples, dicts or dataclasses registered as pytrees"
+                f"step.call: {type(module).__name__} returned {type(cut.outputs).__name__}, in which no "
+                "tensor is found; return tensors, tuples, dicts or dataclasses registered as pytrees"
             )
         self._calls.append(cut)
         return cut.outputs
