@@ -78,7 +78,7 @@ class Cosine(_Schedule):
         return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * phase))
 
 
-class Step(_Schedule):
+class StepSchedule(_Schedule):
     """`values[i]` until step `at_steps[i]`, the last value from then on."""
 
     kind: Literal["step"] = "step"
@@ -101,7 +101,7 @@ class Step(_Schedule):
         return self.values[passed]
 
 
-Schedule = Annotated[Constant | Linear | Cosine | Step, Field(discriminator="kind")]
+Schedule = Annotated[Constant | Linear | Cosine | StepSchedule, Field(discriminator="kind")]
 
 
 def _which(value: Any) -> str:
@@ -118,9 +118,7 @@ Scheduled = Annotated[
 def between(low: float, high: float = math.inf) -> AfterValidator:
     """Refuses a number or schedule that leaves [low, high] or is not finite."""
 
-    def check(
-        scheduled: float | Constant | Linear | Cosine | Step,
-    ) -> float | Constant | Linear | Cosine | Step:
+    def check(scheduled: Scheduled) -> Scheduled:
         for value in _extremes(scheduled):
             if not (math.isfinite(value) and low <= value <= high):
                 bounds = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
@@ -130,14 +128,14 @@ def between(low: float, high: float = math.inf) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _extremes(scheduled: float | Constant | Linear | Cosine | Step) -> tuple[float, ...]:
+def _extremes(scheduled: Scheduled) -> tuple[float, ...]:
     """Values that all others lie between."""
     match scheduled:
         case Constant():
             values: tuple[float, ...] = (scheduled.value,)
         case Linear() | Cosine():
             values = (scheduled.start, scheduled.end)
-        case Step():
+        case StepSchedule():
             values = scheduled.values
         case _:
             return (float(scheduled),)
@@ -146,10 +144,10 @@ def _extremes(scheduled: float | Constant | Linear | Cosine | Step) -> tuple[flo
 
 NotNegative = Annotated[Scheduled, between(0)]
 """A number or schedule of finite values of at least 0."""
-Share = Annotated[Scheduled, between(0, 1)]
+Fraction = Annotated[Scheduled, between(0, 1)]
 """A number or schedule of values from 0 to 1."""
 
 
-def value_at(scheduled: float | Constant | Linear | Cosine | Step, index: int, total: int) -> float:
+def value_at(scheduled: Scheduled, index: int, total: int) -> float:
     """Value of a number or schedule at step `index` of `total`."""
     return float(scheduled) if isinstance(scheduled, int | float) else scheduled.at(index, total)

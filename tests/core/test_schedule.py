@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from vtp_core.schedule import Constant, Cosine, Linear, NotNegative, Scheduled, Share, Step, value_at
+from vtp_core.schedule import (
+    Constant,
+    Cosine,
+    Fraction,
+    Linear,
+    NotNegative,
+    Scheduled,
+    StepSchedule,
+    value_at,
+)
 
 finite = st.floats(-10, 10)
 
@@ -59,7 +68,7 @@ def test_warm_up_counts_into_the_steps_of_the_schedule() -> None:
 
 
 def test_steps_jump_at_their_boundaries() -> None:
-    schedule = Step(values=(1.0, 0.1, 0.01), at_steps=(3, 5))
+    schedule = StepSchedule(values=(1.0, 0.1, 0.01), at_steps=(3, 5))
     assert [schedule.at(index, 7) for index in range(7)] == [1.0, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
 
 
@@ -88,7 +97,7 @@ def test_a_recipe_value_is_a_number_or_a_schedule() -> None:
     "value", [0, 0.5, 1, {"kind": "cosine", "start": 1.0, "warmup": 3}, {"kind": "constant", "value": 0}]
 )
 def test_values_within_bounds_pass(value: object) -> None:
-    assert TypeAdapter(Share).validate_python(value) == TypeAdapter(Scheduled).validate_python(value)
+    assert TypeAdapter(Fraction).validate_python(value) == TypeAdapter(Scheduled).validate_python(value)
     TypeAdapter(NotNegative).validate_python(value)
 
 
@@ -109,6 +118,6 @@ def test_values_out_of_bounds_are_refused(value: object) -> None:
     with pytest.raises(ValidationError, match="must be finite and at least 0, got "):
         TypeAdapter(NotNegative).validate_python(value)
     with pytest.raises(ValidationError, match="must be finite and from 0 to 1, got "):
-        TypeAdapter(Share).validate_python(value)
+        TypeAdapter(Fraction).validate_python(value)
     with pytest.raises(ValidationError, match="got 2"):
-        TypeAdapter(Share).validate_python(2)
+        TypeAdapter(Fraction).validate_python(2)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Tally
 from vtp_core.parameters import ParamRule
-from vtp_core.schedule import Step as StepSchedule
-from vtp_core.schedule import value_at
+from vtp_core.schedule import StepSchedule, value_at
 from vtp_core.step import Step
 from vtp_plugins.dino.config import PrototypeConfig
 from vtp_plugins.dino.head import Head, Prototypes

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from vtp_plugins.kernels.native.compiler import BuildFailed, Step, compile_all, cxx, execute, jobs, link
+from vtp_plugins.kernels.native.compiler import (
+    BuildFailed,
+    Compilation,
+    compile_all,
+    cxx,
+    execute,
+    jobs,
+    link,
+)
 from vtp_plugins.kernels.native.sources import csrc, isa_flags, sources
 
 REPOSITORY = Path(__file__).parents[3]
@@ -57,7 +65,7 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = REPOSITORY / "build/sanitize"
     kernels = [path for path in sources("_C_cpu") if not needs_torch(path)]
     steps = {
-        path: Step(
+        path: Compilation(
             (*compiler, *isa_flags(path), "-I", str(csrc() / "cpu"), str(path)),
             folder / f"{path.parent.name}.{path.name}.o",
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vtp_core.config import OptimizerOverrides, Table
-from vtp_core.schedule import NotNegative, Share
+from vtp_core.schedule import Fraction, NotNegative
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -37,9 +37,9 @@ class OptimizerConfig(Table):
 class EmaConfig(Table):
     """Teachers: moving averages of the networks that objectives ask for, and of `networks`."""
 
-    momentum: Share = 0.996
-    """Share of the old average that each step keeps, a number or a schedule."""
+    momentum: Fraction = 0.996
+    """Fraction of the old average that each step keeps, a number or a schedule."""
     networks: tuple[str, ...] = ()
     """Further networks to average, such as `tokenizer.decoder`."""
-    momenta: Mapping[str, Share] = {}
+    momenta: Mapping[str, Fraction] = {}
     """Momentum of single twins, by name."""

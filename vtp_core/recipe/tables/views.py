@@ -12,7 +12,7 @@ from vtp_core.config import Table
 Augment = Literal["none", "center", "clip", "crop", "dino", "dino_nominal"]
 """How crops are cut out of an image (`vtp_core.data.crops.augment`)."""
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
 def _rising(pair: tuple[float, float]) -> tuple[float, float]:
@@ -28,7 +28,7 @@ class CropConfig(Table):
     """Crops a sample."""
     size: Annotated[int, Field(ge=1)] | None = None
     """Side in pixels; default: the view's."""
-    scale: tuple[Fraction, Fraction] | None = None
+    scale: tuple[UnitInterval, UnitInterval] | None = None
     """Smallest and largest share of the image that a random crop covers; default: the augmentation's."""
 
     @field_validator("scale")
@@ -40,9 +40,9 @@ class CropConfig(Table):
 class MaskConfig(Table):
     """Which patches of the global crops a masked forward doesn't see (block masks as in iBOT and DINOv2)."""
 
-    ratio: tuple[Fraction, Fraction] = (0.1, 0.5)
+    ratio: tuple[UnitInterval, UnitInterval] = (0.1, 0.5)
     """Smallest and largest share of masked patches of a masked crop."""
-    probability: Fraction = 0.5
+    probability: UnitInterval = 0.5
     """Share of the crops that are masked at all."""
 
     @field_validator("ratio")

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtp_plugins.kernels.native.compiler import Step, compile_all, cxx, link
+from vtp_plugins.kernels.native.compiler import Compilation, compile_all, cxx, link
 from vtp_plugins.kernels.native.sources import csrc
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -26,12 +26,13 @@ def build(folder: Path, *flags: str) -> Path:
     assert compiler is not None
     include = [f"-I{csrc() / name}" for name in ("shim", "cuda")]
     files = [*sorted((csrc() / "shim").glob("*.cpp")), Path(__file__).parent / "probes.cpp"]
-    steps = [
-        Step((*compiler, *FLAGS, *flags, *include, str(path)), folder / f"{path.stem}.o") for path in files
+    compilations = [
+        Compilation((*compiler, *FLAGS, *flags, *include, str(path)), folder / f"{path.stem}.o")
+        for path in files
     ]
-    compile_all(steps, 2)
+    compile_all(compilations, 2)
     library = folder / "libshim.so"
-    link([*compiler, *flags, "-shared", *(str(step.output) for step in steps)], library)
+    link([*compiler, *flags, "-shared", *(str(each.output) for each in compilations)], library)
     return library
 
 
