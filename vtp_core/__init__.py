@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vtp_core.artefact.loading import load
     from vtp_core.batch import Batch
     from vtp_core.bottleneck import Bottleneck
-    from vtp_core.config import ComponentConfig, ObjectiveConfig, SourceConfig, Table
+    from vtp_core.config import ComponentConfig, KeyHistory, ObjectiveConfig, SourceConfig, Table
     from vtp_core.data.source import BadSample, Sample, Source
     from vtp_core.decoder import Decoder
     from vtp_core.encoded import Decoded, Encoded, LatentDistribution
@@ -44,7 +44,7 @@ _NAMES = {
     "vtp_core.artefact.loading": ("load",),
     "vtp_core.batch": ("Batch",),
     "vtp_core.bottleneck": ("Bottleneck",),
-    "vtp_core.config": ("ComponentConfig", "ObjectiveConfig", "SourceConfig", "Table"),
+    "vtp_core.config": ("ComponentConfig", "KeyHistory", "ObjectiveConfig", "SourceConfig", "Table"),
     "vtp_core.data.source": ("BadSample", "Sample", "Source"),
     "vtp_core.decoder": ("Decoder",),
     "vtp_core.encoded": ("Decoded", "Encoded", "LatentDistribution"),
@@ -84,6 +84,7 @@ __all__ = [
     "Encoder",
     "Evaluator",
     "Features",
+    "KeyHistory",
     "Latent",
     "LatentDistribution",
     "Losses",

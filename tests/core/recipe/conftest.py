@@ -8,16 +8,10 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, model_validator
 
+from vtp_core.config import ComponentConfig, ObjectiveConfig, SourceConfig, Table
 from vtp_core.plugins import Plugins, Register, hookimpl
-from vtp_core.recipe import (
-    ComponentConfig,
-    ObjectiveConfig,
-    Recipe,
-    Scheduled,
-    SourceConfig,
-    Table,
-    load_recipe,
-)
+from vtp_core.recipe import Recipe, load_recipe
+from vtp_core.schedule import Scheduled
 from vtp_core.view import ViewNeed
 
 
