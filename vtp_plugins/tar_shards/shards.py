@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_plugins.tar_shards.index import ShardIndex, load_index
+from vtp_plugins.tar_shards.subset import Subset, smallest
 
 _OPEN_FILES = 32
 _ATTEMPTS = 4
@@ -36,9 +37,10 @@ class Shards:
         columns: Field -> extensions of its members, the first one that a sample has is read.
         ignored: Further extensions that belong to a sample and are not read (``seg.png``).
         cache: Whether indices are kept beside the shards or in the user's cache.
+        subset: The samples to keep, of which at most `most_held` and a shard's are in memory; None: all.
 
     Raises:
-        DataError: A shard is missing, or no shard has a sample.
+        DataError: A shard is missing, no shard has a sample, or there are fewer than the subset's.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Shards:
         *,
         ignored: Sequence[str] = (),
         cache: bool = True,
+        subset: Subset | None = None,
     ) -> None:
         known = sorted({*ignored, *(extension for names in columns.values() for extension in names)})
         self.found: dict[str, int] = {}
@@ -55,6 +58,8 @@ class Shards:
         self._paths: list[Path] = []
         self._stats: list[tuple[int, int]] = []
         self._keys: list[NDArray[numpy.bytes_]] = []
+        self._hashes: list[NDArray[numpy.uint64]] = []
+        self._held = 0
         self._columns: dict[str, list[tuple[NDArray[numpy.int64], NDArray[numpy.int64]]]] = {
             name: [] for name in columns
         }
@@ -68,7 +73,10 @@ class Shards:
                 continue
             for what, count in index.problems.items():
                 self._problem(what, f"{path}: {count}")
-            self._add(path, index, columns)
+            self._add(path, index, columns, subset)
+        if subset is not None:
+            self._keep(subset)
+            self._hashes = []
         self._ends = list(accumulate(len(keys) for keys in self._keys))
         self._files: OrderedDict[int, int] = OrderedDict()
         if not len(self):
@@ -86,7 +94,9 @@ class Shards:
     def _problem(self, what: str, where: str) -> None:
         self._problems.setdefault(what, []).append(where)
 
-    def _add(self, path: Path, index: ShardIndex, columns: Mapping[str, Sequence[str]]) -> None:
+    def _add(
+        self, path: Path, index: ShardIndex, columns: Mapping[str, Sequence[str]], subset: Subset | None
+    ) -> None:
         for place, extension in enumerate(index.extensions):
             count = int((index.offsets[:, place] >= 0).sum())
             self.found[extension] = self.found.get(extension, 0) + count
@@ -103,6 +113,25 @@ class Shards:
         self._keys.append(index.keys[used])
         for name, (offset, length) in places.items():
             self._columns[name].append((offset[used], length[used]))
+        if subset is not None:
+            self._hashes.append(subset.hashes(path.name, self._keys[-1]))
+            self._held += len(self._keys[-1])
+            if self._held > subset.most_held:
+                self._keep(subset)
+
+    def _keep(self, subset: Subset) -> None:
+        """Drops the samples that can't be in the subset."""
+        if self._held < subset.size:
+            raise DataError(f"subset.size = {subset.size}, but the shards hold {self._held} samples")
+        lengths = [len(keys) for keys in self._keys]
+        chosen = smallest(numpy.concatenate(self._hashes), subset.size)
+        for shard, kept in enumerate(numpy.split(chosen, list(accumulate(lengths))[:-1])):
+            if not kept.all():
+                self._keys[shard], self._hashes[shard] = self._keys[shard][kept], self._hashes[shard][kept]
+                for pairs in self._columns.values():
+                    offset, length = pairs[shard]
+                    pairs[shard] = offset[kept], length[kept]
+        self._held = subset.size
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

@@ -5,11 +5,20 @@ from __future__ import annotations
 import glob
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vtp_core.config import SourceConfig
+from vtp_core.config import SourceConfig, Table
+
+
+class SubsetConfig(Table):
+    """A random part of the samples, the same on every machine."""
+
+    size: Annotated[int, Field(ge=1)]
+    """Number of samples."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of one seed, a smaller subset is part of every larger one."""
 
 
 class WebDatasetConfig(SourceConfig):
@@ -39,6 +48,8 @@ class WebDatasetConfig(SourceConfig):
     """Class names by index; labels outside are an error."""
     caption: str | None = None
     """Caption made of a template, such as `"a photo of a {class}"` or `"{text} A drawing of {class}."`."""
+    subset: SubsetConfig | None = None
+    """Take a random subset of all shards: `{ size = 100_000, seed = 0 }`; None: every sample."""
     allow_missing: bool = False
     """Whether shards that don't exist are passed over."""
     index_cache: bool = True

@@ -15,6 +15,7 @@ from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.tar_shards.shards import Shards
+from vtp_plugins.tar_shards.subset import Subset
 from vtp_plugins.webdataset.config import WebDatasetConfig
 from vtp_plugins.webdataset.urls import find_shards
 
@@ -44,7 +45,8 @@ class WebDataset:
             "json": config.record,
         }
         paths = find_shards(config.urls, allow_missing=config.allow_missing)
-        self.shards = Shards(paths, columns, ignored=config.ignored, cache=config.index_cache)
+        subset = None if config.subset is None else Subset(config.subset.size, config.subset.seed)
+        self.shards = Shards(paths, columns, ignored=config.ignored, cache=config.index_cache, subset=subset)
         self.fields = self._fields()
 
     def _fields(self) -> frozenset[str]:
