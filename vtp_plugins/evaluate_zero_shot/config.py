@@ -12,17 +12,21 @@ class ZeroShotConfig(ComponentConfig):
 
     use: Literal["zero_shot"] = "zero_shot"
     """This evaluator."""
-    templates: Annotated[tuple[str, ...], Field(min_length=1)] = (
+    templates: Literal["openai"] | Annotated[tuple[str, ...], Field(min_length=1)] = (
         "{class}",
         "a photo of {class}",
         "an image of {class}",
     )
-    """Prompts; ``{class}`` is the class name with underscores as spaces. Their embeddings are averaged."""
+    """Prompts; ``{class}`` is the class name with underscores as spaces. Their embeddings are averaged.
+    `"openai"`: the 80 that CLIP was measured with on ImageNet, as open_clip ships them."""
+    classes: Literal["source", "imagenet"] | Annotated[tuple[str, ...], Field(min_length=2)] = "source"
+    """Class names by label: those of the held-out source, `"imagenet"` (the 1,000 names that open_clip ships,
+    labels in the order of WordNet ids), or a list."""
 
     @field_validator("templates")
     @classmethod
-    def _has_class(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
-        for template in templates:
+    def _has_class(cls, templates: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for template in () if isinstance(templates, str) else templates:
             if "{class}" not in template:
                 raise ValueError(f"template {template!r} has no {{class}}")
         return templates

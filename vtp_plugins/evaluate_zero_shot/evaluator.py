@@ -15,6 +15,10 @@ from vtp_core.evaluation.vectors import accuracy, majority, per_class_accuracy
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
+from vtp_plugins.evaluate_zero_shot.prompts import classes_of, templates_of
+
+_BATCH = 256
+"""Prompts that are embedded at a time: ImageNet has 80,000 of them."""
 
 
 class ZeroShot(Evaluator):
@@ -37,20 +41,28 @@ class ZeroShot(Evaluator):
     @property
     def protocol(self) -> str:
         """Name, version and settings."""
-        return f"zero-shot-v1 (prompts {' | '.join(self.config.templates)}, mean of unit embeddings)"
+        templates, classes = self.config.templates, self.config.classes
+        prompts = f"{templates}, 80 of open_clip" if isinstance(templates, str) else " | ".join(templates)
+        names = {"source": "", "imagenet": ", names of imagenet in open_clip"}
+        named = names[classes] if isinstance(classes, str) else f", {len(classes)} names of its own"
+        return f"zero-shot-v1 (prompts {prompts}{named}, mean of unit embeddings)"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Embeds the prompts of every class."""
-        if len(classes) < 2:
-            raise DataError("evaluator zero_shot: the held-out source has no class names; leave it out")
+        names = classes_of(self.config.classes, classes)
+        if len(names) < 2:
+            raise DataError(
+                "evaluator zero_shot: the held-out source has no class names; give `classes`, or leave it out"
+            )
         self._rows = {"predicted": [], "label": []}
-        prompts = [
-            template.replace("{class}", name.replace("_", " "))
-            for name in classes
-            for template in self.config.templates
+        templates = templates_of(self.config.templates)
+        prompts = [t.replace("{class}", name.replace("_", " ")) for name in names for t in templates]
+        embedded = [
+            F.normalize(model.embed_text(prompts[start : start + _BATCH]).float(), dim=1)
+            for start in range(0, len(prompts), _BATCH)
         ]
-        embeddings = F.normalize(model.embed_text(prompts).float(), dim=1)
-        self._classes = F.normalize(embeddings.unflatten(0, (len(classes), -1)).mean(1), dim=1)
+        by_class = torch.cat(embedded).unflatten(0, (len(names), -1))
+        self._classes = F.normalize(by_class.mean(1), dim=1)
 
     def update(self, seen: Observation) -> None:
         """Classifies a held-out batch."""
@@ -72,6 +84,11 @@ class ZeroShot(Evaluator):
         predicted, label = state.rows["predicted"], state.rows["label"]
         if not len(label):
             raise DataError("evaluator zero_shot: no held-out sample has a label")
+        if int(label.max()) >= len(self._classes):
+            raise DataError(
+                f"evaluator zero_shot: a held-out label is {int(label.max())}, but there are only "
+                f"{len(self._classes)} class names; set `classes` to those of the labels"
+            )
         score = Score(
             value=accuracy(predicted, label),
             baseline=1 / len(self._classes),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -139,6 +141,51 @@ def test_zero_shot_with_known_class_embeddings() -> None:
     assert set(entry["also"]) == {"majority_class", "per_class"}
 
 
+def letters(texts: list[str]) -> torch.Tensor:
+    """Five numbers that depend on every letter of a prompt and its place."""
+    sums = [sum((place + 1) * ord(letter) for place, letter in enumerate(text)) for text in texts]
+    return torch.tensor([[math.sin(total * factor) for factor in range(1, 6)] for total in sums])
+
+
+class _Tower:
+    """What open_clip asks of a model."""
+
+    def encode_text(self, rows: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        return F.normalize(rows, dim=1) if normalize else rows
+
+
+def test_prompts_of_imagenet_as_open_clip_embeds_them() -> None:
+    model, batches = toy_tokenizer(), []
+
+    def embed(texts: list[str]) -> torch.Tensor:
+        batches.append(len(texts))
+        return F.normalize(letters(texts), dim=1)
+
+    model.exports["embed_text"].forward = embed
+    names = open_clip.IMAGENET_CLASSNAMES[:50]
+    expected = open_clip.build_zero_shot_classifier(
+        _Tower(), letters, names, open_clip.OPENAI_IMAGENET_TEMPLATES, num_classes_per_batch=10
+    )
+    assert expected.shape == (5, 50)
+    evaluator = ZeroShot(ZeroShotConfig(templates="openai"))
+    evaluator.begin(model, names)
+    torch.testing.assert_close(evaluator._classes.T, expected)
+    assert sum(batches) == 4000 and max(batches) <= 256
+    assert evaluator.protocol == "zero-shot-v1 (prompts openai, 80 of open_clip, mean of unit embeddings)"
+
+    small = ZeroShot(ZeroShotConfig(templates=("{class}",), classes="imagenet"))
+    small.begin(model, ())
+    assert small._classes.shape == (1000, 5)
+    assert "names of imagenet" in small.protocol
+
+
+def test_labels_beyond_the_class_names() -> None:
+    held_out = drawn_set("val", 40, seed=0)
+    model = toy_tokenizer()
+    with pytest.raises(DataError, match="a held-out label is 2, but there are only 2 class names"):
+        evaluate(model, {"z": ZeroShot(ZeroShotConfig(classes=("a", "b")))}, held_out)
+
+
 def test_a_constant_prediction_has_chance_per_class() -> None:
     held_out = drawn_set("val", 40, seed=0)
     model = toy_tokenizer()
@@ -155,3 +202,5 @@ def test_no_classes_and_bad_templates() -> None:
         evaluate(toy_tokenizer(), {"z": ZeroShot(ZeroShotConfig())}, nameless)
     with pytest.raises(ValueError, match="has no"):
         ZeroShotConfig(templates=("a photo",))
+    with pytest.raises(ValueError, match="openai"):
+        ZeroShotConfig(templates="opnai")
