@@ -1,7 +1,7 @@
 """Base classes of component tables: ``[encoder]``, ``[objectives.NAME]`` and the rest. Imports no torch.
 
-A plugin's ``config.py`` subclasses them; fields carry their meaning and the source of the default in the
-docstring below them.
+A plugin's ``config.py`` subclasses them. The docstring below a field says what it means and where its default
+comes from.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True, kw_only=True)
 class KeyHistory:
-    """Earlier forms of a table's keys, with which files that older versions wrote are read.
+    """Earlier keys and values of a table, for reading files that older versions wrote.
 
     Keys are dotted paths inside the table; `*` stands for any one name.
 
     Attributes:
         renamed: Old key -> new key, with as many `*`.
-        values: Key -> old value -> new value; applies to the elements of a list as well.
-        added: Key -> the value as which tables without it behaved. Not for keys that may be unset: files
-            leave those out.
+        values: Key -> old value -> new value; for lists, of each element.
+        added: Key -> value that reproduces the behaviour before the key existed. Not for keys that may be
+            unset, since written files leave those out.
     """
 
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -46,15 +46,15 @@ class ComponentConfig(Table):
     """A table that chooses a component by name."""
 
     key_history: ClassVar[KeyHistory] = KeyHistory()
-    """What its keys were called before."""
+    """Earlier keys and values of this table."""
 
     use: str
     """Name of the component, as ``vtp plugins list`` prints it."""
 
     def untrained(self) -> Self:
-        """This table with every key `weights`, in its tables too, set to "random": what `vtp plan` builds.
+        """This table with `weights = "random"`, nested tables too; `vtp plan` builds it and opens no weights.
 
-        A component that finds pretrained weights by another key overrides it; a plan opens no weights.
+        A component whose pretrained weights have another key overrides it.
         """
         return _untrained(self)
 
@@ -73,9 +73,9 @@ class SourceConfig(ComponentConfig):
     """A table ``[data.source]`` or ``[data.sources.NAME]``."""
 
     def offers(self) -> frozenset[str] | None:
-        """What each sample will hold, of "image", "text", "label" and "latent"; None: not known unopened.
+        """Fields of each sample, of "image", "text", "label" and "latent"; None: unknown until it is opened.
 
-        Answered from the table alone, so that a recipe can be checked where its data is not.
+        The table alone decides, so that a recipe can be checked on a machine without the data.
         """
         return None
 
@@ -96,7 +96,7 @@ class SourceConfig(ComponentConfig):
 
 
 class OptimizerOverrides(Table):
-    """What an owner changes of ``[optimizer]``."""
+    """Factors of one owner on ``[optimizer]``."""
 
     lr: Annotated[float, Field(ge=0)] = 1.0
     """Factor on the learning rate."""
@@ -117,11 +117,11 @@ class ObjectiveConfig(ComponentConfig):
     """Factors for the objective's own parameters."""
 
     def views(self) -> Mapping[str, ViewNeed]:
-        """View of the recipe -> what is asked of it."""
+        """View of the recipe -> what the objective needs of it."""
         return {}
 
     def partners(self) -> Mapping[str, str]:
-        """Key of this table -> the other objective that it names, whose modules are used."""
+        """Key of this table -> the other objective that it names and whose modules this one uses."""
         return {}
 
     def active(self, index: int) -> bool:

@@ -12,9 +12,9 @@ class _Schedule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     warmup: Annotated[int, Field(ge=0)] = 0
-    """Steps of linear rise from `warmup_from` to the schedule's first value, which its last step reaches."""
+    """Steps of linear rise from `warmup_from` to the schedule's first value, reached at the last of them."""
     warmup_from: float = 0.0
-    """Value that the warm-up starts from, one step before step 0."""
+    """Start of the warm-up, one step before step 0."""
 
     def _after_warmup(self, index: int, steps: int) -> float:
         raise NotImplementedError
@@ -24,12 +24,12 @@ class _Schedule(BaseModel):
         steps = max((getattr(self, "steps", None) or total) - self.warmup, 1)
         if index < self.warmup:
             first = self._after_warmup(0, steps)
-            # As open_clip counts: the first step already moves, the last one is at full height.
+            # As in open_clip: step 0 is above `warmup_from`, the last warm-up step at the full value.
             return self.warmup_from + (first - self.warmup_from) * ((index + 1) / self.warmup)
         return self._after_warmup(index - self.warmup, steps)
 
     def final(self, total: int) -> float:
-        """Value it ends at in a run of `total` steps."""
+        """Last value in a run of `total` steps."""
         return self.at(max(total, getattr(self, "steps", None) or 0), total)
 
 
@@ -105,7 +105,7 @@ Schedule = Annotated[Constant | Linear | Cosine | StepSchedule, Field(discrimina
 
 
 def _which(value: Any) -> str:
-    """Branch of `Scheduled` that a value is checked against, so that its errors are those of one branch."""
+    """Branch of `Scheduled` for a value, so that errors are reported for that branch alone."""
     return "schedule" if isinstance(value, dict | _Schedule) else "number"
 
 
@@ -129,7 +129,7 @@ def between(low: float, high: float = math.inf) -> AfterValidator:
 
 
 def _extremes(scheduled: Scheduled) -> tuple[float, ...]:
-    """Values that all others lie between."""
+    """Values whose range contains all values of the schedule."""
     match scheduled:
         case Constant():
             values: tuple[float, ...] = (scheduled.value,)

@@ -1,7 +1,7 @@
-"""Earlier names of recipe keys and metrics, and their use when older files are read. Imports no torch.
+"""Renamed recipe keys and metrics, applied when files of older versions are read. Imports no torch.
 
-Manifests, artefacts, ``resolved.toml`` and ``metrics.jsonl`` are brought up to date with them; a recipe that
-a person wrote is an error that gives the new name. A component declares its own in
+Checkpoint manifests, artefacts, ``resolved.toml`` and ``metrics.jsonl`` are updated on reading. In a recipe
+that a person wrote, an old key is an error that gives the new one. A component declares its renamed keys in
 `vtp_core.config.ComponentConfig.key_history`.
 """
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from vtp_core.plugins.hookspecs import Kind
 
 CORE = KeyHistory(renamed={"ema.twins": "ema.networks"})
-"""Keys of the tables that are the core's own."""
+"""Keys of the core's own tables."""
 
 RESOLVED = "resolved.toml"
-"""File of a run folder that holds the recipe in full: written by a run, not by a person."""
+"""Name of the file in a run folder with the whole recipe; a run wrote it, so it may have old keys."""
 
 METRICS: Mapping[str, str] = {"grad_share/": "grad_norm_at/"}
-"""Beginning of a metric's old name -> of its new one."""
+"""Old prefix of metric names -> new prefix."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One key or value that was brought up to date.
+    """One key or value that was updated.
 
     Attributes:
         old: Path of the key as it was.
@@ -48,26 +48,26 @@ class Change:
 
 
 def update_recipe(recipe: dict[str, Any], plugins: Plugins, *, added: bool = True) -> list[Change]:
-    """Brings the plain values of a recipe up to date, in place.
+    """Updates the plain values of a recipe in place.
 
     Args:
-        recipe: As TOML or JSON holds it; what is no table where one belongs is left alone.
-        plugins: Where component tables find their config classes.
-        added: Whether keys that are newer than the recipe get the value as which it behaved.
+        recipe: TOML or JSON data; values of a wrong type are left as they are.
+        plugins: For the config classes of components.
+        added: Whether missing keys that were added later get the values of `KeyHistory.added`.
     """
     changes = _update_components(Recipe, recipe, plugins, added)
     return changes + _update(CORE, recipe, (), added)
 
 
 def update_table(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> dict[str, Any]:
-    """A component's table of an older file, brought up to date."""
+    """An updated copy of a component's table from an older file."""
     copied: dict[str, Any] = copy.deepcopy(dict(table))
     _update_components(config_class(kind, copied, plugins), copied, plugins, added=True)
     return copied
 
 
 def current_metrics(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of ``metrics.jsonl`` with the names that metrics have now."""
+    """A line of ``metrics.jsonl`` with the current names of metrics."""
     return {_current_metric(name): value for name, value in line.items()}
 
 
@@ -80,7 +80,7 @@ def _current_metric(name: str) -> str:
 
 def _update_components(annotation: Any, value: Any, plugins: Plugins, added: bool) -> list[Change]:
     changes = []
-    # Inner tables first: their paths hold as long as the tables round them keep their keys.
+    # Nested tables first: renaming a key of an outer table would change their paths.
     for path, config in reversed(list(component_tables(annotation, value, plugins))):
         table = value
         for part in path:
@@ -111,7 +111,7 @@ def _update(history: KeyHistory, table: dict[str, Any], base: Path, added: bool)
 
 
 def _replaced(values: Mapping[str, str], parent: Any, path: Path) -> Iterator[Change]:
-    """Replaces old values at the end of `path`, or in the list there."""
+    """Replaces an old value at the end of `path`, or each one in the list there."""
     given = parent[path[-1]]
     if isinstance(given, list):
         for index in range(len(given)):
@@ -124,7 +124,7 @@ def _replaced(values: Mapping[str, str], parent: Any, path: Path) -> Iterator[Ch
 def _parents(
     table: dict[str, Any], key: str, *, there: bool = True
 ) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
-    """The tables that hold a key (or lack it, if not `there`), each with the key's path."""
+    """Tables that have a key (or, unless `there`, lack it), each with the key's path."""
     *outer, last = key.split(".")
     found: list[tuple[dict[str, Any], tuple[str, ...]]] = [(table, ())]
     for part in outer:
@@ -138,7 +138,7 @@ def _parents(
 
 
 def _inner(table: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The table at `path`, made if it is missing; a value of another type there is reported elsewhere."""
+    """The table at `path`, created if missing; a value of another type there is reported by validation."""
     for part in path:
         inner = table.setdefault(str(part), {})
         table = inner if isinstance(inner, dict) else {}

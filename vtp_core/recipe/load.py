@@ -1,4 +1,4 @@
-"""From a recipe's file to a `Recipe`, or to everything that is wrong with it. Imports no torch."""
+"""Loads a recipe: a `Recipe`, or one error with everything that is wrong. Imports no torch."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ def load_recipe(
     """Reads and checks a recipe. Opens no data, weights or `init_from`.
 
     Args:
-        path: A file, or the name of a recipe that ships with the framework. In ``resolved.toml`` of a run
-            folder keys may have the names that they had when it was written.
-        overrides: ``key.path=value`` each, over what the files say; the value is TOML, else a string.
-        plugins: What is installed; None loads it.
+        path: A file, or the name of a shipped recipe. A run's ``resolved.toml`` may have old keys.
+        overrides: ``key.path=value`` each, applied after the files; the value is TOML, else a string.
+        plugins: Installed plugins; None loads them.
         world_size: Ranks to check for; None: the recipe's ``parallel.world_size``, or 1.
 
     Raises:
@@ -53,7 +52,7 @@ def load_recipe(
 
 
 def _check_names(tree: Tree, plugins: Plugins) -> None:
-    """Brings keys up to date; those that a person wrote are problems that give the new name."""
+    """Updates renamed keys; one in a file that a person wrote is a problem that gives the new name."""
     for change in update_recipe(tree.values, plugins, added=Path(tree.file).name == RESOLVED):
         if Path(tree.origin(change.old).file).name != RESOLVED:
             tree.report(change.old, change.message)

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe: every problem with its place, all of them in one error. Imports no torch."""
+"""Problems of a recipe, each with its place, all of them in one error. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vtp_core.errors import UsageError
 from vtp_core.recipe.toml_lines import Path
 
 COMMAND_LINE = "command line -s"
-"""Stands for the file of a value that an override set."""
+"""File name in the `Origin` of a value that an override set."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -37,10 +37,10 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem.
 
     Attributes:
-        place: Where the value, or the table that lacks one, was set.
+        place: Where the value was set, or the table that lacks it.
         key: Dotted key path, or "" for the file as a whole.
         message: What is wrong and what would be right, on one line.
     """
@@ -51,10 +51,10 @@ class Problem:
 
 
 class RecipeErrors(UsageError):
-    """Everything that is wrong with a recipe.
+    """All problems of a recipe.
 
     Attributes:
-        problems: In the order of the files and their lines.
+        problems: Ordered by file and line.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -90,12 +90,12 @@ def dotted(path: Path) -> str:
 
 
 def quoted_key(key: str) -> str:
-    """A key as TOML writes it: bare if that is possible."""
+    """A key as TOML writes it: bare if possible."""
     return key if _BARE_KEY.fullmatch(key) else quoted(key)
 
 
 def quoted(text: str) -> str:
-    """A string as TOML writes it on one line: JSON's escapes, and DEL escaped too."""
+    """A TOML string on one line: JSON's escapes, and DEL escaped too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -105,7 +105,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``did you mean "x"?``, or the names there are."""
+    """``did you mean "x"?``, or a list of the known names."""
     known = sorted(known)
     if meant := closest(name, known):
         return f'did you mean "{meant}"?'

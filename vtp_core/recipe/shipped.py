@@ -15,7 +15,7 @@ PACKAGE = "vtp_recipes"
 """Package of the shipped recipes: the directory ``recipes/`` of the project."""
 
 PARTS = "parts"
-"""Folders of files that recipes extend and that are no recipes by themselves."""
+"""Folder name of files that recipes extend and that are not recipes by themselves."""
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -27,15 +27,13 @@ def shipped_recipes() -> dict[str, Path]:
     try:
         root = Path(str(resources.files(PACKAGE)))
     except ModuleNotFoundError:
-        raise UsageError(
-            f"package {PACKAGE} is missing from this installation; install vtp-core again"
-        ) from None
+        raise UsageError(f"package {PACKAGE} is missing; reinstall vtp-core") from None
     files = sorted(file for file in root.rglob("*.toml") if file.parent.name != PARTS)
     return {file.relative_to(root).with_suffix("").as_posix(): file for file in files}
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe: a path as it is, or the name of a shipped one.
+    """The file of a recipe, given its path or the name of a shipped one.
 
     Raises:
         UsageError: There is no such file and no such recipe.
@@ -53,14 +51,14 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def advice(name: str, shipped: Iterable[str]) -> str:
-    """What to do about an unknown name: the shipped recipe that was likely meant, or where to look."""
+    """Advice for an unknown name: the shipped recipe that was likely meant, or where to look."""
     if meant := closest(name, shipped):
         return f'did you mean the shipped recipe "{meant}"?'
     return "see `vtp recipes list`"
 
 
 def summary(file: Path) -> str:
-    """First sentence of the comment at the head of a recipe."""
+    """First sentence of the comment at the top of a recipe."""
     words: list[str] = []
     for line in file.read_text("utf-8").splitlines():
         if not line.startswith("#"):
@@ -71,7 +69,7 @@ def summary(file: Path) -> str:
 
 
 def recipe_files(file: Path) -> dict[Path, Path]:
-    """A shipped recipe and all that it extends: path in a copy, where the links between them hold -> file."""
+    """A shipped recipe and all files that it extends: relative path for a copy of them -> file."""
     root = Path(str(resources.files(PACKAGE)))
     found = [file]
     for known in found:

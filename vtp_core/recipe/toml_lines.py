@@ -1,7 +1,6 @@
-"""Where each key of a TOML file stands: key path -> line and origin tag. Imports no torch.
+"""Positions of the keys of a TOML file: key path -> line and origin tag. Imports no torch.
 
-`tomllib` reads the values but keeps no positions. This scanner walks the same text once and keeps only them.
-It expects valid TOML (`tomllib` has accepted the text), so it checks nothing.
+`tomllib` keeps no positions. This scanner reads text that `tomllib` has accepted, so it checks nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ Path = tuple[str | int, ...]
 """Keys and list indices from the root to a value."""
 
 TAGS = ("paper", "author", "upstream", "ours")
-"""Origins that a comment behind a value may name: paper, author, published code, this project."""
+"""Origins that a comment after a value may name."""
 
 _TAG = re.compile(rf"#\s*\[({'|'.join(TAGS)})\]")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -27,8 +26,8 @@ class Position(NamedTuple):
     """Place of a key in a file.
 
     Attributes:
-        line: Counted from 1: of the key, or of the element within an array of several lines.
-        tag: One of `TAGS`, from a comment ``# [paper]`` behind the value, or None.
+        line: Counted from 1; of an array over several lines, each element has its own.
+        tag: One of `TAGS`, from a comment such as ``# [paper]`` after the value, or None.
     """
 
     line: int
@@ -38,8 +37,8 @@ class Position(NamedTuple):
 def scan(text: str) -> dict[Path, Position]:
     """Positions of all tables, keys and array elements of a valid TOML text.
 
-    What stands inside an inline table or a one-line array has the line and the tag of its key. A table that
-    only its children mention stands where the first of them does.
+    Entries of an inline table or a one-line array have the line and tag of its key; a table without a header
+    has the line of its first child.
     """
     return _Scanner(text.replace("\r\n", "\n")).run()
 
@@ -71,7 +70,7 @@ class _Scanner:
         return self.text.count("\n", 0, self.at) + 1
 
     def put(self, path: Path, line: int) -> None:
-        """Records `path` and those of its parents that have not been seen."""
+        """Records `path` and its parents that are new."""
         for length in range(1, len(path)):
             self.positions.setdefault(path[:length], Position(line, None))
         self.positions[path] = Position(line, None)
@@ -105,7 +104,7 @@ class _Scanner:
         self.value(path)
 
     def keys(self) -> list[str]:
-        """A dotted key; stands behind it afterwards."""
+        """A dotted key."""
         keys = []
         while True:
             self.skip_blank()
@@ -162,13 +161,13 @@ class _Scanner:
         self.at += 1
 
     def string(self) -> str:
-        """A string of any of the four kinds; its value is right for keys, which have one line."""
+        """A string of any of the four kinds; the returned value is exact for keys, which have one line."""
         quote = self.text[self.at]
         delimiter = quote * 3 if self.text.startswith(quote * 3, self.at) else quote
         start = self.at = self.at + len(delimiter)
         while not self.text.startswith(delimiter, self.at):
             self.at += 2 if quote == '"' and self.text[self.at] == "\\" else 1
-        # Up to two quotes may stand right before a closing triple.
+        # Up to two quotes may come right before a closing triple.
         while len(delimiter) == 3 and self.text.startswith(quote, self.at + 3):
             self.at += 1
         content = self.text[start : self.at]
@@ -186,7 +185,7 @@ class _Scanner:
         self.take(_BLANK)
 
     def skip_space(self) -> None:
-        """Passes blanks, line ends and comments."""
+        """Skips blanks, line ends and comments."""
         while self.at < len(self.text):
             if self.text[self.at] == "#":
                 self.at = self.line_end()
@@ -200,7 +199,7 @@ class _Scanner:
         return len(self.text) if end < 0 else end
 
     def trailing_tag(self) -> str | None:
-        """Tag in the comment that follows on this line, if one does."""
+        """Tag in the comment that follows on this line, or None."""
         self.skip_blank()
         if self.text[self.at : self.at + 1] != "#":
             return None

@@ -57,7 +57,7 @@ ACROSS = {
         None,
         26,
         "objectives.pair.rows",
-        "which has only 16",
+        "which has 16",
     ),
     "view that is not there": (
         PAIR,
@@ -129,7 +129,7 @@ ACROSS = {
         None,
         6,
         "data.sources.more",
-        "no view takes samples",
+        "no view uses this source",
     ),
     "view for nothing": (
         "[encoder]",

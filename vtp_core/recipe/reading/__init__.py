@@ -1,1 +1,1 @@
-"""From TOML files to checked tables, with a line for every problem."""
+"""Reads recipes: TOML files to validated tables, with file and line of every problem."""

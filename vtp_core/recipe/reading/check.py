@@ -1,7 +1,6 @@
-"""Checks across the tables of a recipe: what each asks of the others. Opens nothing and imports no torch.
+"""Checks across the tables of a recipe. Opens nothing and imports no torch.
 
-A check says which values it depends on; it is left out where one of them is wrong itself, so that one mistake
-gives one error.
+A check is skipped where a value that it depends on is wrong itself, so that one mistake gives one error.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.view import ViewNeed
 
 TOKENIZER = ("encoder", "bottleneck", "decoder")
-"""Owners that every recipe has."""
+"""Owners of every recipe."""
 
+# Keys of an objective that `views` is likely to read.
 _ABOUT_VIEWS = ("use", "view", "rows", "crop", "mask", "layer", "text", "label", "latent")
 
 
@@ -26,9 +26,9 @@ def check(tree: Tree, parts: Parts, world_size: int | None) -> None:
     """Runs all checks; problems go to ``tree.problems``.
 
     Args:
-        tree: For the places of keys.
+        tree: The places of keys.
         parts: The tables that could be read.
-        world_size: Ranks to check for; None: those the recipe plans for.
+        world_size: Ranks to check for; None: the recipe's ``parallel.world_size``, or 1.
     """
     parallel = parts.get(ParallelConfig, "parallel") or ParallelConfig()
     ranks = world_size or parallel.world_size or 1
@@ -63,7 +63,7 @@ def _check_sizes(tree: Tree, parts: Parts) -> None:
             own = crop.size is not None
             path = ("views", name, "crops", crop_name, "size") if own else ("views", name, "size")
             size = view.crop_size(crop_name)
-            # The view's own size is checked once, for the crops that are always there.
+            # The view's own size is checked once, with its global crops.
             if size % patch and parts.sure(*path) and (own or crop_name == "global"):
                 tree.report(path, f"{size} is not a multiple of the encoder's patch {patch}")
 
@@ -83,7 +83,7 @@ def _check_sources(tree: Tree, parts: Parts) -> None:
             tree.report(("views", name, "source"), f"there is no [data.sources.{view.source}]; {advice}")
     if parts.complete("views") and all(parts.sure("views", name, "source") for name in views):
         for name in data.sources.keys() - {view.source for view in views.values()}:
-            tree.report(("data", "sources", name), "no view takes samples from it; remove it")
+            tree.report(("data", "sources", name), "no view uses this source; remove it")
 
 
 def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
@@ -110,7 +110,7 @@ def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
                 advice = did_you_mean(view_name, views)
                 place = _place(tree, name, view_name)
                 tree.report(place, f"there is no [views.{view_name}]; {advice}")
-    # A view that nobody uses may be the one that an objective meant.
+    # An unused view may be the one that a wrong name meant.
     if all_known and used <= set(views):
         for view_name in views:
             if view_name not in used:
@@ -126,10 +126,7 @@ def _check_partners(tree: Tree, parts: Parts, name: str, objective: ObjectiveCon
 
 
 def _views_are_sure(parts: Parts, name: str) -> bool:
-    """Whether nothing is wrong with an objective that may change what it asks of views.
-
-    What `views` reads is up to the plugin; by their names these keys are likely to be among it.
-    """
+    """Whether no key that an objective's `views` is likely to read is wrong."""
     return not any(
         path[:2] == ("objectives", name)
         and (len(path) < 3 or any(word in str(path[2]) for word in _ABOUT_VIEWS))
@@ -140,7 +137,7 @@ def _views_are_sure(parts: Parts, name: str) -> bool:
 def _check_need(
     tree: Tree, parts: Parts, name: str, view_name: str, view: ViewConfig, need: ViewNeed, ranks: int
 ) -> None:
-    """One objective's need against the view that has to serve it."""
+    """Checks one objective's need against its view."""
     place = _place(tree, name, view_name)
     at_view = f"[views.{view_name}]"
 
@@ -150,7 +147,7 @@ def _check_need(
     if need.rows is not None:
         rows_place = _key(tree, name, "rows") or place
         if need.rows > view.rows and sure("rows"):
-            tree.report(rows_place, f"{need.rows} rows of {at_view}, which has only {view.rows}")
+            tree.report(rows_place, f"needs {need.rows} rows of {at_view}, which has {view.rows}")
         elif need.rows % ranks and parts.sure("parallel"):
             message = f"{need.rows} is not divisible by world size {ranks}{_nearest(need.rows, ranks)}"
             tree.report(rows_place, message)
@@ -169,7 +166,7 @@ def _check_need(
 
 
 def _check_fields(tree: Tree, parts: Parts, place: tuple[str, ...], view: ViewConfig, need: ViewNeed) -> None:
-    """Text and labels, as far as the source says without being opened what its samples hold."""
+    """Checks text and labels, if the source's table says which fields its samples have."""
     data = parts.get(DataConfig, "data")
     if data is None or not parts.sure("data"):
         return
@@ -184,7 +181,7 @@ def _check_fields(tree: Tree, parts: Parts, place: tuple[str, ...], view: ViewCo
 
 
 def _place(tree: Tree, name: str, view_name: str) -> tuple[str, ...]:
-    """The key of an objective's table that holds a view's name, or the table."""
+    """Path of the key of an objective that holds a view's name, or of its table."""
     table = tree.values["objectives"][name]
     for key, value in table.items():
         if value == view_name and key != "use":
@@ -197,7 +194,7 @@ def _key(tree: Tree, name: str, key: str) -> tuple[str, ...] | None:
 
 
 def _check_names(tree: Tree, parts: Parts) -> None:
-    """Names of owners and twins."""
+    """Checks names of owners and of averaged networks."""
     objectives = parts.names.get("objectives", [])
     owners = [*TOKENIZER, *objectives]
     freeze = parts.values.get(("freeze",), ())
@@ -208,7 +205,7 @@ def _check_names(tree: Tree, parts: Parts) -> None:
     if not set(owners) - set(freeze):
         tree.report(("freeze",), "everything is frozen, so there is nothing to train")
     for objective in set(objectives) & set(TOKENIZER):
-        tree.report(("objectives", objective), "this name belongs to a part of the tokenizer; choose another")
+        tree.report(("objectives", objective), "is the name of a part of the tokenizer; choose another")
     if optimizer := parts.get(OptimizerConfig, "optimizer"):
         for owner in optimizer.owners.keys() - set(TOKENIZER):
             advice = did_you_mean(owner, TOKENIZER)
@@ -216,17 +213,17 @@ def _check_names(tree: Tree, parts: Parts) -> None:
                 advice = f"set [objectives.{owner}.optimizer] instead"
             tree.report(("optimizer", "owners", owner), f"is not a part of the tokenizer; {advice}")
     if ema := parts.get(EmaConfig, "ema"):
-        for index, twin in enumerate(ema.networks):
-            _check_twin(tree, ("ema", "networks", index), twin, objectives)
-        for twin in ema.momenta:
-            _check_twin(tree, ("ema", "momenta", twin), twin, objectives)
+        for index, name in enumerate(ema.networks):
+            _check_network(tree, ("ema", "networks", index), name, objectives)
+        for name in ema.momenta:
+            _check_network(tree, ("ema", "momenta", name), name, objectives)
 
 
-def _check_twin(tree: Tree, path: tuple[str | int, ...], twin: str, objectives: list[str]) -> None:
+def _check_network(tree: Tree, path: tuple[str | int, ...], name: str, objectives: list[str]) -> None:
     networks = [f"tokenizer.{part}" for part in TOKENIZER]
-    head, _, rest = twin.partition(".")
+    head, _, rest = name.partition(".")
     owner, _, module = rest.partition(".")
-    if twin in networks or (head == "objectives" and owner in objectives and module):
+    if name in networks or (head == "objectives" and owner in objectives and module):
         return
-    known = [*networks, *(f"objectives.{name}.MODULE" for name in objectives)]
-    tree.report(path, f'there is no network "{twin}"; {did_you_mean(twin, known)}')
+    known = [*networks, *(f"objectives.{objective}.MODULE" for objective in objectives)]
+    tree.report(path, f'there is no network "{name}"; {did_you_mean(name, known)}')

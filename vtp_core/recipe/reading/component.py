@@ -1,4 +1,4 @@
-"""Reads a component's table that is not part of a recipe: of a command or an artefact. Imports no torch."""
+"""Reads a component's table outside of a recipe: of a command or an artefact. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def read_component(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> Co
     Args:
         kind: Kind of component that `use` names.
         table: Plain values, as TOML or JSON holds them.
-        plugins: What is installed.
+        plugins: Installed plugins.
 
     Raises:
-        UsageError: `use` names no component that works, or the table has errors; one line with all of them.
+        UsageError: The component is unknown or broken, or its table has errors; one line with all of them.
     """
     use = table.get("use")
     if isinstance(use, str):

@@ -1,8 +1,4 @@
-"""Reads a recipe's files: TOML, `extends`, `drop`, overrides, and where every value came from.
-
-The result is one tree of plain values, as if a single file had spelled it, and the origin of each key.
-Imports no torch.
-"""
+"""Reads the files of a recipe (TOML, `extends`, `drop`, overrides) as one tree. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from vtp_core.recipe.problems import COMMAND_LINE, Origin, Problem, RecipeErrors
 from vtp_core.recipe.toml_lines import Path, scan
 
 MAX_EXTENDS = 3
-"""How many files deep `extends` may go below the recipe itself."""
+"""Largest depth of `extends` below the recipe itself."""
 
 _ERROR_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 
@@ -28,10 +24,10 @@ class Tree:
     """A recipe before it is checked.
 
     Attributes:
-        file: The recipe, as the user would name it.
+        file: The recipe's file, as the user named it.
         values: Plain TOML values.
         origins: Where each table, key and element of `values` was set.
-        problems: What was wrong so far.
+        problems: Problems found so far.
     """
 
     file: str
@@ -40,7 +36,7 @@ class Tree:
     problems: list[Problem] = field(default_factory=list)
 
     def origin(self, path: Path) -> Origin:
-        """Place of a key, or of the innermost table round it that some file has."""
+        """Where a key was set, or the innermost table around it that a file has."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]
@@ -51,7 +47,7 @@ class Tree:
         self.problems.append(Problem(self.origin(path), dotted(path), message))
 
     def overlay(self, values: dict[str, Any], origins: dict[Path, Origin]) -> None:
-        """Merges other values over these, key by key; a table whose `use` changes is replaced."""
+        """Merges other values over these, key by key; a table with another `use` is replaced."""
         self._merge((), self.values, values)
         self.origins.update(origins)
 
@@ -66,7 +62,7 @@ class Tree:
                 below[key] = value
 
     def remove(self, path: Path) -> bool:
-        """Removes a table or key; whether it was there."""
+        """Removes a table or key; returns whether it existed."""
         table: Any = self.values
         for key in path[:-1]:
             table = table.get(key) if isinstance(table, dict) else None
@@ -77,7 +73,7 @@ class Tree:
         return True
 
     def move(self, old: Path, new: Path) -> None:
-        """Moves the origins of a key and of all below it, after the key itself was renamed."""
+        """Moves the origins of a renamed key and of everything below it."""
         moved = {known: origin for known, origin in self.origins.items() if known[: len(old)] == old}
         self._forget(old)
         self.origins.update({(*new, *known[len(old) :]): origin for known, origin in moved.items()})
@@ -104,7 +100,7 @@ def read_tree(path: FilePath, overrides: Sequence[str]) -> Tree:
 
 
 def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...]) -> Tree:
-    """Reads one file over what it extends; `below` are the files that led here."""
+    """Reads one file merged over what it extends; `below` are the files that led here."""
     name = str(path)
     key = "extends" if below else ""
     if path.resolve() in (above := [file.resolve() for file in below]):
@@ -138,7 +134,7 @@ def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...]) -> Tree
 
 def _text(path: FilePath, named_at: Origin, key: str) -> str:
     try:
-        # Line ends as they are: only "\n" counts as one for tomllib, and "\r" alone must stay an error.
+        # No newline translation: a lone "\r" must stay an error of tomllib.
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
         message = f"there is no file {path}"
@@ -152,7 +148,7 @@ def _text(path: FilePath, named_at: Origin, key: str) -> str:
 def _strings(
     name: str, values: dict[str, Any], origins: dict[Path, Origin], key: str
 ) -> Iterator[tuple[str, Origin]]:
-    """Takes a key that holds a string or a list of strings out of a file's values."""
+    """Removes a key that holds a string or a list of strings from a file's values and returns the strings."""
     if key not in values:
         return iter(())
     value = values.pop(key)
@@ -191,7 +187,7 @@ def _override(tree: Tree, override: str) -> None:
     for part in reversed(path):
         nested = {part: nested}
     tree.overlay(nested, {path: place} | _inside(path, value, place))
-    # Tables on the way keep the place that they have in a file: what they lack is reported there.
+    # Tables on the way keep their place in a file: missing keys are reported there.
     for length in range(1, len(path)):
         tree.origins.setdefault(path[:length], place)
 

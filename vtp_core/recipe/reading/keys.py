@@ -37,7 +37,7 @@ def known_keys(annotation: Any, value: Any, path: Path, plugins: Plugins) -> set
         annotation: Declared type of the value.
         value: Plain TOML value.
         path: From the value to the table.
-        plugins: Where component tables find their config classes.
+        plugins: For the config classes of components.
     """
     choices = list(_models(annotation, value, plugins))
     for part in path:
@@ -54,9 +54,9 @@ def component_tables(
 
     Args:
         annotation: Declared type of the value.
-        value: Plain values as TOML or JSON holds them, checked or not.
-        plugins: Where component tables find their config classes.
-        path: Of the value itself.
+        value: TOML or JSON data, checked or not.
+        plugins: For the config classes of components.
+        path: Path of the value itself.
     """
     for choice in _models(annotation, value, plugins):
         if isinstance(value, dict) and isinstance(choice, type) and issubclass(choice, ComponentConfig):
@@ -68,7 +68,7 @@ def component_tables(
 
 
 def _models(annotation: Any, value: Any, plugins: Plugins) -> Iterator[Any]:
-    """What an annotation may stand for here: model classes and generic containers."""
+    """Model classes and generic containers that an annotation allows for this value."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *metadata = get_args(annotation)
@@ -91,14 +91,14 @@ def _models(annotation: Any, value: Any, plugins: Plugins) -> Iterator[Any]:
 
 
 def _kind_fits(model: type[BaseModel], value: Any) -> bool:
-    """Whether a schedule's class is the one that the table's `kind` names."""
+    """Whether a model with a `kind` is the one that the table names."""
     field = model.model_fields.get("kind")
     given = value.get("kind") if isinstance(value, dict) else None
     return field is None or given is None or given in get_args(field.annotation)
 
 
 def config_class(kind: Kind, table: Any, plugins: Plugins) -> type[ComponentConfig]:
-    """The model of a component's table; that of all components of the kind if `use` finds none."""
+    """The model of a component's table; the base class of its kind if the component is unknown or broken."""
     use = table.get("use") if isinstance(table, dict) else None
     try:
         return plugins.find(kind, use if isinstance(use, str) else "").load_config()
@@ -107,7 +107,7 @@ def config_class(kind: Kind, table: Any, plugins: Plugins) -> type[ComponentConf
 
 
 def _step(choice: Any, part: str | int) -> Iterable[Any]:
-    """Types of what stands under a key or index."""
+    """Types of the value at a key or index."""
     if isinstance(choice, type) and issubclass(choice, BaseModel):
         fields = _fields(choice)
         return [field_type(fields[part])] if isinstance(part, str) and part in fields else []

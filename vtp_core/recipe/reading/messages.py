@@ -1,4 +1,4 @@
-"""What pydantic found, in the words of a recipe: one message a key path. Imports no torch."""
+"""Translates pydantic's errors into messages about a recipe, one for each key path. Imports no torch."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Finding:
     """One error of a value.
 
     Attributes:
-        path: From the value to what is wrong, in the recipe's own keys.
+        path: From the value to the wrong key.
         message: One line.
-        affects: Paths whose meaning is in doubt because of it; empty for a key that means nothing.
-        present: Whether there is something at `path`.
+        affects: Paths whose values are uncertain because of it; empty for an unknown key.
+        present: Whether there is a value at `path`.
     """
 
     def __init__(self, path: Path, message: str, affects: tuple[Path, ...], present: bool) -> None:
@@ -47,13 +47,13 @@ class Finding:
 
 
 def findings(error: ValidationError, annotation: Any, value: Any, plugins: Plugins) -> list[Finding]:
-    """The errors of a value, at most one a path.
+    """The errors of a value, at most one for each path.
 
     Args:
-        error: What pydantic raised.
+        error: Pydantic's error.
         annotation: Declared type of the value.
         value: The plain TOML value that was checked.
-        plugins: Where component tables find their config classes.
+        plugins: For the config classes of components.
     """
     found: dict[Path, Finding] = {}
     for details in error.errors(include_url=False):
@@ -76,7 +76,7 @@ def _finding(details: dict[str, Any], annotation: Any, value: Any, plugins: Plug
 
 
 def _own_path(details: dict[str, Any], value: Any) -> tuple[Path, Any, bool]:
-    """An error's location without the names of union branches, what stands there, and if anything does."""
+    """An error's location without union branches, the value there, and whether there is one."""
     path: Path = ()
     location = details["loc"]
     for index, part in enumerate(location):
@@ -91,7 +91,7 @@ def _own_path(details: dict[str, Any], value: Any) -> tuple[Path, Any, bool]:
 
 
 def _is_absent(details: dict[str, Any], table: Any) -> bool:
-    """Whether an error's last part is a key that the table lacks, not the name of a union branch."""
+    """Whether the last part of an error's location is a missing key, not the name of a union branch."""
     return isinstance(table, dict) and (details["type"] == "missing" or details["loc"][-1] == "use")
 
 

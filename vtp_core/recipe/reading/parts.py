@@ -1,4 +1,4 @@
-"""Checks a recipe table by table, so that one wrong table hides nothing in the others. Imports no torch."""
+"""Validates a recipe table by table, so that errors in one table hide none in others. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ T = TypeVar("T")
 
 @dataclass
 class Parts:
-    """The tables of a recipe that could be read; where one had errors, without the wrong keys.
+    """The tables of a recipe that could be read, without their wrong keys.
 
     Attributes:
-        values: ``("run",)`` or ``("views", "image")`` -> checked object.
+        values: ``("run",)`` or ``("views", "image")`` -> validated object.
         names: Table of tables, such as ``"views"`` -> the names in it, readable or not.
-        doubtful: Paths whose value was wrong or missing: what depends on them is not worth checking.
+        doubtful: Paths whose value was wrong or missing; checks that depend on them are skipped.
     """
 
     values: dict[Path, Any] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Parts:
         return not any(path[: len(wrong)] == wrong or wrong[: len(path)] == path for wrong in self.doubtful)
 
     def complete(self, table: str) -> bool:
-        """Whether `names` has all that the recipe meant to put into a table of tables."""
+        """Whether all names of a table of tables are known."""
         names = self.names.get(table, [])
         return not any(
             path == (table,) or (len(path) == 2 and path[0] == table and path[1] not in names)
@@ -61,7 +61,7 @@ class Parts:
 
 
 def read_parts(tree: Tree, plugins: Plugins) -> Parts:
-    """Checks every table of a recipe; problems go to ``tree.problems``."""
+    """Validates every table of a recipe; problems go to ``tree.problems``."""
     parts = Parts()
     fields = {key_of(name, found): found for name, found in Recipe.model_fields.items() if not found.exclude}
     for key in tree.values.keys() - fields.keys():
@@ -97,7 +97,7 @@ def _is_mapping(annotation: Any) -> bool:
 
 
 def _read(tree: Tree, parts: Parts, base: Path, annotation: Any, plugins: Plugins) -> None:
-    """Checks the value at `base`; of one with errors, the rest is read for the checks across tables."""
+    """Validates the value at `base`; with errors, its other keys are kept for the checks across tables."""
     value: Any = tree.values
     for key in base:
         value = value[key]
@@ -110,7 +110,7 @@ def _read(tree: Tree, parts: Parts, base: Path, annotation: Any, plugins: Plugin
     for finding in found:
         tree.report((*base, *finding.path), finding.message)
         parts.doubtful.update((*base, *path) for path in finding.affects)
-    # First only the wrong keys go; if their tables can't do without them, the tables go.
+    # First without the wrong keys; if that is not valid either, without the top-level keys that hold them.
     for depth in (None, 1):
         rest = _without(value, [finding for finding in found if finding.present], depth)
         try:
@@ -122,12 +122,12 @@ def _read(tree: Tree, parts: Parts, base: Path, annotation: Any, plugins: Plugin
 
 
 def _validated(adapter: TypeAdapter[Any], value: Any, plugins: Plugins) -> Any:
-    # As JSON: strict about types, yet arrays may become tuples.
+    # From JSON, strict mode still turns arrays into tuples.
     return adapter.validate_json(json.dumps(value, default=str), strict=True, context={"plugins": plugins})
 
 
 def _without(value: Any, wrong: list[Finding], depth: int | None) -> Any:
-    """A copy of a value without the keys that are wrong, or without the keys at `depth` above them."""
+    """A copy of a value without its wrong keys, cut at `depth`."""
     rest = copy.deepcopy(value)
     for path in {finding.path[:depth] for finding in wrong if finding.path}:
         table = rest

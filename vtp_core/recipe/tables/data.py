@@ -1,4 +1,4 @@
-"""``[data]``: where samples come from and how they are loaded. Imports no torch."""
+"""``[data]``: sources and the loader. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from vtp_core.recipe.tables.slot import Slot
 
 
 class DecodeLimits(Table):
-    """Bounds on what one sample may hold; a sample beyond them is bad, it is never cut down."""
+    """Limits on one sample; a sample beyond them is bad, it is never truncated."""
 
     max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
-    """Width x height of an image, read from its header before anything is decoded."""
+    """Largest width x height of an image, read from its header before decoding."""
     min_side: Annotated[int, Field(ge=1)] = 8
-    """Pixels of an image's shorter side; a smaller image is bad."""
+    """Smallest shorter side of an image in pixels."""
     max_bytes: Annotated[int, Field(ge=1)] = 100_000_000
-    """Size of an encoded image."""
+    """Largest size of an encoded image."""
     max_text_bytes: Annotated[int, Field(ge=1)] = 65_536
-    """Size of a caption."""
+    """Largest size of a caption."""
 
 
 class DataConfig(Table):
     """Sources and the loader."""
 
     source: Annotated[SerializeAsAny[ComponentConfig], Slot("source")]
-    """Training samples of all views that name no other source."""
+    """Training samples of the views that name no other source."""
     sources: Mapping[str, Annotated[SerializeAsAny[ComponentConfig], Slot("source")]] = {}
     """Further sources by name, for views with `source = "NAME"`."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Loader processes of each rank; 0 loads in the training process. Samples are the same for any number."""
+    """Loader processes per rank; 0 loads in the training process. The samples don't depend on it."""
     prefetch: Annotated[int, Field(ge=1)] = 2
-    """Steps that each worker prepares ahead."""
+    """Steps that each worker loads in advance."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Share of unreadable samples above which the run stops; up to it they are replaced and counted."""
+    """Fraction of bad samples above which the run stops; below it they are replaced and counted."""
     decode: DecodeLimits = DecodeLimits()
-    """Bounds on what one sample may hold."""
+    """Limits on one sample."""
 
     @field_validator("sources")
     @classmethod

@@ -15,7 +15,7 @@ class InitFromConfig(Table):
     path: Annotated[str, Field(min_length=1)]
     """Run folder, checkpoint or artefact, or the name of a tokenizer that ships."""
     fresh: tuple[str, ...] = ()
-    """What is not taken from there and starts anew: owners as in `freeze` (`decoder`, `clip`), or patterns of
+    """What is initialised instead of loaded: owners as in `freeze` (`decoder`, `clip`), or patterns of
     tensor names (`tokenizer.encoder.*.q_norm.*`)."""
 
 

@@ -42,4 +42,4 @@ class EmaConfig(Table):
     networks: tuple[str, ...] = ()
     """Further networks to average, such as `tokenizer.decoder`."""
     momenta: Mapping[str, Fraction] = {}
-    """Momentum of single twins, by name."""
+    """Momentum of single networks, by name."""

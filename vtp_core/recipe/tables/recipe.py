@@ -1,4 +1,4 @@
-"""The recipe: one stage of training as checked, frozen data. Imports no torch."""
+"""The recipe: one stage of training as validated, frozen data. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class FrozenConfig(Table):
     """A frozen network that objectives use: an encoder's own keys, and `weights`."""
 
     encoder: Annotated[SerializeAsAny[ComponentConfig], Slot("encoder")]
-    """The network; its keys stand beside `weights` in the table."""
+    """The network; in a recipe its keys are in the same table as `weights`."""
     weights: str = ""
     """File or name of the weights; empty: the encoder's own choice."""
 
     @model_validator(mode="before")
     @classmethod
     def _nest(cls, table: Any, info: ValidationInfo) -> Any:
-        """Splits the flat table of a recipe; `weights` stays with an encoder that has such a key itself."""
+        """Splits the flat table of a recipe; an encoder with its own key `weights` gets it too."""
         if not isinstance(table, dict) or isinstance(table.get("encoder"), ComponentConfig):
             return table
         encoder = dict(table)
@@ -51,7 +51,7 @@ class FrozenConfig(Table):
 class Recipe(Table):
     """One stage: data, tokenizer, objectives and how to train them.
 
-    Made by `vtp_core.recipe.load_recipe`. Tables of components hold the config object of the plugin.
+    Made by `vtp_core.recipe.load_recipe`. A component's table is its config object.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -71,7 +71,7 @@ class Recipe(Table):
     data: DataConfig
     """Sources and the loader."""
     views: Mapping[str, ViewConfig] = {}
-    """What the loader makes of a sample, by name."""
+    """Views of the samples, by name."""
     encoder: Annotated[SerializeAsAny[ComponentConfig], Slot("encoder")]
     """Images to tokens."""
     bottleneck: Annotated[SerializeAsAny[ComponentConfig], Slot("bottleneck")]
@@ -79,7 +79,7 @@ class Recipe(Table):
     decoder: Annotated[SerializeAsAny[ComponentConfig], Slot("decoder")]
     """Latent to an image."""
     objectives: Mapping[str, Annotated[SerializeAsAny[ObjectiveConfig], Slot("objective")]] = {}
-    """Trained signals, by name."""
+    """Objectives, by name."""
     optimizer: OptimizerConfig
     """The optimiser of everything but critics."""
     ema: EmaConfig = EmaConfig()
@@ -87,18 +87,18 @@ class Recipe(Table):
     frozen: Mapping[str, FrozenConfig] = {}
     """Frozen networks that objectives use, by name."""
     kernels: KernelsConfig = KernelsConfig()
-    """Implementations of the core's operations."""
+    """Implementations of the core's operators."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """When and on what the evaluators run."""
+    """When the evaluators run, and on which data."""
     evaluators: Mapping[str, Annotated[SerializeAsAny[ComponentConfig], Slot("evaluator")]] = {}
-    """Measurements, by name."""
+    """Evaluators, by name."""
     callbacks: Mapping[str, Annotated[SerializeAsAny[ComponentConfig], Slot("callback")]] = {}
-    """Listeners to the run, by name."""
+    """Callbacks, by name."""
     provenance: Mapping[str, Origin] = Field(default={}, exclude=True, repr=False)
-    """Key path -> where the value was set; defaults are not in it."""
+    """Key path -> where the value was set; without defaults."""
 
     def __eq__(self, other: object) -> bool:
-        """Whether all settings are equal, wherever they were set."""
+        """Whether all settings are equal; `provenance` does not count."""
         if not isinstance(other, Recipe):
             return NotImplemented
         fields = [name for name in type(self).model_fields if name != "provenance"]

@@ -18,21 +18,21 @@ class RunConfig(Table):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of everything random: initial weights, order of the data, augmentation, masks, drop path."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    """`auto` takes CUDA if there is a device, else the CPU."""
+    """`auto` takes CUDA if a device is present, else the CPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type that the networks compute in (autocast); losses, norms and the weights themselves stay float32."""
+    """Type in which the networks compute (autocast); losses, norms and the weights stay float32."""
     out: Annotated[str, Field(min_length=1)] = "runs/<name>"
     """Folder of the run; `<name>` stands for the recipe's name."""
     log_every: Annotated[int, Field(ge=1)] = 10
-    """Steps from one line of `metrics.jsonl` to the next."""
+    """Steps between lines of `metrics.jsonl`."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1000
-    """Steps from one checkpoint to the next; the last step is always saved."""
+    """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 3
-    """Newest checkpoints that are kept, beside the last known good one."""
+    """Newest checkpoints to keep, besides the newest one with finite values."""
     microbatch_rows: Annotated[int, Field(ge=1)] | None = None
-    """Rows of a rank that go through a network at a time; default: all. Changes memory, not gradients."""
+    """Rows of a rank that go through a network at once; default: all. Changes memory use, not gradients."""
     max_skipped_steps: Annotated[int, Field(ge=0)] = 5
-    """Steps in a row that may be skipped for a loss or gradient that is not finite, before the run stops."""
+    """Consecutive steps that may be skipped for a non-finite loss or gradient before the run stops."""
     deterministic: bool = False
     """Whether only deterministic algorithms are allowed."""
     audit_gradients: bool = True
@@ -45,11 +45,11 @@ class ParallelConfig(Table):
     """Spread over devices."""
 
     world_size: Annotated[int, Field(ge=1)] | None = None
-    """Ranks that the recipe is planned for; `--world-size` overrides it. A run counts its own."""
+    """Ranks for `vtp plan` and `vtp validate`; `--world-size` overrides it. A run uses its own number."""
     shard: Annotated[int, Field(ge=1)] = 1
-    """Ranks that share one copy of the parameters (FSDP2); 1 replicates them."""
+    """Ranks over which one copy of the parameters is sharded (FSDP2); 1 replicates them."""
     activation_checkpoint: Literal["none", "block"] = "none"
-    """`block` computes each block again in the backward instead of keeping its activations."""
+    """`block` recomputes each block in the backward pass instead of keeping its activations."""
     compile: Literal["none", "block"] = "none"
     """`block` compiles each block with torch.compile."""
 
@@ -67,12 +67,12 @@ class EvaluateConfig(Table):
     """When and on what the evaluators run."""
 
     every: Annotated[int, Field(ge=0)] = 0
-    """Steps from one evaluation to the next; 0: only at the end."""
+    """Steps between evaluations; 0: only at the end."""
     source: Annotated[SerializeAsAny[ComponentConfig], Slot("source")] | None = None
     """Held-out samples; without it nothing is evaluated."""
     train_source: Annotated[SerializeAsAny[ComponentConfig], Slot("source")] | None = None
     """Samples that probes learn from; default: `data.source`."""
     rows: Annotated[int, Field(ge=1)] = 64
-    """Samples a batch."""
+    """Samples per batch."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Samples of each source that are used, spread evenly; default: all. Numbers of a part say so."""

@@ -1,4 +1,4 @@
-"""Places of a recipe that hold a component's table; its plugin's config checks it. Imports no torch."""
+"""Fields of a recipe that hold a component's table, validated by the plugin's config. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from vtp_core.plugins.hookspecs import Kind
 
 SLOT_KEY = "x-vtp-slot"
-"""Stands in the JSON schema of a model for a component's table; its value is the kind."""
+"""Key in the JSON schema of a model that marks a component's table; its value is the kind."""
 
 
 @dataclass(frozen=True)
 class Slot:
     """Marks a field as the table of a component: ``Annotated[ComponentConfig, Slot("encoder")]``.
 
-    Validation needs the plugins: ``context={"plugins": plugins}``. A finished config object passes as it is.
+    Validation needs ``context={"plugins": plugins}``. A config object is accepted unchanged.
 
     Attributes:
         kind: Kind of component that the table chooses with `use`.
@@ -56,10 +56,10 @@ def checked(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
     Args:
         kind: Kind of component.
         table: Plain TOML values, `use` among them.
-        plugins: What is installed.
+        plugins: Installed plugins.
 
     Raises:
-        ValidationError: All that is wrong with the table; a component that is unknown or broken at ``use``.
+        ValidationError: All errors of the table; an unknown or broken component is an error at ``use``.
     """
     if not isinstance(table, dict):
         raise PydanticCustomError("component_table", 'expected a table with the key "use"')

@@ -1,4 +1,4 @@
-"""``[views.NAME]``: what the loader makes of a sample. Imports no torch."""
+"""``[views.NAME]``: crops, augmentation and masks of the samples. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
 
 
 class CropConfig(Table):
-    """A set of crops that are cut out of each sample."""
+    """A set of crops of each sample."""
 
     count: Annotated[int, Field(ge=1)] = 1
-    """Crops a sample."""
+    """Crops per sample."""
     size: Annotated[int, Field(ge=1)] | None = None
     """Side in pixels; default: the view's."""
     scale: tuple[UnitInterval, UnitInterval] | None = None
-    """Smallest and largest share of the image that a random crop covers; default: the augmentation's."""
+    """Smallest and largest fraction of the image's area in a random crop; default: the augmentation's."""
 
     @field_validator("scale")
     @classmethod
@@ -38,12 +38,12 @@ class CropConfig(Table):
 
 
 class MaskConfig(Table):
-    """Which patches of the global crops a masked forward doesn't see (block masks as in iBOT and DINOv2)."""
+    """Block masks of the global crops for masked forwards (as in iBOT and DINOv2)."""
 
     ratio: tuple[UnitInterval, UnitInterval] = (0.1, 0.5)
-    """Smallest and largest share of masked patches of a masked crop."""
+    """Smallest and largest fraction of masked patches in a masked crop."""
     probability: UnitInterval = 0.5
-    """Share of the crops that are masked at all."""
+    """Fraction of the crops that are masked."""
 
     @field_validator("ratio")
     @classmethod
@@ -52,20 +52,20 @@ class MaskConfig(Table):
 
 
 class ViewConfig(Table):
-    """One view: how many samples a step, at which size, cropped and augmented how.
+    """One view: samples per step, their size, crops and augmentation.
 
-    Views of one source read the same shuffled samples of a step: a view of n rows takes the first n.
+    Views of one source read the same shuffled samples of a step; a view of n rows takes the first n.
     """
 
     rows: Annotated[int, Field(ge=1)]
-    """Samples a step over all ranks; a multiple of the number of ranks."""
+    """Samples per step over all ranks; a multiple of the number of ranks."""
     size: Annotated[int, Field(ge=1)]
-    """Side of its crops in pixels; a multiple of the encoder's patch."""
+    """Side of the crops in pixels; a multiple of the encoder's patch."""
     augment: Augment
     """`none` squashes, `center` crops the centre, `clip` and `crop` cut at random (`crop` flips too), `dino`
     also changes colours, `dino_nominal` too, with the blur rates that DINOv2's configuration names."""
     crops: Mapping[str, CropConfig] = Field(default={"global": CropConfig()}, validate_default=True)
-    """Named sets of crops. `global` is always there: by default one crop of the view's size."""
+    """Named sets of crops. `global` always exists, by default with one crop of the view's size."""
     masks: MaskConfig | None = None
     """Masks for objectives that ask for a masked forward; an empty table takes the defaults."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -1,4 +1,4 @@
-"""What a component's recipe table may hold, in words: keys, types, defaults, meanings. Imports no torch."""
+"""Describes the keys of a component's table: types, defaults, meanings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ConfigKey:
 
     Attributes:
         key: Its name.
-        type: What it holds, in words.
+        type: Its type in words.
         required: Whether the recipe has to set it.
-        default: Its default as plain JSON data; None for a required key or an unset one.
-        doc: What it means.
+        default: JSON data; None for a required or unset key.
+        doc: Its meaning.
     """
 
     key: str
@@ -45,7 +45,7 @@ class ConfigKey:
 
 
 def config_keys(config: type[BaseModel]) -> list[ConfigKey]:
-    """The keys of a component's table, its own before those that every table of its kind has."""
+    """The keys of a component's table, its own before those of every table of its kind."""
     inherited = [
         name for base in config.__mro__[1:] if issubclass(base, BaseModel) for name in base.model_fields
     ]
@@ -68,7 +68,7 @@ def _plain(default: Any) -> Any:
 
 
 def _words(annotation: Any) -> str:
-    """An annotation as a reader of recipes would say it."""
+    """A type in words."""
     origin, parameters = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         bounds = _bounds(parameters[1:])

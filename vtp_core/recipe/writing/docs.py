@@ -1,7 +1,6 @@
-"""The meaning of each key, from the docstring below it in its config class. Imports no torch.
+"""Reads the docstring of each key from the source of its config class. Imports no torch.
 
-pydantic can read these docstrings while it makes a class, but that is a third of what ``vtp validate`` takes;
-so they are read here, when somebody asks.
+Pydantic could read them when it builds a class, but that takes a third of the time of ``vtp validate``.
 """
 
 from __future__ import annotations
@@ -14,10 +13,7 @@ from pydantic import BaseModel
 
 
 def key_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Field name -> description: that of ``Field(description=...)``, else the docstring below the field.
-
-    Fields without either, and those of classes without source code, are left out.
-    """
+    """Field name -> ``Field(description=...)``, else the docstring below the field; others are left out."""
     docs: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if issubclass(base, BaseModel) and base is not BaseModel:
@@ -27,7 +23,7 @@ def key_docs(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Docstrings of the fields that a class itself declares."""
+    """Docstrings of the fields that a class declares itself."""
     try:
         source = textwrap.dedent(inspect.getsource(model))
     except (OSError, TypeError):

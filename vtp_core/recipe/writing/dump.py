@@ -1,4 +1,4 @@
-"""Writes a recipe out in full, as TOML that loads to the same recipe. Imports no torch."""
+"""Writes a recipe as TOML that loads to the same recipe. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dump_toml(recipe: Recipe, sources: bool = False) -> str:
 
     Args:
         recipe: A checked recipe.
-        sources: Whether a comment behind each value says where it was set, with its origin tag.
+        sources: Whether a comment after each value says where it was set, with its origin tag.
     """
     values = recipe.model_dump(by_alias=True, serialize_as_any=True)
     return "\n".join(_Writer(recipe if sources else None).table((), values)).lstrip("\n") + "\n"
@@ -32,7 +32,7 @@ class _Writer:
         self.sources = sources
 
     def table(self, path: Path, values: Mapping[str, Any]) -> Iterator[str]:
-        """Lines of a table: its values first, its tables after them."""
+        """Lines of a table: values first, then nested tables."""
         plain: list[str] = []
         tables: list[tuple[Path, Mapping[str, Any]]] = []
         for key, value in values.items():
@@ -50,7 +50,7 @@ class _Writer:
             yield from self.table(here, value)
 
     def fits_inline(self, path: Path, value: Mapping[str, Any]) -> bool:
-        """Whether a table is written as ``key = { ... }``."""
+        """Whether a table is written inline, ``key = { ... }``."""
         if not value:
             return True
         if len(path) < 2 or self.sources is not None:
@@ -69,7 +69,7 @@ class _Writer:
 
 
 def literal(value: Any) -> str:
-    """A value as TOML writes it on one line; keys without a value are left out of tables.
+    """A value as TOML on one line; keys without a value are left out of tables.
 
     Raises:
         TypeError: TOML has no such value.
@@ -95,4 +95,4 @@ def literal(value: Any) -> str:
         return literal(sorted(value))
     if isinstance(value, list | tuple):
         return "[" + ", ".join(literal(entry) for entry in value) + "]"
-    raise TypeError(f"a recipe can't hold a {type(value).__name__}")
+    raise TypeError(f"TOML has no {type(value).__name__}")

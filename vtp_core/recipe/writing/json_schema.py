@@ -1,7 +1,6 @@
-"""The JSON schema of recipes with all installed components, for editors. Imports no torch.
+"""JSON schema of recipes with all installed components, for editors. Imports no torch.
 
-An editor sees one file at a time, which may extend another; so the schema requires no key, and it explains
-the keys of a component only where the same table says `use`. `vtp validate` is the judge.
+A file may extend another, so the schema requires no key; a component's keys are known only beside `use`.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     from vtp_core.plugins import Component, Kind, Plugins
 
 SLOTS: tuple[Kind, ...] = ("encoder", "bottleneck", "decoder", "objective", "source", "evaluator", "callback")
-"""Kinds of component that a recipe chooses."""
+"""Kinds of component that a recipe can choose."""
 
 _STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
 class _WithDocs(GenerateJsonSchema):
-    """Adds the meaning of each key."""
+    """Adds the description of each key."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         generated = super().model_schema(schema)
@@ -40,10 +39,7 @@ class _WithDocs(GenerateJsonSchema):
 
 
 def recipe_schema(plugins: Plugins) -> dict[str, Any]:
-    """JSON schema (2020-12) of a recipe's file.
-
-    Components whose config can't be imported are left out, as a recipe that uses one is an error.
-    """
+    """JSON schema (2020-12) of a recipe's file, without broken components."""
     definitions: dict[str, Any] = {}
     schema = _model_schema(Recipe, "", definitions)
     del schema["properties"]["provenance"], definitions["Origin"]
@@ -53,16 +49,15 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
     definitions["FrozenConfig"] = {"allOf": [{"$ref": "#/$defs/encoder"}], "properties": weights}
     schema["title"] = "vtp recipe"
     schema["properties"] |= {
-        "extends": _STRINGS
-        | {"description": "Recipe or recipes, relative to this file, that this one changes."},
+        "extends": _STRINGS | {"description": "Base recipe or recipes, relative to this file."},
         "drop": _STRINGS
-        | {"description": "Keys or tables, such as objectives.clip, of those not to take over."},
+        | {"description": "Keys or tables of the base recipes to remove, such as objectives.clip."},
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
 
 
 def _slot(kind: Kind, plugins: Plugins, definitions: dict[str, Any]) -> dict[str, Any]:
-    """A component's table: which keys it may have depends on `use`."""
+    """A component's table, whose keys depend on `use`."""
     names, branches = [], []
     for component in plugins.components(kind):
         try:
@@ -83,7 +78,7 @@ def _component_schema(component: Component, definitions: dict[str, Any]) -> dict
 
 
 def _model_schema(model: type[BaseModel], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """Schema of a model; those that it refers to go to `definitions`, their names behind `prefix`."""
+    """Schema of a model; nested models go to `definitions`, their names prefixed."""
     schema = model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}", schema_generator=_WithDocs)
     inner = schema.pop("$defs", {})
     definitions.update({f"{prefix}{name}": _without_required(found) for name, found in inner.items()})
@@ -93,7 +88,7 @@ def _model_schema(model: type[BaseModel], prefix: str, definitions: dict[str, An
 
 
 def _without_required(schema: Any) -> Any:
-    """A copy without `required`, and with the definitions of slots where they are meant."""
+    """A copy without `required`, with slots replaced by references to their definitions."""
     if isinstance(schema, dict) and SLOT_KEY in schema:
         return {"$ref": f"#/$defs/{schema[SLOT_KEY]}"}
     if isinstance(schema, dict):
