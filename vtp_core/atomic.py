@@ -31,7 +31,10 @@ def write_json(path: Path, data: object) -> None:
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[BinaryIO]:
-    """Yields a new file that replaces `path` at the end of the block; an error leaves the old one."""
+    """Yields a new file that replaces `path` at the end of the block; an error leaves the old one.
+
+    Several processes may write at a time. One that is killed leaves a hidden file that ends in ``.tmp``.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -48,10 +51,10 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder that replaces `folder` at the end of the block; an error leaves the old one.
 
-    Parents of `folder` are created.
+    Parents of `folder` are created. A process that is killed leaves a hidden folder that ends in ``.tmp``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
         new = scratch / "new"
         new.mkdir()

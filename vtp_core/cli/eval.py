@@ -52,16 +52,18 @@ def eval_(
     from vtp_core.artefact.preparation import prepare
     from vtp_core.atomic import write_json
     from vtp_core.cli.results import results_table
+    from vtp_core.data.opening import Sources
     from vtp_core.evaluation.opening import open_set
     from vtp_core.evaluation.runner import evaluate, why_not
     from vtp_core.plugins import load_plugins
 
     plugins = load_plugins(plugin_files)
+    sources = Sources(plugins)
     model = load(artefact, plugins=plugins)
-    held_out = open_set(read_held_out(source, plugins), plugins, limit=limit)
+    held_out = open_set(read_held_out(source, plugins), sources, limit)
     train = None
     if train_source is not None:
-        train = open_set(read_table(train_source, "source", plugins), plugins, limit=limit)
+        train = open_set(read_table(train_source, "source", plugins), sources, limit)
     model.to(_device(device))
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)

@@ -106,22 +106,22 @@ def _of_run(
     """The tokenizer of a run's newest checkpoint, with statistics of `limit` samples, and what it is."""
     from vtp_core.artefact.assembly import training_modules
     from vtp_core.artefact.from_recipe import tokenizer_from_checkpoint
+    from vtp_core.data.opening import Sources
     from vtp_core.evaluation.latents import measure_latents
     from vtp_core.evaluation.opening import open_set
     from vtp_core.recipe import load_recipe
     from vtp_core.training.saving.folder import find_latest
-    from vtp_core.training.saving.manifest import read_manifest
 
     recipe = load_recipe(run.recipe, plugins=plugins)
     checkpoint = find_latest(run.path)
     model, without = tokenizer_from_checkpoint(
-        checkpoint, recipe, plugins, step=read_manifest(checkpoint).step, weights=weights
+        checkpoint.path, recipe, plugins, step=checkpoint.manifest.step, weights=weights
     )
     if without and without == [name for name, part in training_modules(model).items() if part.state_dict()]:
         raise UsageError(f"{run}: no part of the tokenizer has a teacher; export the student")
     for name in without:
         click.echo(f"note: {name} has no teacher, its trained weights are exported", err=True)
     if limit:
-        data = open_set(recipe.data.source, plugins, recipe.data.decode, limit)
+        data = open_set(recipe.data.source, Sources(plugins, recipe.data.decode), limit)
         model.config = measure_latents(model, data)
-    return model, f"{weights} of {checkpoint.name}"
+    return model, f"{weights} of {checkpoint.path.name}"

@@ -31,12 +31,33 @@ def open_source(config: ComponentConfig, limits: DecodeLimits, plugins: Plugins)
     return cast("Callable[[ComponentConfig, DecodeLimits], Source]", target)(config, limits)
 
 
-def open_sources(data: DataConfig, plugins: Plugins) -> Mapping[str, Source]:
-    """Opens ``[data.source]`` as "default" and ``[data.sources.NAME]`` by name.
+class Sources:
+    """The opened sources of a process: training, evaluation and statistics share one for each table.
 
-    Raises:
-        DataError: One of them has nothing to read.
-        UsageError: No plugin offers it.
+    Args:
+        plugins: Where ``use`` is looked up.
+        limits: Bounds on samples; None: the defaults.
     """
-    tables = {"default": data.source, **data.sources}
-    return {name: open_source(config, data.decode, plugins) for name, config in tables.items()}
+
+    def __init__(self, plugins: Plugins, limits: DecodeLimits | None = None) -> None:
+        self._plugins = plugins
+        self._limits = limits if limits is not None else DecodeLimits()
+        self._opened: list[tuple[ComponentConfig, Source]] = []
+
+    def open(self, config: ComponentConfig) -> Source:
+        """The source of a table; a table equal to an earlier one gives the same object.
+
+        Raises:
+            DataError: There is nothing to read.
+            UsageError: No plugin offers it.
+        """
+        for known, source in self._opened:
+            if known == config:
+                return source
+        source = open_source(config, self._limits, self._plugins)
+        self._opened.append((config, source))
+        return source
+
+    def named(self, data: DataConfig) -> Mapping[str, Source]:
+        """``[data.source]`` as "default" and ``[data.sources.NAME]`` by name."""
+        return {name: self.open(config) for name, config in {"default": data.source, **data.sources}.items()}

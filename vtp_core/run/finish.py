@@ -8,6 +8,7 @@ import torch
 
 from vtp_core.artefact.assembly import assemble, load_training_state
 from vtp_core.artefact.from_recipe import artefact_config
+from vtp_core.data.opening import Sources
 from vtp_core.errors import NumericError, UsageError, VtpError
 from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.opening import open_recipe_sets, open_set
@@ -32,14 +33,14 @@ def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"
     return tokenizer
 
 
-def check_evaluation(recipe: Recipe, plugins: Plugins) -> None:
+def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None:
     """Opens the evaluation's sources and asks every evaluator whether it can run; before step 0.
 
     Raises:
         DataError: A source has nothing to read.
         UsageError: An evaluator needs what the recipe's tokenizer or data lacks.
     """
-    sets = open_recipe_sets(recipe, plugins)
+    sets = open_recipe_sets(recipe, sources)
     if sets is None:
         return
     evaluators = build_evaluators(recipe.evaluators, plugins)
@@ -56,7 +57,7 @@ def check_evaluation(recipe: Recipe, plugins: Plugins) -> None:
 
 def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Results:
     """Runs the recipe's evaluators on the present weights; all ranks call it, rank 0 writes ``eval.json``."""
-    sets = open_recipe_sets(run.recipe, run.plugins)
+    sets = open_recipe_sets(run.recipe, run.sources)
     if sets is None or not run.recipe.evaluators:
         return {}
     held_out, train = sets
@@ -99,10 +100,10 @@ def finish(run: Run) -> Results:
         failure = error
     if run.world.rank == 0:
         limit = min(recipe.evaluate.limit or STATISTICS_SAMPLES, STATISTICS_SAMPLES)
-        statistics = open_set(recipe.data.source, run.plugins, recipe.data.decode, limit, skip_bad=True)
+        statistics = open_set(recipe.data.source, run.sources, limit, skip_bad=True)
         tokenizer.config = measure_latents(tokenizer, statistics, rows=recipe.evaluate.rows)
         tokenizer.save(run.folder.tokenizer)
-        build_report(run.folder.path, plugins=run.plugins)
+        build_report(run.folder.path, plugins=run.plugins, sources=run.sources)
     if failure is not None:
         raise failure
     return results

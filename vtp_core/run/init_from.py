@@ -49,8 +49,7 @@ def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins
     if (folder / "config.json").is_file():
         loaded, missing, unexpected = _from_artefact(folder, wanted, plugins)
     else:
-        checkpoint = folder if (folder / "manifest.json").is_file() else find_latest(folder)
-        loaded, missing, unexpected = load_available(checkpoint, wanted)
+        loaded, missing, unexpected = load_available(find_latest(folder).path, wanted)
     own = [name for name in unexpected if name.startswith(("tokenizer.", "objectives."))]
     unused = [name for name in own if name not in fresh]
     if not any(name.startswith("tokenizer.") for name in loaded):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from vtp_core.data.loading.loader import Loader
-from vtp_core.data.opening import open_sources
+from vtp_core.data.opening import Sources
 from vtp_core.data.source import Source
 from vtp_core.errors import DistributedError, UsageError
-from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import dump_toml
 from vtp_core.recipe.tables.recipe import Recipe
@@ -36,14 +36,15 @@ from vtp_core.training.optim.update import Update
 from vtp_core.training.ranks.parallel import build_mesh, move, wrap
 from vtp_core.training.ranks.rank_objects import gather_objects
 from vtp_core.training.ranks.world import World
-from vtp_core.training.saving.checkpoint import find_latest, load, verify
-from vtp_core.training.saving.manifest import read_manifest
+from vtp_core.training.saving.checkpoint import load
+from vtp_core.training.saving.folder import Checkpoint, find_latest
 from vtp_core.training.saving.state import training_state
+from vtp_core.view import ViewNeed
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A run that is ready to train.
 
@@ -52,9 +53,9 @@ class Run:
         plugins: Where its components come from.
         world: This rank.
         folder: The run folder.
-        sources: Source name -> opened source.
+        sources: Its opened sources.
+        loader: First step -> the training loader from there.
         networks: All modules.
-        dims: Their sizes.
         kernels: The implementations of operators that they use.
         ema: EMA copies, or None.
         optimizer: The main optimiser.
@@ -68,16 +69,16 @@ class Run:
     plugins: Plugins
     world: World
     folder: RunFolder
-    sources: Mapping[str, Source]
+    sources: Sources
+    loader: Callable[[int], Loader]
     networks: Networks
-    dims: Dims
     kernels: RunKernels
     ema: Ema | None
     optimizer: MainOptimizer
     critics: dict[str, MainOptimizer]
     guard: Guard
     joint: JointStep
-    start: int = 0
+    start: int
 
     def state(self) -> dict[str, torch.Tensor]:
         """The live tensors of a checkpoint, by name."""
@@ -85,31 +86,17 @@ class Run:
 
     def recipe_data(self) -> dict[str, Any]:
         """The resolved recipe as JSON data."""
-        return self.recipe.model_dump(mode="json", by_alias=True)
-
-    def loader(self, start: int, stop: int | None = None) -> Loader:
-        """The training loader from step `start`."""
-        recipe = self.recipe
-        return Loader(
-            recipe.views,
-            group_needs(self.joint.needs, self.joint.needs),
-            self.sources,
-            seed=recipe.run.seed,
-            rank=self.world.rank,
-            world_size=self.world.size,
-            start_step=start,
-            steps=recipe.run.steps if stop is None else stop,
-            patch=self.dims.patch,
-            workers=recipe.data.workers,
-            prefetch=recipe.data.prefetch,
-            max_bad_fraction=recipe.data.max_bad_fraction,
-            quarantine=self.folder.quarantine(self.world.rank),
-            pin_memory=self.world.device.type == "cuda",
-        )
+        return _recipe_data(self.recipe)
 
 
 def open_run(
-    recipe: Recipe, plugins: Plugins, world: World, *, resume: bool, allow_change: bool = False
+    recipe: Recipe,
+    plugins: Plugins,
+    world: World,
+    sources: Sources,
+    *,
+    resume: bool,
+    allow_change: bool = False,
 ) -> Run:
     """Opens data, builds networks and optimisers, and loads the newest checkpoint if resuming.
 
@@ -123,59 +110,122 @@ def open_run(
         torch.set_num_threads(recipe.run.threads)
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     _check_ranks(recipe, plugins)
-    sources = open_sources(recipe.data, plugins)
-    previous = find_latest(folder.path) if resume and folder.has_checkpoints() else None
-    if resume and previous is None:
-        _log.warning("%s: no checkpoint to go on from; the run starts at step 0", folder)
+    named = sources.named(recipe.data)
+    checkpoint = _checkpoint(folder, recipe, plugins, allow_change=allow_change) if resume else None
     kernels = choose_kernels(recipe.kernels, plugins, world.device)
-    if previous is not None:
-        kernels, lines = keep_kernels(kernels, recipe.kernels, read_manifest(previous).extra, world.device)
+    if checkpoint is not None:
+        extra = checkpoint.manifest.extra
+        kernels, lines = keep_kernels(kernels, recipe.kernels, extra, world.device)
         for line in lines:
             _log.warning(line)
     networks, dims = build.build_run_networks(recipe, plugins, kernels=kernels)
-    if recipe.init_from is not None and previous is None:
+    if recipe.init_from is not None and checkpoint is None:
         for line in init_from(recipe.init_from, networks, plugins):
             _log.info(line)
     build.apply_freezes(networks, recipe)
     move(networks, world.device)
-    guard = Guard(recipe.run.max_skipped_steps)
+    needs = {name: objective.views() for name, objective in networks.objectives.items()}
+    loader = partial(training_loader, recipe, named, needs, world, folder, dims.patch)
     options = build.forward_options(recipe)
-    joint = JointStep(networks, world, options, guard=guard)
-    run = Run(
-        recipe=recipe, plugins=plugins, world=world, folder=folder, sources=sources, networks=networks,
-        dims=dims, kernels=kernels, ema=None, optimizer=None,  # type: ignore[arg-type]
-        critics={}, guard=guard, joint=joint,
-    )  # fmt: skip
     rows = networks.bottleneck.calibration_rows
-    if rows and previous is None:
-        view = next(iter(next(iter(joint.needs.values()))))
-        calibrate(networks, world, options, run.loader(0), view, rows)
-    run.ema = build.build_run_ema(networks, recipe)
+    if rows and checkpoint is None:
+        view = next(iter(next(iter(needs.values()))))
+        calibrate(networks, world, options, loader(0), view, rows)
+    ema = build.build_run_ema(networks, recipe)
     wrap(
         networks,
         build_mesh(world, recipe.parallel.shard),
         activation_checkpoint=recipe.parallel.activation_checkpoint,
         compile=recipe.parallel.compile,
     )
-    run.optimizer, run.critics = build.build_optimizers(networks, recipe)
-    joint.update = Update(
-        networks, world, run.optimizer, run.ema, guard, recipe.run.steps, audited=recipe.run.audit_gradients
+    optimizer, critics = build.build_optimizers(networks, recipe)
+    guard = Guard(recipe.run.max_skipped_steps)
+    steps, audited = recipe.run.steps, recipe.run.audit_gradients
+    run = Run(
+        recipe=recipe,
+        plugins=plugins,
+        world=world,
+        folder=folder,
+        sources=sources,
+        loader=loader,
+        networks=networks,
+        kernels=kernels,
+        ema=ema,
+        optimizer=optimizer,
+        critics=critics,
+        guard=guard,
+        joint=JointStep(
+            networks,
+            world,
+            options,
+            Update(networks, world, optimizer, ema, guard, steps, audited=audited),
+            Critics(networks, world, critics, guard) if critics else None,
+            guard,
+        ),
+        start=0 if checkpoint is None else checkpoint.manifest.step,
     )
-    joint.critics = Critics(networks, world, run.critics, guard) if run.critics else None
-    if previous is not None:
-        manifest = verify(previous)
-        if manifest.step > recipe.run.steps:
-            raise UsageError(
-                f"{previous}: {manifest.step} steps are made already, run.steps is {recipe.run.steps}; "
-                "raise it, or choose another folder with -s run.out=FOLDER"
-            )
-        for line in check_recipe(previous, manifest, run.recipe_data(), plugins, allow_change):
-            _log.warning("changed since the checkpoint: %s", line)
-        load(previous, run.state())
-        run.start = manifest.step
-        guard.last_checkpoint = previous.name
-    run.loader(run.start)  # says now what the data lacks
+    if checkpoint is not None:
+        load(checkpoint.path, run.state())
+        guard.last_checkpoint = checkpoint.path.name
+    loader(run.start)  # an error now if the data lacks what the views ask for
     return run
+
+
+def training_loader(
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    needs: Mapping[str, Mapping[str, ViewNeed]],
+    world: World,
+    folder: RunFolder,
+    patch: int,
+    start: int,
+) -> Loader:
+    """The loader of a run's training data.
+
+    Args:
+        recipe: The recipe.
+        sources: Source name -> opened source.
+        needs: Objective -> view -> what it asks of it.
+        world: This rank.
+        folder: Where bad samples are noted.
+        patch: Pixels a patch side.
+        start: First step.
+    """
+    return Loader(
+        recipe.views,
+        group_needs(needs, needs),
+        sources,
+        seed=recipe.run.seed,
+        rank=world.rank,
+        world_size=world.size,
+        start_step=start,
+        steps=recipe.run.steps,
+        patch=patch,
+        workers=recipe.data.workers,
+        prefetch=recipe.data.prefetch,
+        max_bad_fraction=recipe.data.max_bad_fraction,
+        quarantine=folder.quarantine(world.rank),
+        pin_memory=world.device.type == "cuda",
+    )
+
+
+def _checkpoint(
+    folder: RunFolder, recipe: Recipe, plugins: Plugins, *, allow_change: bool
+) -> Checkpoint | None:
+    """The checkpoint that a run resumes from; None if there is none yet."""
+    if not folder.has_checkpoints():
+        _log.warning("%s: no checkpoint to go on from; the run starts at step 0", folder)
+        return None
+    checkpoint = find_latest(folder.checkpoints)
+    path, manifest = checkpoint.path, checkpoint.manifest
+    if manifest.step > recipe.run.steps:
+        raise UsageError(
+            f"{path}: {manifest.step} steps are made already, run.steps is {recipe.run.steps}; "
+            "raise it, or choose another folder with -s run.out=FOLDER"
+        )
+    for line in check_recipe(path, manifest, _recipe_data(recipe), plugins, allow_change):
+        _log.warning("changed since the checkpoint: %s", line)
+    return checkpoint
 
 
 def write_records(run: Run) -> None:
@@ -193,9 +243,13 @@ def write_records(run: Run) -> None:
 def _check_ranks(recipe: Recipe, plugins: Plugins) -> None:
     """All ranks must hold the same recipe and plugins."""
     plugin_versions = {plugin.name: str(plugin.version) for plugin in plugins}
-    own = json.dumps([recipe.model_dump(mode="json", by_alias=True), plugin_versions], sort_keys=True)
+    own = json.dumps([_recipe_data(recipe), plugin_versions], sort_keys=True)
     for rank, other in enumerate(gather_objects(own)):
         if other != own:
             raise DistributedError(
                 f"rank {rank} has another recipe or other plugins than this rank; check its files"
             )
+
+
+def _recipe_data(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", by_alias=True)

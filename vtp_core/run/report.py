@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vtp_core.atomic import write_text
+from vtp_core.data.opening import Sources
 from vtp_core.errors import VtpError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.report.page import render
@@ -15,7 +16,11 @@ from vtp_core.run.records import RunFolder
 
 
 def build_report(
-    run_folder: str | Path, output: str | Path | None = None, *, plugins: Plugins | None = None
+    run_folder: str | Path,
+    output: str | Path | None = None,
+    *,
+    plugins: Plugins | None = None,
+    sources: Sources | None = None,
 ) -> Path:
     """Writes the report of a run.
 
@@ -26,6 +31,7 @@ def build_report(
         run_folder: What ``vtp run`` wrote; parts that are missing are named on the page.
         output: Where to; None: ``report.html`` in the run folder.
         plugins: Where the artefact's components are looked up; None: the installed ones.
+        sources: The run's sources, if this process has them open.
 
     Returns:
         The file.
@@ -34,7 +40,7 @@ def build_report(
         UsageError: `run_folder` is no run folder.
     """
     folder = RunFolder(run_folder)
-    problem = refresh_gallery(folder, plugins)
+    problem = refresh_gallery(folder, plugins, sources)
     run = folder.read()
     if problem:
         missing = f"the reconstructions could not be made: {problem}"
@@ -45,7 +51,7 @@ def build_report(
     return path
 
 
-def refresh_gallery(folder: RunFolder, plugins: Plugins | None) -> str | None:
+def refresh_gallery(folder: RunFolder, plugins: Plugins | None, sources: Sources | None) -> str | None:
     """Makes the reconstructions of a run, if it has an artefact and they are not of its weights.
 
     Returns:
@@ -66,7 +72,7 @@ def refresh_gallery(folder: RunFolder, plugins: Plugins | None) -> str | None:
     try:
         plugins = plugins if plugins is not None else load_plugins()
         recipe = load_recipe(folder.recipe, plugins=plugins)
-        sets = open_recipe_sets(recipe, plugins)
+        sets = open_recipe_sets(recipe, sources or Sources(plugins, recipe.data.decode))
         if sets is None:
             return "the recipe has no held-out data ([evaluate] source)"
         tokenizer = load(folder.tokenizer, plugins=plugins)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from vtp_core.data.opening import Sources
 from vtp_core.errors import DistributedError
 from vtp_core.evaluation.runner import Results
 from vtp_core.plugins import Plugins
@@ -66,8 +67,9 @@ def train(
             lock = RunLock(folder.lock)
             on_first_rank(lock.acquire)
             stack.callback(_release, lock, folder)
-            check_evaluation(recipe, plugins)
-            run = open_run(recipe, plugins, world, resume=resume, allow_change=allow_change)
+            sources = Sources(plugins, recipe.data.decode)
+            check_evaluation(recipe, plugins, sources)
+            run = open_run(recipe, plugins, world, sources, resume=resume, allow_change=allow_change)
             if world.rank == 0:
                 write_records(run)
             if run.start == recipe.run.steps:

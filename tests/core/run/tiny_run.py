@@ -84,29 +84,25 @@ UNREPEATABLE = ("rows_per_s", "memory_mib")
 """What two runs of the same numbers may log differently."""
 
 
-def arguments(folder: Path, *sets: str, resume: bool = False, recipe: str = RECIPE) -> list[str]:
+def arguments(
+    folder: Path, *sets: str, resume: bool = False, recipe: str = RECIPE, plugin: Path = FAULTY
+) -> list[str]:
     """``vtp run`` of the tiny recipe into `folder`/run."""
     path = folder / "tiny.toml"
     if not path.is_file() or path.read_text() != recipe:
         path.write_text(recipe)
     chosen = [part for value in (f"run.out={folder / 'run'}", *sets) for part in ("-s", value)]
-    return ["run", str(path), "--plugin", str(FAULTY), *chosen, *(["--resume"] if resume else [])]
+    return ["run", str(path), "--plugin", str(plugin), *chosen, *(["--resume"] if resume else [])]
 
 
-def vtp(folder: Path, *sets: str, resume: bool = False, recipe: str = RECIPE) -> Result:
+def vtp(folder: Path, *sets: str, **options: Any) -> Result:
     """Runs it in this process."""
-    return CliRunner().invoke(main, arguments(folder, *sets, resume=resume, recipe=recipe))
+    return CliRunner().invoke(main, arguments(folder, *sets, **options))
 
 
-def start(
-    folder: Path,
-    *sets: str,
-    resume: bool = False,
-    options: tuple[str, ...] = (),
-    recipe: str = RECIPE,
-) -> subprocess.Popen:
+def start(folder: Path, *sets: str, options: tuple[str, ...] = (), **more: Any) -> subprocess.Popen:
     """Starts it as a process of its own."""
-    called = arguments(folder, *sets, resume=resume, recipe=recipe)
+    called = arguments(folder, *sets, **more)
     command = [sys.executable, "-m", "vtp_core", *called, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -120,7 +116,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 def state(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of its newest checkpoint."""
-    path = find_latest(folder / "run")
+    path = find_latest(folder / "run").path
     stored = SafeReader(path).read_metadata().state_dict_metadata
     tensors = {name: torch.zeros(entry.size, dtype=entry.properties.dtype) for name, entry in stored.items()}
     load(path, tensors)
@@ -145,5 +141,5 @@ def one_line(result: Result) -> str:
 
 def last_checkpoint(folder: Path) -> dict[str, Any]:
     """The manifest of the newest checkpoint."""
-    data: dict[str, Any] = json.loads((find_latest(folder / "run") / "manifest.json").read_text())
+    data: dict[str, Any] = json.loads((find_latest(folder / "run").path / "manifest.json").read_text())
     return data

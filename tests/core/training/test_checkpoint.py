@@ -50,7 +50,7 @@ def test_round_trip_to_the_bit(tmp_path):
     assert saved.path.name == "step-00000007" and saved.nonfinite is None
     assert (tmp_path / "latest").read_text() == "step-00000007\n"
     target = state(1)
-    load(find_latest(tmp_path), target)
+    load(find_latest(tmp_path).path, target)
     assert_equal(target, state(7))
     manifest = verify(saved.path)
     assert (manifest.step, manifest.world_size, manifest.extra) == (7, 1, {"skipped": 2})
@@ -61,8 +61,8 @@ def test_round_trip_to_the_bit(tmp_path):
 
 def test_run_folder_serves_as_well_as_its_checkpoints_folder(tmp_path):
     write(tmp_path / "checkpoints", 3)
-    found = find_latest(tmp_path)
-    assert found == find_latest(tmp_path / "checkpoints") == find_latest(found)
+    found = find_latest(tmp_path).path
+    assert found == find_latest(tmp_path / "checkpoints").path == find_latest(found).path
     flip(found / "__0_0.distcp")
     with pytest.raises(CheckpointError, match="is damaged"):
         find_latest(found)
@@ -80,7 +80,7 @@ def test_keeps_the_newest_and_the_last_good_one(tmp_path):
         "step-00000004", "step-00000006", "step-00000007",
     ]  # fmt: skip
     assert (tmp_path / "latest").read_text() == "step-00000004\n"
-    assert find_latest(tmp_path).name == "step-00000004"
+    assert find_latest(tmp_path).path.name == "step-00000004"
     with pytest.raises(CheckpointError, match=r"step-00000007: holds values that are not finite \(ema\.tok"):
         verify(tmp_path / "step-00000007")
 
@@ -102,6 +102,12 @@ DAMAGES = {
         lambda folder: (folder / "manifest.json").write_text('{"format_version": 99}'),
         "checkpoint format 99, this vtp-core reads 1",
     ),
+    "no hash": (
+        lambda folder: (folder / "manifest.json").write_text(
+            (folder / "manifest.json").read_text().replace("sha256", "sha1")
+        ),
+        "can't be read",
+    ),
     "foreign path": (
         lambda folder: (folder / "manifest.json").write_text(
             (folder / "manifest.json").read_text().replace("__0_0.distcp", "../__0_0.distcp")
@@ -117,7 +123,7 @@ def test_damage_is_named_and_an_earlier_one_is_used(tmp_path, caplog, damage):
     write(tmp_path, 1)
     hurt(write(tmp_path, 2).path)
     with caplog.at_level(logging.WARNING):
-        assert find_latest(tmp_path).name == "step-00000001"
+        assert find_latest(tmp_path).path.name == "step-00000001"
     (warning,) = [record.message for record in caplog.records if record.name.startswith("vtp_core")]
     with pytest.raises(CheckpointError, match=message):
         verify(tmp_path / "step-00000002")
@@ -155,7 +161,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     write(tmp_path, 1)
     write(tmp_path, 1, state=state(9))
     target = state()
-    load(find_latest(tmp_path), target)
+    load(find_latest(tmp_path).path, target)
     assert_equal(target, state(9))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
 
@@ -163,7 +169,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 def test_a_process_killed_between_its_two_renames_loses_nothing(tmp_path):
     path = write(tmp_path, 1).path
     path.rename(path.with_name(path.name + ".old"))
-    assert find_latest(tmp_path).name == "step-00000001.old"
+    assert find_latest(tmp_path).path.name == "step-00000001.old"
 
 
 def test_metadata_can_not_run_code(tmp_path):
@@ -223,7 +229,7 @@ def test_a_full_disk_leaves_earlier_ones_intact(tmp_path):
     assert "step-00000002: could not be written" in output and "earlier ones are intact" in output
     assert len(output.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
-    assert find_latest(tmp_path).name == "step-00000001"
+    assert find_latest(tmp_path).path.name == "step-00000001"
 
 
 @pytest.mark.slow
@@ -240,7 +246,7 @@ def test_kill_9_during_a_save_leaves_a_usable_checkpoint(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=30)
         process.stdout.close()
-        found = find_latest(folder)
+        found = find_latest(folder).path
         target = {"w": torch.zeros(16_000_000 if read_manifest(found).step > 1 else 3)}
         load(found, target)
         assert (target["w"] == 1).all()

@@ -170,7 +170,7 @@ def resume(run: Run, folder: Path) -> None:
     with torch.no_grad():
         for value in run.state().values():
             value.fill_(7)
-    load(find_latest(folder / "run"), run.state())
+    load(find_latest(folder / "run").path, run.state())
     loaded = run.full_state()
     run.train(STEPS, STEPS + 3)
     torch.save({"loaded": loaded, "state": run.full_state()}, folder / f"second-{run.rank}.pt")
@@ -233,7 +233,7 @@ def test_two_ranks_train_as_one(files, scope):
 
 @pytest.mark.parametrize("scope", CASES)
 def test_one_rank_goes_on_from_two(files, scope):
-    path = find_latest(files / scope / "run")
+    path = find_latest(files / scope / "run").path
     assert verify(path).world_size == 2
     resumed, oracle = single(scope), single(scope)
     load(path, resumed.state())
@@ -275,6 +275,6 @@ def test_a_rank_that_drifted_is_seen_by_all(files, scope):
 
 def test_a_stage_takes_the_part_that_it_has(files):
     part = {name: value for name, value in single("global").state().items() if name.startswith("tokenizer.")}
-    loaded, missing, unexpected = load_available(find_latest(files / "global" / "run"), part)
+    loaded, missing, unexpected = load_available(find_latest(files / "global" / "run").path, part)
     assert set(loaded) == set(part) and not missing
     assert {name.split(".")[0] for name in unexpected} == {"objectives", "optimizer", "ema"}

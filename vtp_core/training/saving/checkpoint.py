@@ -80,8 +80,8 @@ def save(
 
     def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob("step-*.tmp"):
-            shutil.rmtree(left_over)
+        for left_over in folder.glob("*.tmp"):  # of a process that was killed
+            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
         needed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
         free = shutil.disk_usage(folder).free
         if needed * 1.02 + 2**20 > free:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from vtp_core.errors import CheckpointError
-from vtp_core.training.ranks.rank_objects import on_first_rank
+from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
 from vtp_core.training.saving.manifest import MANIFEST, Manifest, check_files, read_manifest
 
 LATEST = "latest"
@@ -18,54 +19,72 @@ _NAME = re.compile(r"step-(\d{8,})(\.old)?")
 _log = logging.getLogger(__name__)
 
 
-def find_latest(folder: Path) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint that was found complete, undamaged and finite.
+
+    Attributes:
+        path: Its folder.
+        manifest: What it says of itself.
+    """
+
+    path: Path
+    manifest: Manifest
+
+
+def find_latest(folder: Path) -> Checkpoint:
     """The newest complete checkpoint with finite values; every rank calls it.
 
-    ``latest`` is not asked: a process may be killed after the rename and before it is replaced.
+    ``latest`` is not used: a process may be killed after the rename and before it is replaced.
 
     Args:
         folder: A run folder, its ``checkpoints`` folder or a checkpoint itself.
 
     Returns:
-        Its folder. Damaged or incomplete newer ones are named in a warning.
+        The checkpoint. Damaged or incomplete newer ones are named in a warning.
 
     Raises:
         CheckpointError: There is none.
     """
-
-    def find() -> Path:
-        if (folder / MANIFEST).is_file():
-            verify(folder)
-            return folder
-        inner = folder / "checkpoints"
-        home = inner if inner.is_dir() else folder
-        problems = []
-        for path in published(home):
-            try:
-                verify(path)
-            except CheckpointError as error:
-                problems.append(str(error))
-                continue
-            for problem in problems:
-                _log.warning("%s; using %s instead", problem, path.name)
-            return path
-        reasons = ": " + "; ".join(problems) if problems else ""
-        raise CheckpointError(f"{home}: no usable checkpoint{reasons}; start without --resume")
-
-    return on_first_rank(find)
+    if on_first_rank((folder / MANIFEST).is_file):
+        return Checkpoint(path=folder, manifest=verify(folder))
+    inner = folder / "checkpoints"
+    home = inner if inner.is_dir() else folder
+    problems = []
+    for path in on_first_rank(lambda: published(home)):
+        try:
+            manifest = verify(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems if ranks()[0] == 0 else ():
+            _log.warning("%s; using %s instead", problem, path.name)
+        return Checkpoint(path=path, manifest=manifest)
+    reasons = ": " + "; ".join(problems) if problems else ""
+    raise CheckpointError(f"{home}: no usable checkpoint{reasons}; start without --resume")
 
 
 def verify(path: Path) -> Manifest:
-    """Checks a checkpoint's manifest, files and finite flag.
+    """Checks a checkpoint's manifest, files and finite flag; every rank calls it.
+
+    The files are divided among the ranks: together they hash every byte of the checkpoint once.
 
     Returns:
         The manifest.
 
     Raises:
-        CheckpointError: Says what is wrong with which file.
+        CheckpointError: Says what is wrong with which file, the same on every rank.
     """
-    manifest = read_manifest(path)
-    check_files(path, manifest)
+    manifest = on_first_rank(lambda: read_manifest(path))
+    rank, world_size = ranks()
+    problem = None
+    try:
+        check_files(path, manifest, list(manifest.files)[rank::world_size])
+    except (CheckpointError, OSError) as error:
+        problem = str(error)
+    for found in gather_objects(problem):
+        if found is not None:
+            raise CheckpointError(found)
     if not manifest.finite:
         raise CheckpointError(f"{path}: holds values that are not finite ({manifest.nonfinite})")
     return manifest

@@ -69,28 +69,36 @@ def read_manifest(folder: Path) -> Manifest:
                 "install the version that its manifest.json names"
             )
         known = {entry.name for entry in fields(Manifest)}
-        return Manifest(**{key: value for key, value in data.items() if key in known})
+        manifest = Manifest(**{key: value for key, value in data.items() if key in known})
+        if not all(isinstance(entry["sha256"], str) for entry in manifest.files.values()):
+            raise TypeError("a hash is no text")
+        return manifest
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: {MANIFEST} is missing: it was not completely written") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: {MANIFEST} can't be read ({error})") from None
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
-    """Compares every file with the manifest.
+def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
+    """Compares files with the manifest.
+
+    Args:
+        folder: The checkpoint.
+        manifest: Its manifest.
+        names: Which of the files that it lists.
 
     Raises:
         CheckpointError: A file is missing, has another size or another hash; names it.
     """
     if ".metadata" not in manifest.files:
         raise CheckpointError(f"{folder}: {MANIFEST} lists no .metadata")
-    for name, expected in manifest.files.items():
-        path = folder / name
+    for name in names:
+        path, expected = folder / name, manifest.files[name]
         if Path(name).name != name or not path.is_file():
             raise CheckpointError(f"{folder}: {name} is missing")
         size = path.stat().st_size
-        if size != expected["size"]:
-            raise CheckpointError(f"{folder}: {name} has {size} bytes instead of {expected['size']}")
+        if size != expected.get("size"):
+            raise CheckpointError(f"{folder}: {name} has {size} bytes instead of {expected.get('size')}")
         if hash_file(path) != expected["sha256"]:
             raise CheckpointError(f"{folder}: {name} is damaged (its sha256 differs from {MANIFEST})")
 
