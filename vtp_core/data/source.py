@@ -57,6 +57,7 @@ class Source(Protocol):
 
     Constructed as ``Class(config, limits)`` with a `vtp_core.data.decoding.DecodeLimits`; opening it checks
     that its paths exist and raises `vtp_core.errors.DataError` if there is nothing to read.
+    One object serves training, evaluation and statistics of a process, and the workers that it forks.
 
     Attributes:
         fields: Fields that its samples can have.

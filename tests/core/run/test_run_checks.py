@@ -55,6 +55,22 @@ def test_a_checkpoint_beyond_the_last_step_is_refused(tmp_path):
     assert "4 steps are made already" in one_line(result)
 
 
+def test_a_damaged_checkpoint_that_init_from_names_is_refused(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    assert vtp(first, "run.steps=2").exit_code == 0
+    (checkpoint,) = (first / "run/checkpoints").glob("step-*")
+    assert vtp(second, "run.steps=2", f"init_from={checkpoint}").exit_code == 0
+    file = checkpoint / "__0_0.distcp"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    result = vtp(second, "run.steps=2", f"init_from={checkpoint}", f"run.out={second / 'again'}")
+    assert result.exit_code == 5
+    assert "__0_0.distcp is damaged" in one_line(result)
+
+
 class SubBatchPixels(ToyObjective):
     """A gradient with respect to the pixels of a sub-batch."""
 
