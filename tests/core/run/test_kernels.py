@@ -154,7 +154,7 @@ def test_a_resumed_run_keeps_its_implementations(
 
 def test_a_checkpoint_without_the_record_resumes(tmp_path: Path) -> None:
     assert vtp(tmp_path, STOP).exit_code == 75
-    path = find_latest(tmp_path / "run") / "manifest.json"
+    path = find_latest(tmp_path / "run").path / "manifest.json"
     manifest = json.loads(path.read_text())
     assert AttentionChoice.operator in manifest["extra"].pop("kernels")
     path.write_text(json.dumps(manifest))
