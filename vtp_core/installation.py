@@ -1,6 +1,6 @@
-"""What this machine and this installation can do, as plain data. Imports torch only when asked about it.
+"""Facts about this machine and this installation, as plain data. Imports torch only in `torch_build`.
 
-`vtp doctor` prints it, benchmark reports carry parts of it; `run/environment.py` records a run's.
+`vtp doctor` prints them; benchmark reports and a run's ``environment.json`` hold parts of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DISTRIBUTION = "vtp-core"
 WEIGHTS_EXTRA = "offline"
 
-# Instruction sets that decide how fast matrix products are; any other flag is left out.
+# Instruction sets that decide the speed of matrix products.
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "bf16", "sve")
 
 Facts = dict[str, Any]
@@ -157,8 +157,8 @@ def diagnostics(loaded: Plugins) -> dict[str, Facts]:
     """What plugins report about themselves, by the name of the diagnostic.
 
     Returns:
-        Rows of `distribution`, `facts` (title -> lines), `problems`, and `error`: None, or why there is
-        nothing to report.
+        Rows of `distribution`, `facts` (title -> lines), `problems` and `error` (None, or why the function
+        failed).
     """
     from vtp_core.plugins import BrokenComponent, diagnose
 
@@ -173,7 +173,7 @@ def diagnostics(loaded: Plugins) -> dict[str, Facts]:
 
 
 def problems(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What keeps the framework from working; a broken third-party plugin is no such thing."""
+    """What keeps the framework or a plugin from working; a third-party plugin that failed is no problem."""
     if facts["vtp"]["version"] is None:
         yield f"{DISTRIBUTION} is not installed, so no plugin is found: pip install -e ."
     if facts["torch"]["error"]:

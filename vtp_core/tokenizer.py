@@ -199,7 +199,7 @@ class Tokenizer(nn.Module):
         if capability not in self.exports:
             known = ", ".join(sorted(self.capabilities))
             raise UsageError(
-                f"{capability}: this tokenizer has {known}; train with an objective that exports it (clip)"
+                f"{capability}: this tokenizer has {known}; train with an objective that exports it"
             )
         return self.exports[capability]
 

@@ -20,7 +20,7 @@ from vtp_core.errors import DataError
 def decode(
     artefact: Path, latents: Path, output: Path, rows: int, fast: bool, plugin_files: tuple[Path, ...]
 ) -> None:
-    """Write PNG images of LATENTS, a file of `vtp encode`, by the tokenizer in the folder ARTEFACT."""
+    """Decode LATENTS, a file of `vtp encode`, to PNG images with the tokenizer in the folder ARTEFACT."""
     import json
 
     import torch
@@ -53,7 +53,7 @@ def decode(
             decoded = model.decode_normalized(part) if normalized else model.decode(part)
             for offset, image in enumerate(model.postprocess(decoded.sample)):
                 index = start + offset
-                # Only the stem: names come from a file and must not lead out of the folder.
+                # Names come from an untrusted file: only the stem, which can't leave the folder.
                 stem = Path(str(names[index])).stem if index < len(names) else "image"
                 image.save(output / f"{index:06d}-{stem}.png")
     click.echo(f"{output}: {len(values)} images")

@@ -1,4 +1,4 @@
-"""`vtp doctor`: what this machine and this installation can do; paste it into a bug report."""
+"""`vtp doctor`: describes this machine and this installation; paste it into a bug report."""
 
 from __future__ import annotations
 

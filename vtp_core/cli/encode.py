@@ -29,10 +29,10 @@ def encode(
     fast: bool,
     plugin_files: tuple[Path, ...],
 ) -> None:
-    """Write the latents of IMAGES, files or folders, by the tokenizer in the folder ARTEFACT.
+    """Encode IMAGES, files or folders, with the tokenizer in the folder ARTEFACT.
 
-    The file holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is discrete, and
-    the names of the images in its metadata.
+    The output holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is discrete,
+    and the names of the images in its metadata.
     """
     import json
 
@@ -45,7 +45,7 @@ def encode(
     from vtp_core.plugins import load_plugins
 
     if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: latents go to a .safetensors file; name it so")
+        raise UsageError(f"{output}: latents are written as .safetensors; give such a name")
     paths = find_images(images)
     plugins = load_plugins(plugin_files)
     model = load(artefact, plugins=plugins)
@@ -63,7 +63,7 @@ def encode(
                         image.load()
                         opened.append(image.copy())
                 except (OSError, ValueError, Image.DecompressionBombError) as error:
-                    raise DataError(f"{path}: can't be read ({error}); remove or mend it") from error
+                    raise DataError(f"{path}: can't be read ({error}); remove or repair it") from error
             pixels = model.preprocess(opened)
             if normalized:
                 tensors["latents"].append(model.encode_normalized(pixels).float())
@@ -81,7 +81,7 @@ def encode(
 
 
 def find_images(paths: tuple[Path, ...]) -> list[Path]:
-    """The files given and all images below the folders given, sorted within each folder.
+    """The given files, and all images below the given folders, sorted within each folder.
 
     Raises:
         DataError: A path is missing, or there is no image.
@@ -96,5 +96,5 @@ def find_images(paths: tuple[Path, ...]) -> list[Path]:
         else:
             raise DataError(f"{path}: no such file or folder")
     if not found:
-        raise DataError(f"{paths[0]}: no image in it ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{paths[0]}: no image with a suffix of {', '.join(sorted(SUFFIXES))}")
     return found

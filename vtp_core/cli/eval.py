@@ -45,7 +45,7 @@ def eval_(
 ) -> None:
     """Measure the tokenizer in the folder ARTEFACT.
 
-    TABLE is a component's name, or an inline table as in a recipe: '{ use = "samples", split = "val" }'. Of a
+    TABLE is a component's name, or an inline table as in a recipe: '{ use = "NAME", split = "val" }'. Of a
     --source that has splits, the split "val" is measured unless the table names another.
     """
     from vtp_core.artefact.loading import load

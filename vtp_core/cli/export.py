@@ -1,4 +1,4 @@
-"""``vtp export``: the tokenizer of a run's checkpoint or of a folder, as an artefact or in another format."""
+"""``vtp export``: writes the tokenizer of a run or a folder as an artefact or in another format."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ OWN_FORMAT = "artefact"
     default=OWN_FORMAT,
     show_default=True,
     metavar="NAME",
-    help="Ours, or a format of a plugin (`vtp plugins list`), such as vtp: the published VTP layout.",
+    help="The artefact format, or a plugin's (`vtp plugins list --kind format`).",
 )
 @click.option(
     "--storage",
     type=click.Choice(["full", "bfloat16", "int8"]),
     default="full",
     show_default=True,
-    help="Weights as trained, or rounded to a half or about a quarter of the bytes; our own format only.",
+    help="Weights as trained, or rounded to a half or about a quarter of the bytes; artefact format only.",
 )
 @click.option("--statistics/--no-statistics", default=True, help="Measure mean and deviation of the latents.")
 @click.option(
@@ -64,10 +64,11 @@ def export(
     limit: int,
     plugin_files: tuple[Path, ...],
 ) -> None:
-    """Write a tokenizer to FOLDER: that of the newest checkpoint of the run SOURCE, or that in SOURCE.
+    """Write the tokenizer of SOURCE to FOLDER.
 
-    A tokenizer that ships is a SOURCE by its name, such as vtp-nano.
-    Statistics of the latents are measured for a run, and only our own format holds them.
+    SOURCE is a run folder, of which the newest checkpoint is taken, a tokenizer's folder, or the name of a
+    tokenizer that ships with a plugin. Of a run, statistics of the latents are measured; only the artefact
+    format holds them.
     """
     from vtp_core.artefact.loading import find_format, load, locate
     from vtp_core.plugins import load_plugins
@@ -77,16 +78,16 @@ def export(
     source = locate(source, plugins)
     writer = None if format_name == OWN_FORMAT else find_format(format_name, plugins)
     if writer is not None and storage != "full":
-        raise UsageError(f"--storage {storage}: the format {format_name} stores its weights in its own way")
+        raise UsageError(f"--storage {storage}: format {format_name} has its own storage; leave it out")
     if (run := RunFolder(source)).exists():
         model, origin = _of_run(run, weights, limit if statistics and writer is None else 0, plugins)
     elif (source / "config.json").is_file():
         if weights == "teacher":
-            raise UsageError(f"{source}: a tokenizer holds one set of weights; give the run for its teacher")
+            raise UsageError(f"{source}: a tokenizer folder holds no teacher; give the run folder")
         model, origin = load(source, plugins=plugins), str(source)
     else:
         raise UsageError(
-            f"{source}: not a run folder (no resolved.toml) and no tokenizer (no config.json); "
+            f"{source}: neither a run folder (no resolved.toml) nor a tokenizer (no config.json); "
             "give one that `vtp run` wrote"
         )
     if writer is None:
@@ -103,7 +104,7 @@ def export(
 def _of_run(
     run: RunFolder, weights: Literal["student", "teacher"], limit: int, plugins: Plugins
 ) -> tuple[Tokenizer, str]:
-    """The tokenizer of a run's newest checkpoint, with statistics of `limit` samples, and what it is."""
+    """The tokenizer of a run's newest checkpoint, with statistics of `limit` samples, and a name for it."""
     from vtp_core.artefact.assembly import training_modules
     from vtp_core.artefact.from_recipe import tokenizer_from_checkpoint
     from vtp_core.data.opening import Sources

@@ -1,6 +1,6 @@
-"""The command ``vtp``. Each subcommand is a module of its own that is imported when it is called.
+"""The command ``vtp``. Each subcommand is a module that is imported when it is called. Imports no torch.
 
-Imports no torch: help and recipe checks answer at once. Plugins add commands by the hook `register_commands`.
+Plugins add commands by the hook `register_commands`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class VtpGroup(click.Group):
-    """A group that imports its commands when they are called and prints the project's errors on one line."""
+    """A click group that imports commands when they are called and prints errors on one line."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Built-in commands in the order of work, then those of plugins."""
         return [*COMMANDS, *self._from_plugins()]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of that name; plugins are only asked if it is not built in."""
+        """The command of that name; plugins are loaded only if it is not built in."""
         if name in COMMANDS:
             module, _, attribute = COMMANDS[name][0].partition(":")
             command = getattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""``vtp new-plugin``: writes the files of a plugin that works, to be changed. Imports no torch."""
+"""``vtp new-plugin``: writes the files of a working plugin to start from. Imports no torch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def plugin_files(values: dict[str, str]) -> dict[str, str]:
     """Path within the plugin's folder -> content, for all files.
 
     Args:
-        values: What the templates leave open; "kind" and "package" say which files and where.
+        values: Placeholder -> value; "kind" and "package" decide which files are written and where.
     """
     templates = resources.files("vtp_core") / "templates" / "plugin"
     kind, package = values["kind"], values["package"]

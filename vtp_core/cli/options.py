@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, so they mean the same everywhere. Imports no torch."""
+"""Arguments and options that several commands share. Imports no torch."""
 
 from __future__ import annotations
 

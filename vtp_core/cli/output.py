@@ -1,4 +1,4 @@
-"""How commands speak: results on standard output, errors on standard error. Imports no torch."""
+"""Text of commands: errors on one line, tables. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def describe(error: VtpError) -> str:
 
 
 def internal_error(error: Exception) -> str:
-    """One line for an error that nobody foresaw: what, where, and how to see more."""
+    """One line for an unexpected error: what, where, and how to see more."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     message = " ".join(str(error).split())

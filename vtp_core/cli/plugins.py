@@ -70,7 +70,7 @@ def show(name: str, kind: Kind | None, as_json: bool, plugin_files: tuple[Path, 
 
 
 def _likely_kind(found: Plugins, name: str) -> Kind:
-    """The kind in which an unknown name is looked for, for the error's advice: that of the nearest name."""
+    """The kind of the component whose name is nearest: it decides the advice for an unknown name."""
     close = difflib.get_close_matches(name, [item.name for item in found.components()], 1)
     return next((item.kind for item in found.components() if item.name in close), "objective")
 

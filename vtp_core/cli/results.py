@@ -9,7 +9,7 @@ from vtp_core.cli.output import table
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line a metric: its value beside its baseline; ``eval.json`` has the whole protocols.
+    """One line for each metric, with value and baseline; ``eval.json`` has the whole protocols.
 
     Args:
         results: What `vtp_core.evaluation.runner.evaluate` returned.

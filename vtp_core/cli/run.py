@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @set_option
 @plugin_option
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run folder.")
-@click.option("--allow-change", is_flag=True, help="Resume although the recipe's model or data keys changed.")
+@click.option("--allow-change", is_flag=True, help="Resume even if keys of the model or the data changed.")
 @click.option(
     "--nproc", type=click.IntRange(min=1), default=1, metavar="N", help="Ranks to start on this machine."
 )
@@ -78,7 +78,7 @@ def _check_folders(stages: Sequence[Recipe], *, resume: bool) -> None:
 
 
 def _log_to_stderr() -> None:
-    """Shows what the run reports on standard error: everything of rank 0, warnings of the others."""
+    """Writes the run's log to standard error: all of rank 0, warnings of the others."""
     logger = logging.getLogger("vtp_core")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))

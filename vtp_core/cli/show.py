@@ -18,7 +18,7 @@ from vtp_core.recipe import dump_toml, load_recipe
 @click.option(
     "--sources",
     is_flag=True,
-    help="Say behind each value where it was set, and its origin: paper, author, upstream or ours.",
+    help="Add to each value where it was set, and its origin: paper, author, upstream or ours.",
 )
 def show(recipe: str, overrides: tuple[str, ...], plugin_files: tuple[Path, ...], sources: bool) -> None:
     """Print RECIPE with everything that it extends and all defaults, as one TOML file."""

@@ -1,4 +1,4 @@
-"""``vtp validate``: everything that is wrong with a recipe, before anything starts. Imports no torch."""
+"""``vtp validate``: prints all errors of a recipe. Imports no torch."""
 
 from __future__ import annotations
 

@@ -136,9 +136,8 @@ def vit_attention(
     if case.packed and not kernel.packs and torch.compiler.is_compiling():
         # Its loop depends on values. Without fullgraph=True torch falls back to running it, from here on.
         raise UsageError(
-            f'vit_attention: attention "{kernel.name}" can\'t be compiled for packed sequences; hand over '
-            'implementation=attention_choice(name) with one that packs, such as "cpu" or "triton", '
-            "or leave fullgraph out"
+            f'vit_attention: attention "{kernel.name}" can\'t be compiled for packed sequences; pass '
+            "implementation=attention_choice(name) of a kernel that packs, or leave fullgraph out"
         )
     with _no_autocast(case.device):
         out, lse = kernel.run(

@@ -1,4 +1,4 @@
-"""What makes a module a plugin: its version, its hooks, the form of names. Imports no torch."""
+"""Checks of a plugin's module: version, hooks, names. Imports no torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_import(target: object, what: str) -> None:
 
 
 def own_object(module: object, alias: str, target: Any, what: str) -> Any:
-    """The object that an import string means if it names the plugin's own module by `alias`; else `target`.
+    """The object of an import string that names the plugin's own module by `alias`; else `target` itself.
 
     Raises:
         InvalidPlugin: The module has no such object.
@@ -55,8 +55,8 @@ def checked_hooks(module: object, name: str) -> pluggy.HookRelay:
         name: Its name.
 
     Raises:
-        InvalidPlugin: It states another API version or none, has a hook of an unknown name or with unknown
-            arguments, has a hook without `hookimpl`, or has no hook.
+        InvalidPlugin: It states another version or none, has no hook, an unknown one, one with other
+            arguments or one that is not marked by `hookimpl`.
     """
     check_version(getattr(module, "vtp_api", None))
     manager = pluggy.PluginManager("vtp")

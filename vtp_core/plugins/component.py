@@ -1,4 +1,4 @@
-"""What a plugin offers: one component, found by kind and name, imported when used. Imports no torch."""
+"""A component that a plugin offers: found by kind and name, imported when used. Imports no torch."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _BASES: dict[str, str] = {
 
 
 class BrokenComponent(UsageError):
-    """A component that is registered but can't be imported or is not what its kind asks for."""
+    """A registered component that can't be imported or is not of its kind."""
 
 
 def one_line(error: BaseException) -> str:
-    """An error's type and message on one line; the message alone if the type says nothing to a user."""
+    """An error's type and message on one line; of a `UsageError` the message alone."""
     message = " ".join(str(error).split())
     if isinstance(error, UsageError) and message:
         return message
@@ -45,7 +45,7 @@ def import_object(path: str) -> Any:
 
 
 def import_path(target: object) -> str:
-    """The string of a target or config, for listings: as registered, or where the object was defined."""
+    """A target or config as an import string: as registered, or where the object is defined."""
     if isinstance(target, str):
         return target
     named = target if hasattr(target, "__qualname__") else type(target)
@@ -54,10 +54,10 @@ def import_path(target: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One thing that a recipe, or the command line, can use by name.
+    """Something that a recipe or the command line can use by name.
 
     Attributes:
-        kind: What it is.
+        kind: Its kind.
         name: As recipes write it: bare for first-party components, else ``<plugin>.<name>``.
         target: Import string, or the object itself.
         config: Import string or class of its recipe table; None: no keys of its own.
@@ -77,10 +77,10 @@ class Component:
     version: str = ""
 
     def load_target(self) -> Any:
-        """Imports the component: a class for most kinds, a `click.Command` for a command.
+        """Imports the component: a class for most kinds.
 
         Raises:
-            BrokenComponent: The import failed, or a class is not a subclass of its kind's interface.
+            BrokenComponent: The import failed, or it is not of its kind's base class.
         """
         target = self._import(self.target)
         if self.kind in _BASES:
@@ -121,7 +121,7 @@ class Component:
             raise self.broken(f"failed to import: {one_line(error)}", target) from error
 
     def broken(self, what: str, target: object = None) -> BrokenComponent:
-        """The error for one of its objects, by default the target, that is not usable: `what` says why."""
+        """The error for a target, or other object of the component, that is not usable; `what` says why."""
         owner = " ".join(filter(None, (self.distribution or self.plugin, self.version)))
         path = import_path(self.target if target is None else target)
         return BrokenComponent(f'{self.kind} "{self.name}" of {owner}: {path} {what}')

@@ -1,9 +1,8 @@
-"""The hooks of a plugin, one a kind of component. Imports no torch.
+"""The hooks of a plugin, one for each kind of component. Imports no torch.
 
 A plugin is a module with ``vtp_api = 2`` and functions marked `hookimpl` that have the names below; it needs
-only those of the kinds it offers. `docs/plugin_hooks.md` has an example of each.
-
-**Installing offers, the recipe chooses**: a hook says what exists and changes nothing else.
+only those of the kinds it offers. `docs/plugin_hooks.md` has an example of each. A hook registers and changes
+nothing else: recipes choose what is used.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def hook_name(kind: Kind) -> str:
 
 
 class Register(Protocol):
-    """What each hook is handed. It may be called any number of times."""
+    """The argument of each hook: a function that offers one component; call it any number of times."""
 
     def __call__(
         self, name: str, target: object, *, config: str | type | None = None, summary: str = ""
@@ -49,12 +48,11 @@ class Register(Protocol):
         """Offers one component.
 
         Args:
-            name: Lower-case letters, digits, ``_`` and ``-``. Recipes use it as it is for first-party
-                components and as ``<plugin>.<name>`` for those of others.
-            target: ``"package.module:Class"`` (imported when a recipe uses it, so listing and validating stay
-                fast) or the object itself.
-            config: The recipe table's model, a subclass of `vtp_core.config.ComponentConfig`, as
-                such a string or the class; its module imports no torch. None: no keys of its own.
+            name: Lower-case letters, digits, ``_`` and ``-``. Recipes write ``<plugin>.<name>``; only
+                first-party components have bare names.
+            target: ``"package.module:Class"``, imported when it is used, or the object itself.
+            config: The recipe table's model, a subclass of `vtp_core.ComponentConfig`, as such a string or
+                the class; its module imports no torch. None: no keys of its own.
             summary: One line for ``vtp plugins list``.
 
         Raises:

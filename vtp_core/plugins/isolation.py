@@ -1,4 +1,4 @@
-"""Runs a plugin's code without letting it change what everyone else sees. Imports no torch.
+"""Runs a plugin's code and restores global state afterwards. Imports no torch.
 
 Importing a third-party module may print, seed generators or set torch's default dtype. None of that may
 reach a run's numbers or a command's output, so plugins are imported and their hooks called in `isolated`.
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _ToStandardError(io.TextIOBase):
-    """A text stream that passes what it gets to standard error and remembers that it got something."""
+    """A text stream that writes to standard error and records whether it was used."""
 
     used = False
 
@@ -30,7 +30,7 @@ class _ToStandardError(io.TextIOBase):
 
 @dataclass(frozen=True)
 class _State:
-    """One piece of process-wide state: a comparable form of how it was and is, and how to bring it back."""
+    """Process-wide state: its earlier and present value in comparable form, and a function to restore it."""
 
     what: str
     before: object
@@ -39,7 +39,7 @@ class _State:
 
 
 def _states() -> list[_State]:
-    """State of the libraries that are loaded now; the others have none yet."""
+    """The state of the libraries that are loaded now."""
     states = []
 
     def watch(
@@ -73,10 +73,10 @@ def _states() -> list[_State]:
 def isolated() -> Iterator[list[str]]:
     """Restores random states and torch's default dtype afterwards; standard output goes to standard error.
 
-    State of a library that is first imported inside has no earlier value and stays as it is left.
+    The state of a library that is first imported inside the block is not restored: it has no earlier value.
 
     Yields:
-        A list that holds, after the block, one phrase for each thing that had to be undone.
+        A list that has, after the block, a phrase for each change that was undone.
     """
     notices: list[str] = []
     states = _states()

@@ -1,7 +1,7 @@
 """Finds plugins: the entry points of installed packages, and loose files. Imports no torch.
 
-An installed plugin that fails is recorded with its reason and stops nothing: only a recipe that uses it
-fails. A file that the user named and that fails is an error.
+An installed plugin that fails is recorded with its reason; only a recipe that uses it fails. A failing file
+that the user named is an error.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def load_plugins(
         files: Python files that are plugins (``--plugin ./file.py``); the stem is the plugin's name.
         only: Names of the installed plugins to load; None: those that the environment variable VTP_PLUGINS
             names, all if it is not set.
-        record_broken_files: Whether one of `files` that fails to load is recorded as an installed plugin is,
-            for listings, and no error.
+        record_broken_files: Whether a file that fails to load is recorded, as an installed plugin is,
+            instead of being an error.
 
     Returns:
         The plugins; broken installed ones are in `Plugins.failures`.
@@ -71,7 +71,7 @@ def load_plugins(
         if chosen is not None and name not in chosen:
             plugins.left_out.append(name)
             continue
-        # A name that two packages claim means nothing; but installing one must not break the core's own.
+        # Of two packages that claim a name neither is loaded, unless one is the core itself.
         accepted = [item for item in rivals if item.distribution == FIRST_PARTY]
         if not accepted and len(rivals) == 1:
             accepted = rivals
@@ -102,7 +102,7 @@ def load_plugins(
 
 
 def _installed() -> dict[str, list[_Found]]:
-    """Entry points by name: the core's own first, the rest in alphabetical order, whatever the path says."""
+    """Entry points by name: the core's own first, the rest in alphabetical order."""
     found: dict[str, list[_Found]] = defaultdict(list)
     for point in metadata.entry_points(group=GROUP):
         distribution = re.sub(r"[-_.]+", "-", point.dist.name).lower() if point.dist else ""
@@ -122,7 +122,7 @@ def _installed() -> dict[str, list[_Found]]:
 
 
 def _load(plugins: Plugins, found: _Found) -> BaseException | None:
-    """Imports and registers one plugin, or records why not and returns the error."""
+    """Imports and registers one plugin; records and returns the error if that fails."""
     try:
         _check_source(found)
         with isolated() as notices:
@@ -169,7 +169,7 @@ def _checked_file(path: str | Path) -> Path:
 
 
 def _run(path: Path) -> ModuleType:
-    """Imports a file under a name that can't meet an installed module's."""
+    """Imports a file under a module name of its own."""
     name = "vtp_loose_" + re.sub(r"\W", "_", path.stem)
     loader = SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_loader(name, loader)

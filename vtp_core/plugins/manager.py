@@ -1,7 +1,7 @@
-"""The plugins of a process: what they offer, which failed and why. Imports no torch.
+"""The loaded plugins: their components, and which failed and why. Imports no torch.
 
-Make one with `vtp_core.plugins.load_plugins`, or fill an empty `Plugins()` by hand in a test. There is no
-global one. pluggy checks and calls the hooks of each plugin on its own, so that one can't stop another.
+`vtp_core.plugins.load_plugins` makes one; there is no global one. Each plugin has a pluggy manager of its
+own, so that none can stop another.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Plugin:
         version: Version of that package, or "".
         components: What it offers.
         loose: Whether it is a file that was named with ``--plugin``.
-        notices: What it did while loading that had to be undone.
+        notices: What it changed while loading, which was restored.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Plugin:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginFailure:
-    """A plugin that does not work; nothing of it is offered.
+    """A plugin that failed to load; it offers nothing.
 
     Attributes:
         plugin: Its name.
@@ -103,7 +103,7 @@ class Plugins:
         return iter(self._plugins.values())
 
     def components(self, kind: Kind | None = None) -> list[Component]:
-        """Everything offered, or what is offered of one kind: by kind, then by name."""
+        """All components, or those of one kind: by kind, then by name."""
         chosen = [item for item in self._components.values() if kind in (None, item.kind)]
         return sorted(chosen, key=lambda item: (KINDS.index(item.kind), item.name))
 
@@ -121,14 +121,14 @@ class Plugins:
     def add(
         self, module: object, name: str, *, distribution: str = "", version: str = "", alias: str = ""
     ) -> Plugin:
-        """Registers a plugin: checks it, calls its hooks, takes what they offer. All of it or nothing.
+        """Checks a plugin, calls its hooks and adds its components; adds none of them if anything fails.
 
         Args:
             module: A module, or any object with `vtp_api` and hook functions as attributes.
             name: Name of the plugin.
             distribution: Package it came in; components of "vtp-core" get bare names.
             version: Version of that package.
-            alias: What import strings call `module` itself if it can't be imported: the stem of a loose file.
+            alias: Module name by which import strings name `module` itself: the stem of a loose file.
 
         Raises:
             InvalidPlugin: It breaks a rule.
@@ -146,11 +146,11 @@ class Plugins:
         return plugin
 
     def note(self, name: str, notices: Sequence[str]) -> None:
-        """Records what the plugin `name` did while loading that had to be undone."""
+        """Records what the plugin `name` changed while loading, which was restored."""
         self._plugins[name] = replace(self._plugins[name], notices=tuple(notices))
 
     def _collect(self, module: object, plugin: Plugin, alias: str) -> list[Component]:
-        """What the hooks of `module` register, checked; changes nothing."""
+        """The components that the hooks of `module` register, checked."""
         found: dict[tuple[Kind, str], Component] = {}
 
         def register_as(kind: Kind) -> Register:

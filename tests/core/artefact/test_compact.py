@@ -132,4 +132,4 @@ def test_the_command_stores_in_fewer_bytes(tmp_path: Path) -> None:
 
     arguments = ["export", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "vtp", "--storage", "int8"]
     result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2 and "stores its weights in its own way" in result.output
+    assert result.exit_code == 2 and "has its own storage" in result.output

@@ -267,9 +267,9 @@ def test_encode_and_decode_refusals(home: Path, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     out = tmp_path / "o.safetensors"
     for code, message, arguments in [
-        (2, "name it so", ("encode", art, home / "photos", "-o", tmp_path / "o.pt")),
+        (2, "give such a name", ("encode", art, home / "photos", "-o", tmp_path / "o.pt")),
         (3, "no such file", ("encode", art, tmp_path / "none", "-o", out)),
-        (3, "no image in it", ("encode", art, tmp_path / "empty", "-o", out)),
+        (3, "no image with a suffix of", ("encode", art, tmp_path / "empty", "-o", out)),
         (3, "can't be read", ("encode", art, tmp_path / "bad.png", "-o", out)),
         (3, "no such file", ("decode", art, tmp_path / "none", "-o", tmp_path / "d")),
         (3, "not a latents file", ("decode", art, tmp_path / "bad.png", "-o", tmp_path / "d")),
@@ -335,7 +335,7 @@ def test_a_run_without_any_teacher_has_none_to_export(home: Path, tmp_path: Path
 
 def test_export_refusals(home: Path, tmp_path: Path) -> None:
     result = vtp("export", tmp_path, tmp_path / "x")
-    assert result.exit_code == 2 and "not a run folder" in result.output
+    assert result.exit_code == 2 and "neither a run folder" in result.output
     (tmp_path / "resolved.toml").write_text((home / "run" / "resolved.toml").read_text())
     result = vtp("export", tmp_path, tmp_path / "x")
     assert result.exit_code == 5 and "no usable checkpoint" in result.output

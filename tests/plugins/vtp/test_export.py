@@ -171,8 +171,8 @@ def test_a_published_folder_comes_back(tmp_path: Path) -> None:
 def test_refusals_of_the_command(run: Path, tmp_path: Path) -> None:
     write(tmp_path / "a", SMALL, draw(SMALL))
     for arguments, message in (
-        ((tmp_path / "a", tmp_path / "b", "--weights", "teacher"), "one set of weights"),
-        ((tmp_path, tmp_path / "b"), "not a run folder"),
+        ((tmp_path / "a", tmp_path / "b", "--weights", "teacher"), "holds no teacher"),
+        ((tmp_path, tmp_path / "b"), "neither a run folder"),
         ((tmp_path / "a", tmp_path / "b", "--format", "vpt"), 'unknown format "vpt"'),
     ):
         result = vtp("export", *arguments)

@@ -32,8 +32,7 @@ def warn_if_alone(name: str, cuts: Sequence[Cut], position: int) -> None:
     if all(cut.leaves()[position].grad is None for cut in cuts):
         _say_once(
             f"objectives.{name}: its weight adapts to the gradients of other objectives on the same output, "
-            "and none has one there: it trains nothing. Add one on its view, such as l1, or make the weight "
-            "fixed"
+            "and none has one there: it trains nothing. Add one on its view, or make the weight fixed"
         )
 
 
