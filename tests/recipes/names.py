@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+TABLE_1 = ("ae_vit_b", "ae_vit_l", "ae_cnn")
 AUTO_ENCODERS = (
-    "ae_vit_b",
-    "ae_vit_l",
-    "ae_vit_l_d256",
-    "ae_cnn",
+    *TABLE_1,
+    "ae_abl_l",
+    "ae_abl_l_d256",
     *(f"ae_l_data_{number}" for number in ("100k", "1m", "10m", "100m")),
 )
+COMPARED = (*AUTO_ENCODERS[len(TABLE_1) :], *(f"scale_encoder_ae_{size}" for size in "sbl"))
+"""The auto-encoders of figures 4, 5 and 7, which see as many images as VTP."""
 FINAL = ("vtp_s", "vtp_b", "vtp_l")
 ABLATIONS = ("vtp_abl_s", "vtp_abl_b", "vtp_abl_l")
 FIRST_STAGE = (

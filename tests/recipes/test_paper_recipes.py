@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tomllib
 from collections.abc import Mapping
@@ -12,13 +13,25 @@ import pytest
 import torch
 from torch import nn
 
-from tests.recipes.names import ABLATIONS, AUTO_ENCODERS, FINAL, FIRST_STAGE, PAPER, SECOND_STAGE
+from tests.recipes.names import (
+    ABLATIONS,
+    AUTO_ENCODERS,
+    COMPARED,
+    FINAL,
+    FIRST_STAGE,
+    PAPER,
+    SECOND_STAGE,
+    TABLE_1,
+)
 from vtp_core.artefact.assembly import build_networks
+from vtp_core.errors import UsageError
 from vtp_core.features import Features
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import Recipe, load_recipe
 from vtp_core.recipe.shipped import shipped_recipes
 
+OTHER = ("objectives", "views", "ema", "evaluators")
+"""Tables in which recipes with other objectives differ."""
 COMPONENTS = ("use", "kind", "view")
 """Keys that name what a table is about; the others are values and say where they come from."""
 
@@ -51,7 +64,7 @@ def links(file: Path) -> int:
 
 
 def test_all_ship_and_are_valid_on_256_ranks(recipes: Mapping[str, Recipe]) -> None:
-    assert len(PAPER) == len(set(PAPER)) == 43
+    assert len(PAPER) == len(set(PAPER)) == 45
     for name, recipe in recipes.items():
         assert recipe.name == name
         assert all(view.rows % 256 == 0 and view.size == 256 for view in recipe.views.values())
@@ -154,7 +167,7 @@ def test_final_models_are_built_as_the_published_large_one(recipes: Mapping[str,
 def test_a_family_differs_in_one_thing(recipes: Mapping[str, Recipe]) -> None:
     for size in "sbl":
         assert tables(recipes[f"scale_encoder_{size}"]) == tables(recipes[f"vtp_abl_{size}"])
-    for name in ("ae_vit_l", "clip_ae", "ssl_ae", "vtp_abl_l"):
+    for name in ("ae_abl_l", "clip_ae", "ssl_ae", "vtp_abl_l"):
         wide = recipes[f"{name}_d256"]
         assert wide.bottleneck.channels == 256
         assert recipes[name].bottleneck.channels == 64
@@ -165,12 +178,12 @@ def test_a_family_differs_in_one_thing(recipes: Mapping[str, Recipe]) -> None:
             (f"ae_l_data_{number}", "scale_encoder_ae_l"),
         ):
             assert tables(recipes[name], "data") == tables(recipes[base], "data")
+    assert tables(recipes["scale_encoder_ae_l"]) == tables(recipes["ae_abl_l"])
+    assert tables(recipes["ae_abl_l"], *OTHER) == tables(recipes["vtp_abl_l"], *OTHER)
     joint = recipes["vtp_abl_l"]
     for name, left_out in (("clip_ae", {"dino", "mim", "koleo"}), ("ssl_ae", {"clip"})):
         assert joint.objectives.keys() - recipes[name].objectives.keys() == left_out
-        assert tables(recipes[name], "objectives", "views", "ema") == tables(
-            joint, "objectives", "views", "ema"
-        )
+        assert tables(recipes[name], *OTHER) == tables(joint, *OTHER)
         for table in ("objectives", "views"):
             rest = getattr(recipes[name], table)
             assert rest == {key: getattr(joint, table)[key] for key in rest}
@@ -180,10 +193,55 @@ def test_a_family_differs_in_one_thing(recipes: Mapping[str, Recipe]) -> None:
 
 def test_data_sets_hold_as_many_images_as_their_names_say(recipes: Mapping[str, Recipe]) -> None:
     for number, images in (("100k", 1e5), ("1m", 1e6), ("10m", 1e7), ("100m", 1e8)):
-        urls = {recipes[f"{family}_data_{number}"].data.source.urls for family in ("vtp_l", "ae_l")}
-        (url,) = urls
-        first, last = url.partition("{")[2].partition("}")[0].split("..")
-        assert (int(last) - int(first) + 1) * 10_000 == images
+        for name, base in ((f"vtp_l_data_{number}", "vtp_abl_l"), (f"ae_l_data_{number}", "ae_abl_l")):
+            source, whole = recipes[name].data.source, recipes[base].data.source
+            assert source.subset.size == images and whole.subset is None
+            assert source.subset.seed == 0  # of one seed: nested
+            assert source.model_copy(update={"subset": None}) == whole
+
+
+def test_table_1_trains_on_the_data_set_that_it_is_measured_on(recipes: Mapping[str, Recipe]) -> None:
+    for name in TABLE_1:
+        for stage in (recipes[name], recipes[f"{name}_gan"]):
+            assert stage.data.source == stage.evaluate.train_source
+            assert stage.data.source.urls == "data/imagenet/train-{0000..1023}.tar"
+            assert stage.evaluate.source.urls.startswith("data/imagenet/val-")
+    for name in set(PAPER) - set(TABLE_1) - {f"{name}_gan" for name in TABLE_1}:
+        assert recipes[name].data.source.urls == "data/datacomp/{00000..27699}.tar"
+
+
+def test_auto_encoders_see_as_many_images_as_vtp_sees_pairs(recipes: Mapping[str, Recipe]) -> None:
+    joint = recipes["vtp_abl_l"]
+    pairs = joint.run.steps * joint.views["clip"].rows
+    assert pairs == pytest.approx(1.1e9, rel=1e-4)
+    for name in COMPARED:
+        recipe = recipes[name]
+        assert recipe.run.steps * recipe.views["rec"].rows == pairs, name
+        assert list(recipe.views) == ["rec"]
+
+
+def test_light_decoders(recipes: Mapping[str, Recipe]) -> None:
+    """Figure 5 compares at 64 and 256 channels with the same decoder of four blocks."""
+    for name in ("ae_abl_l", "ae_abl_l_d256", "clip_ae_d256", "ssl_ae_d256", "vtp_abl_l_d256"):
+        assert recipes[name].decoder == recipes["vtp_abl_l"].decoder
+        assert recipes[name].decoder.depth == 4
+
+
+def test_a_recipe_that_went_names_the_one_in_its_place(plugins: Plugins) -> None:
+    for folder, stage in itertools.product(("", "smoke/"), ("", "_gan")):
+        old, new = f"{folder}ae_vit_l_d256{stage}", f"{folder}ae_abl_l_d256{stage}"
+        with pytest.raises(UsageError, match=f'"{new}" took its place'):
+            load_recipe(old, (), plugins)
+        assert new in shipped_recipes() and old not in shipped_recipes()
+
+
+def test_zero_shot_is_measured_with_the_prompts_of_open_clip(recipes: Mapping[str, Recipe]) -> None:
+    measured = {name for name in PAPER if "zero_shot" in recipes[name].evaluators}
+    assert measured == {name for name in PAPER if "clip" in recipes[name].objectives}
+    assert measured >= {*FINAL, *ABLATIONS, "clip_ae", "clip_ae_d256"}
+    for name in measured:
+        table = recipes[name].evaluators["zero_shot"]
+        assert (table.use, table.templates, table.classes) == ("zero_shot", "openai", "imagenet")
 
 
 @pytest.mark.parametrize("name", SECOND_STAGE)
@@ -193,8 +251,10 @@ def test_second_stage_tunes_the_decoder_of_the_first(recipes: Mapping[str, Recip
     assert recipe.freeze == ("encoder", "bottleneck")
     assert list(recipe.objectives) == ["l1", "perceptual", "gan"]
     assert recipe.ema.networks == ("tokenizer.decoder",)
-    for part in ("encoder", "bottleneck", "decoder", "evaluators"):
+    for part in ("encoder", "bottleneck", "decoder"):
         assert getattr(recipe, part) == getattr(first, part)
+    evaluators = {key: table for key, table in first.evaluators.items() if key != "zero_shot"}
+    assert recipe.evaluators == evaluators  # the text tower stays behind
     gan = recipe.objectives["gan"]
     assert 0 < gan.start + gan.warmup + gan.ramp < recipe.run.steps
 

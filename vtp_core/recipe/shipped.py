@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable
-from importlib import resources
+from collections.abc import Iterable, Mapping
+from importlib import import_module, resources
 from pathlib import Path
 
 from vtp_core.errors import UsageError
@@ -51,7 +51,11 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def advice(name: str, shipped: Iterable[str]) -> str:
-    """Advice for an unknown name: the shipped recipe that was likely meant, or where to look."""
+    """Advice for an unknown name: the recipe in its place or likely meant, or where to look."""
+    renamed: Mapping[str, str] = import_module(PACKAGE).RENAMED
+    folder, slash, last = name.rpartition("/")
+    if last in renamed:
+        return f'it went, "{folder}{slash}{renamed[last]}" took its place'
     if meant := closest(name, shipped):
         return f'did you mean the shipped recipe "{meant}"?'
     return "see `vtp recipes list`"
