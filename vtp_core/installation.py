@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
-    from vtp_core.plugins import Plugins
+    from vtp_core.plugins import Plugin, PluginFailure, Plugins
 
 DISTRIBUTION = "vtp-core"
 WEIGHTS_EXTRA = "offline"
@@ -138,19 +138,14 @@ def packages(extra: str | None = None, distribution: str = DISTRIBUTION) -> list
 
 def plugins(loaded: Plugins) -> Facts:
     """Plugins that work, with the number of their components, and those that don't, with the reason."""
-    count: dict[tuple[str, str, str], int] = {}
-    for item in loaded.components():
-        key = (item.plugin, item.distribution, item.version)
-        count[key] = count.get(key, 0) + 1
-    working = [
-        {"plugin": plugin, "distribution": distribution, "version": version, "components": number}
-        for (plugin, distribution, version), number in sorted(count.items())
-    ]
-    failed = [
-        {"plugin": it.plugin, "distribution": it.distribution, "version": it.version, "reason": it.reason}
-        for it in loaded.failures
-    ]
-    return {"ok": working, "failed": failed}
+
+    def described(name: str, item: Plugin | PluginFailure) -> Facts:
+        return {"plugin": name, "distribution": item.distribution, "version": item.version}
+
+    return {
+        "ok": [described(it.name, it) | {"components": len(it.components)} for it in loaded],
+        "failed": [described(it.plugin, it) | {"reason": it.reason} for it in loaded.failures],
+    }
 
 
 def diagnostics(loaded: Plugins) -> dict[str, Facts]:

@@ -69,6 +69,9 @@ def test_the_probe_notices_torch() -> None:
     [
         "vtp_core/__init__.py",
         "vtp_core/config.py",
+        "vtp_core/parameters.py",
+        "vtp_core/data/recognition.py",
+        "vtp_core/run/callback.py",
         "vtp_core/schedule.py",
         "vtp_core/recipe/**/*.py",
         "vtp_core/plugins/**/*.py",
