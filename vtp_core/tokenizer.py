@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +160,23 @@ class Tokenizer(nn.Module):
         """L2-normalised text embeddings (B, E); needs an objective that exports ``embed_text``."""
         embedding: Tensor = self._export("embed_text")([texts] if isinstance(texts, str) else list(texts))
         return embedding
+
+    def generate(self, indices: Tensor, seed: int = 0) -> Tensor:
+        """Latents (B, d, h, w) of generated samples, as `decode` takes them.
+
+        Needs an objective that exports ``generate``: a module with the method
+        ``generate(indices, seed, shape)``, where `shape` is (d, h, w).
+
+        Args:
+            indices: (B,) int64, on the tokenizer's device; sample i depends on (seed, i) alone.
+            seed: Seed of all samples.
+        """
+        head: Any = self._export("generate")
+        if self.config is None:
+            raise UsageError("generate: a tokenizer put together by hand has no image size; pass config=")
+        side = self.config.image_size // self.encoder.patch
+        latent: Tensor = head.generate(indices, seed, (self.bottleneck.channels, side, side))
+        return latent
 
     def preprocess(self, images: Sequence[Image] | Image) -> Tensor:
         """PIL images of any size and mode to pixels, by the evaluation's resize and centre crop.

@@ -13,6 +13,7 @@ from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
+    from vtp_core.evaluation.evaluator import Evaluator
     from vtp_core.plugins import Plugins
 
 
@@ -22,7 +23,7 @@ HELD_OUT = "val"
 
 @click.command("eval")
 @click.argument("artefact", type=click.Path(path_type=Path))
-@click.option("--source", required=True, metavar="TABLE", help="Held-out data; split: default val.")
+@click.option("--source", metavar="TABLE", help="Held-out data; split: default val.")
 @click.option("--train-source", metavar="TABLE", help="Data that probes learn from.")
 @click.option("--evaluator", "names", multiple=True, metavar="TABLE", help="Default: all that can run.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many samples of each source; named so.")
@@ -33,7 +34,7 @@ HELD_OUT = "val"
 @plugin_option
 def eval_(
     artefact: Path,
-    source: str,
+    source: str | None,
     train_source: str | None,
     names: tuple[str, ...],
     limit: int | None,
@@ -60,23 +61,30 @@ def eval_(
     plugins = load_plugins(plugin_files)
     sources = Sources(plugins)
     model = load(artefact, plugins=plugins)
-    held_out = open_set(read_held_out(source, plugins), sources, limit)
-    train = None
+    held_out = train = None
+    if source is not None:
+        held_out = open_set(read_held_out(source, plugins), sources, limit)
     if train_source is not None:
         train = open_set(read_table(train_source, "source", plugins), sources, limit)
     model.to(_device(device))
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
     chosen = names or tuple(component.name for component in plugins.components("evaluator"))
-    evaluators = {}
+    evaluators: dict[str, Evaluator] = {}
     for name in chosen:
         config = read_table(name, "evaluator", plugins)
-        evaluator = plugins.find("evaluator", config.use).load_target()(config)
-        reason = why_not(evaluator, model, held_out, train)
+        try:
+            evaluator: Evaluator = plugins.find("evaluator", config.use).load_target()(config)
+            reason = why_not(evaluator, model, held_out, train)
+        except UsageError as error:  # such as weights that are not installed
+            if names:
+                raise
+            reason = str(error)
         if reason and not names:
             click.echo(f"left out: {config.use}: {reason}", err=True)
-        else:
-            evaluators[config.use] = evaluator
+            continue
+        key = config.use if config.use not in evaluators else f"{config.use}_{len(evaluators) + 1}"
+        evaluators[key] = evaluator
     if not evaluators:
         raise UsageError("no evaluator can run on this tokenizer and these sources; the lines above say why")
     results = evaluate(model, evaluators, held_out, train, rows=rows)

@@ -1,10 +1,12 @@
-"""The evaluation sets of a recipe."""
+"""Opens the sources of an evaluation and builds the evaluators of a recipe."""
 
 from __future__ import annotations
 
 from vtp_core.config import ComponentConfig
 from vtp_core.data.opening import Sources
 from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.evaluator import Evaluator
+from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe
 
 
@@ -22,14 +24,31 @@ def open_set(
     return EvaluationSet(name=set_name(table), source=sources.open(table), limit=limit, skip_bad=skip_bad)
 
 
-def open_recipe_sets(recipe: Recipe, sources: Sources) -> tuple[EvaluationSet, EvaluationSet] | None:
-    """The held-out and the training set of ``[evaluate]``; None if the recipe evaluates nothing."""
+def open_recipe_sets(
+    recipe: Recipe, sources: Sources
+) -> tuple[EvaluationSet, EvaluationSet] | tuple[None, None]:
+    """The held-out and the training set of ``[evaluate]``; (None, None) if it names no source."""
     table = recipe.evaluate
     if table.source is None:
-        return None
+        return None, None
     train = table.train_source if table.train_source is not None else recipe.data.source
     held_out = open_set(table.source, sources, table.limit)
     return held_out, open_set(train, sources, table.limit, skip_bad=True)
+
+
+def build_evaluators(recipe: Recipe, plugins: Plugins) -> dict[str, Evaluator]:
+    """The evaluators of a recipe; without a held-out source only those that read no data."""
+    evaluators: dict[str, Evaluator] = {
+        name: plugins.find("evaluator", table.use).load_target()(table)
+        for name, table in recipe.evaluators.items()
+    }
+    if recipe.evaluate.source is not None:
+        return evaluators
+    return {
+        name: evaluator
+        for name, evaluator in evaluators.items()
+        if not (evaluator.uses_held_out or evaluator.uses_train)
+    }
 
 
 def set_name(table: ComponentConfig) -> str:

@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
-import torch.distributed as dist
+from torch import Tensor
 
-from vtp_core.config import ComponentConfig
 from vtp_core.errors import NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
-from vtp_core.evaluation.evaluator import Evaluator, Observation, Split
-from vtp_core.evaluation.protocol import EvaluationProtocol, Metric
+from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation, Split
+from vtp_core.evaluation.gathering import Gathering
+from vtp_core.evaluation.protocol import EvaluationProtocol, GeneratedPass, Metric, Score, SetFacts
 from vtp_core.features import Tally
-from vtp_core.plugins import Plugins
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.ranks.world import World
 
 Results = dict[str, dict[str, object]]
 
 
-def build_evaluators(tables: Mapping[str, ComponentConfig], plugins: Plugins) -> dict[str, Evaluator]:
-    """The evaluators of a recipe's ``[evaluators.NAME]`` tables."""
-    return {name: plugins.find("evaluator", table.use).load_target()(table) for name, table in tables.items()}
-
-
 def why_not(
-    evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet, train: EvaluationSet | None
+    evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet | None, train: EvaluationSet | None
 ) -> str | None:
     """What this evaluator lacks, or None if it can run."""
     if lacking := sorted(evaluator.requires - model.capabilities):
         return f"the tokenizer has no {', '.join(lacking)}"
-    if lacking := sorted(evaluator.fields - held_out.source.fields):
-        return f"{held_out.name} has no {', '.join(lacking)}"
-    if not evaluator.uses_train:
-        return None
-    if train is None:
-        return "it needs a training set"
-    if lacking := sorted(evaluator.fields - train.source.fields):
-        return f"{train.name} has no {', '.join(lacking)}"
+    for wanted, kind, data in (
+        (evaluator.uses_held_out, "held-out data", held_out),
+        (evaluator.uses_train, "a training set", train),
+    ):
+        if not wanted:
+            continue
+        if data is None:
+            return f"it needs {kind}"
+        if lacking := sorted(evaluator.fields - data.source.fields):
+            return f"{data.name} has no {', '.join(lacking)}"
+    if evaluator.uses_held_out and held_out is not None:
+        count = len(held_out.indices())
+        if count < evaluator.least_samples:
+            return f"it needs {evaluator.least_samples} samples, and {held_out.name} has {count}"
     return None
 
 
@@ -50,7 +50,7 @@ def why_not(
 def evaluate(
     model: Tokenizer,
     evaluators: Mapping[str, Evaluator],
-    held_out: EvaluationSet,
+    held_out: EvaluationSet | None = None,
     train: EvaluationSet | None = None,
     *,
     rows: int = 64,
@@ -58,20 +58,20 @@ def evaluate(
 ) -> Results:
     """Measures a tokenizer; it comes back in the mode it was in.
 
-    Each rank reads its share of the samples and needs the whole model, not shards of it: ranks may run
+    Samples are dealt over the ranks. Each rank needs the whole model, not shards of it: ranks may run
     different numbers of batches.
 
     Args:
         model: A tokenizer with a `config`.
         evaluators: Name in the recipe -> evaluator.
-        held_out: The set to measure on.
+        held_out: The set to measure on; None for evaluators that read none.
         train: The set that probes are fitted on.
         rows: Samples at a time.
         world: The ranks that share the work; None: this process alone.
 
     Returns:
-        Metric -> what `Score.entry` returns. A metric that two evaluators have is ``<evaluator>.<metric>``
-        the second time.
+        Metric -> what `Score.entry` returns, on all ranks. A metric that two evaluators have is
+        ``<evaluator>.<metric>`` the second time.
 
     Raises:
         UsageError: An evaluator asks for what the tokenizer or the data lacks.
@@ -83,52 +83,84 @@ def evaluate(
     for name, evaluator in evaluators.items():
         if reason := why_not(evaluator, model, held_out, train):
             raise UsageError(f"evaluator {name}: {reason}; leave it out or change the data")
-    size = model.config.image_size
-    counts: dict[Split, int] = {"train": 0, "held_out": 0}
+    sets: dict[Split, EvaluationSet] = {}
+    if train is not None and any(evaluator.uses_train for evaluator in evaluators.values()):
+        sets["train"] = train
+    if held_out is not None and any(evaluator.uses_held_out for evaluator in evaluators.values()):
+        sets["held_out"] = held_out
+    counts: dict[str, Tensor] = {}
     with _eval_mode(model):
         for evaluator in evaluators.values():
-            evaluator.begin(model, tuple(held_out.source.classes))
-        sets: list[tuple[Split, EvaluationSet]] = [("held_out", held_out)]
-        if train is not None and any(evaluator.uses_train for evaluator in evaluators.values()):
-            sets.insert(0, ("train", train))
-        for split, data in sets:
-            takers = [item for item in evaluators.values() if split == "held_out" or item.uses_train]
-            fields = frozenset({"image"}).union(*(item.fields for item in takers))
-            for batch in data.batches(size, rows, world.rank, world.size, fields):
-                counts[split] += len(batch)
-                seen = Observation(model, batch.to(model.device), split)
-                for evaluator in takers:
-                    evaluator.update(seen)
-        totals = world.sum(torch.tensor([counts["train"], counts["held_out"]], device=world.device)).tolist()
-        results: Results = {}
+            evaluator.begin(model, tuple(held_out.source.classes) if held_out is not None else ())
+        for split, data in sets.items():
+            users = [
+                e for e in evaluators.values() if (e.uses_train if split == "train" else e.uses_held_out)
+            ]
+            counts[split] = torch.tensor(_observe(model, data, split, users, rows, world))
+        for asked in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
+            if asked is not None:
+                users = [evaluator for evaluator in evaluators.values() if evaluator.generated == asked]
+                _generate(model, asked, users, rows, world)
+    results: Results = {}
+    with Gathering(world) as ranks:
+        facts = ranks.from_first(partial(_facts, sets, ranks.gather(Tally(sums=counts))))
         for name, evaluator in evaluators.items():
             protocol = EvaluationProtocol(
                 name=evaluator.protocol,
-                image_size=size,
-                held_out=held_out.facts(totals[1]),
-                train=train.facts(totals[0]) if evaluator.uses_train and train is not None else None,
+                image_size=model.config.image_size,
+                held_out=facts["held_out"] if evaluator.uses_held_out else None,
+                train=facts["train"] if evaluator.uses_train else None,
+                generated=evaluator.generated,
                 weights=model.config.weights,
             )
-            for metric, score in evaluator.compute(reduce(evaluator.state(), world)).items():
-                if not math.isfinite(score.value):
-                    raise NumericError(f"evaluator {name}: {metric} is {score.value}; check the weights")
-                score = replace(score, baseline=_finite(score.baseline))
+            state = ranks.gather(evaluator.state())
+            for metric, score in ranks.from_first(partial(_scores, name, evaluator, state)).items():
                 about = evaluator.metrics.get(metric, Metric(title=metric.replace("_", " ")))
-                key = f"{name}.{metric}" if metric in results else metric
-                results[key] = score.entry(about, protocol)
+                results[f"{name}.{metric}" if metric in results else metric] = score.entry(about, protocol)
     return results
 
 
-def reduce(state: Tally, world: World) -> Tally:
-    """The state of all ranks: sums added, rows concatenated."""
-    if world.size == 1:
-        return state
-    states: list[Any] = [None] * world.size
-    dist.all_gather_object(states, state)
-    return Tally(
-        sums={name: torch.stack([other.sums[name] for other in states]).sum(0) for name in state.sums},
-        rows={name: torch.cat([other.rows[name] for other in states]) for name in state.rows},
-    )
+def _observe(
+    model: Tokenizer, data: EvaluationSet, split: Split, users: Sequence[Evaluator], rows: int, world: World
+) -> int:
+    """Shows this rank's samples of a set to evaluators; returns how many there were."""
+    assert model.config is not None
+    fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users))
+    count = 0
+    for batch in data.batches(model.config.image_size, rows, world.rank, world.size, fields):
+        count += len(batch)
+        seen = Observation(model, batch.to(model.device), split)
+        for evaluator in users:
+            evaluator.update(seen)
+    return count
+
+
+def _generate(
+    model: Tokenizer, asked: GeneratedPass, users: Sequence[Evaluator], rows: int, world: World
+) -> None:
+    """Shows this rank's generated samples to evaluators."""
+    indices = torch.arange(world.rank, asked.samples, world.size, device=model.device)
+    for part in indices.split(rows) if len(indices) else ():
+        seen = GeneratedBatch(model, part, asked.seed)
+        for evaluator in users:
+            evaluator.update_generated(seen)
+
+
+def _facts(sets: Mapping[Split, EvaluationSet], counts: Tally | None) -> dict[Split, SetFacts]:
+    """What all ranks saw of each set; called on rank 0, which has the counts."""
+    assert counts is not None
+    return {split: data.facts(int(counts.sums[split])) for split, data in sets.items()}
+
+
+def _scores(name: str, evaluator: Evaluator, state: Tally | None) -> dict[str, Score]:
+    """An evaluator's scores; called on rank 0, which has the whole state."""
+    assert state is not None
+    scores: dict[str, Score] = {}
+    for metric, score in evaluator.compute(state).items():
+        if not math.isfinite(score.value):
+            raise NumericError(f"evaluator {name}: {metric} is {score.value}; check the weights")
+        scores[metric] = replace(score, baseline=_finite(score.baseline))
+    return scores
 
 
 def _finite(number: float | None) -> float | None:

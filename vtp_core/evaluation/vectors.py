@@ -33,15 +33,15 @@ def read_vectors(seen: Observation, reading: Reading) -> Tensor:
 
 
 def raw_pixels(image: Tensor) -> Tensor:
-    """(B, F) float32 pixels in [0, 1], averaged to at most 32 x 32."""
-    unit = image.float() / 255
-    if unit.shape[-1] > RAW_SIDE or unit.shape[-2] > RAW_SIDE:
-        unit = F.adaptive_avg_pool2d(unit, (min(unit.shape[-2], RAW_SIDE), min(unit.shape[-1], RAW_SIDE)))
-    return unit.flatten(1)
+    """(B, F) uint8 pixels of images (B, 3, H, W) uint8, averaged to at most 32 x 32 and rounded."""
+    height, width = (min(side, RAW_SIDE) for side in image.shape[-2:])
+    if (height, width) != image.shape[-2:]:
+        image = F.adaptive_avg_pool2d(image.float(), (height, width)).round().to(torch.uint8)
+    return image.flatten(1)
 
 
 class VectorStore:
-    """Features, raw pixels and labels of both splits, on the CPU; what `linear_probe` and `knn` collect."""
+    """Features (float32), raw pixels (uint8) and labels of both splits, on the CPU."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[Tensor]] = {}
@@ -60,15 +60,14 @@ class VectorStore:
 
     def tally(self) -> Tally:
         """Everything collected, rows first."""
-        kinds = ("features", "pixels", "label")
-        names = [f"{split}.{kind}" for split in ("train", "held_out") for kind in kinds]
-        return Tally(rows={name: _cat(self._parts.get(name), name) for name in names})
-
-
-def _cat(parts: list[Tensor] | None, name: str) -> Tensor:
-    if parts:
-        return torch.cat(parts)
-    return torch.zeros(0, dtype=torch.int64) if name.endswith("label") else torch.zeros(0)
+        kinds = {"features": torch.float32, "pixels": torch.uint8, "label": torch.int64}
+        rows: dict[str, Tensor] = {}
+        for split in ("train", "held_out"):
+            for kind, dtype in kinds.items():
+                parts = self._parts.setdefault(f"{split}.{kind}", [])
+                parts[:] = [torch.cat(parts) if parts else torch.zeros(0, dtype=dtype)]
+                rows[f"{split}.{kind}"] = parts[0]
+        return Tally(rows=rows)
 
 
 def accuracy(predicted: Tensor, label: Tensor) -> float:

@@ -11,8 +11,8 @@ from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.data.opening import Sources
 from vtp_core.errors import NumericError, UsageError, VtpError
 from vtp_core.evaluation.latents import measure_latents
-from vtp_core.evaluation.opening import open_recipe_sets, open_set
-from vtp_core.evaluation.runner import Results, build_evaluators, evaluate, why_not
+from vtp_core.evaluation.opening import build_evaluators, open_recipe_sets, open_set
+from vtp_core.evaluation.runner import Results, evaluate, why_not
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.opening import Run
@@ -34,16 +34,16 @@ def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"
 
 
 def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None:
-    """Opens the evaluation's sources and asks every evaluator whether it can run; before step 0.
+    """Opens the evaluation's sources and checks that every evaluator can run; before step 0.
 
     Raises:
         DataError: A source has nothing to read.
         UsageError: An evaluator needs what the recipe's tokenizer or data lacks.
     """
     sets = open_recipe_sets(recipe, sources)
-    if sets is None:
+    evaluators = build_evaluators(recipe, plugins)
+    if not evaluators:
         return
-    evaluators = build_evaluators(recipe.evaluators, plugins)
     config = artefact_config(recipe, plugins)
     try:
         with torch.device("meta"):
@@ -57,13 +57,13 @@ def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None
 
 def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Results:
     """Runs the recipe's evaluators on the present weights; all ranks call it, rank 0 writes ``eval.json``."""
-    sets = open_recipe_sets(run.recipe, run.sources)
-    if sets is None or not run.recipe.evaluators:
+    evaluators = build_evaluators(run.recipe, run.plugins)
+    if not evaluators:
         return {}
-    held_out, train = sets
+    held_out, train = open_recipe_sets(run.recipe, run.sources)
     results = evaluate(
         tokenizer or current_tokenizer(run, step),
-        build_evaluators(run.recipe.evaluators, run.plugins),
+        evaluators,
         held_out,
         train,
         rows=run.recipe.evaluate.rows,

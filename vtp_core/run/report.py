@@ -72,11 +72,11 @@ def refresh_gallery(folder: RunFolder, plugins: Plugins | None, sources: Sources
     try:
         plugins = plugins if plugins is not None else load_plugins()
         recipe = load_recipe(folder.recipe, plugins=plugins)
-        sets = open_recipe_sets(recipe, sources or Sources(plugins, recipe.data.decode))
-        if sets is None:
+        held_out, _ = open_recipe_sets(recipe, sources or Sources(plugins, recipe.data.decode))
+        if held_out is None:
             return "the recipe has no held-out data ([evaluate] source)"
         tokenizer = load(folder.tokenizer, plugins=plugins)
-        write_gallery(tokenizer, sets[0], folder.samples, rows=recipe.evaluate.rows, made_from=made_from)
+        write_gallery(tokenizer, held_out, folder.samples, rows=recipe.evaluate.rows, made_from=made_from)
     except VtpError as error:
         return " ".join(str(error).split())
     return None

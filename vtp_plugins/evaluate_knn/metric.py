@@ -30,8 +30,11 @@ def knn_predict(
         (m,) int64.
     """
     classes = int(train_label.max()) + 1
-    mean = train.double().mean(0)
-    reference = F.normalize(train.double() - mean, dim=1)
+    reference = train.to(torch.float64, copy=True)
+    mean = reference.mean(0)
+    # In place: the training set may fill the memory.
+    reference.sub_(mean)
+    reference.div_(reference.norm(dim=1, keepdim=True).clamp_min(1e-12))
     predictions = []
     for rows in test.split(chunk):
         similarity, index = (F.normalize(rows.double() - mean, dim=1) @ reference.T).topk(

@@ -12,10 +12,11 @@ def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
     The division makes a penalty mean about the same for vectors of any length.
     """
-    train, test = train.double(), test.double()
+    train, test = (rows.to(torch.float64, copy=True) for rows in (train, test))
     mean, std = train.mean(0), train.std(0, correction=0)
     scale = torch.where(std > 1e-12, std, torch.ones_like(std)) * train.shape[1] ** 0.5
-    return (train - mean) / scale, (test - mean) / scale
+    # In place: the training set may fill the memory.
+    return train.sub_(mean).div_(scale), test.sub_(mean).div_(scale)
 
 
 def rotate(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

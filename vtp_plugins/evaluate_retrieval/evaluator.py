@@ -53,8 +53,6 @@ class Retrieval(Evaluator):
 
     def update(self, seen: Observation) -> None:
         """Embeds a held-out batch."""
-        if seen.split != "held_out":
-            return
         assert seen.batch.text is not None
         parts = {
             "image": F.normalize(seen.image_embedding.float(), dim=1),

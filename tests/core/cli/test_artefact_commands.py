@@ -104,6 +104,25 @@ def test_eval_runs_what_can_run(home: Path, tmp_path: Path) -> None:
     assert "all 12" in results["psnr"]["protocol"] and "protocol: reconstruction-v1" in result.output
 
 
+def test_eval_runs_one_evaluator_with_two_settings(home: Path, tmp_path: Path) -> None:
+    source = f'{{ use = "image_folder", path = "{home / "photos"}" }}'
+    chosen = ("--evaluator", "knn", "--evaluator", '{ use = "knn", features = "latent" }')
+    out = tmp_path / "eval.json"
+    result = vtp("eval", home / "artefact", "--source", source, "--train-source", source, *chosen, "-o", out)
+    assert result.exit_code == 0, result.output
+    results = json.loads(out.read_text())
+    assert list(results) == ["knn", "knn_2.knn"]
+    assert "(latent," in results["knn_2.knn"]["protocol"]
+
+
+def test_eval_of_a_chosen_evaluator_needs_its_data(home: Path) -> None:
+    result = vtp("eval", home / "artefact", "--evaluator", "reconstruction")
+    assert result.exit_code == 2
+    assert "evaluator reconstruction: it needs held-out data" in result.stderr
+    everything = vtp("eval", home / "artefact")
+    assert everything.exit_code == 2 and "left out: knn: it needs held-out data" in everything.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "measured"),
     [("samples", "samples/val"), ('{ use = "samples", split = "train" }', "samples/train")],

@@ -18,10 +18,9 @@ from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.protocol import Metric, Score
-from vtp_core.evaluation.runner import evaluate, reduce
+from vtp_core.evaluation.runner import evaluate
 from vtp_core.features import Tally
 from vtp_core.run.records import RunFolder
-from vtp_core.training.ranks.world import World
 
 
 class Count(Evaluator):
@@ -141,6 +140,17 @@ def test_what_is_lacking_is_named_before_anything_runs() -> None:
         evaluate(toy_tokenizer(), {"b": Count(uses_train=True)}, data)
 
 
+def test_a_set_with_too_few_samples_is_refused_before_anything_runs() -> None:
+    class Many(Count):
+        least_samples = 5
+
+    many = Many()
+    with pytest.raises(UsageError, match="evaluator m: it needs 5 samples, and val has 4; leave it out"):
+        evaluate(toy_tokenizer(), {"m": many}, drawn_set("val", 4, 0))
+    assert not many.seen
+    evaluate(toy_tokenizer(), {"m": many}, drawn_set("val", 5, 0))
+
+
 def test_the_model_comes_back_as_it_was() -> None:
     model = toy_tokenizer()
     model.train()
@@ -177,11 +187,6 @@ def test_subsets_and_shares_are_disjoint_and_whole() -> None:
     assert sorted(keys) == sorted(f"s{i}" for i in range(11))
     subset = Subset(data.source, [4, 2])
     assert len(subset) == 2 and subset.read(1, subset.fields).key == "s2"
-
-
-def test_reduce_alone_changes_nothing() -> None:
-    state = Tally(sums={"a": torch.ones(2)}, rows={"b": torch.zeros(3, 1)})
-    assert reduce(state, World()) is state
 
 
 def test_results_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vtp_core.evaluation.vectors import read_vectors
+from vtp_core.evaluation.vectors import VectorStore, raw_pixels, read_vectors
 from vtp_core.features import Features, Tokens
 
 
@@ -31,3 +31,37 @@ def test_the_latent_map_keeps_positions_and_its_mean_is_the_mean_latent():
     whole = read_vectors(seen, "latent_map").view(3, 2, 6)
     torch.testing.assert_close(whole.mean(-1), read_vectors(seen, "latent"))
     torch.testing.assert_close(whole[:, :, 4], seen.encoded.latent[:, :, 1, 1])
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 32), (64, 64), (96, 40), (20, 50)])
+def test_raw_pixels_are_bytes_and_at_most_half_a_level_from_the_mean(height, width):
+    image = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    pixels = raw_pixels(image)
+    assert pixels.dtype == torch.uint8
+    side = min(height, 32), min(width, 32)
+    assert pixels.shape == (2, 3 * side[0] * side[1])
+    mean = image.double()
+    if (height, width) == (64, 64):
+        mean = mean.unflatten(3, (32, 2)).unflatten(2, (32, 2)).mean((3, 5))
+    elif side != (height, width):
+        return
+    assert (pixels.double() - mean.flatten(1)).abs().max() <= 0.5
+
+
+def test_a_store_keeps_a_byte_a_raw_pixel():
+    """ImageNet's training set would take 16 GB as float32, 4 GB as bytes."""
+    store = VectorStore()
+    for _ in range(2):
+        seen = _seen()
+        seen.split, seen.image = "train", torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+        seen.batch = SimpleNamespace(label=torch.tensor([1, -1, 0]))
+        store.add(seen, "cls")
+    rows = store.tally().rows
+    assert {name: (tensor.dtype, len(tensor)) for name, tensor in rows.items()} == {
+        "train.features": (torch.float32, 4), "train.pixels": (torch.uint8, 4),
+        "train.label": (torch.int64, 4),
+        "held_out.features": (torch.float32, 0), "held_out.pixels": (torch.uint8, 0),
+        "held_out.label": (torch.int64, 0),
+    }  # fmt: skip
+    assert rows["train.pixels"].nbytes == 4 * 3 * 32 * 32
+    assert all(torch.equal(rows[name], again) for name, again in store.tally().rows.items())

@@ -69,7 +69,7 @@ class EvaluateConfig(Table):
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between evaluations; 0: only at the end."""
     source: Annotated[SerializeAsAny[ComponentConfig], Slot("source")] | None = None
-    """Held-out samples; without it nothing is evaluated."""
+    """Held-out samples; without it only evaluators that read no data run."""
     train_source: Annotated[SerializeAsAny[ComponentConfig], Slot("source")] | None = None
     """Samples that probes learn from; default: `data.source`."""
     rows: Annotated[int, Field(ge=1)] = 64

@@ -30,8 +30,12 @@ def gather_objects(value: _T) -> list[_T]:
     return values
 
 
-def on_first_rank(action: Callable[[], _T]) -> _T:
+def on_first_rank(action: Callable[[], _T], group: dist.ProcessGroup | None = None) -> _T:
     """Runs `action` on rank 0 and gives its result to every rank.
+
+    Args:
+        action: Returns something that pickle can copy.
+        group: Process group of all ranks; None: the default one.
 
     Raises:
         VtpError: What rank 0 raised, on the other ranks, as the nearest class of `vtp_core.errors` and for
@@ -46,7 +50,7 @@ def on_first_rank(action: Callable[[], _T]) -> _T:
         except Exception as error:  # the other ranks wait for an answer, whatever went wrong
             failure, box[1] = error, (_public(error), str(error))
     if world_size > 1:
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=group)
     if failure is not None:
         raise failure
     if box[1] is not None:
