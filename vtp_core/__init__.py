@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from vtp_core.encoded import Decoded, Encoded, LatentDistribution
     from vtp_core.encoder import Encoder
     from vtp_core.errors import DataError, UsageError, VtpError
-    from vtp_core.evaluation.evaluator import Evaluator, Observation
-    from vtp_core.evaluation.protocol import Metric, Score
+    from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation
+    from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
     from vtp_core.features import Features, Latent, Losses, Reconstruction, Tally, Tokens
     from vtp_core.objective import AdversarialObjective, Objective
     from vtp_core.parameters import Dims, ParamRule
@@ -50,8 +50,8 @@ _NAMES = {
     "vtp_core.encoded": ("Decoded", "Encoded", "LatentDistribution"),
     "vtp_core.encoder": ("Encoder",),
     "vtp_core.errors": ("DataError", "UsageError", "VtpError"),
-    "vtp_core.evaluation.evaluator": ("Evaluator", "Observation"),
-    "vtp_core.evaluation.protocol": ("Metric", "Score"),
+    "vtp_core.evaluation.evaluator": ("Evaluator", "GeneratedBatch", "Observation"),
+    "vtp_core.evaluation.protocol": ("GeneratedPass", "Metric", "Score"),
     "vtp_core.features": ("Features", "Latent", "Losses", "Reconstruction", "Tally", "Tokens"),
     "vtp_core.objective": ("AdversarialObjective", "Objective"),
     "vtp_core.parameters": ("Dims", "ParamRule"),
@@ -84,6 +84,8 @@ __all__ = [
     "Encoder",
     "Evaluator",
     "Features",
+    "GeneratedBatch",
+    "GeneratedPass",
     "KeyHistory",
     "Latent",
     "LatentDistribution",

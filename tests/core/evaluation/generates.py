@@ -9,17 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig
-from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch
-from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
-from vtp_core.features import Losses, Tally
-from vtp_core.objective import Objective
-from vtp_core.parameters import Dims
-from vtp_core.plugins import hookimpl
-from vtp_core.tokenizer import Tokenizer
-from vtp_core.view import ViewNeed
+import vtp_core as vtp
 
-vtp_api = 1
+vtp_api = 2
 
 
 class Generator(nn.Module):
@@ -42,33 +34,35 @@ class Generator(nn.Module):
         return self(torch.stack(noise))
 
 
-class GeneratorConfig(ObjectiveConfig):
+class GeneratorConfig(vtp.ObjectiveConfig):
     use: str = "generates.generator"
     """This objective."""
     view: str = "rec"
     """View whose latents it is fitted to."""
 
-    def views(self) -> Mapping[str, ViewNeed]:
-        return {self.view: ViewNeed()}
+    def views(self) -> Mapping[str, vtp.ViewNeed]:
+        return {self.view: vtp.ViewNeed()}
 
 
-class FitGenerator(Objective):
+class FitGenerator(vtp.Objective):
     """Learns the scale of the latents."""
 
     Config = GeneratorConfig
     exports = {"generate": "generator"}
     config: GeneratorConfig
 
-    def __init__(self, config: GeneratorConfig, dims: Dims) -> None:
+    def __init__(self, config: GeneratorConfig, dims: vtp.Dims) -> None:
         super().__init__(config, dims)
         self.generator = Generator()
 
-    def forward(self, step) -> Losses:
+    def forward(self, step) -> vtp.Losses:
         z = step.tokenize(self.config.view).z.detach()
-        return Losses(terms={"scale": step.mean((step.call(self.generator, torch.ones_like(z)) - z) ** 2)})
+        return vtp.Losses(
+            terms={"scale": step.mean((step.call(self.generator, torch.ones_like(z)) - z) ** 2)}
+        )
 
 
-class GeneratedMeanConfig(ComponentConfig):
+class GeneratedMeanConfig(vtp.ComponentConfig):
     use: str = "generates.mean"
     """This evaluator."""
     samples: Annotated[int, Field(gt=0)] = 7
@@ -77,12 +71,12 @@ class GeneratedMeanConfig(ComponentConfig):
     """Their seed."""
 
 
-class GeneratedMean(Evaluator):
+class GeneratedMean(vtp.Evaluator):
     """Mean and spread of generated latents and images."""
 
     requires = frozenset({"decode", "generate"})
     uses_held_out = False
-    metrics = {"latent_mean": Metric(title="Mean of generated latents")}
+    metrics = {"latent_mean": vtp.Metric(title="Mean of generated latents")}
     config: GeneratedMeanConfig
 
     @property
@@ -90,38 +84,40 @@ class GeneratedMean(Evaluator):
         return "generated-mean-v1"
 
     @property
-    def generated(self) -> GeneratedPass:
-        return GeneratedPass(samples=self.config.samples, seed=self.config.seed)
+    def generated(self) -> vtp.GeneratedPass:
+        return vtp.GeneratedPass(samples=self.config.samples, seed=self.config.seed)
 
-    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+    def begin(self, model: vtp.Tokenizer, classes: Sequence[str]) -> None:
         assert not classes
         self._sums = torch.zeros(3, dtype=torch.float64)
         self._rows = [torch.zeros(0, dtype=torch.float64)]
 
-    def update_generated(self, seen: GeneratedBatch) -> None:
+    def update_generated(self, seen: vtp.GeneratedBatch) -> None:
         assert not torch.is_grad_enabled() and not seen.model.training
         latent, image = seen.latent.double(), seen.image.double()
         self._sums += torch.stack([latent.sum(), latent.square().sum(), image.sum()])
         self._rows.append(latent.flatten(1).mean(1))
 
-    def state(self) -> Tally:
-        return Tally(sums={"sums": self._sums}, rows={"means": torch.cat(self._rows)})
+    def state(self) -> vtp.Tally:
+        return vtp.Tally(sums={"sums": self._sums}, rows={"means": torch.cat(self._rows)})
 
-    def compute(self, state: Tally) -> Mapping[str, Score]:
+    def compute(self, state: vtp.Tally) -> Mapping[str, vtp.Score]:
         total, squares, pixels = state.sums["sums"].tolist()
         means = state.rows["means"].sort().values
         assert len(means) == self.config.samples
         middle = means[len(means) // 2].item()
         return {
-            "latent_mean": Score(value=total, also={"squares": squares, "pixels": pixels, "middle": middle})
+            "latent_mean": vtp.Score(
+                value=total, also={"squares": squares, "pixels": pixels, "middle": middle}
+            )
         }
 
 
-@hookimpl
+@vtp.hookimpl
 def register_objectives(register) -> None:
     register("generator", f"{__name__}:FitGenerator", config=f"{__name__}:GeneratorConfig", summary="Toy.")
 
 
-@hookimpl
+@vtp.hookimpl
 def register_evaluators(register) -> None:
     register("mean", f"{__name__}:GeneratedMean", config=f"{__name__}:GeneratedMeanConfig", summary="Toy.")
