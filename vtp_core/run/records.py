@@ -36,7 +36,8 @@ class RunFolder:
         samples: Folder of the reconstructions that the report shows.
         gallery: Their list, ``samples/samples.json``.
         report: ``report.html``.
-        lock: Held while a process trains here, ``.lock``.
+        lock: Locked while a process trains here, ``.lock``.
+        lock_holder: Host, process and time of that process, ``.lock.json``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,6 +52,7 @@ class RunFolder:
         self.gallery = self.samples / GALLERY
         self.report = self.path / "report.html"
         self.lock = self.path / ".lock"
+        self.lock_holder = self.path / ".lock.json"
 
     @classmethod
     def of(cls, recipe: Recipe) -> RunFolder:

@@ -16,7 +16,7 @@ from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.callback import Callback, Callbacks
 from vtp_core.run.finish import check_evaluation, finish
-from vtp_core.run.lock import RunLock
+from vtp_core.run.lock import locked
 from vtp_core.run.loop import Loop
 from vtp_core.run.opening import open_run, write_records
 from vtp_core.run.records import RunFolder
@@ -64,9 +64,7 @@ def train(
         with ExitStack() as stack:
             if not resume:
                 folder.require_new()
-            lock = RunLock(folder.lock)
-            on_first_rank(lock.acquire)
-            stack.callback(_release, lock, folder)
+            on_first_rank(lambda: stack.enter_context(locked(folder)))
             sources = Sources(plugins, recipe.data.decode)
             check_evaluation(recipe, plugins, sources)
             run = open_run(recipe, plugins, world, sources, resume=resume, allow_change=allow_change)
@@ -85,15 +83,6 @@ def train(
             "see what the rank that stopped first has to say, and go on with --resume"
         ) from error
     return Done(folder=folder.path, results=results) if world.rank == 0 else None
-
-
-def _release(lock: RunLock, folder: RunFolder) -> None:
-    """Frees the folder, and removes it if nothing was written: a refused run leaves no trace."""
-    if lock.held:
-        lock.release()
-        if list(folder.path.iterdir()) == [folder.lock]:
-            folder.lock.unlink()
-            folder.path.rmdir()
 
 
 def _lost_connection(error: RuntimeError) -> bool:

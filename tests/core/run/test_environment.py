@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -21,12 +22,18 @@ import vtp_core
 from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins, hookimpl
 from vtp_core.run.environment import describe_environment
-from vtp_core.run.lock import RunLock
+from vtp_core.run.lock import locked
 from vtp_core.run.progress import RunProgress
 from vtp_core.run.records import RunFolder
 
-HOLDER = "import sys, time; from pathlib import Path; from vtp_core.run.lock import RunLock\n"
-HOLDER += "RunLock(Path(sys.argv[1]) / '.lock').acquire(); print('held', flush=True); time.sleep(600)"
+HOLDER = """
+import sys, time
+from vtp_core.run.lock import locked
+from vtp_core.run.records import RunFolder
+with locked(RunFolder(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_environment_names_versions_and_choices(tmp_path):
@@ -67,25 +74,68 @@ def test_an_earlier_environment_stays_if_it_differs(tmp_path):
 
 
 def test_a_second_run_on_a_folder_is_refused_until_the_first_is_killed(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    folder = RunFolder(tmp_path / "run")
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with pytest.raises(
-            UsageError, match=rf"another run holds this folder \(process {process.pid} on "
-        ) as caught:
-            RunLock(tmp_path / ".lock").acquire()
+        for _ in range(2):  # the first attempt leaves the holder's name readable
+            with (
+                pytest.raises(
+                    UsageError, match=rf"another run holds this folder \(process {process.pid} on "
+                ) as caught,
+                locked(folder),
+            ):
+                pass
         assert caught.value.exit_code == 2
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
-    with RunLock(tmp_path / ".lock"):
-        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
-        with pytest.raises(UsageError, match=f"process {os.getpid()} "):
-            RunLock(tmp_path / ".lock").acquire()
-    with RunLock(tmp_path / ".lock"):
+    with locked(folder):
+        assert json.loads(folder.lock_holder.read_text())["pid"] == os.getpid()
+        folder.recipe.touch()
+        with pytest.raises(UsageError, match=f"process {os.getpid()} "), locked(folder):
+            pass
+    with locked(folder):
         pass
+    assert folder.exists() and not folder.lock_holder.exists()
+
+
+def test_a_folder_without_anything_is_removed_when_it_is_released(tmp_path):
+    with locked(RunFolder(tmp_path / "run")):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_gets_a_warning(tmp_path, monkeypatch, caplog, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with locked(RunFolder(tmp_path / "run")):
+        pass
+    (warning,) = [record.message for record in caplog.records if record.name.startswith("vtp_core")]
+    assert f"{tmp_path / 'run/.lock'}: no lock (" in warning and os.strerror(number) in warning
+
+
+def test_a_killed_process_frees_the_folder_though_a_process_that_it_forked_lives(tmp_path):
+    script = HOLDER.replace('print("held", flush=True)', 'os.fork() and print("held", flush=True)')
+    process = subprocess.Popen(
+        [sys.executable, "-c", script.replace("import sys", "import os, sys"), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        process.kill()
+        process.wait(timeout=30)
+        os.killpg(process.pid, 0)  # the forked process lives
+        with locked(RunFolder(tmp_path)):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
 
 
 def console(terminal: bool) -> tuple[Console, io.StringIO]:

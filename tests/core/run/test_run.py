@@ -18,7 +18,8 @@ from tests.core.run.tiny_run import (
     state,
     vtp,
 )
-from vtp_core.run.lock import RunLock
+from vtp_core.run.lock import locked
+from vtp_core.run.records import RunFolder
 
 FOLDER_RECIPE = (
     RECIPE.replace(
@@ -32,7 +33,7 @@ FOLDER_RECIPE = (
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     """All files of a run but its lock."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and ".lock" not in path.name]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -160,7 +161,7 @@ def test_folder_of_another_recipe(finished: Path):
 
 def test_folder_in_use(finished: Path):
     before = snapshot(finished / "run")
-    with RunLock(finished / "run/.lock"):
+    with locked(RunFolder(finished / "run")):
         result = vtp(finished, "run.checkpoint_every=2", resume=True)
     assert result.exit_code == 2
     assert "another run holds this folder (process " in one_line(result)
