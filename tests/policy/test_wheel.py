@@ -134,12 +134,19 @@ def test_the_doctor_of_the_installed_wheel_says_what_it_is(installed: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads(done.stdout)
     assert not facts["vtp"]["editable"]
+    assert not facts["plugins"]["failed"]
+    assert facts["diagnostics"]["kernels"]["error"] is None
+
+
+def test_the_kernels_of_the_installed_wheel_are_those_that_were_built(installed: Path) -> None:
+    done = vtp(installed, "kernels", "list", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads(done.stdout)
     for item in facts["native"]:
         assert item["built"] == any(installed.glob(f"vtp_plugins/kernels/{item['module']}*.so"))
         assert item["built"] == (item["reason"] is None)
     reasons = {item["missing"] for item in facts["kernels"] if item["device"] == "cpu"}
     assert reasons <= {None} if facts["native"][0]["built"] else None not in reasons
-    assert not facts["plugins"]["failed"]
 
 
 def test_the_installed_wheel_builds_its_own_kernels(installed: Path, tmp_path: Path) -> None:
