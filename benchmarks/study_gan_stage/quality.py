@@ -21,7 +21,8 @@ from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.perceptual.loss import feature_distance
-from vtp_plugins.perceptual.network import build_network, resized
+from vtp_plugins.perceptual.network import build_network
+from vtp_plugins.pretrained.networks import resized
 
 vtp_api = 2
 

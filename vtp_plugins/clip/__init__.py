@@ -1,1 +1,1 @@
-"""Image-text contrast with a text tower of its own."""
+"""Image-text contrast with its own text tower."""

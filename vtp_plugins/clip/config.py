@@ -14,48 +14,48 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class ClipConfig(ObjectiveConfig):
-    """Image-text contrast. The text tower's defaults are VTP's: 12 layers of width 768, 77 tokens."""
+    """Image-text contrast. The text tower's defaults are VTP's: 12 blocks of width 768, 77 tokens."""
 
     view: str
-    """View whose first global crop and caption make a pair. That of `dino` will do: all its crops are then
-    encoded unmasked too."""
+    """View whose first global crop and caption form a pair. If `dino` uses the same view, all its crops are
+    also encoded unmasked."""
     rows: Positive | None = None
-    """Global rows a step, the view's first ones; all by default."""
+    """Global rows per step, the view's first ones; default: all."""
     features: Literal["cls", "pooled"] = "cls"
     """The image's class token, or the mean of its patch tokens."""
     bottleneck: bool = False
-    """Read the latent's tokens instead of the encoder's (VTP's `bottleneck_ae_only = False`)."""
+    """Whether to use the latent's tokens instead of the encoder's (VTP's `bottleneck_ae_only = False`)."""
     width: Positive = 768
     """Width of the text tower."""
     depth: Positive = 12
     """Blocks of the text tower."""
     heads: Positive = 12
-    """Attention heads of the text tower; they divide `width`."""
+    """Attention heads of the text tower; must divide `width`."""
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Hidden width of a block's MLP over `width`."""
     quick_gelu: bool = False
-    """x * sigmoid(1.702 x) in place of GELU, as OpenAI's CLIP weights need it."""
+    """Whether x * sigmoid(1.702 x) replaces GELU, as in OpenAI's CLIP weights."""
     context: Annotated[int, Field(ge=3)] = 77
-    """Tokens a caption is padded or cut to, start and end token included."""
+    """Tokens to which a caption is padded or truncated, including start and end token."""
     embedding: Positive | None = None
-    """Width of the joint embedding; the text tower's by default."""
+    """Width of the joint embedding; default: the text tower's."""
     vocabulary: Positive = 49408
-    """Token ids of the text tower; captions become at most that of CLIP's byte-pair encoding, the default."""
+    """Size of the token table; the default is that of CLIP's byte-pair encoding."""
     merges: Annotated[int, Field(ge=0, le=48894)] | None = None
-    """Cuts CLIP's byte-pair encoding to this many merges, the most frequent, for a small token table: the
-    vocabulary is then 514 more, and rare words fall into more tokens, at worst one a byte."""
+    """Number of CLIP's byte-pair merges in use, the most frequent ones, for a small token table of 514 more
+    entries; rare words then have more tokens, at worst one per byte."""
     causal: bool = True
-    """Whether a token of a caption sees only those before it."""
+    """Whether the text tower's attention is causal."""
     layer_scale: float | None = None
-    """Initial value of a learned factor per channel on each residual of the text tower; None: none."""
+    """Initial value of the text tower's layer scale; None: no layer scale."""
     pool: Literal["argmax", "first", "last"] = "argmax"
-    """Token whose features stand for the caption: the one of the largest id (its end), the first or last."""
+    """Token whose features represent the caption: that of the largest id (its end), the first or the last."""
     projection: Literal["matrix", "biased", "none"] = "matrix"
-    """From the text tower to the joint embedding: a matrix, a linear layer with bias, or nothing."""
+    """Projection to the joint embedding: a matrix, a linear layer with bias, or none."""
     temperature: Annotated[float, Field(gt=0, le=1)] = 0.07
-    """Initial temperature; its inverse, the scale of the logits, is trained and stays within 1 .. 100."""
+    """Initial temperature; its inverse, the scale of the logits, is trained and clamped to 1 .. 100."""
     equal_text_mask: bool = True
-    """Pairs with the same caption are not each other's negatives."""
+    """Whether pairs with equal captions are excluded from each other's negatives."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -71,7 +71,7 @@ class ClipConfig(ObjectiveConfig):
 
     @property
     def tokens(self) -> int:
-        """Rows of the token table."""
+        """Size of the token table."""
         return self.vocabulary if self.merges is None else self.merges + 514
 
     def views(self) -> Mapping[str, ViewNeed]:

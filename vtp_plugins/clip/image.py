@@ -1,4 +1,4 @@
-"""The image side of the contrast: a projection of the encoder's or the latent's tokens."""
+"""The image embedding: a projection of the encoder's or the latent's tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ImageHead(nn.Module):
     Args:
         width: Width of the tokens.
         embedding: Width E of the embedding.
-        features: Take the class token or the mean of the patch tokens.
-        reads: What it is fed, for whoever uses it after training: the encoder's features or the latent.
+        features: The class token or the mean of the patch tokens.
+        reads: Its input, for use after training: the encoder's features or the latent.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ImageHead(nn.Module):
         nn.init.normal_(self.projection.weight, std=width**-0.5)
 
     def tokens(self, source: Features | Latent) -> Tensor:
-        """What `forward` needs of a view: class tokens (B, C, D) or patch tokens (B, C, N, D)."""
+        """Tokens of a view for `forward`: class tokens (B, C, D) or patch tokens (B, C, N, D)."""
         tokens = source["global"]
         if self.kind == "pooled":
             return tokens.patches

@@ -1,4 +1,4 @@
-"""The contrastive loss of some rows against the whole global batch."""
+"""The contrastive loss of a rank's rows against the global batch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 BLOCK_ELEMENTS = 1 << 24
-"""Most scores that are kept for the backward, 64 MiB in float32; more are made block by block, twice."""
+"""Most scores kept for the backward pass, 64 MiB in float32; more are recomputed in blocks."""
 
 
 def equal_rows(ids: Tensor) -> Tensor:
-    """Number of the text in each row of token ids (G, T), (G,) int64: equal rows, equal numbers."""
+    """A number for each row of token ids (G, T), (G,) int64, the same for equal rows."""
     return torch.unique(ids, dim=0, return_inverse=True)[1]
 
 
@@ -21,16 +21,15 @@ def contrast(
 ) -> tuple[Tensor, Tensor]:
     """Softmax cross-entropy of each query over all keys, in float32 or wider.
 
-    Above `BLOCK_ELEMENTS` scores are made in blocks of queries and again in the backward, so that a large
-    batch needs a few blocks and not several (B, G) matrices.
+    More than `BLOCK_ELEMENTS` scores are computed in blocks of queries and recomputed in the backward pass,
+    which needs the memory of a few blocks instead of several (B, G) matrices.
 
     Args:
         queries: (B, E) unit-length embeddings of this rank's rows.
         keys: (G, E) unit-length embeddings of the other modality, all ranks' rows in global order.
         scale: (1,), factor on the cosines.
-        positives: (B,) int64, the key that belongs to each query.
-        groups: (G,) int64; keys in the group of a query's own key, other than that key, are left out. None
-            leaves none out.
+        positives: (B,) int64, each query's own key.
+        groups: (G,) int64; other keys in the group of a query's own key are masked. None: no mask.
 
     Returns:
         Loss of each query, (B,), and whether its own key scores highest, (B,) bool.

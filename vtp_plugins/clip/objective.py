@@ -62,7 +62,7 @@ class Clip(Objective):
         self.logit_scale = nn.Parameter(torch.full((1,), -math.log(config.temperature)))
 
     def forward(self, step: Step) -> Losses:
-        """The mean of both directions' losses; accuracies and the scale to log."""
+        """The mean of both directions' losses; logged: accuracies and the scale."""
         batch = step.batch(self.config.view)
         assert batch.text is not None
         source = (step.tokenize if self.config.bottleneck else step.encode)(self.config.view)
@@ -71,7 +71,7 @@ class Clip(Objective):
         images, texts = step.call(self.image, tokens), step.call(self.text, ids)
 
         rows = torch.arange(len(ids), device=ids.device)
-        own = rows * step.world_size + step.rank  # in the gathered order
+        own = rows * step.world_size + step.rank  # index in the gathered order
         groups = equal_rows(step.gather(ids)) if self.config.equal_text_mask else None
         scale = self.logit_scale.exp()
         to_text, text_found = contrast(images, step.gather(texts), scale, own, groups)
@@ -86,7 +86,7 @@ class Clip(Objective):
         )
 
     def rules(self) -> Sequence[ParamRule]:
-        """No decay on the scale, norms and biases (open_clip); the scale stays within 1 .. 100."""
+        """No decay of scale, norms and biases (open_clip); the scale is clamped to 1 .. 100."""
         return (
             ParamRule(pattern="logit_scale", decay=0.0, clamp=(0.0, math.log(100))),
             ParamRule(pattern="*.bias", decay=0.0),

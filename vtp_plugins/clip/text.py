@@ -17,7 +17,7 @@ Projection = Literal["matrix", "biased", "none"]
 
 
 SHORT = 512
-"""Longest caption for which a CPU takes plain matmuls below float32: its scores stay small."""
+"""Longest caption for which a CPU uses plain matmuls below float32."""
 
 
 class QuickGelu(nn.Module):
@@ -33,11 +33,11 @@ class TextBlock(nn.Module):
 
     Args:
         width: Width D.
-        heads: Attention heads, which divide it.
+        heads: Attention heads; must divide D.
         mlp_ratio: Hidden width over D.
-        quick_gelu: Use `QuickGelu`.
-        layer_scale: Initial value of a learned factor per channel on each residual; None: no such factor.
-        causal: Whether a token sees only itself and those before it.
+        quick_gelu: Whether `QuickGelu` replaces GELU.
+        layer_scale: Initial value of the layer scale; None: no layer scale.
+        causal: Whether attention is causal.
     """
 
     def __init__(
@@ -96,17 +96,16 @@ class TextTower(nn.Module):
         width: Width D.
         depth: Blocks.
         heads: Attention heads.
-        context: Tokens a caption.
+        context: Tokens per caption.
         embedding: Width E of the embedding.
         mlp_ratio: Hidden width of the MLPs over D.
-        quick_gelu: Use `QuickGelu`.
-        vocabulary: Token ids; the largest id of a caption ends it.
-        layer_scale: Initial value of a learned factor per channel on each residual; None: no such factor.
-        causal: Whether a token sees only itself and those before it.
-        pool: Token whose features are embedded: that of the largest id, the first or the last; ``"none"``
-            embeds each token.
+        quick_gelu: Whether `QuickGelu` replaces GELU.
+        vocabulary: Number of token ids; the largest id of a caption is its end.
+        layer_scale: Initial value of the layer scale; None: no layer scale.
+        causal: Whether attention is causal.
+        pool: Token that is embedded: that of the largest id, the first or the last; ``"none"``: every token.
         projection: Bias-free matrix, linear layer with bias, or none (then E is D).
-        merges: Merges of the caption tokenizer; None: all.
+        merges: Merges of the caption tokenizer in use; None: all.
     """
 
     def __init__(
@@ -164,7 +163,7 @@ class TextTower(nn.Module):
         return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
 
     def project(self, ids: Tensor) -> Tensor:
-        """Embeddings before they are scaled to length 1, of ids (B, T)."""
+        """Embeddings of ids (B, T) before normalisation."""
         x = self.token_embedding(ids) + self.positions
         for block in self.blocks:
             x = block(x)
@@ -180,7 +179,7 @@ class TextTower(nn.Module):
         return x[:, 0 if self.pool == "first" else -1]
 
     def _initialise(self) -> None:
-        """CLIP's scales; biases start at 0."""
+        """CLIP's initial scales; biases are 0."""
         width, depth = self.positions.shape[1], len(self.blocks)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)

@@ -1,4 +1,4 @@
-"""Captions to token ids: CLIP's byte-pair encoding, as open_clip ships it."""
+"""CLIP's byte-pair encoding of captions, from open_clip."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VOCABULARY = 49408
-"""Tokens; the last two start and end a caption."""
+"""Number of tokens; the last two are start and end of a caption."""
 UNMERGED = 514
-"""Tokens that are no merge: 256 bytes, the same at the end of a word, start and end of a caption."""
+"""Tokens that are not merges: 256 bytes, 256 bytes at the end of a word, start and end of a caption."""
 MERGES = VOCABULARY - UNMERGED
-"""Merges of byte pairs, the most frequent first."""
+"""Number of byte-pair merges, the most frequent first."""
 CHARACTERS_PER_TOKEN = 64
-"""Twice the longest token: characters beyond `context` times this are cut off before encoding, as the time of
-byte-pair merging grows with the square of a word's length."""
+"""Characters per token that are kept, twice the longest token: longer captions are truncated before encoding,
+as the time of byte-pair merging is quadratic in a word's length."""
 REMEMBERED_WORDS = 1 << 18
-"""Words whose encoding is kept; beyond it the memory is emptied."""
+"""Words in the cache of encodings, which is emptied when it is full."""
 
 
 class CaptionTokenizer:
-    """Turns captions into ids. The vocabulary is read at the first call.
+    """Encodes captions as ids. The vocabulary is read at the first call.
 
     Args:
-        context: Ids a caption is padded (with 0) or cut to; start and end token included.
-        merges: How many of the merges are applied, the first ones. Rare words then fall into more parts, at
-            worst into bytes, and the ids are those below ``merges + 514``.
+        context: Ids to which a caption is padded (with 0) or truncated, including start and end token.
+        merges: Number of merges in use, the first ones; ids are below ``merges + 514``.
     """
 
     def __init__(self, context: int, merges: int = MERGES) -> None:
@@ -40,7 +39,7 @@ class CaptionTokenizer:
     def __call__(self, captions: Sequence[str] | str) -> Tensor:
         """Ids (B, context) int64 of captions: cleaned, lower-cased, never longer than the context.
 
-        Any string is taken: an empty one is its start and end token. One alone is a batch of one.
+        An empty string is its start and end token; a single string is a batch of one.
         """
         captions = [captions] if isinstance(captions, str) else captions
         encoding = self._encoding
@@ -48,13 +47,13 @@ class CaptionTokenizer:
             encoding.cache = {word: word for word in ("<start_of_text>", "<end_of_text>")}
         limit = self.context * CHARACTERS_PER_TOKEN
         ids: Tensor = encoding([self._shortened(caption, limit) for caption in captions], self.context)
-        # Only the start and the end token have ids beyond the merges that are left.
+        # Only the start and the end token have ids beyond the merges in use.
         return ids.where(ids < VOCABULARY - 2, ids - (MERGES - self.merges))
 
     @staticmethod
     def _shortened(caption: str, limit: int) -> str:
-        """The caption's start, without characters that no UTF-8 text has."""
-        caption = caption[: 16 * limit]  # so that a huge caption costs nothing even to clean
+        """The start of a caption, without characters that UTF-8 can't encode."""
+        caption = caption[: 16 * limit]  # before cleaning, which is slow for a huge caption
         caption = caption.encode("utf-8", "replace").decode("utf-8")
         return " ".join(caption.split())[:limit]
 

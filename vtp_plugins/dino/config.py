@@ -1,4 +1,4 @@
-"""The table of ``use = "dino"``, and the keys that it has in common with ``use = "mim"``."""
+"""The table of ``use = "dino"`` and the keys that it shares with ``use = "mim"``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class PrototypeConfig(ObjectiveConfig):
-    """What losses over prototypes share. Defaults are those of DINOv2's ViT-L/16 and of VTP's code."""
+    """Keys of the losses over prototypes. Defaults as in DINOv2's ViT-L/16 and in VTP's code."""
 
     key_history: ClassVar[KeyHistory] = KeyHistory(renamed={"centre_momentum": "center_momentum"})
 
     view: str
     """View whose crops are compared."""
     rows: Positive | None = None
-    """Global rows a step, the view's first ones; all by default."""
+    """Global rows per step, the view's first ones; default: all."""
     bottleneck: bool = False
-    """Read the latent's tokens instead of the encoder's (VTP's `bottleneck_ae_only = False`)."""
+    """Whether to use the latent's tokens instead of the encoder's (VTP's `bottleneck_ae_only = False`)."""
     prototypes: Positive = 65536
-    """Prototypes (DINOv2)."""
+    """Number of prototypes (DINOv2)."""
     head_hidden: Positive = 2048
     """Width of the head's hidden layers (DINOv2; VTP's code)."""
     head_width: Positive = 256
@@ -34,14 +34,14 @@ class PrototypeConfig(ObjectiveConfig):
     head_layers: Positive = 3
     """Linear layers of the head (DINOv2; VTP's code)."""
     fixed_scales: bool = False
-    """Keep the prototypes' lengths at 1 in place of training them (VTP's code trains them)."""
+    """Whether the prototypes' lengths stay at 1 instead of being trained (VTP's code trains them)."""
     freeze_prototypes: Annotated[int, Field(ge=0)] = 1250
-    """Steps at the start in which the prototypes don't move (DINOv2: one epoch of 1250 steps)."""
+    """First steps in which the prototypes are frozen (DINOv2: one epoch of 1250 steps)."""
     targets: Literal["sinkhorn", "centering"] = "sinkhorn"
-    """How the teacher's scores become targets: three Sinkhorn-Knopp iterations over the step's global rows
-    (DINOv2 ViT-g, DINOv3), or a softmax around a running mean of the scores (DINOv2 ViT-L/16)."""
+    """Targets from the teacher's scores: three Sinkhorn-Knopp iterations over the step's global rows (DINOv2
+    ViT-g, DINOv3), or a softmax of scores centered by their running mean (DINOv2 ViT-L/16)."""
     center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Share of the old center that a step keeps; for `targets = "centering"`."""
+    """Momentum of the running mean; for `targets = "centering"`."""
     student_temperature: Annotated[float, Field(gt=0)] = 0.1
     """Temperature of the student's softmax (DINO)."""
     teacher_temperature: Scheduled = Linear(start=0.04, end=0.07, steps=37_500)
@@ -57,12 +57,12 @@ class PrototypeConfig(ObjectiveConfig):
 
 
 class DinoConfig(PrototypeConfig):
-    """Self-distillation between crops: each student crop predicts the teacher's view of the other globals."""
+    """Self-distillation: each student crop predicts the teacher's output for the other global crops."""
 
     local_crops: tuple[str, ...] = ("local",)
     """Crop sets that only the student sees; empty for none."""
     masked: bool = True
-    """Use the student's masked forward of the global crops, the one that `mim` needs (iBOT, DINOv2)."""
+    """Whether the student's global crops are masked, in the same forward as `mim`'s (iBOT, DINOv2)."""
 
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view: its global crops, masked, and local ones."""

@@ -1,4 +1,4 @@
-"""One distillation over prototypes within a step; `dino` and `mim` differ in the rows they hand to it."""
+"""Distillation over prototypes, used by `dino` and `mim` with different rows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vtp_plugins.dino.sinkhorn import Assignment, sinkhorn
 
 @dataclass(frozen=True, kw_only=True)
 class Distilled:
-    """What `distil` returns.
+    """Result of `distil`.
 
     Attributes:
         total: Sum of the weighted losses, a scalar with gradient.
         losses: (B, S) loss of each student row.
         entropy: (B, G) entropy of each target.
-        tally: Sum and number of the teacher's scores; for `updated_centre`.
+        tally: Sum and number of the teacher's scores, for `updated_centre`; None for Sinkhorn-Knopp.
     """
 
     total: Tensor
@@ -47,7 +47,7 @@ def distil(
     weights: Tensor,
     centre: Tensor | None,
 ) -> Distilled:
-    """Student rows against mixtures of teacher rows.
+    """Cross-entropy of student rows against mixtures of teacher rows.
 
     Args:
         step: The step.
@@ -56,15 +56,15 @@ def distil(
         prototypes: The student's `Prototypes`; they have EMA copies.
         student: (B, S, D) tokens.
         teacher: (B, G, D) tokens of the teacher; B may differ between ranks and be 0.
-        mixture: (S, G), share of each teacher row in a student row's target.
+        mixture: (S, G), weight of each teacher row in a student row's target.
         weights: (B, S), factor on each row's loss.
-        centre: (K,) for centring; None for Sinkhorn-Knopp.
+        centre: (K,) running mean for centering; None for Sinkhorn-Knopp.
     """
     assert isinstance(head, Head) and isinstance(prototypes, Prototypes)
     if student.shape[-1] != head.width:
         raise UsageError(
-            f"the head takes tokens of width {head.width}, these are {student.shape[-1]} wide: objectives "
-            "that share a head need the same `bottleneck`"
+            f"the head takes tokens of width {head.width}, got {student.shape[-1]}: objectives that share a "
+            "head need the same `bottleneck`"
         )
     temperature = value_at(config.teacher_temperature, step.index, step.total)
     numbers = prototypes.numbers()
@@ -78,7 +78,7 @@ def distil(
         targets = sinkhorn(flat, others, temperature, over_ranks, dtype=dtype)
     elif len(centre) != len(others):
         raise UsageError(
-            f"centring over {len(centre)} prototypes, but the shared head has {len(others)}: "
+            f"centering over {len(centre)} prototypes, but the shared head has {len(others)}: "
             f"set prototypes = {len(others)} in the table of {config.use!r} too"
         )
     else:
@@ -101,14 +101,14 @@ def distil(
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """What products are made in: autocast's dtype where it is on, else that of `x`."""
+    """Dtype of matrix products: autocast's if it is on, else that of `x`."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 @torch.no_grad()
 def log_sum(step: Step, x: Tensor) -> Tensor:
-    """Logarithm of the sum over ranks of exp(x), (K,); -inf stands for nothing and may be everywhere."""
+    """Logarithm of the sum over ranks of exp(x), (K,); entries may be -inf."""
     greatest = step.gather(x.max().reshape(1)).max()
     shift = torch.where(greatest.isfinite(), greatest, torch.zeros_like(greatest)).double()
     total = step.sum((x.double() - shift).exp())
@@ -117,7 +117,7 @@ def log_sum(step: Step, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def count_scores(teacher: Tensor, prototypes: Tensor) -> Tally:
-    """Sum (K,) and number (1,) of the scores of teacher rows (n, E); the sum takes one product in all."""
+    """Sum (K,) and number (1,) of the scores of teacher rows (n, E)."""
     with torch.autocast(teacher.device.type, enabled=False):
         return Tally(
             sums={"scores": prototypes @ teacher.sum(0), "rows": teacher.new_full((1,), len(teacher))}
@@ -126,14 +126,14 @@ def count_scores(teacher: Tensor, prototypes: Tensor) -> Tally:
 
 @torch.no_grad()
 def updated_centre(centre: Tensor, tally: Tally, momentum: float) -> Tensor:
-    """The running mean of scores (K,) after a step; the same as before if the step had no rows."""
+    """Running mean of the scores (K,) after a step; unchanged if the step had no rows."""
     rows = tally.sums["rows"]
     mean = tally.sums["scores"] / rows.clamp_min(1)
     return torch.where(rows > 0, centre * momentum + mean.to(centre) * (1 - momentum), centre)
 
 
 def freeze_rule(config: PrototypeConfig) -> tuple[ParamRule, ...]:
-    """The learning rate 0 of the prototypes in the first steps (DINO)."""
+    """A learning rate of 0 for the prototypes in the first steps (DINO)."""
     if not config.freeze_prototypes:
         return ()
     schedule = StepSchedule(values=(0.0, 1.0), at_steps=(config.freeze_prototypes,))
@@ -143,12 +143,12 @@ def freeze_rule(config: PrototypeConfig) -> tuple[ParamRule, ...]:
 def tokens_of(
     step: Step, config: PrototypeConfig, *, masked: bool
 ) -> tuple[Features | Latent, Features | Latent]:
-    """The student's and the teacher's tokens of the view: of the encoder, or of the bottleneck."""
+    """The student's and the teacher's tokens of the view, from the encoder or the bottleneck."""
     if config.bottleneck:
         return step.tokenize(config.view, masked=masked), step.teacher.tokenize(config.view)
     return step.encode(config.view, masked=masked), step.teacher.encode(config.view)
 
 
 def teachers_of(config: PrototypeConfig) -> tuple[str, ...]:
-    """The tokenizer's parts whose EMA copies make the targets."""
+    """Parts of the tokenizer that need an EMA teacher."""
     return ("tokenizer.encoder", "tokenizer.bottleneck") if config.bottleneck else ("tokenizer.encoder",)

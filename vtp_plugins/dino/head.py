@@ -1,6 +1,6 @@
-"""The head of DINO in two modules: tokens to unit vectors, and the prototypes that these are scored against.
+"""DINO's head as two modules: tokens to unit vectors, and the prototypes.
 
-They are apart so that no module returns a score for every row and prototype: the loss makes those in blocks.
+No module returns the scores of all rows and prototypes; the loss computes them in blocks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class Head(nn.Module):
-    """An MLP with GELU and without batch norm, then unit length.
+    """An MLP with GELU and without batch norm, and L2 normalisation of its output.
 
     Args:
         width: Width of the tokens.
@@ -44,12 +44,12 @@ class Head(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """Directions with a scale each (weight norm); the names are those of published checkpoints.
+    """Prototypes as directions with scales (weight norm), named as in published checkpoints.
 
     Args:
         count: Number K of prototypes.
         width: Their width E.
-        fixed_scales: Keep all scales at 1.
+        fixed_scales: Whether all scales stay at 1.
     """
 
     def __init__(self, count: int, width: int, *, fixed_scales: bool = False) -> None:
@@ -59,7 +59,7 @@ class Prototypes(nn.Module):
         nn.init.uniform_(self.weight_v, -(width**-0.5), width**-0.5)
 
     def numbers(self) -> Tensor:
-        """What `forward` takes for all prototypes, (K,) int64 on the CPU."""
+        """Indices of all prototypes for `forward`, (K,) int64 on the CPU."""
         return torch.arange(len(self.weight_g))
 
     def forward(self, numbers: Tensor) -> Tensor:
@@ -72,5 +72,5 @@ class Prototypes(nn.Module):
         direction = self.weight_v.narrow(0, first, len(numbers))
         scale = self.weight_g.narrow(0, first, len(numbers))
         wide = torch.promote_types(direction.dtype, torch.float32)
-        # One fused pass each way, not eight. A direction of zero gives NaN, as with torch's weight norm.
+        # Fused. A direction of zero gives NaN, as with torch's weight norm.
         return torch._weight_norm(direction.to(wide), scale.to(wide), 0)

@@ -1,9 +1,9 @@
-"""Cross-entropy between teacher and student distributions over many prototypes, without all their scores.
+"""Cross-entropy between teacher and student distributions over many prototypes, in bounded memory.
 
-Scores, (rows, K) with K prototypes, are made tile by tile; loss and gradients come out of the forward, and
-backward only multiplies. No more than a few tiles of scores exist at a time, whatever the rows.
+Scores (rows, K) are computed in tiles; the forward pass computes loss and gradients, the backward pass only
+scales them. Only a few tiles of scores exist at a time, whatever the number of rows.
 
-Shapes: B samples, S student rows and G teacher rows a sample, E width of the unit vectors, K prototypes.
+Shapes: B samples, S student rows and G teacher rows per sample, E width of the unit vectors, K prototypes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 from vtp_plugins.dino.scores import BITS, Scores, Sums, blocked, narrowed, tile_elements, times
 
 WHOLE = 4096
-"""At most so many prototypes make a single tile: their scores are made once."""
+"""Up to this number of prototypes there is a single tile, whose scores are computed once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """How scores are cut into tiles.
+    """Size of the tiles of scores.
 
     Attributes:
         rows: Rows of a tile.
-        columns: Prototypes of a tile; below K, scores are made twice (normaliser, then gradient).
+        columns: Prototypes of a tile; below K, scores are computed twice (normaliser, then gradient).
     """
 
     rows: int
@@ -34,12 +34,12 @@ class Blocks:
 
     @classmethod
     def choose(cls, prototypes: int, rows: int, elements: int) -> Blocks:
-        """Whole rows of few prototypes; else 1,024 rows, or all of them, so that weights are seldom read.
+        """All columns for few prototypes; else up to 1,024 rows, so that prototypes are seldom read.
 
         Args:
             prototypes: Number K.
-            rows: How many there are in all.
-            elements: Scores of a tile, at most.
+            rows: Number of all rows.
+            elements: Most scores of a tile.
         """
         if prototypes <= WHOLE:
             return cls(rows=elements // max(prototypes, 256), columns=prototypes)
@@ -65,7 +65,7 @@ class StreamedCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
         blocks: Blocks,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss and gradients, block by block."""
+        """Computes loss and gradients, block by block."""
         samples, per_sample, width = student.shape
         own, other, offset = prototypes.to(dtype), teacher_prototypes.to(dtype), offset * BITS
         losses = student.new_zeros(samples, per_sample)
@@ -94,7 +94,7 @@ class StreamedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients made in the forward, times the one that comes in."""
+        """Scales the gradients of the forward pass by the incoming one."""
         gradient, gradient_prototypes = ctx.saved_tensors
         first = gradient * upstream[0] if ctx.needs_input_grad[0] else None
         second = gradient_prototypes * upstream[0] if ctx.needs_input_grad[1] else None
@@ -102,13 +102,13 @@ class StreamedCrossEntropy(torch.autograd.Function):
 
 
 class _Sweep:
-    """One block of samples against all prototypes, twice if these are more than a tile: sums, then slopes.
+    """One block of samples against all prototypes: first the softmax sums, then the gradients.
 
     Args:
         student: Scores of (B * S, E) rows.
         teacher: Scores of (B * G, E) rows.
         mixture: (S, G).
-        normaliser: (B * G, 1), logarithm of the teacher's sums in bits, if it is known.
+        normaliser: (B * G, 1), logarithm of the teacher's sums in bits, if known.
         tiles: Of prototypes.
     """
 
@@ -122,8 +122,8 @@ class _Sweep:
     ) -> None:
         self.student, self.teacher, self.mixture, self.tiles = student, teacher, mixture, tiles
         self.mass = mixture.sum(1).repeat(student.rows // len(mixture))[:, None]
-        # Scores of unit vectors need no shift. Whether all did well without is known at the end, and asking
-        # makes an accelerator wait: there they are shifted.
+        # Scores of unit vectors rarely need a shift. Checking that would synchronise an accelerator, so there
+        # they are always shifted.
         usable = mixture.device.type == "cpu" and self._add_up(normaliser, shifted=False)
         if not usable:
             self._add_up(normaliser, shifted=True)
@@ -131,7 +131,7 @@ class _Sweep:
         self._certainty = mixture.new_zeros(teacher.rows)
 
     def _add_up(self, normaliser: Tensor | None, *, shifted: bool) -> bool:
-        """Sums over all prototypes; whether they can be used."""
+        """Sums over all prototypes; returns whether they are in range."""
         own = Sums.empty(self.student.rows, self.mixture, shifted=shifted)
         if normaliser is None:
             other = Sums.empty(self.teacher.rows, self.mixture, shifted=shifted)
@@ -147,16 +147,16 @@ class _Sweep:
         return own.usable() and other.usable()
 
     def slopes(self, own: Tensor, scaled: Tensor, into: Tensor, *, add: bool) -> Tensor:
-        """Products of the slopes of the scores, from target to softmax.
+        """Gradient with respect to the scores (target - softmax), multiplied with both of their factors.
 
         Args:
             own: (K, E), the student's prototypes.
-            scaled: (B * S, E), what the slopes are multiplied with for the prototypes.
-            into: (K, E), where that product goes.
-            add: Add it to what is there.
+            scaled: (B * S, E), factor for the gradient of the prototypes.
+            into: (K, E), receives the gradient of the prototypes.
+            add: Whether it is added to the content of `into`.
 
         Returns:
-            (B * S, E), the slopes' product with the prototypes.
+            (B * S, E), product with the prototypes.
         """
         shares = self.mass / self.student_sums.total
         product = into.new_zeros(scaled.shape)
@@ -173,7 +173,7 @@ class _Sweep:
         return product
 
     def losses(self) -> Tensor:
-        """Cross-entropy of each student row against its targets, added over these, in nats."""
+        """Cross-entropy of each student row against its mixture of targets, in nats."""
         return ((self.mass * self.student_sums.total.log2()).squeeze(1) - self._agreement) / BITS
 
     def entropy(self) -> Tensor:
@@ -182,7 +182,7 @@ class _Sweep:
         return (total.log2() - self._certainty / total) / BITS
 
     def _target(self, theirs: Tensor) -> Tensor:
-        """Targets (B * S, c) from a tile of the teacher's scores (B * G, c), which is used up."""
+        """Targets (B * S, c) from a tile of the teacher's scores (B * G, c), which is overwritten."""
         columns = theirs.shape[1]
         theirs = self.teacher_sums.relative(theirs)
         target = torch.exp2(theirs, out=self.teacher.spare(columns))
@@ -212,10 +212,10 @@ def streamed_cross_entropy(
     normaliser: Tensor | None = None,
     blocks: Blocks | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted cross-entropy of softmaxes over prototypes, student rows against mixed teacher rows.
+    """Weighted cross-entropy of softmaxes over prototypes, student rows against mixtures of teacher rows.
 
-    A row's target is ``sum_g mixture[s, g] * softmax(teacher[g] @ teacher_prototypes.T / Tt + offset)``: both
-    centring and Sinkhorn targets have this form. Differentiable once, in `student` and `prototypes`.
+    The target of row s is ``sum_g mixture[s, g] * softmax(teacher[g] @ teacher_prototypes.T / Tt + offset)``;
+    centering and Sinkhorn targets have this form. Differentiable once, in `student` and `prototypes`.
 
     Args:
         student: (B, S, E) unit vectors, float32 or wider.
@@ -223,13 +223,12 @@ def streamed_cross_entropy(
         teacher: (B, G, E) unit vectors, same dtype, no gradient.
         teacher_prototypes: (K, E), same dtype or `dtype`, no gradient.
         offset: (K,) added to the teacher's scores.
-        mixture: (S, G), share of each teacher row in a student row's target; a row may add up to any mass.
+        mixture: (S, G), weight of each teacher row in a student row's target; rows may have any sum.
         weights: (B, S), factor on each student row's loss.
         temperatures: Student's and teacher's.
-        dtype: What products are made in; sums stay in the dtype of `student`.
-        normaliser: (B, G) logarithm of the sum of exponentials of each teacher row's scores, offset included,
-            if it is known (`sinkhorn`); saves a pass.
-        blocks: How scores are cut; chosen by size and device if None.
+        dtype: Dtype of matrix products; sums have the dtype of `student`.
+        normaliser: (B, G) logsumexp of each teacher row's scores with offset, if known; saves a pass.
+        blocks: Size of the tiles; None chooses it by size and device.
 
     Returns:
         The sum of weighted losses, a scalar; each student row's loss (B, S) and each target's entropy (B, G),

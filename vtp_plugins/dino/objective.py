@@ -41,7 +41,7 @@ class Dino(Objective):
         )
 
     def forward(self, step: Step) -> Losses:
-        """The loss; its parts of global and of local crops, and the targets' mean entropy in nats to log."""
+        """The loss; logged: its global and local parts, and the targets' mean entropy in nats."""
         config = self.config
         tokens, targets = tokens_of(step, config, masked=config.masked)
         crops = [tokens[name].cls for name in ("global", *config.local_crops)]
@@ -53,7 +53,7 @@ class Dino(Objective):
         pairs = int(mixture.sum())
         if not pairs:
             raise UsageError(
-                f"dino: view {config.view!r} has a single crop, nothing to compare it with; "
+                f"dino: view {config.view!r} has a single crop and no other to compare with; "
                 f"set views.{config.view}.crops.global.count = 2"
             )
         scale = 1 / (samples * pairs)
@@ -77,10 +77,10 @@ class Dino(Objective):
         return Losses(terms={"distillation": distilled.total}, report=report, tally=distilled.tally)
 
     def rules(self) -> Sequence[ParamRule]:
-        """The prototypes stand still at first."""
+        """The prototypes are frozen at first."""
         return freeze_rule(self.config)
 
     def after_step(self, tally: Tally, index: int) -> None:
-        """Moves the centre."""
+        """Updates the center."""
         if self.centre is not None:
             self.centre.copy_(updated_centre(self.centre, tally, self.config.center_momentum))

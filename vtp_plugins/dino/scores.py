@@ -1,7 +1,7 @@
-"""Scores of unit vectors against prototypes, made a tile of them at a time, and what is summed over them.
+"""Tiles of scores of unit vectors against prototypes, and running sums of their exponentials.
 
-Scores count in bits here: rows are divided by ``temperature * ln 2``, so that ``exp2`` of a score is ``exp``
-of the same score in nats. On a CPU torch's ``exp2`` takes a quarter of the time of its ``exp``.
+Scores are in bits: rows are divided by ``temperature * ln 2``, so that ``exp2`` of a score is ``exp`` of the
+same score in nats. On a CPU torch's ``exp2`` takes a quarter of the time of its ``exp``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 BITS = 1 / math.log(2)
-"""Bits of a nat."""
+"""Bits per nat."""
 
 
 def tile_elements(device: torch.device) -> int:
-    """Scores of a tile: on a CPU what a cache holds, 2 MiB in float32; elsewhere more, not measured."""
+    """Scores of a tile: on a CPU 2 MiB in float32, which fits a cache; elsewhere 16 MiB, not measured."""
     return 1 << 19 if device.type == "cpu" else 1 << 22
 
 
@@ -28,15 +28,14 @@ def blocked(length: int, block: int) -> Iterator[slice]:
 
 
 def narrowed(rows: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
-    """Rows over the temperature, for scores in bits, in the dtype that products are made in."""
+    """Rows divided by the temperature, for scores in bits, in the dtype of products."""
     return (rows * (BITS / temperature)).to(dtype)
 
 
 def times(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b.T``, (n, m), of (n, E) and (m, E), same dtype.
 
-    In float32 on a CPU by oneDNN if this torch has it: MKL, which torch takes otherwise, reaches 40 % of the
-    peak of an AMD core where oneDNN reaches 85 %.
+    Float32 on a CPU uses oneDNN if this torch has it: on an AMD core it reaches 85 % of the peak, MKL 40 %.
     """
     if _one_dnn(a) and a.numel() and b.numel():
         product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
@@ -51,15 +50,15 @@ def _one_dnn(x: Tensor) -> bool:
 
 
 class Scores:
-    """Scores of rows against prototypes, in bits, in memory that is taken once.
+    """Scores of rows against prototypes, in bits, in buffers that all tiles reuse.
 
-    Fresh memory for each tile costs more than its product: the system hands out pages one by one.
+    Allocating each tile would take longer than its product: the system maps fresh memory page by page.
 
     Args:
         rows: (n, E), as `narrowed` makes them.
         prototypes: (K, E), same dtype.
         like: A tensor of the scores' dtype, float32 or wider.
-        tiles: Of prototypes. If there is one, its scores are made once.
+        tiles: Slices of prototypes. The scores of a single tile are computed once.
         offset: (K,) added to all rows' scores, in bits, or None.
 
     Attributes:
@@ -78,7 +77,7 @@ class Scores:
         self._single: Tensor | None = None
 
     def tile(self, columns: slice) -> Tensor:
-        """Scores (n, c); overwritten by the next call, unless there is but this tile."""
+        """Scores (n, c); the next call overwrites them, unless there is a single tile."""
         if self._single is not None:
             return self._single
         prototypes = self._prototypes[columns]
@@ -87,7 +86,7 @@ class Scores:
             narrow = self._taken("narrow", shape, self._rows.dtype)
             wide = self._taken("wide", shape).copy_(torch.mm(self._rows, prototypes.T, out=narrow))
         elif _one_dnn(self._rows):
-            wide = times(self._rows, prototypes)  # oneDNN's operator takes no memory for its result
+            wide = times(self._rows, prototypes)  # oneDNN's operator has no out=
         else:
             wide = torch.mm(self._rows, prototypes.T, out=self._taken("wide", shape))
         if self._offset is not None:
@@ -96,11 +95,11 @@ class Scores:
         return wide
 
     def spare(self, columns: int, number: int = 0) -> Tensor:
-        """More memory of the shape (n, columns) and dtype of a tile; another one for each number."""
+        """A buffer (n, columns) of a tile's dtype; each number has its own."""
         return self._taken(f"spare {number}", (self.rows, columns))
 
     def narrow(self, tile: Tensor) -> Tensor:
-        """A tile in the products' dtype; lasts until the next one."""
+        """A tile in the dtype of products; valid until the next one."""
         if self._rows.dtype == self._like.dtype:
             return tile
         return self._taken("narrow", tile.shape, self._rows.dtype).copy_(tile)
@@ -112,13 +111,12 @@ class Scores:
 
 
 class Sums:
-    """Sums of the exponentials of rows whose scores come tile by tile.
+    """Running sums of exponentials of each row, over tiles of scores.
 
-    A sum is ``total * 2 ** greatest``. Its logarithm alone would be rounded anew with every tile.
+    A sum is ``total * 2 ** greatest``; keeping its logarithm instead would round it with every tile.
 
     Attributes:
-        greatest: (n, 1) greatest score so far, in bits; None if exponentials are taken of scores as they are,
-            which saves two operations of four.
+        greatest: (n, 1) greatest score so far, in bits; None without shift, which halves the operations.
         total: (n, 1).
     """
 
@@ -127,7 +125,7 @@ class Sums:
 
     @classmethod
     def empty(cls, rows: int, like: Tensor, *, shifted: bool) -> Sums:
-        """Sums of nothing."""
+        """Sums of no scores."""
         greatest = like.new_full((rows, 1), -torch.inf) if shifted else None
         return cls(greatest, like.new_zeros(rows, 1))
 
@@ -137,7 +135,7 @@ class Sums:
         return cls(logarithm, torch.ones_like(logarithm)) if shifted else cls(None, logarithm.exp2())
 
     def add(self, tile: Tensor, spare: Tensor) -> None:
-        """Adds the exponentials of a tile (n, c), which stays as it is; `spare` is overwritten."""
+        """Adds the exponentials of a tile (n, c); `spare` is overwritten, the tile is not."""
         if self.greatest is None:
             self.total += torch.exp2(tile, out=spare).sum(1, keepdim=True)
             return
@@ -147,18 +145,18 @@ class Sums:
         self.greatest = greatest
 
     def usable(self) -> bool:
-        """Whether nothing that counts was too large or too small for the dtype; waits for the device."""
+        """Whether all sums are in range; synchronises the device."""
         return self.greatest is not None or within(self.total)
 
     def relative(self, tile: Tensor) -> Tensor:
-        """The scores of a tile less what was taken off before their exponentials were added; in place."""
+        """Shifts the scores of a tile as `add` did, in place."""
         return tile if self.greatest is None else tile.sub_(self.greatest)
 
 
 def within(sums: Tensor) -> bool:
-    """Whether sums of exponentials are far enough from the ends of float32, from 2 ** -40 to 2 ** 80.
+    """Whether sums of exponentials are in [2 ** -40, 2 ** 80], far from the limits of float32.
 
-    Exponentials below 2 ** -126, which float32 has not, then add less to them than it resolves, and so do
-    their products with the inverse of another such sum.
+    Then exponentials that underflow (below 2 ** -126) would not change a sum, nor would their products with
+    the inverse of another such sum.
     """
     return not sums.numel() or bool(((sums >= 2.0**-40) & (sums <= 2.0**80)).all())

@@ -12,10 +12,10 @@ from torch import Tensor
 from vtp_plugins.dino.scores import BITS, Scores, blocked, narrowed, tile_elements, within
 
 BLOCK_ELEMENTS = 1 << 22
-"""Scores of a block of whole rows: 16 MiB in float32."""
+"""Scores of a block of whole rows, 16 MiB in float32."""
 
 MIN_COLUMNS = 512
-"""Least prototypes of a tile of all rows: products with fewer are slow."""
+"""Fewest prototypes of a tile of all rows; products with fewer are slow."""
 
 LogSum = Callable[[Tensor], Tensor]
 
@@ -26,8 +26,7 @@ class Assignment:
 
     Attributes:
         offset: (K,), the same on every rank.
-        normaliser: (n,) logarithm of the sum of exponentials of those scores, for this rank's rows; None if
-            it was not found on the way.
+        normaliser: (n,) logsumexp of those scores for this rank's rows; None if it was not computed.
     """
 
     offset: Tensor
@@ -47,18 +46,18 @@ def sinkhorn(
 ) -> Assignment:
     """Assigns teacher rows to prototypes.
 
-    An iteration gives all prototypes, then all rows, the same total. The last one ends with the rows, so the
-    result is a softmax over prototypes and only one number a prototype has to be kept.
+    An iteration normalises prototypes, then rows, to equal totals. As the last one ends with rows, the result
+    is a softmax over prototypes with one offset per prototype.
 
     Args:
         teacher: (n, E) unit vectors of this rank, float32 or wider; n may be 0 and differ between ranks.
         prototypes: (K, E), same dtype or `dtype`.
         temperature: Above 0.
-        log_sum: (K,) of each rank -> the logarithm of the sum of exponentials over ranks; None if this rank
-            is alone, which saves time and finds the normaliser.
+        log_sum: (K,) of each rank -> their logsumexp over ranks; None for a single rank, which is faster and
+            computes the normaliser.
         iterations: Number of iterations, at least 1.
-        dtype: What products are made in.
-        elements: Scores of a tile of all rows, or of a block of whole rows over ranks; chosen if None.
+        dtype: Dtype of matrix products.
+        elements: Scores of a tile or block; None chooses it.
 
     Source:
         Caron et al. 2020 (SwAV), section 3.1; DINOv2 ends with the rows, as here.
@@ -75,13 +74,13 @@ def sinkhorn(
 def _by_prototypes(
     rows: Tensor, prototypes: Tensor, like: Tensor, iterations: int, elements: int | None
 ) -> Assignment | None:
-    """Factors of rows and of prototypes on a matrix of exponentials that is made anew in each iteration.
+    """Sinkhorn-Knopp on exponentials, recomputed in each iteration, in tiles of all rows.
 
-    All rows of a few prototypes at a time: these get their factors, the rows' next totals grow, in one pass.
-    Other ranks would have to be asked at every tile.
+    One pass over the tiles computes the prototypes' factors and the rows' next totals. Several ranks would
+    have to communicate at every tile.
 
     Returns:
-        None if a total is near the end of float32's range, which takes prototypes far from unit length.
+        None if a total is near the limits of float32, as with prototypes far from unit length.
     """
     count = max(len(rows), 1)
     if elements is None:
@@ -112,7 +111,7 @@ def _by_rows(
     log_sum: LogSum,
     elements: int | None,
 ) -> Assignment:
-    """In the log domain, a few whole rows at a time: ranks meet once in an iteration, any scores will do."""
+    """Sinkhorn-Knopp in the log domain, in blocks of whole rows; ranks communicate once per iteration."""
     size = max((BLOCK_ELEMENTS if elements is None else elements) // max(len(prototypes), 1), 1)
     floor = math.log(torch.finfo(like.dtype).tiny)
     everything = [slice(0, len(prototypes))]
@@ -124,9 +123,9 @@ def _by_rows(
             block = Scores(rows[part], prototypes, like, everything, shift).tile(everything[0])
             if offset is None:
                 columns = torch.logaddexp2(columns, _log_sum_of_columns(block))
-            else:  # the rows' shares of each prototype: their sum over rows is what is off
-                share = block.sub_(block.amax(1, keepdim=True)).exp2_()
-                columns.addmv_(share.T, 1 / share.sum(1))
+            else:  # column sums of the row-normalised matrix: what is still to be corrected
+                weights = block.sub_(block.amax(1, keepdim=True)).exp2_()
+                columns.addmv_(weights.T, 1 / weights.sum(1))
         if offset is None:
             offset = -log_sum(columns / BITS)
         else:
@@ -136,6 +135,6 @@ def _by_rows(
 
 
 def _log_sum_of_columns(block: Tensor) -> Tensor:
-    """Logarithm of the sum of each column's exponentials, in bits; uses the block up."""
+    """Logsumexp of each column, in bits; overwrites the block."""
     greatest = block.amax(0)
     return block.sub_(greatest).exp2_().sum(0).log2_() + greatest

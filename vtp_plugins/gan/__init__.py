@@ -1,1 +1,1 @@
-"""The adversarial objective: a critic tells reconstructions from images, and the decoder learns to pass."""
+"""The adversarial objective: a critic, and a loss of the decoder."""

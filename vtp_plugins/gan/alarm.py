@@ -1,4 +1,4 @@
-"""Signs that an adversarial training has gone wrong, told from single steps and counted over steps."""
+"""Detects failing adversarial training by signs that persist over many steps."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 from vtp_plugins.gan.config import GanConfig
 
 SIGNS = ("winning", "blind", "loud", "limited")
-"""What is counted: the critic is right almost always, or no more often than chance; its logits are huge; the
-adaptive weight stands at its limit."""
+"""Signs: the critic is almost always right, or no better than chance; its logits diverge; the adaptive weight
+is at its limit."""
 
 CHANCE = 0.51
-"""Accuracy up to which a critic counts as blind; one whose logits are constant has 0.5, or 0 by pairs."""
+"""Accuracy up to which a critic counts as blind; constant logits give 0.5, or 0 in pairs."""
 
 
 def critic_signs(config: GanConfig, accuracy: Tensor, size: Tensor, *, exposed: bool) -> Tensor:
-    """Which signs a critic's step shows, (3,) bool: winning, blind, loud.
+    """The signs of one step, (3,) bool: winning, blind, loud.
 
     Args:
         config: The limits.
-        accuracy: Share of right judgements, a scalar.
-        size: Mean size of the logits, a scalar.
-        exposed: Whether the decoder sees the critic yet; before that a critic may still be blind.
+        accuracy: Fraction of right predictions, a scalar.
+        size: Mean absolute logit, a scalar.
+        exposed: Whether the decoder's loss has started; before that blindness is no alarm.
     """
     return torch.stack(
         [
@@ -36,27 +36,26 @@ def critic_signs(config: GanConfig, accuracy: Tensor, size: Tensor, *, exposed: 
 
 
 def counted(steps: Tensor, shown: Tensor) -> Tensor:
-    """Steps in a row that showed each sign, given those before and whether this step shows it."""
+    """Consecutive steps with each sign, given the previous counts and this step's signs."""
     return (steps + 1) * shown
 
 
 def advice(config: GanConfig, steps: Sequence[int]) -> list[str]:
-    """A line for each sign whose alarm is due at this step.
+    """One line of advice for each sign that reaches its limit at this step.
 
     Args:
         config: The limits.
-        steps: Steps in a row that showed each of `SIGNS`.
+        steps: Consecutive steps with each of `SIGNS`.
     """
     during = f"for {config.alarm_steps} steps"
     lines = {
-        "winning": f"over {100 * config.alarm_accuracy:.0f} % of the critic's judgements were right "
-        f"{during}; "
-        "the decoder learns little from it. Lower critic_optimizer.lr, or set r1, lecam or augment",
-        "blind": f"the critic judged no better than chance {during}; the decoder learns nothing from it. "
+        "winning": f"the critic was right in over {100 * config.alarm_accuracy:.0f} % {during}; the decoder "
+        "learns little from it. Lower critic_optimizer.lr, or set r1, lecam or augment",
+        "blind": f"the critic was no better than chance {during}; the decoder learns nothing from it. "
         "Raise critic_optimizer.lr, lower r1 or lecam, or give the critic more filters",
-        "loud": f"the critic's logits were above {config.alarm_logits:g} in the mean {during}; they may go "
-        "on growing. Set r1 or lecam, or lower critic_optimizer.lr",
-        "limited": f"the adaptive weight stood at its limit {config.limit:g} {during}: the critic's gradient "
-        "at the decoder is almost nothing. Lower limit, or set r1 to smooth the critic",
+        "loud": f"the critic's mean absolute logit was above {config.alarm_logits:g} {during} and may grow "
+        "further. Set r1 or lecam, or lower critic_optimizer.lr",
+        "limited": f"the adaptive weight was at its limit {config.limit:g} {during}: the critic's gradient "
+        "at the decoder is close to zero. Lower limit, or set r1 to smooth the critic",
     }
     return [lines[sign] for sign, count in zip(SIGNS, steps, strict=True) if count == config.alarm_steps]

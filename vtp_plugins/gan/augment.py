@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what a critic sees.
+"""Differentiable augmentation of a critic's inputs.
 
 Source: Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training" (DiffAug).
 """
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 DRAWS = 7
-"""Uniform numbers that each row needs: brightness, saturation, contrast, two shifts, cutout's two."""
+"""Uniform numbers per row: brightness, saturation, contrast, two for the shift, two for cutout."""
 SHIFT, CUTOUT = 0.125, 0.2
-"""Largest translation (DiffAug), and side of the hole (UniTok), as shares of the image's side."""
+"""Largest translation (DiffAug), and side of the hole (UniTok), as fractions of the image's side."""
 
 
 def augment(image: Tensor, draws: Tensor, kinds: Sequence[str]) -> Tensor:
@@ -21,8 +21,8 @@ def augment(image: Tensor, draws: Tensor, kinds: Sequence[str]) -> Tensor:
 
     Args:
         image: (B, 3, H, W) in [-1, 1].
-        draws: (B, DRAWS) uniform in [0, 1): all the randomness there is.
-        kinds: Of ``"color"``, ``"translation"`` and ``"cutout"``, in the order in which to apply them.
+        draws: (B, DRAWS) uniform in [0, 1), the only source of randomness.
+        kinds: ``"color"``, ``"translation"`` and ``"cutout"``, applied in this order.
     """
     for kind in kinds:
         if kind == "color":
@@ -46,7 +46,7 @@ def _colour(image: Tensor, draws: Tensor) -> Tensor:
 
 
 def _translation(image: Tensor, draws: Tensor) -> Tensor:
-    """Moves each row by whole pixels; zeros come in."""
+    """Translates each row by whole pixels, padded with zeros."""
     height, width = image.shape[-2:]
     down, right = (_whole(draws[:, i], side, SHIFT) for i, side in enumerate((height, width)))
     rows = torch.arange(height, device=image.device) - down[:, None]
@@ -58,7 +58,7 @@ def _translation(image: Tensor, draws: Tensor) -> Tensor:
 
 
 def _cutout(image: Tensor, draws: Tensor) -> Tensor:
-    """Blanks a square whose centre lies anywhere in the image."""
+    """Zeroes a square with its centre anywhere in the image."""
     edges = []
     for axis, side in enumerate(image.shape[-2:]):
         centre = (draws[:, axis] * side).floor()[:, None]
@@ -69,7 +69,7 @@ def _cutout(image: Tensor, draws: Tensor) -> Tensor:
 
 
 def _whole(draw: Tensor, side: int, share: float) -> Tensor:
-    """A whole number in -n .. n, n = `share` of `side` rounded."""
+    """An integer in -n .. n, n = `share` of `side` rounded."""
     most = round(share * side)
     return (draw * (2 * most + 1)).floor().long() - most
 

@@ -14,10 +14,10 @@ from vtp_plugins.gan.layers import Halve, SpectralConv1d, build_norm
 
 
 class Critic(nn.Module):
-    """Judges images; plain convolutions, so that gradient penalties can be differentiated.
+    """A critic of images, made of plain convolutions, so that gradient penalties can be differentiated.
 
     Attributes:
-        smallest: Least side of an image in pixels.
+        smallest: Smallest side of an image in pixels.
     """
 
     smallest: int = 1
@@ -32,14 +32,14 @@ class Critic(nn.Module):
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Refines the singular vectors of its spectral norms, once an update."""
+        """Refines the singular vectors of the spectral norms after an update."""
         for module in self.modules():
             if isinstance(module, SpectralConv1d):
                 module.power_iterate()
 
 
 class PatchGan(Critic):
-    """PatchGAN (Isola et al. 2017), weights drawn from N(0, 0.02) as published."""
+    """PatchGAN (Isola et al. 2017); weights from N(0, 0.02) as published."""
 
     def __init__(self, config: PatchGanConfig) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class PatchGan(Critic):
                 nn.init.normal_(module.weight, 1.0, 0.02)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """One logit a patch."""
+        """One logit per patch."""
         (image,) = inputs
         logits: Tensor = self.layers(image)
         return logits.flatten(1)
 
 
 class TokenHead(nn.Module):
-    """One logit a token from the features of a tap (StyleGAN-T, section 4.2; VAR's and RAE's critic)."""
+    """One logit per token from one feature map (StyleGAN-T, section 4.2; VAR's and RAE's critic)."""
 
     def __init__(self, channels: int, config: DinoConfig) -> None:
         super().__init__()
@@ -89,19 +89,19 @@ class TokenHead(nn.Module):
 
 
 class FeatureHeads(Critic):
-    """A head on each of a frozen network's maps."""
+    """One head for each feature map of a frozen network."""
 
     def __init__(self, config: DinoConfig, channels: Sequence[int]) -> None:
         super().__init__()
         self.heads = nn.ModuleList(TokenHead(width, config) for width in channels)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The logits of all heads, one after another."""
+        """The concatenated logits of all heads."""
         return torch.cat([head(feature) for head, feature in zip(self.heads, inputs, strict=True)], 1)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a linear way, at half the size."""
+    """A residual block of two convolutions with stride 2."""
 
     def __init__(self, channels: int, outputs: int, norm: str) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class ResidualBlock(nn.Module):
 
 
 class StyleGan(Critic):
-    """Residual blocks, the mean over positions, one logit (in the manner of Karras et al. 2020)."""
+    """Residual blocks, the mean over positions, one logit (similar to Karras et al. 2020)."""
 
     def __init__(self, config: StyleGanConfig) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class StyleGan(Critic):
                 nn.init.kaiming_normal_(module.weight, a=0.2)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """One logit a row."""
+        """One logit per row."""
         (image,) = inputs
         hidden = self.last(self.body(self.inward(image)))
         logits: Tensor = self.judge(hidden.mean((2, 3)))

@@ -1,30 +1,30 @@
-"""The frozen network whose features a critic's heads judge."""
+"""The frozen feature network of a critic."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vtp_core.errors import UsageError
 from vtp_plugins.gan.config import DinoConfig
 from vtp_plugins.pretrained.loading import load_weights
 from vtp_plugins.pretrained.lookup import RANDOM, find_weights
+from vtp_plugins.pretrained.networks import Frozen, resized, timm_network
 
 MANY = 6
-"""A network with more stages than this is read at its four quarters."""
+"""Of a network with more stages than this, four evenly spaced ones are used."""
 
 
-class FrozenFeatures(nn.Module):
-    """A timm network that is always in evaluation mode and never trained; gradients reach its input.
+class FrozenFeatures(Frozen):
+    """A timm network that is never trained; gradients reach its input.
 
     Attributes:
         origin: Where its weights come from.
-        side: Pixels a side to which images are resized; None leaves them.
-        taps: Stages or blocks that are read.
+        side: Side in pixels to which images are resized; None: not at all.
+        taps: Stages or blocks whose features are used.
         channels: Channels of each.
 
     Raises:
@@ -47,22 +47,14 @@ class FrozenFeatures(nn.Module):
         self.taps = _choose_taps(name, config.taps, len(widths))
         self.channels = tuple(widths[tap] for tap in self.taps)
 
-    def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode whatever is asked."""
-        return super().train(False)
-
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Maps (B, C_i, h_i, w_i) of images (B, 3, H, W) in [-1, 1]."""
-        if self.side is not None and image.shape[-2:] != (self.side, self.side):
-            image = F.interpolate(
-                image, size=(self.side, self.side), mode="bilinear", antialias=True, align_corners=False
-            )
-        pixels = ((image + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("std")
+        pixels = ((resized(image, self.side) + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("std")
         maps: Any = self.network.forward_intermediates
         return tuple(maps(pixels, indices=list(self.taps), stop_early=True, intermediates_only=True))
 
     def _widths(self) -> list[int]:
-        """Channels of every stage, without computing anything."""
+        """Channels of every stage, found on the meta device."""
         network: Any = copy.deepcopy(self.network).to("meta")
         side = self.side or 64
         maps = network.forward_intermediates(
@@ -72,25 +64,14 @@ class FrozenFeatures(nn.Module):
 
 
 def _build(name: str, size: int | None) -> tuple[nn.Module, int | None]:
-    """The network and the side of the images that it wants; None if it takes any."""
+    """The network and the image side that it needs; None: any."""
     import timm
 
-    try:
-        defaults = timm.get_pretrained_cfg(name)
-        if defaults is not None and defaults.fixed_input_size:
-            size = size or int(defaults.input_size[-1])
-            network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, img_size=size)
-        else:
-            network = timm.create_model(name, pretrained=False)
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise UsageError(
-            f"critic network timm:{name} can't be built ({error}); see `timm.list_models()`"
-        ) from None
-    if not hasattr(network, "forward_intermediates"):
-        raise UsageError(
-            f"timm's {name!r} gives no feature maps; choose a network with forward_intermediates"
-        )
-    return network, size
+    defaults = timm.get_pretrained_cfg(name)
+    if defaults is None or not defaults.fixed_input_size:
+        return timm_network(name), size
+    size = size or int(defaults.input_size[-1])
+    return timm_network(name, {"num_classes": 0, "img_size": size}), size
 
 
 def _choose_taps(name: str, taps: tuple[int, ...] | None, stages: int) -> tuple[int, ...]:
@@ -98,5 +79,5 @@ def _choose_taps(name: str, taps: tuple[int, ...] | None, stages: int) -> tuple[
         quarters = tuple((quarter + 1) * stages // 4 - 1 for quarter in range(4))
         return tuple(range(stages)) if stages <= MANY else quarters
     if not taps or max(taps) >= stages or len(set(taps)) < len(taps):
-        raise UsageError(f"critic taps {list(taps)}: timm:{name} has stages 0 to {stages - 1}, each once")
+        raise UsageError(f"critic taps {list(taps)}: name distinct stages of timm:{name}, 0 to {stages - 1}")
     return tuple(sorted(taps))

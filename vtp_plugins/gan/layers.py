@@ -1,4 +1,4 @@
-"""Layers of critics: norms without state, a convolution of spectral norm 1, blurred downsampling."""
+"""Layers of critics: stateless norms, a spectrally normalised convolution, blurred downsampling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def build_norm(kind: str, channels: int, dimensions: int) -> nn.Module:
-    """A norm over feature maps of 1 or 2 spatial dimensions; none of them keeps running statistics.
+    """A norm for feature maps of 1 or 2 spatial dimensions, without running statistics.
 
     Args:
         kind: ``none``, ``group``, ``sample`` (each channel of each row) or ``batch`` (the rows given).
@@ -25,7 +25,7 @@ def build_norm(kind: str, channels: int, dimensions: int) -> nn.Module:
 
 
 class RowNorm(nn.GroupNorm):
-    """Group norm that takes a single row of one position too, which torch's module refuses."""
+    """Group norm that also accepts a single row with one position, which torch's module refuses."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, ...) normalised over each group of each row."""
@@ -35,8 +35,8 @@ class RowNorm(nn.GroupNorm):
 class SpectralConv1d(nn.Conv1d):
     """A convolution whose weight, as a matrix (out, in * kernel), is divided by its largest singular value.
 
-    The singular vectors are buffers that `forward` only reads; `power_iterate` refines them after each
-    update. Two forwards of one step therefore see the same weight (Miyato et al. 2018 iterate in forward).
+    `forward` only reads the singular vectors, `power_iterate` refines them after each update, so two forwards
+    of one step use the same weight (Miyato et al. 2018 iterate in forward).
     """
 
     def __init__(self, channels: int, outputs: int, kernel: int) -> None:
@@ -47,16 +47,16 @@ class SpectralConv1d(nn.Conv1d):
             self.power_iterate()
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, channels, L) -> (B, outputs, L), padded as a circle."""
+        """(B, channels, L) -> (B, outputs, L), with circular padding."""
         scale = torch.dot(self.get_buffer("left"), self.weight.flatten(1) @ self.get_buffer("right"))
         length, side = input.shape[-1], self.kernel_size[0] // 2
-        if side:  # torch's circular padding goes round once only, and a map may be shorter than the kernel
+        if side:  # torch's circular padding wraps once only, and a map may be shorter than the kernel
             input = input.index_select(2, torch.arange(-side, length + side, device=input.device) % length)
         return F.conv1d(input, self.weight / scale, self.bias)
 
     @torch.no_grad()
     def power_iterate(self) -> None:
-        """One step of the power method towards the weight's first singular vectors."""
+        """One power iteration for the first singular vectors of the weight."""
         left, right, matrix = self.get_buffer("left"), self.get_buffer("right"), self.weight.flatten(1)
         right.copy_(F.normalize(matrix.T @ left, dim=0))
         left.copy_(F.normalize(matrix @ right, dim=0))

@@ -1,4 +1,4 @@
-"""Adversarial losses and regularisers over logits (B, L): one or more a row, large for images."""
+"""Adversarial losses and regularisers over logits (B, L), large for images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def critic_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """What the critic minimises, a scalar.
+    """The critic's loss, a scalar.
 
     Args:
         kind: ``hinge``, ``non_saturating`` (both halved, as in LDM's code) or ``relativistic``.
@@ -25,7 +25,7 @@ def critic_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(kind: str, fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """What the decoder minimises, a scalar.
+    """The decoder's loss, a scalar.
 
     Args:
         kind: As in `critic_loss`.
@@ -53,7 +53,7 @@ def gradient_penalty(logits: Tensor, image: Tensor) -> Tensor:
 
 
 def lecam(real: Tensor, fake: Tensor, real_mean: Tensor, fake_mean: Tensor) -> Tensor:
-    """Pulls logits towards the moving average of the other side's (Tseng et al. 2021, eq. 5).
+    """LeCAM: pulls logits towards the moving average of the other class (Tseng et al. 2021, eq. 5).
 
     Args:
         real: Logits of images, (B, L).
@@ -65,7 +65,7 @@ def lecam(real: Tensor, fake: Tensor, real_mean: Tensor, fake_mean: Tensor) -> T
 
 
 def rightly_judged(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """How many of the 2 * B * L judgements are right; a pair in the right order counts as two."""
+    """Number of right predictions of 2 * B * L; a pair in the right order counts as two."""
     if kind == "relativistic":
         return 2 * (real > fake).sum()
     return (real > 0).sum() + (fake < 0).sum()

@@ -1,4 +1,4 @@
-"""The adversarial objective: the critic's losses, and the decoder's loss scaled to those of its group."""
+"""The adversarial objective: the critic's loss and the decoder's adaptively weighted loss."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _log = logging.getLogger(__name__)
 class Gan(AdversarialObjective):
     """An adversarial loss between a view's first global crop and its reconstruction.
 
-    The critic trains from the objective's first step on; the decoder sees it after `warmup`, first a part of
-    it (`ramp`). All of it is computed in float32, on pixels in [-1, 1]. A frozen feature network stands
-    beside the critic, so that it is neither trained nor saved.
+    The critic trains from the objective's first step; the decoder's loss starts after `warmup` and rises over
+    `ramp`. Everything is computed in float32, on pixels in [-1, 1]. A frozen feature network is not part of
+    the critic, so it is neither trained nor saved.
 
     Source:
         VTP, section 3.3 (stage 2), which names no settings; see `GanConfig` for where they come from.
@@ -56,11 +56,11 @@ class Gan(AdversarialObjective):
         self.register_buffer("sign_steps", torch.zeros(len(SIGNS), dtype=torch.int64))
 
     def forward(self, step: Step) -> Losses:
-        """The decoder's loss: zero while the critic warms up."""
+        """The decoder's loss; zero during `warmup`."""
         config = self.config
         image = step.reconstruct(config.view).image
         exposure = config.exposure(step.index)
-        if exposure == 0 or not image.requires_grad:  # all behind the image may be frozen
+        if exposure == 0 or not image.requires_grad:  # decoder and encoder may be frozen
             zero = (image * 0).sum()
             return Losses(terms={"adversarial": zero}, report=self._exposed(zero.detach(), exposure))
         fake = self._logits(step, _wide(image), self.value_range)
@@ -112,12 +112,12 @@ class Gan(AdversarialObjective):
         return self._judged(step, terms, real_logits.detach(), fake_logits.detach())
 
     def after_step(self, tally: Tally, index: int) -> None:
-        """Counts the steps in which the adaptive weight stands at its limit."""
+        """Counts consecutive steps with the adaptive weight at its limit."""
         steps = self.get_buffer("sign_steps")
         steps[3:] = counted(steps[3:], tally.sums["limited"] > 0)
 
     def after_critic_step(self, tally: Tally | None, index: int) -> None:
-        """Moves the averages of the logits, counts the steps of bad signs, refines spectral norms."""
+        """Updates the averages of the logits, the counts of alarm signs and the spectral norms."""
         self.critic.after_update()
         if tally is None:
             return
@@ -130,12 +130,12 @@ class Gan(AdversarialObjective):
         steps[:3] = counted(steps[:3], critic_signs(self.config, accuracy, size, exposed=exposed))
 
     def _logits(self, step: Step, image: Tensor, value_range: ValueRange) -> Tensor:
-        """The critic's judgement (B, L) of images (B, 3, H, W), in float32 or wider."""
+        """The critic's logits (B, L) of images (B, 3, H, W), float32 or wider."""
         side, smallest, kind = min(image.shape[-2:]), self.critic.smallest, self.config.critic.kind
         if side < smallest:
             raise UsageError(
-                f"[views.{self.config.view}] size: images have {side} pixels a side, but the critic {kind} "
-                f"needs {smallest}; give the critic fewer `layers`"
+                f"[views.{self.config.view}] size: the critic {kind} needs images of at least {smallest} "
+                f"pixels a side, got {side}; give it fewer `layers`"
             )
         with torch.autocast(image.device.type, enabled=False):
             pixels = convert(image, value_range, SIGNED)
@@ -152,7 +152,7 @@ class Gan(AdversarialObjective):
         return bool((self.get_buffer("sign_steps") >= self.config.alarm_steps).any())
 
     def _judged(self, step: Step, terms: dict[str, Tensor], real: Tensor, fake: Tensor) -> Losses:
-        """The critic's losses, with what is logged and counted of its logits."""
+        """The critic's losses with logged values and counts of its logits."""
         right = rightly_judged(self.config.loss, real, fake).to(real.dtype)
         count = real.new_tensor(real.numel())
         if step.rank == 0:

@@ -13,16 +13,16 @@ from vtp_core.config import SourceConfig
 
 
 class ImageFolderConfig(SourceConfig):
-    """Image files below a folder; folders directly below it, if there are any, are the classes."""
+    """Image files in a folder; its subfolders, if any, are the classes."""
 
     use: str = "image_folder"
     """Name of the component."""
     path: str
     """The folder."""
     extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
-    """Extensions of images; other files are passed over."""
+    """Extensions of images; other files are ignored."""
     caption: str | None = None
-    """Caption made of a template, such as `"a photo of a {class}"`; else captions are `NAME.txt`."""
+    """Template of captions, such as `"a photo of a {class}"`; default: captions from `NAME.txt`."""
 
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:

@@ -1,4 +1,4 @@
-"""Offers the source `image_folder`. Imports no torch."""
+"""Registers ``image_folder``. Imports no torch."""
 
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
@@ -8,7 +8,7 @@ vtp_api = 2
 
 @hookimpl
 def register_sources(register: Register) -> None:
-    """Registers `image_folder`."""
+    """The source."""
     register(
         "image_folder",
         "vtp_plugins.image_folder.source:ImageFolder",

@@ -15,12 +15,12 @@ from vtp_plugins.image_folder.config import ImageFolderConfig
 class ImageFolder:
     """Image files below a folder.
 
-    Folders directly below it are the classes, in order of name; without any, samples have no label. Captions
-    are made of a template or read from ``NAME.txt`` beside the image.
+    Its subfolders are the classes, in order of name; without any, samples have no label. Captions come from a
+    template or from ``NAME.txt`` beside the image.
 
     Args:
-        config: Its table of the recipe.
-        limits: Bounds on its samples.
+        config: Its table.
+        limits: Limits on its samples.
 
     Raises:
         DataError: The folder is missing, has no image, or has a class without one.
@@ -36,7 +36,7 @@ class ImageFolder:
         if not self._files:
             raise DataError(f"{self.root}: no file ends in {', '.join(config.extensions)}")
         tops = [path.split("/", 1)[0] if "/" in path else "" for path in self._files]
-        # A flat folder has no classes; one that mixes both has files whose class nobody knows.
+        # A folder that also has images without a subfolder has no classes.
         self.classes: tuple[str, ...] = () if "" in tops else tuple(sorted(set(tops)))
         self._check_classes()
         number = {name: index for index, name in enumerate(self.classes)}
@@ -80,7 +80,7 @@ class ImageFolder:
         return (self.root / self._files[index]).with_suffix(".txt")
 
     def read(self, index: int, fields: frozenset[str]) -> Sample:
-        """Reads one sample; see `vtp_core.data.source.Source`."""
+        """Reads one sample; see `vtp_core.data.source.Source.read`."""
         name = self._files[index]
         label = self._labels[index] if self.classes else None
         text = self._text(index, name, label) if "text" in fields else None

@@ -1,1 +1,1 @@
-"""KL bottleneck: a Gaussian latent pulled towards the standard normal, as in latent diffusion."""
+"""KL bottleneck: a Gaussian latent regularised towards the standard normal, as in latent diffusion."""

@@ -18,8 +18,8 @@ LOGVAR_RANGE = (-30.0, 20.0)
 class KlBottleneck(Bottleneck):
     """Projects each patch to mean and log variance; training takes a sample, evaluation the mean.
 
-    The KL term ("kl" of `Latent.aux`) is the sum over an image's patches and channels, its mean over all
-    images of all crop sets. The class token is no part of the latent map: it gets the mean, unpenalised.
+    The KL term ("kl" of `Latent.aux`) is summed over patches and channels and averaged over the images of all
+    crop sets. The class token is not part of the latent map: it is projected to the mean, without KL term.
     Moments and noise are float32 or wider, under autocast too.
     """
 
@@ -36,7 +36,7 @@ class KlBottleneck(Bottleneck):
         nn.init.zeros_(self.moments.bias)
 
     def forward(self, features: Features) -> Latent:
-        """Latent tokens of every crop set, sampled by torch's global generator in training."""
+        """Latent tokens of every crop set; training samples them from torch's global generator."""
         crops, logvars, divergences = {}, {}, []
         for name, tokens in features.crops.items():
             mean, logvar = self._moments(tokens.patches)
@@ -64,5 +64,5 @@ class KlBottleneck(Bottleneck):
         if y.dtype in (torch.bfloat16, torch.float16):
             y = y.float()
         mean, logvar = y.chunk(2, dim=-1)
-        # A copy, because a sharded module must not return views of one tensor.
+        # A copy: a sharded module must not return views of one tensor.
         return mean.clone(), logvar.clamp(*LOGVAR_RANGE)

@@ -17,4 +17,4 @@ class KlConfig(ComponentConfig):
     channels: Annotated[int, Field(gt=0)] = 16
     """Latent channels d."""
     weight: Annotated[float, Field(ge=0)] = 1e-6
-    """Factor on the KL term, which is a sum over an image's latent (latent diffusion: 1e-6)."""
+    """Factor on the KL term, a sum over an image's latent (latent diffusion: 1e-6)."""

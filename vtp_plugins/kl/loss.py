@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, element by element.
+    """Element-wise KL(N(mean, exp(logvar)) || N(0, 1)) in nats.
 
     Args:
         mean: Any shape.

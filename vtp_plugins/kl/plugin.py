@@ -1,4 +1,4 @@
-"""Offers the `kl` bottleneck."""
+"""Registers ``kl``."""
 
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
@@ -8,7 +8,7 @@ vtp_api = 2
 
 @hookimpl
 def register_bottlenecks(register: Register) -> None:
-    """Offers `kl`."""
+    """The KL bottleneck."""
     register(
         "kl",
         "vtp_plugins.kl.bottleneck:KlBottleneck",

@@ -1,1 +1,1 @@
-"""The KoLeo regulariser: class tokens spread over the sphere."""
+"""The KoLeo regulariser: spreads class tokens over the sphere."""

@@ -13,23 +13,23 @@ from vtp_core.view import ViewNeed
 
 
 class KoleoConfig(ObjectiveConfig):
-    """Spreads class tokens over the sphere."""
+    """The KoLeo regulariser of class tokens."""
 
     weight: NotNegative = 0.1
     """Factor on the term (DINOv2)."""
     view: str
-    """View whose global crops are spread."""
+    """View whose global crops are used."""
     rows: Annotated[int, Field(gt=0)] | None = None
-    """Global rows a step, the view's first ones; all by default."""
+    """Global rows per step, the view's first ones; default: all."""
     scope: Literal["global", "rank"] = "global"
-    """Where a row looks for its neighbour: among the rows of all ranks, equal at any world size, or among
-    those of its own rank (DINOv2)."""
+    """Rows among which the nearest neighbour is searched: those of all ranks, independent of the world size,
+    or those of the same rank (DINOv2)."""
     masked: bool = True
-    """Use the student's masked forward of the global crops, the one that `mim` needs (DINOv2)."""
+    """Whether the student's global crops are masked, in the same forward as `mim`'s (DINOv2)."""
     bottleneck: bool = False
-    """Read the latent's class token instead of the encoder's."""
+    """Whether to use the latent's class token instead of the encoder's."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Smallest distance that counts (DINOv2)."""
+    """Lower bound of distances (DINOv2)."""
 
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view: its global crops, masked."""

@@ -1,4 +1,4 @@
-"""The Kozachenko-Leonenko estimate of how evenly points are spread."""
+"""The Kozachenko-Leonenko estimator of differential entropy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def spread(rows: Tensor, pool: Tensor, own: Tensor, eps: float) -> Tensor:
     Args:
         rows: (n, D) unit vectors.
         pool: (m, D) unit vectors, the rows among them.
-        own: (n,) int64, place of each row in the pool: not its own neighbour.
-        eps: Smallest distance that counts; equal rows give a finite loss and no gradient between them.
+        own: (n,) int64, index of each row in the pool, which is excluded.
+        eps: Lower bound of distances: equal rows give a finite loss and no gradient.
 
     Returns:
         (n,); zeros if the pool holds a single row.

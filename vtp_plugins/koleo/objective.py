@@ -1,4 +1,4 @@
-"""Class tokens pushed apart (Sablayrolles et al. 2019), as DINOv2 does beside its distillation."""
+"""The KoLeo regulariser (Sablayrolles et al. 2019) on class tokens, as in DINOv2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vtp_plugins.koleo.loss import spread, unit
 
 
 class Koleo(Objective):
-    """Each class token keeps away from its nearest neighbour, crop by crop; the crops' means are added."""
+    """Pushes each class token away from its nearest neighbour in the same crop; crops' means are added."""
 
     config: KoleoConfig
 
@@ -24,7 +24,7 @@ class Koleo(Objective):
             raise UsageError("koleo: the encoder has no class token, which this objective spreads")
 
     def forward(self, step: Step) -> Losses:
-        """The term, finite for equal rows and 0 for a single one."""
+        """The term; finite for equal rows, 0 for a single row."""
         config = self.config
         source = (step.tokenize if config.bottleneck else step.encode)(config.view, masked=config.masked)
         cls = source["global"].cls

@@ -11,10 +11,7 @@ from vtp_plugins.linear.config import LinearConfig
 
 
 class LinearBottleneck(Bottleneck):
-    """Projects class token and patches alike by one bias-free matrix D -> d (arXiv 2512.13687, section 3).
-
-    No norm, no noise: the latent is a linear function of the encoder's final tokens.
-    """
+    """One bias-free projection D -> d of class token and patches (arXiv 2512.13687, section 3)."""
 
     def __init__(self, config: LinearConfig, dims: Dims) -> None:
         super().__init__()

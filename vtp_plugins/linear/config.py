@@ -15,4 +15,4 @@ class LinearConfig(ComponentConfig):
     use: str = "linear"
     """Name of the component."""
     channels: Annotated[int, Field(gt=0)] = 64
-    """Latent channels d (published: 64). If they equal the encoder's width there is no layer."""
+    """Latent channels d (published: 64); equal to the encoder's width: no projection."""

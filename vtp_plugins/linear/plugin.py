@@ -1,4 +1,4 @@
-"""Offers the `linear` bottleneck."""
+"""Registers ``linear``."""
 
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
@@ -8,7 +8,7 @@ vtp_api = 2
 
 @hookimpl
 def register_bottlenecks(register: Register) -> None:
-    """Offers `linear`."""
+    """The linear bottleneck."""
     register(
         "linear",
         "vtp_plugins.linear.bottleneck:LinearBottleneck",

@@ -17,14 +17,14 @@ class MimConfig(PrototypeConfig):
     """Masked image modelling: a masked patch predicts the teacher's token at its place."""
 
     share_head_with: str | None = None
-    """Objective whose head and prototypes are used, such as "dino" (VTP's code); by default it has its own
-    (DINOv2 ViT-g). The keys of the head are then set there; `prototypes` matters here for centring only."""
+    """Objective whose head and prototypes are used, such as "dino" (VTP's code); default: its own (DINOv2
+    ViT-g). The head's keys are then those of that objective; `prototypes` is used for centering only."""
 
     @model_validator(mode="after")
     def _one_head(self) -> Self:
         if self.share_head_with is not None:
             for key in _HEAD:
-                # A written-out recipe names every key: one with its default asks for nothing.
+                # A resolved recipe has every key; defaults are allowed.
                 if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f'{key} belongs to the shared head: set it in "{self.share_head_with}"')
         return self
@@ -34,5 +34,5 @@ class MimConfig(PrototypeConfig):
         return {self.view: ViewNeed(masked=True, rows=self.rows)}
 
     def partners(self) -> Mapping[str, str]:
-        """Whose head is used."""
+        """The objective whose head is used."""
         return {} if self.share_head_with is None else {"share_head_with": self.share_head_with}

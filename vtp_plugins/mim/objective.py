@@ -19,8 +19,8 @@ from vtp_plugins.mim.config import MimConfig
 class Mim(Objective):
     """The student's token of a masked patch predicts the teacher's, which sees the whole crop.
 
-    Patches of a crop share a weight of 1, and the sum is divided by the number of global crops, masked or
-    not: with half of the crops masked the term is half the mean loss, the scaling of DINOv2.
+    The weights of a crop's patches sum to 1, and the total is divided by the number of all global crops: with
+    half of them masked the term is half the mean loss (DINOv2's scaling).
     """
 
     config: MimConfig
@@ -41,7 +41,7 @@ class Mim(Objective):
         )
 
     def forward(self, step: Step) -> Losses:
-        """The loss; share of masked patches and the targets' mean entropy in nats to log."""
+        """The loss; logged: the fraction of masked patches and the targets' mean entropy in nats."""
         config = self.config
         masks = step.batch(config.view).masks
         assert masks is not None
@@ -66,11 +66,11 @@ class Mim(Objective):
         return Losses(terms={"distillation": distilled.total}, report=report, tally=distilled.tally)
 
     def rules(self) -> Sequence[ParamRule]:
-        """Its own prototypes stand still at first."""
+        """Its own prototypes are frozen at first."""
         return freeze_rule(self.config) if self.config.share_head_with is None else ()
 
     def after_step(self, tally: Tally, index: int) -> None:
-        """Moves the centre."""
+        """Updates the center."""
         if self.centre is not None:
             self.centre.copy_(updated_centre(self.centre, tally, self.config.center_momentum))
 

@@ -19,15 +19,15 @@ class PerceptualConfig(ObjectiveConfig):
     view: str
     """View whose first global crop is reconstructed."""
     rows: Annotated[int, Field(gt=0)] | None = None
-    """Global rows a step, the view's first ones; all by default."""
+    """Global rows per step, the view's first ones; default: all."""
     network: Annotated[str, Field(pattern=NETWORKS)] = "lpips_vgg"
     """``lpips_alex``, ``lpips_vgg`` (VTP, VA-VAE), ``lpips_squeeze``; ``lpips_squeeze_ndf``: LPIPS' linear
     heads on the SqueezeNet of the package ndf, not LPIPS; ``timm:<name>``: a timm network."""
     weights: str | None = None
-    """File with the network's weights; by default an installed package, else the hub. ``"random"`` asks for
-    an untrained network: for tests and planning only, its distances mean nothing."""
+    """File with the network's weights; default: an installed package, else the hub. ``"random"``: an
+    untrained network, for tests and planning only."""
     resize: Annotated[int, Field(ge=16)] | None = None
-    """Side to which both images are resized first; their own size by default."""
+    """Side to which both images are resized; default: their own size."""
 
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view."""

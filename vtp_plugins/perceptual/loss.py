@@ -11,8 +11,7 @@ from torch import Tensor
 def unit_length(features: Tensor) -> Tensor:
     """Feature maps (B, C, H, W) scaled to length 1 over C; all-zero positions stay zero.
 
-    The length is bounded below before the root is taken, so that the gradient is finite where all features
-    are zero (a plain root gives NaN there).
+    The squared length is bounded below, as the gradient of the root is NaN where all features are zero.
     """
     length = features.square().sum(1, keepdim=True).clamp_min(1e-20).sqrt()
     return features / (length + 1e-10)
@@ -24,10 +23,10 @@ def feature_distance(
     """Squared distance of unit-length features, averaged over positions, of each row, (B,).
 
     Args:
-        features: Maps (B, C_l, H_l, W_l), one a layer.
-        targets: The same of the other image.
-        heads: Weight (C_l,) of each channel, one tensor a layer; the layers' distances are added (LPIPS).
-            None: channels weigh alike and the layers' distances are averaged.
+        features: Maps (B, C_l, H_l, W_l), one per layer.
+        targets: Those of the other image.
+        heads: Channel weights (C_l,), one tensor per layer; the layers' distances are added (LPIPS). None:
+            equal weights, and the layers' distances are averaged.
 
     Source:
         Zhang et al. 2018 (LPIPS), eq. 1.

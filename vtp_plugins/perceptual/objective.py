@@ -1,10 +1,10 @@
-"""Distance between a view's first global crop and its reconstruction in a pretrained network's features."""
+"""Perceptual distance between a view's first global crop and its reconstruction."""
 
 from __future__ import annotations
 
-from typing import Self, cast
+from typing import cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vtp_core.features import Losses
 from vtp_core.objective import Objective
@@ -12,11 +12,12 @@ from vtp_core.parameters import Dims
 from vtp_core.pixels import SIGNED, ValueRange, convert
 from vtp_core.step import Step
 from vtp_plugins.perceptual.config import PerceptualConfig
-from vtp_plugins.perceptual.network import build_network, resized
+from vtp_plugins.perceptual.network import build_network
+from vtp_plugins.pretrained.networks import Frozen, resized
 
 
-class Comparison(nn.Module):
-    """Brings two images to [-1, 1] and compares them; frozen as a whole.
+class Comparison(Frozen):
+    """Converts two images to [-1, 1] and compares them; frozen.
 
     Args:
         config: The objective's table.
@@ -28,10 +29,6 @@ class Comparison(nn.Module):
         self.network = build_network(config.network, config.weights)
         self.value_range, self.resize = value_range, config.resize
         self.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode whatever is asked."""
-        return super().train(False)
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         """Distance of each row, (B,).
@@ -49,7 +46,7 @@ class Comparison(nn.Module):
 class Perceptual(Objective):
     """A perceptual loss (Zhang et al. 2018; VTP uses LPIPS, section 3.1).
 
-    The network is run through ``step.call``, so its activations are those of one row chunk.
+    The network runs through ``step.call``, so only one chunk's activations are in memory.
     """
 
     config: PerceptualConfig

@@ -1,1 +1,1 @@
-"""Where the weights of pretrained networks come from; used by losses, encoders and evaluators."""
+"""Weights of pretrained networks and frozen networks, for losses, encoders and evaluators."""

@@ -1,4 +1,4 @@
-"""Reads weight files without running anything that they contain."""
+"""Reads weight files without running code in them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vtp_core.errors import UsageError
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which training scripts store the state dict."""
 UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
-"""What the two readers raise for files that are damaged or not what they seem."""
+"""Errors of the two readers for damaged or foreign files."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[key]
     values = list(content.values()) if isinstance(content, Mapping) else []
     if not values or not all(isinstance(value, Tensor) for value in values):
-        raise UsageError(f"weights {path}: holds no state dict (name -> tensor); save the network's")
+        raise UsageError(f"weights {path}: not a state dict (name -> tensor); save the network's")
     return {str(name): tensor for name, tensor in content.items()}
 
 

@@ -1,4 +1,4 @@
-"""Puts found weights into a network."""
+"""Loads weights into a network."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from vtp_plugins.pretrained.lookup import Pretrained
 
 
 def load_weights(module: nn.Module, found: Pretrained, prefix: str = "") -> None:
-    """Replaces the network's parameters and buffers; those of layers that it lacks (a classifier) stay out.
+    """Replaces the network's parameters and buffers; weights of layers that it lacks are ignored.
 
     Args:
         module: The network, or the part of it whose names start with `prefix` in the weights.
         found: The weights.
-        prefix: In front of the weights' names; they may go without it.
+        prefix: Optional prefix of the weights' names.
 
     Raises:
-        UsageError: One that the network has is missing or misshapen.
+        UsageError: A tensor of the network is missing or has another shape.
     """
     own = module.state_dict()
     state = {name: found.state.get(prefix + name, found.state.get(name)) for name in own}

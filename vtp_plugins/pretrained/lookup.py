@@ -1,7 +1,4 @@
-"""Finds the weights of a named network: a path, an installed package, the hub; else one clear error.
-
-There is no fourth way: a network without its weights is never used in silence.
-"""
+"""Finds the weights of a named network: in a file, an installed package or the hub; otherwise an error."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from vtp_plugins.pretrained.packages import PACKAGES, read_package
 TORCHVISION = ("alexnet", "vgg16", "squeezenet1_1")
 """Networks whose ImageNet weights torchvision downloads."""
 RANDOM = "random"
-"""Value of a `weights` key that asks for an untrained network on purpose."""
+"""Value of a `weights` key for an untrained network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +35,7 @@ class Pretrained:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all tensors, to tell one set of weights from another."""
+        """A short hash of all tensors."""
         return fingerprint(self.state)
 
 
@@ -48,10 +45,10 @@ def find_weights(network: str, path: str | None = None) -> Pretrained:
     Args:
         network: ``"alexnet"``, ``"vgg16"``, ``"squeezenet1_1"`` (torchvision's names),
             ``"squeezenet1_1_ndf"`` (SqueezeNet 1.1 of the package ndf) or ``"timm:<name>"``.
-        path: File given in the recipe; nothing else is looked at then.
+        path: File given in the recipe; then no other place is searched.
 
     Raises:
-        UsageError: The file can't be read, or no way leads to the weights; the message names all three.
+        UsageError: The file can't be read, or the weights are in none of the three places.
     """
     if path is not None:
         if path == RANDOM:
@@ -61,7 +58,7 @@ def find_weights(network: str, path: str | None = None) -> Pretrained:
     state = read_package(network)
     if state is not None:
         return Pretrained(network=network, origin=f"package {PACKAGES[network][1]}", state=state)
-    reason = "no hub has them"
+    reason = "no hub offers them"
     if network in TORCHVISION or network.startswith("timm:"):
         if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
             reason = "HF_HUB_OFFLINE is set"
@@ -82,7 +79,7 @@ def download(network: str) -> dict[str, Tensor]:
     """ImageNet weights from the hub of timm or torchvision; cached by them.
 
     Raises:
-        OSError: No connection (URLError and the hub's errors are such), or another of the client's errors.
+        OSError: No connection, or another error of the hub's client.
     """
     if network.startswith("timm:"):
         import timm

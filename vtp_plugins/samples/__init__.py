@@ -1,1 +1,1 @@
-"""The source `samples`: a few drawings that ship with the package."""
+"""The source `samples`: drawings in this package."""

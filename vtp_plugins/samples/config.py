@@ -8,12 +8,12 @@ from vtp_core.config import SourceConfig
 
 
 class SamplesConfig(SourceConfig):
-    """The drawings that ship with the package; origin and licence: `vtp_plugins/samples/data/README.md`."""
+    """Drawings in this package; origin and licence: `vtp_plugins/samples/data/README.md`."""
 
     use: str = "samples"
     """Name of the component."""
     split: Literal["train", "val"] = "train"
     """`train`: 800 samples; `val`: 215 others."""
     caption: Literal["title", "title_and_class"] = "title"
-    """`title`: the drawing's title and keywords. `title_and_class`: then "A drawing of animals." or
-    what it is, so that class names mean something to a text tower."""
+    """`title`: title and keywords. `title_and_class`: followed by the class ("A drawing of animals."), so that
+    a text tower learns its name."""

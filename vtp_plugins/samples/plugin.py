@@ -1,4 +1,4 @@
-"""Offers the source `samples`. Imports no torch."""
+"""Registers ``samples``. Imports no torch."""
 
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
@@ -8,7 +8,7 @@ vtp_api = 2
 
 @hookimpl
 def register_sources(register: Register) -> None:
-    """Registers `samples`."""
+    """The drawings."""
     register(
         "samples",
         "vtp_plugins.samples.source:Samples",

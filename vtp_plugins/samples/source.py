@@ -1,4 +1,4 @@
-"""The drawings that ship with the package."""
+"""Reads the drawings in this package."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Samples:
     """Drawings of 64x64 pixels with captions and 11 classes.
 
     Args:
-        config: Its table of the recipe.
-        limits: Bounds on its samples.
+        config: Its table.
+        limits: Limits on its samples.
     """
 
     fields = frozenset({"image", "text", "label"})
@@ -44,10 +44,10 @@ class Samples:
         self.config = config
         self.limits = limits
         with as_file(files("vtp_plugins.samples") / "data" / f"{config.split}.tar") as path:
-            # A thousand headers are read in milliseconds; no index is left in the installed package.
+            # Reading 1,000 headers takes milliseconds; no index is written into the installed package.
             self._shards = Shards([path], {"image": ["webp"], "record": ["json"]}, cache=False)
 
-        # Ten megabytes: most of a quickstart's loading time would be decoding the same drawings again.
+        # Ten megabytes; decoding again in every epoch would be most of a quickstart's loading time.
         self._decoded: dict[int, NDArray[numpy.uint8]] = {}
 
     def __len__(self) -> int:

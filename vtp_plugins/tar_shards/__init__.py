@@ -1,1 +1,1 @@
-"""Webdataset tar shards and their index; shared by the sources that read them."""
+"""Tar shards and their index, for sources that read them."""

@@ -1,8 +1,8 @@
-"""Index of a tar shard: where each sample's files lie, so that any is one positioned read. No torch.
+"""Index of a tar shard: the offsets of each sample's files, for random access. Imports no torch.
 
-Built once by walking the headers, kept beside the shard (``NAME.tar.vtp-index.npz``) or in the user's cache,
-and used only while size and modification time of the shard are the same. Damage that a stream reader passes
-over in silence (a cut archive, interleaved or duplicate members) is seen here and named.
+Built once from the headers, cached beside the shard (``NAME.tar.vtp-index.npz``) or in the user's cache, and
+valid while size and modification time of the shard are the same. It reports damage that stream readers ignore
+(truncated archives, interleaved or duplicate members).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _MAX_NAME = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """What a shard holds. Samples are in order of their first member.
+    """Content of a shard. Samples are in order of their first member.
 
     Attributes:
-        size: Bytes of the shard when it was indexed.
-        mtime: Its modification time, in nanoseconds.
-        extensions: Extensions of members, known ones and others, in lower case.
+        size: Size of the shard in bytes when it was indexed.
+        mtime: Its modification time in nanoseconds.
+        extensions: All extensions of members, in lower case.
         offsets: (samples, extensions) int64, first byte of the member; -1 if the sample has none.
         lengths: (samples, extensions) int64, bytes of the member.
-        keys: (samples,) UTF-8 bytes, the sample's name: path in the archive without extension.
-        problems: What was found -> how often; members are counted one by one.
+        keys: (samples,) UTF-8 bytes: the path in the archive without extension.
+        problems: Problem -> number of members.
     """
 
     size: int
@@ -56,7 +56,7 @@ class ShardIndex:
         return bytes(self.keys[row]).decode("utf-8", errors="replace")
 
     def column(self, extensions: Sequence[str]) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
-        """Offset and length of the first of `extensions` that each sample has, -1 and 0 where it has none.
+        """Offset and length of each sample's first member among `extensions`; -1 and 0 if it has none.
 
         Returns:
             Two (samples,) int64 arrays.
@@ -74,9 +74,8 @@ class ShardIndex:
 def split_name(name: str, known: Sequence[str]) -> tuple[str, str]:
     """Key and extension of a member.
 
-    The longest known extension wins, so ``a/img.v1.jpg`` is key ``a/img.v1``, extension ``jpg``; an unknown
-    one is what follows the last dot. Keys never leave the archive: ``..``, ``.`` and leading slashes are
-    dropped.
+    The longest known extension wins: ``a/img.v1.jpg`` is key ``a/img.v1``, extension ``jpg``. An unknown one
+    starts after the last dot. ``..``, ``.`` and leading slashes are removed.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     if not parts:
@@ -97,11 +96,11 @@ def build_index(shard: Path, known: Sequence[str]) -> ShardIndex:
 
     Args:
         shard: Plain (uncompressed) tar file.
-        known: Extensions that belong to a sample, in lower case, without the leading dot.
+        known: Extensions of a sample's members, in lower case, without the leading dot.
 
     Raises:
         OSError: It can't be opened.
-        tarfile.TarError: It is empty, compressed or no tar file at all.
+        tarfile.TarError: It is empty, compressed or not a tar file.
     """
     stat = shard.stat()
     problems: dict[str, int] = {}
@@ -121,7 +120,7 @@ def build_index(shard: Path, known: Sequence[str]) -> ShardIndex:
             files[extension] = (member.offset_data, member.size)
         last = key
     if _CUT in problems and last in samples:
-        # The cut may have taken files of the last sample; a caption lost in silence would train as none.
+        # The last sample may lack files; without its caption it would train as one that has none.
         others = [set(files) for key, files in samples.items() if key != last]
         if not others or not others[-1] <= set(samples[last]):
             del samples[last]
@@ -149,7 +148,7 @@ def _count(problems: dict[str, int], what: str) -> None:
 
 
 def _members(shard: Path, size: int, problems: dict[str, int]) -> Iterator[tarfile.TarInfo]:
-    """Regular files that lie whole within the archive."""
+    """Regular files that are completely within the archive."""
     end = 0
     with tarfile.open(shard, "r:") as archive:
         try:
@@ -162,11 +161,11 @@ def _members(shard: Path, size: int, problems: dict[str, int]) -> Iterator[tarfi
                     yield member
                 elif not member.isdir():
                     _count(problems, "long-named member (ignored)" if plain else "link or device (ignored)")
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps every header in memory
+                archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
         except tarfile.TarError:
             _count(problems, _CUT)
             return
-    # A whole archive ends with zero blocks. tarfile takes a cut or a damaged header for the end as well.
+    # A complete archive ends with zero blocks; tarfile also stops at a truncated or damaged header.
     with shard.open("rb") as file:
         file.seek(-(-end // 512) * 512)
         if file.read(512) != bytes(512):
@@ -174,7 +173,7 @@ def _members(shard: Path, size: int, problems: dict[str, int]) -> Iterator[tarfi
 
 
 def load_index(shard: Path, known: Sequence[str], *, cache: bool = True) -> ShardIndex:
-    """The index of a shard: from its cache if the shard is unchanged, else built anew and cached.
+    """The index of a shard, from the cache if the shard is unchanged, else built and cached.
 
     Args:
         shard: Plain tar file.
@@ -183,7 +182,7 @@ def load_index(shard: Path, known: Sequence[str], *, cache: bool = True) -> Shar
 
     Raises:
         OSError: The shard can't be opened.
-        tarfile.TarError: It is no usable tar file.
+        tarfile.TarError: It is not a usable tar file.
     """
     if not cache:
         return build_index(shard, known)
@@ -198,7 +197,7 @@ def load_index(shard: Path, known: Sequence[str], *, cache: bool = True) -> Shar
         try:
             _write(place, index, known)
             break
-        except OSError:  # a read-only data folder is normal: the next place is the user's cache
+        except OSError:  # a read-only data folder is normal; the user's cache is next
             continue
     return index
 
@@ -244,4 +243,4 @@ def _read(place: Path, known: Sequence[str]) -> ShardIndex | None:
                 ),
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # no cache, or one that a crash or another version left: it is built anew
+        return None  # no cache, or a damaged one: rebuilt

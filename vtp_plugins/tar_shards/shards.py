@@ -1,7 +1,7 @@
-"""Samples over many tar shards, read by number. Imports no torch.
+"""Random access to the samples of many tar shards. Imports no torch.
 
-A reader for sources that keep samples in tar files: it knows which members belong to which field, not what
-they mean. Safe to share with forked workers: all reads are positioned.
+It knows which members belong to a field, not their meaning. Forked workers may share it: all reads are
+positioned.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Shards:
 
     Args:
         paths: Plain tar files.
-        columns: Field -> extensions of its members, the first one that a sample has is read.
-        ignored: Further extensions that belong to a sample and are not read (``seg.png``).
-        cache: Whether indices are kept beside the shards or in the user's cache.
+        columns: Field -> extensions of its members, in order of preference.
+        ignored: Further extensions that are part of a sample and not read (``seg.png``).
+        cache: Whether indices are cached beside the shards or in the user's cache.
         subset: The samples to keep, of which at most `most_held` and a shard's are in memory; None: all.
 
     Raises:
@@ -140,11 +140,11 @@ class Shards:
         return {**self.__dict__, "_files": OrderedDict()}  # descriptors belong to their process
 
     def problems(self) -> Mapping[str, Sequence[str]]:
-        """What was found while indexing -> where and how often."""
+        """Problem found while indexing -> where, with its number."""
         return self._problems
 
     def count(self, column: str) -> int:
-        """Samples that have a member for `column`."""
+        """Number of samples that have a member for `column`."""
         return sum(int((offset >= 0).sum()) for offset, _ in self._columns[column])
 
     def _locate(self, index: int) -> tuple[int, int]:
@@ -154,7 +154,7 @@ class Shards:
         return shard, index - (self._ends[shard - 1] if shard else 0)
 
     def key(self, index: int) -> str:
-        """Name of a sample: its path in the archive without extension."""
+        """Key of a sample: its path in the archive without extension."""
         shard, row = self._locate(index)
         return bytes(self._keys[shard][row]).decode("utf-8", errors="replace")
 
@@ -168,7 +168,7 @@ class Shards:
         Args:
             index: Number of the sample.
             column: Field, as given in `columns`.
-            max_bytes: Larger members are bad samples.
+            max_bytes: A larger member makes a bad sample.
 
         Returns:
             Its bytes, or None if the sample has no such member.
@@ -184,7 +184,7 @@ class Shards:
             return None
         if length > max_bytes:
             raise BadSample(self.key(index), f"{column} file too large", f"{length} bytes")
-        jitter = SystemRandom()  # not a generator that training draws from
+        jitter = SystemRandom()  # independent of training's generators
         for attempt in range(_ATTEMPTS):
             try:
                 return self._pread(shard, offset, length)
@@ -194,7 +194,7 @@ class Shards:
                     raise BadSample(
                         self.key(index), "unreadable", f"{self._paths[shard]}: {error}"
                     ) from error
-                # Network file systems fail for moments; jitter keeps workers from asking all at once.
+                # Network file systems have short failures; jitter spreads the retries of the workers.
                 time.sleep(0.05 * 4**attempt * (1 + jitter.random()))
         raise AssertionError("unreachable")
 
@@ -227,7 +227,7 @@ class Shards:
             os.close(handle)
 
     def close(self) -> None:
-        """Closes all files; a later read opens them again."""
+        """Closes all files; a later read reopens them."""
         for shard in list(self._files):
             self._close(shard)
 

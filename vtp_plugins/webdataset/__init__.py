@@ -1,1 +1,1 @@
-"""The source `webdataset`: tar shards with one group of files a sample."""
+"""The source `webdataset`: tar shards with one group of files per sample."""

@@ -29,7 +29,7 @@ class WebDatasetConfig(SourceConfig):
     urls: str | tuple[str, ...]
     """Shards: paths with braces (`{00000..00123}.tar`), wildcards (`*.tar`), or a list of them."""
     image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
-    """Extensions of images; a sample's first one is taken."""
+    """Extensions of images, in order of preference."""
     text: tuple[str, ...] = ("txt", "caption")
     """Extensions of captions."""
     label: tuple[str, ...] = ("cls", "label")
@@ -39,21 +39,21 @@ class WebDatasetConfig(SourceConfig):
     record: tuple[str, ...] = ("json",)
     """Extensions of JSON objects with further fields."""
     record_text: tuple[str, ...] = ("text", "caption")
-    """Keys of the caption in the JSON object, for samples without a caption file."""
+    """Keys of the caption in the JSON object, if there is no caption file."""
     record_label: tuple[str, ...] = ("cls", "label")
     """Keys of the class in the JSON object: an index, or a name of `classes`."""
     ignored: tuple[str, ...] = ()
-    """Further extensions with dots that belong to a sample and are not read (`seg.png`)."""
+    """Further extensions with dots that are part of a sample and not read (`seg.png`)."""
     classes: tuple[str, ...] = ()
     """Class names by index; labels outside are an error."""
     caption: str | None = None
-    """Caption made of a template, such as `"a photo of a {class}"` or `"{text} A drawing of {class}."`."""
+    """Template of captions, such as `"a photo of a {class}"` or `"{text} A drawing of {class}."`."""
     subset: SubsetConfig | None = None
     """Take a random subset of all shards: `{ size = 100_000, seed = 0 }`; None: every sample."""
     allow_missing: bool = False
-    """Whether shards that don't exist are passed over."""
+    """Whether missing shards are skipped."""
     index_cache: bool = True
-    """Whether shard indices are kept: beside the shards, or in the user's cache if that is read-only."""
+    """Whether shard indices are cached: beside the shards, or in the user's cache if that is read-only."""
 
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:

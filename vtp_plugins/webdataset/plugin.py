@@ -1,4 +1,4 @@
-"""Offers the source `webdataset`. Imports no torch."""
+"""Registers ``webdataset``. Imports no torch."""
 
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
@@ -8,7 +8,7 @@ vtp_api = 2
 
 @hookimpl
 def register_sources(register: Register) -> None:
-    """Registers `webdataset`."""
+    """The source."""
     register(
         "webdataset",
         "vtp_plugins.webdataset.source:WebDataset",

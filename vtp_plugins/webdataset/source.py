@@ -1,4 +1,4 @@
-"""Samples of tar shards in the layout of webdataset, read by index."""
+"""Reads samples of webdataset shards by index."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vtp_plugins.webdataset.urls import find_shards
 class WebDataset:
     """Tar shards with members ``KEY.jpg``, ``KEY.txt``, ``KEY.cls`` and ``KEY.json``.
 
-    Members are never unpickled and no command is ever run.
+    Nothing is unpickled and no command is run.
 
     Args:
-        config: Its table of the recipe.
-        limits: Bounds on its samples.
+        config: Its table.
+        limits: Limits on its samples.
 
     Raises:
         DataError: Shards are missing, or none of them has a sample with a known member.
@@ -50,7 +50,7 @@ class WebDataset:
         self.fields = self._fields()
 
     def _fields(self) -> frozenset[str]:
-        """Fields that samples have; those in JSON objects are seen in the first sample that has one."""
+        """Fields that samples have; those in JSON objects are taken from the first one."""
         found = {name for name in ("image", "text", "label", "latent") if self.shards.count(name)}
         if not found & {"image", "latent"}:
             extensions = ", ".join(f"{name} ({count})" for name, count in self.shards.found.items())
@@ -83,17 +83,17 @@ class WebDataset:
         return len(self.shards)
 
     def problems(self) -> Mapping[str, Sequence[str]]:
-        """What was found while indexing -> where."""
+        """Problem found while indexing -> where."""
         return self.shards.problems()
 
     def read(self, index: int, fields: frozenset[str]) -> Sample:
-        """Reads one sample; see `vtp_core.data.source.Source`."""
+        """Reads one sample; see `vtp_core.data.source.Source.read`."""
         key = self.shards.key(index)
         record: dict[str, Any] | None = None
         template = self.config.caption if "text" in fields else None
         text: str | None = None
         label: int | None = None
-        # Cheap fields first: a sample without a caption is not worth decoding.
+        # Cheap fields first: a sample without a caption need not be decoded.
         if fields & {"text", "label"}:
             record = self._json(index)
         if "label" in fields or (template and "{class}" in template):

@@ -1,4 +1,4 @@
-"""Paths with braces and wildcards to the list of shards."""
+"""Expands paths with braces and wildcards to the list of shards."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MOST = 10_000_000
 
 
 def expand(pattern: str) -> list[str]:
-    """Expands ``{00..12}`` and ``{a,b}``, the leftmost braces varying slowest; digits keep their width.
+    """Expands ``{00..12}`` and ``{a,b}``; the leftmost braces vary slowest, numbers keep their width.
 
     Raises:
-        DataError: It would give more than ten million paths.
+        DataError: More than ten million paths.
     """
     start = pattern.find("{")
     end = pattern.find("}", start)
@@ -41,10 +41,10 @@ def find_shards(urls: str | Sequence[str], *, allow_missing: bool = False) -> li
 
     Args:
         urls: Paths with braces or wildcards; ``~`` is the home folder.
-        allow_missing: Whether missing ones are passed over.
+        allow_missing: Whether missing ones are skipped.
 
     Raises:
-        DataError: One is missing, a wildcard matches nothing, or nothing is left.
+        DataError: One is missing, a wildcard matches none, or none is left.
     """
     paths: dict[Path, None] = {}
     missing: list[str] = []

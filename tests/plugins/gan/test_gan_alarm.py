@@ -72,8 +72,8 @@ def test_only_steps_in_a_row_count_and_each_sign_is_said_once() -> None:
         steps = counted(steps, torch.tensor(shown, dtype=torch.bool))
         said.append(advice(CONFIG, steps.tolist()))
     assert [len(lines) for lines in said] == [0, 0, 1, 0, 0, 1]
-    assert "adaptive weight stood at its limit 10000 for 3 steps" in said[2][0]
-    assert "judgements were right for 3 steps" in said[5][0]
+    assert "adaptive weight was at its limit 10000 for 3 steps" in said[2][0]
+    assert "was right in over 95 % for 3 steps" in said[5][0]
 
 
 def test_a_critic_that_tells_nothing_apart(caplog: pytest.LogCaptureFixture) -> None:
@@ -87,13 +87,13 @@ def test_an_adaptive_weight_at_its_limit(caplog: pytest.LogCaptureFixture) -> No
     results, said = _run(build(critic=PATCHES, alarm_steps=2, limit=1e-6), caplog)
     assert all(result.report["gan/d_weight"] == 1e-6 for result in results)
     assert [result.report[ALARM] for result in results] == [0, 1, 1, 1, 1]  # counted before the critic's turn
-    assert said.count("stood at its limit 1e-06 for 2 steps") == 1
+    assert said.count("was at its limit 1e-06 for 2 steps") == 1
 
 
 def test_logits_that_blow_up(caplog: pytest.LogCaptureFixture) -> None:
     results, said = _run(_scaled(1e8, alarm_steps=2), caplog)
     assert [result.report[ALARM] for result in results] == [0, 0, 1, 1, 1]
-    assert said.count("logits were above 100 in the mean for 2 steps") == 1
+    assert said.count("mean absolute logit was above 100 for 2 steps") == 1
 
 
 def test_a_critic_in_its_warm_up_may_be_blind(caplog: pytest.LogCaptureFixture) -> None:

@@ -200,5 +200,5 @@ def test_an_unknown_network_is_a_recipe_error(network: str) -> None:
 
 
 def test_a_timm_network_that_does_not_exist() -> None:
-    with pytest.raises(UsageError, match="no network 'resnet9000'"):
+    with pytest.raises(UsageError, match="can't build 'resnet9000'"):
         build_network("timm:resnet9000", "random")
