@@ -165,7 +165,7 @@ class WebDataset:
         if label < 0 or (self.classes and label >= len(self.classes)):
             raise DataError(
                 f"sample {key}: label {label} is outside of the {len(self.classes)} classes "
-                f"{', '.join(self.classes[:20])}; mend `classes` of the source"
+                f"{', '.join(self.classes[:20])}; correct `classes` of the source"
             )
         return label
 

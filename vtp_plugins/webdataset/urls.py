@@ -57,6 +57,6 @@ def find_shards(urls: str | Sequence[str], *, allow_missing: bool = False) -> li
                 missing.append(text)
     if missing and not (allow_missing and paths):
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        advice = "mend the urls of the source" + (", or set allow_missing = true" if paths else "")
+        advice = "correct the urls of the source" + (", or set allow_missing = true" if paths else "")
         raise DataError(f"{len(missing)} shards are missing: {shown}; {advice}")
     return list(paths)
