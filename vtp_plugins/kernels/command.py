@@ -1,4 +1,4 @@
-"""`vtp kernels`: which implementation of an operator runs here, and compiling those that are native."""
+"""`vtp kernels`: lists, builds and measures the implementations of the operators."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from vtp_plugins.kernels.native.build import build as compile_module
 from vtp_plugins.kernels.native.build import library, obstacle, record
 from vtp_plugins.kernels.native.compiler import BuildFailed
 from vtp_plugins.kernels.native.sources import PACKAGE, csrc
+from vtp_plugins.kernels.tuning.command import tune
+from vtp_plugins.kernels.tuning.results import cache_folder
 
 # Loads a module as a new process would, and says what it can do.
 PROBE = {
@@ -27,18 +29,31 @@ PROBE = {
 
 @click.group()
 def kernels() -> None:
-    """Implementations of search and attention: which run here, and building the native ones."""
+    """List, build and measure the implementations of search and attention."""
 
 
 @kernels.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
     """Lists implementations, whether each can run here, and what "auto" takes on this machine."""
-    from vtp_plugins.kernels.listing import automatic, implementations, instruction_set, native_modules
+    from vtp_plugins.kernels.listing import (
+        automatic,
+        implementations,
+        instruction_set,
+        measurements,
+        native_modules,
+    )
 
     found, choices, isa, modules = implementations(), automatic(), instruction_set(), native_modules()
+    measured = measurements()
     if as_json:
-        facts = {"kernels": found, "auto": choices, "cpu_isa": isa, "native": modules}
+        facts = {
+            "kernels": found,
+            "auto": choices,
+            "cpu_isa": isa,
+            "native": modules,
+            "measured": measured,
+        }
         click.echo(json.dumps(facts, indent=2))
         return
     rows: list[tuple[str, ...]] = [("operator", "name", "device", "state")]
@@ -49,6 +64,9 @@ def list_(as_json: bool) -> None:
         click.echo(f"{it['module']:<9}{'built' if it['built'] else 'not built: ' + it['reason']}")
     click.echo(f"\ninstruction set of native kernels on this CPU: {isa}\n")
     click.echo(table([("auto takes", "device", "dtype", "name"), *(tuple(it.values()) for it in choices)]))
+    click.echo("")
+    for it in measured:
+        click.echo(f"{it['device']} ({it['name']}): {it['state']}")
 
 
 @kernels.command("build")
@@ -73,6 +91,9 @@ def build(cuda: bool, verbose: bool) -> None:
         if reason is not None and needed:
             raise UsageError(f"{module} is {_outcome(reason, kept=kept)}")
         click.echo(f"{module}  {_outcome(reason, kept=kept) if reason else library(module)}")
+
+
+kernels.add_command(tune)
 
 
 def _outcome(reason: str, *, kept: bool) -> str:
@@ -101,8 +122,7 @@ def object_folder() -> Path:
     """Where object files are kept between builds."""
     if csrc() != PACKAGE / "csrc":
         return csrc().parent / "build/native"
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vtp/native"
+    return cache_folder() / "native"
 
 
 def gpus_here() -> str:

@@ -38,3 +38,8 @@ def outdated(index: int | None) -> str | None:
         return None
     needed, found = (".".join(map(str, version)) for version in (OLDEST, CAPABILITIES[index]))
     return f"needs compute capability {needed}, cuda:{index} has {found}"
+
+
+def unless_measured(case: object) -> bool:
+    """Whether ``auto`` takes a kernel for GPUs without a ranking: never (`vtp kernels tune` measures one)."""
+    return False

@@ -22,6 +22,8 @@ from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.build import library
 from vtp_plugins.kernels.native.loading import recorded_reason, why_missing
 from vtp_plugins.kernels.native.sources import MODULES
+from vtp_plugins.kernels.tuning.key import key_of
+from vtp_plugins.kernels.tuning.results import read_results
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -107,6 +109,35 @@ def automatic() -> list[dict[str, str]]:
                 operator = "attention, packed" if packed else "attention"
                 rows.append(_row(operator, device, name, attention, attended))
     return rows
+
+
+def measurements() -> list[dict[str, str]]:
+    """What `vtp kernels tune` has measured on each device of this machine.
+
+    Returns:
+        Rows of `device`, `name` and `state`: a date and what it decides, or that nothing was measured.
+    """
+    rows = []
+    for device in _devices():
+        key = key_of(device)
+        try:
+            results = read_results(key)
+        except ValueError as error:
+            state = str(error)
+        else:
+            decides = "auto follows it" if device.type == "cuda" else "for information"
+            state = (
+                f"measured on {results.get('date')}, {decides}"
+                if results
+                else "never measured; vtp kernels tune does it"
+            )
+        rows.append({"device": str(device), "name": key["device"], "state": state})
+    return rows
+
+
+def _devices() -> list[torch.device]:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.device("cpu"), *(torch.device("cuda", index) for index in range(count))]
 
 
 def instruction_set() -> str:

@@ -25,6 +25,16 @@ def register_kernels(register: Register) -> None:
 
 
 @hookimpl
+def register_rankings(register: Register) -> None:
+    """Offers the order of implementations that `vtp kernels tune` measured."""
+    register(
+        "tuned",
+        "vtp_plugins.kernels.tuning.ranking:ranking",
+        summary="The order that vtp kernels tune measured on this machine's CUDA devices.",
+    )
+
+
+@hookimpl
 def register_preparations(register: Register) -> None:
     """Offers packed linear layers for inference on CPUs."""
     register(
@@ -46,5 +56,5 @@ def register_commands(register: Register) -> None:
     register(
         "kernels",
         "vtp_plugins.kernels.command:kernels",
-        summary="List implementations of search and attention, build the native ones.",
+        summary="List, build and measure implementations of search and attention.",
     )

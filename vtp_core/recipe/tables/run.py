@@ -58,9 +58,9 @@ class KernelsConfig(Table):
     """Implementations of the core's operations; `vtp kernels list` names them."""
 
     attention: str = "auto"
-    """Attention of transformers; `auto` takes the first whose needs hold."""
+    """Attention of transformers; `auto` goes by instruction set on CPUs, by `vtp kernels tune` on GPUs."""
     nearest_code: str = "auto"
-    """Search of the nearest code in a codebook; `auto` takes the first whose needs hold."""
+    """Search of the nearest code in a codebook; `auto` as for attention."""
 
 
 class EvaluateConfig(Table):

@@ -8,7 +8,7 @@ from torch import Tensor
 from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
 from vtp_plugins.kernels.cuda import availability
-from vtp_plugins.kernels.gpu import outdated
+from vtp_plugins.kernels.gpu import outdated, unless_measured
 from vtp_plugins.kernels.triton import availability as triton
 
 HEAD_WIDTHS = (32, 64, 96, 128)
@@ -67,16 +67,11 @@ def _refuses(case: AttentionCase) -> str | None:
     return outdated(case.index)
 
 
-def _suits(case: AttentionCase) -> bool:
-    """Where torch has no fused operator: packed sequences, and the log-sum-exp."""
-    return case.packed or case.lse
-
-
 KERNEL = AttentionKernel(
     name="cuda",
     run=run,
     refuses=_refuses,
-    suits=_suits,
+    suits=unless_measured,
     device="cuda",
     missing=_obstacle,
     packs=True,

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchKernel
 from vtp_plugins.kernels.cuda.availability import obstacle
-from vtp_plugins.kernels.gpu import outdated
+from vtp_plugins.kernels.gpu import outdated, unless_measured
 
 
 def run(
     vectors: Tensor, codebook: Tensor, *, metric: str, weight: Tensor | None, exact: bool
 ) -> tuple[Tensor, Tensor]:
-    """The contract of `vtp_core.ops.nearest_code`; inexact results are asked for in vain."""
+    """The contract of `vtp_core.ops.nearest_code`; ``exact=False`` has no effect."""
     index, distance = torch.ops.vtp_cuda.nearest_code(vectors, codebook, metric, weight, exact)
     return index, distance
 
@@ -22,8 +22,6 @@ def _refuses(case: SearchCase) -> str | None:
     return outdated(case.index)
 
 
-def _suits(case: SearchCase) -> bool:
-    return True
-
-
-KERNEL = SearchKernel(name="cuda", run=run, refuses=_refuses, suits=_suits, device="cuda", missing=obstacle)
+KERNEL = SearchKernel(
+    name="cuda", run=run, refuses=_refuses, suits=unless_measured, device="cuda", missing=obstacle
+)

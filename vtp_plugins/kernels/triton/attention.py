@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
-from vtp_plugins.kernels.gpu import outdated
+from vtp_plugins.kernels.gpu import outdated, unless_measured
 from vtp_plugins.kernels.triton.availability import obstacle
 from vtp_plugins.kernels.triton.configuration import HEAD_WIDTHS
 
@@ -54,11 +54,12 @@ def _missing() -> str | None:
     return _MISSING
 
 
-def _suits(case: AttentionCase) -> bool:
-    """Where torch has no fused operator: packed sequences, and the log-sum-exp."""
-    return case.packed or case.lse
-
-
 KERNEL = AttentionKernel(
-    name="triton", run=run, refuses=_refuses, suits=_suits, device="cuda", missing=_missing, packs=True
+    name="triton",
+    run=run,
+    refuses=_refuses,
+    suits=unless_measured,
+    device="cuda",
+    missing=_missing,
+    packs=True,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +15,17 @@ from vtp_core.ops import (
     AttentionCase,
     AttentionChoice,
     AttentionKernel,
+    SearchCase,
     SearchChoice,
     SearchKernel,
+    attention_choice,
     nearest_code,
+    search_choice,
     vit_attention,
 )
 from vtp_core.plugins import load_plugins
+from vtp_plugins.kernels.cuda import attention as cuda_attention
+from vtp_plugins.kernels.cuda import search as cuda_search
 from vtp_plugins.kernels.triton import attention, search
 from vtp_plugins.kernels.triton.configuration import nearest_architecture
 
@@ -62,12 +69,21 @@ def test_cases_of_attention(dtype: torch.dtype, width: int, reason: str | None) 
     case = AttentionCase(device="cuda", dtype=dtype, tokens=257, width=width, packed=True, lse=False)
     found = attention.KERNEL.refuses(case)
     assert found is None if reason is None else found is not None and reason in found
-    assert attention.KERNEL.suits(case)
 
 
-def test_auto_leaves_plain_dense_attention_to_torch() -> None:
-    case = AttentionCase(device="cuda", dtype=torch.bfloat16, tokens=257, width=64, packed=False, lse=False)
-    assert not attention.KERNEL.suits(case)
+@pytest.mark.parametrize("packed", [False, True])
+def test_auto_takes_torchs_own_where_nothing_was_measured(packed: bool) -> None:
+    def here(kernel: Any) -> Any:
+        return replace(kernel, missing=lambda: None, refuses=lambda case: None)
+
+    case = AttentionCase(device="cuda", dtype=torch.bfloat16, tokens=257, width=64, packed=packed, lse=False)
+    kernels = [here(attention.KERNEL), here(cuda_attention.KERNEL)]
+    assert attention_choice("auto", kernels).pick(case).name == "sdpa"
+    searched = SearchCase(
+        device="cuda", dtype=torch.float32, rows=9, codes=9, width=8, metric="l2", exact=True
+    )
+    found = [search.KERNEL, search.TF32_KERNEL, search.FLOAT32_KERNEL, cuda_search.KERNEL]
+    assert search_choice("auto", [here(kernel) for kernel in found]).pick(searched).name == "reference"
 
 
 @pytest.mark.parametrize(
