@@ -78,7 +78,7 @@ def run(rows: int, chunk: int) -> Measured:
         path.write_text(_RECIPE.format(rows=rows, chunk=chunk, pixels=PIXELS, context=CONTEXT))
         recipe = load_recipe(path, (), plugins)
     networks, _ = build.build_run_networks(recipe, plugins)
-    optimizer, _ = build.build_optimizers(networks, recipe)
+    optimizer, _ = build.build_optimizers(networks, recipe, plugins)
     guard = Guard(0)
     update = Update(networks, world, optimizer, None, guard, recipe.run.steps)
     joint = JointStep(networks, world, build.forward_options(recipe), update, guard=guard)

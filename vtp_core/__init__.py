@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from vtp_core.artefact.loading import load
     from vtp_core.batch import Batch
     from vtp_core.bottleneck import Bottleneck
-    from vtp_core.config import ComponentConfig, KeyHistory, ObjectiveConfig, SourceConfig, Table
+    from vtp_core.config import (
+        AugmentationConfig,
+        ComponentConfig,
+        KeyHistory,
+        ObjectiveConfig,
+        OptimizerConfig,
+        SourceConfig,
+        Table,
+    )
+    from vtp_core.data.augmentation import Augmentation, Crop
     from vtp_core.data.source import BadSample, Sample, Source
     from vtp_core.decoder import Decoder
     from vtp_core.encoded import Decoded, Encoded, LatentDistribution
@@ -29,10 +38,12 @@ if TYPE_CHECKING:
     from vtp_core.plugins.diagnosis import Diagnosis
     from vtp_core.plugins.hookspecs import Register, hookimpl
     from vtp_core.recipe.tables.data import DecodeLimits
+    from vtp_core.recipe.tables.optimizer import AdamWConfig
     from vtp_core.run.callback import Callback, RunInfo
     from vtp_core.schedule import Schedule, Scheduled, value_at
     from vtp_core.step import Step, Teacher
     from vtp_core.tokenizer import Tokenizer
+    from vtp_core.training.optim.algorithm import AdamW, OptimizerAlgorithm
     from vtp_core.view import ViewNeed
 
 try:
@@ -44,7 +55,16 @@ _NAMES = {
     "vtp_core.artefact.loading": ("load",),
     "vtp_core.batch": ("Batch",),
     "vtp_core.bottleneck": ("Bottleneck",),
-    "vtp_core.config": ("ComponentConfig", "KeyHistory", "ObjectiveConfig", "SourceConfig", "Table"),
+    "vtp_core.config": (
+        "AugmentationConfig",
+        "ComponentConfig",
+        "KeyHistory",
+        "ObjectiveConfig",
+        "OptimizerConfig",
+        "SourceConfig",
+        "Table",
+    ),
+    "vtp_core.data.augmentation": ("Augmentation", "Crop"),
     "vtp_core.data.source": ("BadSample", "Sample", "Source"),
     "vtp_core.decoder": ("Decoder",),
     "vtp_core.encoded": ("Decoded", "Encoded", "LatentDistribution"),
@@ -59,21 +79,28 @@ _NAMES = {
     "vtp_core.plugins.diagnosis": ("Diagnosis",),
     "vtp_core.plugins.hookspecs": ("Register", "hookimpl"),
     "vtp_core.recipe.tables.data": ("DecodeLimits",),
+    "vtp_core.recipe.tables.optimizer": ("AdamWConfig",),
     "vtp_core.run.callback": ("Callback", "RunInfo"),
     "vtp_core.schedule": ("Schedule", "Scheduled", "value_at"),
     "vtp_core.step": ("Step", "Teacher"),
     "vtp_core.tokenizer": ("Tokenizer",),
+    "vtp_core.training.optim.algorithm": ("AdamW", "OptimizerAlgorithm"),
     "vtp_core.view": ("ViewNeed",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "AdamW",
+    "AdamWConfig",
     "AdversarialObjective",
+    "Augmentation",
+    "AugmentationConfig",
     "BadSample",
     "Batch",
     "Bottleneck",
     "Callback",
     "ComponentConfig",
+    "Crop",
     "DataError",
     "DecodeLimits",
     "Decoded",
@@ -94,6 +121,8 @@ __all__ = [
     "Objective",
     "ObjectiveConfig",
     "Observation",
+    "OptimizerAlgorithm",
+    "OptimizerConfig",
     "ParamRule",
     "Reconstruction",
     "Register",

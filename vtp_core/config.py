@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -95,6 +95,14 @@ class SourceConfig(ComponentConfig):
         return None
 
 
+class AugmentationConfig(ComponentConfig):
+    """A table ``augment`` of a view."""
+
+    def cuts_at_random(self) -> bool:
+        """Whether crops are random parts of the image, so that `scale` of a crop set has an effect."""
+        return True
+
+
 class OptimizerOverrides(Table):
     """Factors of one owner on ``[optimizer]``."""
 
@@ -102,6 +110,24 @@ class OptimizerOverrides(Table):
     """Factor on the learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 1.0
     """Factor on the weight decay."""
+
+
+class OptimizerConfig(ComponentConfig):
+    """A table ``[optimizer]`` or ``critic_optimizer``. Subclasses add the keys of their algorithm."""
+
+    moves_shards: ClassVar[bool] = True
+    """Whether the algorithm can move parameters that ranks hold in parts (``parallel.shard`` above 1)."""
+
+    lr: NotNegative
+    """Learning rate, a number or a schedule."""
+    weight_decay: NotNegative = 0.05
+    """Decoupled weight decay of parameters with two or more dimensions, a number or a schedule."""
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest gradient norm; larger gradients are scaled down. `inf` clips nothing."""
+    clip_scope: Literal["global", "owner"] = "global"
+    """One norm over all parameters, or one for each owner (encoder, bottleneck, decoder, each objective)."""
+    owners: Mapping[str, OptimizerOverrides] = {}
+    """Factors for `encoder`, `bottleneck` and `decoder`; an objective has its own `optimizer` table."""
 
 
 class ObjectiveConfig(ComponentConfig):
@@ -127,3 +153,13 @@ class ObjectiveConfig(ComponentConfig):
     def active(self, index: int) -> bool:
         """Whether the objective takes part in step `index`."""
         return self.start <= index and (self.stop is None or index < self.stop)
+
+
+def base_config(kind: str) -> type[ComponentConfig]:
+    """The class that the tables of all components of a kind subclass."""
+    bases: Mapping[str, type[ComponentConfig]] = {
+        "augmentation": AugmentationConfig,
+        "objective": ObjectiveConfig,
+        "optimizer": OptimizerConfig,
+    }
+    return bases.get(kind, ComponentConfig)

@@ -92,7 +92,7 @@ def _joint(name: str, precision: Precision, sizes: Sizes) -> JointStep:
         activation_checkpoint=parallel.activation_checkpoint,
         compile=parallel.compile,
     )
-    optimizer, _ = build.build_optimizers(networks, table)
+    optimizer, _ = build.build_optimizers(networks, table, plugins)
     guard = Guard(table.run.max_skipped_steps)
     update = Update(networks, world, optimizer, ema, guard, table.run.steps)
     return JointStep(networks, world, build.forward_options(table), update, guard=guard)

@@ -19,8 +19,14 @@ REPOSITORY = Path(__file__).parents[2]
 CORE = REPOSITORY / "vtp_core"
 
 ALLOWED: dict[str, tuple[set[str], str]] = {
-    "clip": ({"data/crops/augment.py", "recipe/tables/views.py"}, "an augmentation, named for the paper's"),
-    "dino": ({"data/crops/augment.py", "recipe/tables/views.py"}, "an augmentation, named for the paper's"),
+    "clip": (
+        {"data/crops/augment.py", "recipe/tables/augmentation.py"},
+        "an augmentation, named for the paper's",
+    ),
+    "dino": (
+        {"data/crops/augment.py", "recipe/tables/augmentation.py"},
+        "an augmentation, named for the paper's",
+    ),
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
     "l2": ({"ops/nearest_code.py", "ops/nearest_code_distance.py"}, "a metric of the search operator"),
     "linear": ({"schedule.py"}, "the shape of a schedule"),

@@ -1,17 +1,19 @@
-"""Opens the sources of a recipe. Imports no torch."""
+"""Opens what the data tables of a recipe name: sources and augmentations. Imports no torch itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import AugmentationConfig, ComponentConfig
 from vtp_core.data.source import Source
+from vtp_core.recipe.tables.augmentation import BuiltInAugmentationConfig
 from vtp_core.recipe.tables.data import DataConfig, DecodeLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vtp_core.data.augmentation import Augmentation
     from vtp_core.plugins import Plugins
 
 
@@ -61,3 +63,21 @@ class Sources:
     def named(self, data: DataConfig) -> Mapping[str, Source]:
         """``[data.source]`` as "default" and ``[data.sources.NAME]`` by name."""
         return {name: self.open(config) for name, config in {"default": data.source, **data.sources}.items()}
+
+
+def open_augmentation(config: AugmentationConfig, plugins: Plugins) -> Augmentation:
+    """Builds the augmentation of a view.
+
+    Args:
+        config: The table ``augment`` of the view.
+        plugins: Where ``use`` is looked up.
+
+    Raises:
+        UsageError: No plugin offers it.
+    """
+    if isinstance(config, BuiltInAugmentationConfig):
+        from vtp_core.data.crops.augment import BuiltInAugmentation
+
+        return BuiltInAugmentation(config)
+    target = plugins.find("augmentation", config.use).load_target()
+    return cast("Callable[[AugmentationConfig], Augmentation]", target)(config)

@@ -20,6 +20,8 @@ _BASES: dict[str, str] = {
     "bottleneck": "vtp_core.bottleneck:Bottleneck",
     "decoder": "vtp_core.decoder:Decoder",
     "objective": "vtp_core.objective:Objective",
+    "optimizer": "vtp_core.training.optim.algorithm:OptimizerAlgorithm",
+    "augmentation": "vtp_core.data.augmentation:Augmentation",
     "evaluator": "vtp_core.evaluation.evaluator:Evaluator",
     "callback": "vtp_core.run.callback:Callback",
     "command": "click:Command",
@@ -97,13 +99,13 @@ class Component:
             The model; that of all components of the kind if this one has no keys of its own.
 
         Raises:
-            BrokenComponent: The import failed, or it is not a `ComponentConfig` (of an objective: an
-                `ObjectiveConfig`).
+            BrokenComponent: The import failed, or it is no subclass of the kind's base class
+                (`vtp_core.config.base_config`).
         """
         # pydantic is half of what a start takes, and listing components needs none of it.
-        from vtp_core.config import ComponentConfig, ObjectiveConfig
+        from vtp_core.config import base_config
 
-        base = ObjectiveConfig if self.kind == "objective" else ComponentConfig
+        base = base_config(self.kind)
         if self.config is None:
             return base
         config = self._import(self.config)

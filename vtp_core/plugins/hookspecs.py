@@ -16,7 +16,9 @@ Kind = Literal[
     "bottleneck",
     "decoder",
     "objective",
+    "optimizer",
     "source",
+    "augmentation",
     "kernel",
     "ranking",
     "evaluator",
@@ -81,8 +83,18 @@ def register_objectives(register: Register) -> None:
 
 
 @hookspec
+def register_optimizers(register: Register) -> None:
+    """Gradients to updates: subclasses of `vtp_core.training.optim.algorithm.OptimizerAlgorithm`."""
+
+
+@hookspec
 def register_sources(register: Register) -> None:
     """Where samples come from: classes with the methods of `vtp_core.data.source.Source`."""
+
+
+@hookspec
+def register_augmentations(register: Register) -> None:
+    """Images to crops: subclasses of `vtp_core.data.augmentation.Augmentation`."""
 
 
 @hookspec

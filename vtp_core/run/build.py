@@ -87,11 +87,13 @@ def build_run_ema(networks: Networks, recipe: Recipe) -> Ema | None:
     return build_ema(networks, recipe.ema.momentum, recipe.ema.momenta, further=recipe.ema.networks)
 
 
-def build_optimizers(networks: Networks, recipe: Recipe) -> tuple[MainOptimizer, dict[str, MainOptimizer]]:
+def build_optimizers(
+    networks: Networks, recipe: Recipe, plugins: Plugins
+) -> tuple[MainOptimizer, dict[str, MainOptimizer]]:
     """The main optimiser and one a critic; after sharding."""
     owners = build_owners(networks, recipe.optimizer.owners)
-    main = build_optimizer(owners, recipe.optimizer, recipe.run.steps)
-    return main, build_critic_optimizers(networks, recipe.run.steps)
+    main = build_optimizer(owners, recipe.optimizer, recipe.run.steps, plugins)
+    return main, build_critic_optimizers(networks, recipe.run.steps, plugins)
 
 
 def forward_options(recipe: Recipe) -> ForwardOptions:

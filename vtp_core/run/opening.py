@@ -125,7 +125,7 @@ def open_run(
     build.apply_freezes(networks, recipe)
     move(networks, world.device)
     needs = {name: objective.views() for name, objective in networks.objectives.items()}
-    loader = partial(training_loader, recipe, named, needs, world, folder, dims.patch)
+    loader = partial(training_loader, recipe, plugins, named, needs, world, folder, dims.patch)
     options = build.forward_options(recipe)
     rows = networks.bottleneck.calibration_rows
     if rows and checkpoint is None:
@@ -138,7 +138,7 @@ def open_run(
         activation_checkpoint=recipe.parallel.activation_checkpoint,
         compile=recipe.parallel.compile,
     )
-    optimizer, critics = build.build_optimizers(networks, recipe)
+    optimizer, critics = build.build_optimizers(networks, recipe, plugins)
     guard = Guard(recipe.run.max_skipped_steps)
     steps, audited = recipe.run.steps, recipe.run.audit_gradients
     run = Run(
@@ -173,6 +173,7 @@ def open_run(
 
 def training_loader(
     recipe: Recipe,
+    plugins: Plugins,
     sources: Mapping[str, Source],
     needs: Mapping[str, Mapping[str, ViewNeed]],
     world: World,
@@ -184,6 +185,7 @@ def training_loader(
 
     Args:
         recipe: The recipe.
+        plugins: Where augmentations are looked up.
         sources: Source name -> opened source.
         needs: Objective -> view -> what it asks of it.
         world: This rank.
@@ -206,6 +208,7 @@ def training_loader(
         max_bad_fraction=recipe.data.max_bad_fraction,
         quarantine=folder.quarantine(world.rank),
         pin_memory=world.device.type == "cuda",
+        plugins=plugins,
     )
 
 

@@ -1,5 +1,6 @@
 """Public helpers for tests of one's own plugins: a step without a run, conformance checks, drawn pictures."""
 
+from vtp_core.testing.augmentations import check_augmentation
 from vtp_core.testing.batches import drawn_batch
 from vtp_core.testing.conformance import ConformanceError, check_objective
 from vtp_core.testing.fake_step import FakeStep
@@ -15,6 +16,7 @@ __all__ = [
     "FakeStep",
     "ShapesSource",
     "TinyNetworks",
+    "check_augmentation",
     "check_objective",
     "draw",
     "drawn_batch",

@@ -6,7 +6,7 @@ Parameter names are the checkpoint's keys: ``tokenizer.<part>.*``, ``objectives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -89,6 +89,16 @@ class Networks:
             found.update({f"objectives.{owner}.{name}": parameter for name, parameter in direct})
         return found
 
+    def block_parameters(self, owner: str) -> frozenset[str]:
+        """Full names of an owner's parameters that lie in blocks: hidden layers, not embeddings or heads."""
+        inside = {
+            id(parameter)
+            for _, module in self.modules_of(owner)
+            for block in blocks_of(module)
+            for parameter in block.parameters()
+        }
+        return frozenset(name for name, value in self.parameters_of(owner).items() if id(value) in inside)
+
     def owners(self) -> tuple[str, ...]:
         """Owners trained by the main optimiser, in order."""
         return (*PARTS, *self.objectives)
@@ -164,6 +174,14 @@ class Networks:
 def _is_frozen(module: nn.Module) -> bool:
     parameters = list(module.parameters())
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def blocks_of(module: nn.Module) -> Sequence[nn.Module]:
+    """The blocks of an encoder, a decoder or any module with `blocks`, a method or an `nn.ModuleList`."""
+    blocks: Callable[[], Sequence[nn.Module]] | nn.Module | None = getattr(module, "blocks", None)
+    if isinstance(blocks, nn.ModuleList):
+        return list(blocks)
+    return blocks() if callable(blocks) and not isinstance(blocks, nn.Module) else ()
 
 
 def persistent_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

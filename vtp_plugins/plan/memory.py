@@ -18,7 +18,7 @@ class Memory:
     Attributes:
         weights: Of everything that is trained or could be.
         gradients: Of trainable parameters, fp32.
-        optimizer: AdamW's two moments, fp32.
+        optimizer: State of the optimisers, such as AdamW's two moments.
         ema: Teachers.
         frozen: Frozen networks.
         gathered: The largest sharded module, whole, with its gradients and the next one's weights.
@@ -61,7 +61,7 @@ def estimate(works: Sequence[Work], sizes: Sizes, *, pixels: int, shard: int) ->
     return Memory(
         weights=round(sum(held(owner, owner.bytes, whole) for owner, whole in owners)),
         gradients=round(sum(held(owner, 4 * owner.trainable, whole) for owner, whole in owners)),
-        optimizer=round(sum(held(owner, 8 * owner.trainable, whole) for owner, whole in owners)),
+        optimizer=round(sum(held(owner, owner.state, whole) for owner, whole in owners)),
         ema=round(sum(teacher.bytes for teacher in sizes.teachers) / shard),
         frozen=sum(network.bytes for network in sizes.frozen),
         gathered=3 * sizes.largest_unit if shard > 1 else 0,

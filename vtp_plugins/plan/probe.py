@@ -69,7 +69,7 @@ class Probe:
             )
         build.apply_freezes(self.networks, recipe)
         build.build_run_ema(self.networks, recipe)
-        self._critics = build_critic_optimizers(self.networks, recipe.run.steps)
+        self._critics = build_critic_optimizers(self.networks, recipe.run.steps, plugins)
         for module in (self.networks.encoder, *self.networks.frozen.values(), *self.networks.ema.values()):
             if isinstance(module, Encoder):
                 _serve_deep_taps(module)

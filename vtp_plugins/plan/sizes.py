@@ -12,8 +12,8 @@ from vtp_core.errors import VtpError
 from vtp_core.run import build
 from vtp_core.schedule import Scheduled
 from vtp_core.training.networks import PARTS, Networks
-from vtp_core.training.optim.optimizer import MainOptimizer, RuleRow
-from vtp_core.training.optim.owners import Owner, build_owners
+from vtp_core.training.optim.optimizer import RuleRow
+from vtp_core.training.optim.owners import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +33,7 @@ class OwnerSize:
         trainable: Elements that an optimiser moves.
         sharded: Elements that ranks share under ``parallel.shard``; the others are replicated.
         bytes: Of all parameters and buffers.
+        state: Bytes of the optimiser's state.
     """
 
     name: str
@@ -40,6 +41,7 @@ class OwnerSize:
     trainable: int
     sharded: int
     bytes: int
+    state: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,17 +122,16 @@ def measure_sizes(recipe: Recipe, plugins: Plugins) -> Sizes:
         networks, dims = build.build_run_networks(recipe, plugins, load_frozen=False)
     build.apply_freezes(networks, recipe)
     ema = build.build_run_ema(networks, recipe)
-    owners = build_owners(networks, recipe.optimizer.owners)
-    rules = MainOptimizer(owners, recipe.optimizer, recipe.run.steps).describe()
-    critics = [
-        Owner(name=name, parameters=networks.parameters_of(name), prefix=f"objectives.{name}.")
-        for name in networks.critics()
-    ]
+    main, critics = build.build_optimizers(networks, recipe, plugins)
     total = recipe.run.steps
     return Sizes(
         dims=dims,
-        owners=tuple(_owner(networks, owner) for owner in (*owners, *critics)),
-        rules=tuple(rules),
+        owners=tuple(
+            _owner(networks, owner, optimizer.state_bytes()[owner.name])
+            for optimizer in (main, *critics.values())
+            for owner in optimizer.owners
+        ),
+        rules=tuple(main.describe()),
         teachers=tuple(
             TeacherSize(
                 name=name,
@@ -157,7 +158,7 @@ def show(scheduled: Scheduled) -> str:
     return f"{scheduled.kind}({', '.join(f'{k}={v}' for k, v in values.items() if k != 'kind')})"
 
 
-def _owner(networks: Networks, owner: Owner) -> OwnerSize:
+def _owner(networks: Networks, owner: Owner, state: int) -> OwnerSize:
     modules = list(networks.modules_of(owner.name))
     in_modules = sum(_elements(module.parameters()) for _, module in modules)
     whole = _elements(owner.parameters.values())
@@ -168,6 +169,7 @@ def _owner(networks: Networks, owner: Owner) -> OwnerSize:
         sharded=0 if owner.name.endswith(".critic") else in_modules,
         bytes=sum(_bytes(module) for _, module in modules)
         + sum(p.numel() * p.element_size() for name, p in _direct(networks, owner).items()),
+        state=state,
     )
 
 

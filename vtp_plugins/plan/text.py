@@ -72,12 +72,14 @@ def _owners(plan: Plan) -> list[tuple[str, ...]]:
 
 
 def _rules(plan: Plan) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("owner", "pattern", "parameters", "lr", "decay", "frozen", "clamp")]
+    rows: list[tuple[str, ...]] = [
+        ("owner", "pattern", "parameters", "method", "lr", "decay", "frozen", "clamp")
+    ]
     alike: dict[tuple[str, ...], tuple[list[str], int]] = {}
     for rule in plan.sizes.rules:
         clamp = "" if rule.clamp is None else f"{rule.clamp[0]:.4g} .. {rule.clamp[1]:.4g}"
         frozen = "frozen" if rule.frozen else ""
-        key = (rule.owner, show(rule.lr), f"{rule.decay:g}", frozen, clamp)
+        key = (rule.owner, rule.method, show(rule.lr), f"{rule.decay:g}", frozen, clamp)
         patterns, elements = alike.get(key, ([], 0))
         alike[key] = [*patterns, rule.pattern], elements + rule.elements
     for (owner, *treatment), (patterns, elements) in alike.items():

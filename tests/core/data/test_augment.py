@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+from pathlib import Path
+from typing import get_args
 
 import numpy
 import pytest
@@ -13,11 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vtp_core.data.augmentation import Crop
 from vtp_core.data.crops import colour
-from vtp_core.data.crops.augment import crop
+from vtp_core.data.crops.augment import BuiltInAugmentation
 from vtp_core.data.crops.geometry import Box, centre, random_box, resize
 from vtp_core.data.draw import generator
-from vtp_core.recipe.tables.views import Augment
+from vtp_core.recipe.tables.augmentation import AugmentationName, BuiltInAugmentationConfig
+from vtp_core.testing import check_augmentation
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+PLACES = (("global", 0), ("global", 1), ("local", 0))
 
 
 def picture(height: int, width: int, seed: int = 0) -> numpy.ndarray:
@@ -32,6 +39,20 @@ def picture(height: int, width: int, seed: int = 0) -> numpy.ndarray:
 def psnr(a: numpy.ndarray, b: numpy.ndarray) -> float:
     error = ((a.astype(numpy.float64) - b.astype(numpy.float64)) ** 2).mean()
     return float("inf") if error == 0 else float(10 * numpy.log10(255**2 / error))
+
+
+def crop(
+    image: numpy.ndarray,
+    augment: str,
+    name: str,
+    number: int,
+    size: int,
+    scale: tuple[float, float] | None,
+    rng: numpy.random.Generator,
+) -> torch.Tensor:
+    """A crop by one of the core's own augmentations."""
+    augmentation = BuiltInAugmentation(BuiltInAugmentationConfig(use=augment))
+    return augmentation(image, Crop(name=name, number=number, size=size, scale=scale), rng)
 
 
 def hwc(pixels: torch.Tensor) -> numpy.ndarray:
@@ -146,7 +167,7 @@ def test_blur_of_a_tiny_crop_keeps_a_flat_colour() -> None:
     ("augment", "blurred"), [("dino", (0.0, 0.9, 0.5)), ("dino_nominal", (1.0, 0.1, 0.5))]
 )
 def test_solarised_and_blurred_shares_of_dino(
-    augment: Augment, blurred: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+    augment: str, blurred: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On first global, other global and local crops; solarised are 0, 0.2, 0 of them."""
     calls: list[str] = []
@@ -164,7 +185,28 @@ def test_solarised_and_blurred_shares_of_dino(
     assert rates["local", 0] == (pytest.approx(blurred[2], abs=0.1), 0)
 
 
-@pytest.mark.parametrize("augment", ["none", "center", "clip", "crop", "dino", "dino_nominal"])
+@pytest.mark.parametrize("augment", get_args(AugmentationName))
+def test_pixels_are_those_of_earlier_versions(augment: str) -> None:
+    """A resumed run goes on with the same crops. The file was made when augmentations were one function."""
+    with numpy.load(DATA / "crops.npz") as file:
+        kept = {name: file[name] for name in file.files if name.rpartition("-")[0] == augment}
+    assert len(kept) == 2
+    for name, expected in kept.items():
+        image = picture(*map(int, name.rpartition("-")[2].split("x")))
+        places = [(crops, number, seed) for crops, number in PLACES for seed in range(3)]
+        ours = [
+            crop(image, augment, crops, number, 12, None, generator("golden", augment, crops, number, seed))
+            for crops, number, seed in places
+        ]
+        numpy.testing.assert_array_equal(torch.stack(ours).numpy(), expected)
+
+
+@pytest.mark.parametrize("augment", get_args(AugmentationName))
+def test_the_cores_own_keep_the_rules_of_an_augmentation(augment: str) -> None:
+    check_augmentation(BuiltInAugmentation, BuiltInAugmentationConfig(use=augment), seeds=4)
+
+
+@pytest.mark.parametrize("augment", get_args(AugmentationName))
 @pytest.mark.parametrize("shape", [(64, 64), (37, 90), (8, 300)])
 def test_every_augmentation_repeats_itself(augment: str, shape: tuple[int, int]) -> None:
     image = picture(*shape)

@@ -90,7 +90,7 @@ ONE_TABLE = {
         '"klip"',
         12,
         "views.image.augment",
-        '"none", "center", "clip", "crop", "dino" or "dino_nominal"',
+        '"none", "center", "clip", "crop", "dino", "dino_nominal" or a table such as',
     ),
     "schedule without kind": (
         "lr = 1e-3",

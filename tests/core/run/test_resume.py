@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.core.run.tiny_run import assert_same_bits, metrics, start, state, vtp
 from vtp_core.run.records import RunFolder
+from vtp_core.training.saving.checkpoint import find_latest
 
 STOP = 'callbacks.stop={use = "faulty.signal", at = 3, first = true}'
 WITH = [
@@ -80,6 +82,21 @@ def test_killed_run_goes_on_from_its_newest_checkpoint(tmp_path: Path):
     assert_same_bits(state(tmp_path), state(reference))
     assert metrics(tmp_path) == metrics(reference)
     assert not list((tmp_path / "run/checkpoints").glob("*.tmp"))
+
+
+def test_checkpoint_from_before_the_optimizer_had_a_choice_goes_on(tmp_path: Path):
+    """Its manifest's recipe has no key `optimizer.use`, which meant AdamW: no change of the recipe."""
+    assert vtp(tmp_path, STOP).exit_code == 75
+    path = find_latest(tmp_path / "run").path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["recipe"]["optimizer"].pop("use") == "adamw"
+    path.write_text(json.dumps(manifest))
+    result = vtp(tmp_path, STOP, resume=True)
+    assert result.exit_code == 0, result.output
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    assert vtp(reference).exit_code == 0
+    assert_same_bits(state(tmp_path), state(reference))
 
 
 @pytest.mark.slow

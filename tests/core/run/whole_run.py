@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.core.training.toy import batches, build
+from vtp_core.config import OptimizerConfig
 from vtp_core.errors import DistributedError
 from vtp_core.features import Losses
-from vtp_core.recipe.tables.optimizer import OptimizerConfig
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.tables.optimizer import AdamWConfig
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep, StepResult
 from vtp_core.training.networks import PARTS, Networks
@@ -28,8 +30,8 @@ from vtp_core.training.saving.checkpoint import load, save
 from vtp_core.training.saving.state import training_state, whole
 
 TOTAL = 10
-MAIN = OptimizerConfig(lr=1e-2, weight_decay=0.1, clip=0.5)
-CRITIC = OptimizerConfig(lr=5e-3, betas=(0.5, 0.9), weight_decay=0.0, clip=1.0)
+MAIN = AdamWConfig(lr=1e-2, weight_decay=0.1, clip=0.5)
+CRITIC = AdamWConfig(lr=5e-3, betas=(0.5, 0.9), weight_decay=0.0, clip=1.0)
 
 
 class ToyRun:
@@ -40,6 +42,8 @@ class ToyRun:
         kind: The scenario.
         late: Objectives that start at step 3.
         shard: Ranks that share a copy of the parameters; None: all.
+        config: Table of the main optimiser.
+        plugins: Where its algorithm is looked up.
         options: More of `ForwardOptions`.
     """
 
@@ -53,6 +57,8 @@ class ToyRun:
         shard: int | None = None,
         networks: Networks | None = None,
         checkpoint: bool = False,
+        config: OptimizerConfig = MAIN,
+        plugins: Plugins | None = None,
         **options,
     ) -> None:
         self.world, self.networks = world, networks or build(kind, vq=vq)
@@ -75,9 +81,10 @@ class ToyRun:
                     parameters=self.networks.parameters_of(name),
                     rules=module.rules(),
                     prefix=prefix,
+                    in_blocks=self.networks.block_parameters(name),
                 )
             )
-        self.optimizer = build_optimizer(owners, MAIN, TOTAL)
+        self.optimizer = build_optimizer(owners, config, TOTAL, plugins)
         self.critic_optimizers = {}
         for name in self.networks.adversaries():
             owner = f"{name}.critic"

@@ -217,6 +217,6 @@ def test_schedules_set_rates_and_decays_of_every_group():
     optimizer = build_optimizer([owner(network(), rules=rules, lr=2.0)], settings_, 50)
     optimizer.set_schedules(17)
     rate, decay = value_at(settings_.lr, 17, 50), value_at(settings_.weight_decay, 17, 50)
-    seen = {(group["lr"], group["weight_decay"]) for group in optimizer._adamw.param_groups}
+    seen = {(group["lr"], group["weight_decay"]) for group in optimizer._optimizers["adamw"].param_groups}
     assert seen == {(rate * schedule.at(17, 50) * 2.0, decay * 0.25), (rate * 2.0, decay), (rate * 2.0, 0.0)}
     assert optimizer.lr == rate

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.core.training.toy import DIMS, L1, ToyDecoder, ToyEncoder, ToyLinear, batches
-from vtp_core.recipe.tables.optimizer import OptimizerConfig
+from vtp_core.recipe.tables.optimizer import AdamWConfig
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.joint import JointStep, StepResult
 from vtp_core.training.networks import Networks
@@ -75,7 +75,7 @@ class Training:
 def _optimizer(networks: Networks, names: Any, lr: float, steps: int) -> MainOptimizer:
     owners = [Owner(name=name, parameters=networks.parameters_of(name)) for name in names]
     # A large eps: Adam would turn the rounding of gradients that are zero into steps of full size.
-    return build_optimizer(owners, OptimizerConfig(lr=lr, eps=1e-2, weight_decay=0.0), steps)
+    return build_optimizer(owners, AdamWConfig(lr=lr, eps=1e-2, weight_decay=0.0), steps)
 
 
 def train_cases(world: World, cases: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ def run_step(
         build.apply_freezes(networks, recipe)
         ema = build.build_run_ema(networks, recipe)
         wrap(networks, None, activation_checkpoint=recipe.parallel.activation_checkpoint)
-        optimizer, _ = build.build_optimizers(networks, recipe)
+        optimizer, _ = build.build_optimizers(networks, recipe, plugins)
         joint = JointStep(networks, World(), build.forward_options(recipe))
         joint.update = Update(networks, World(), optimizer, ema, Guard(0), recipe.run.steps, audited=False)
         batches = {}

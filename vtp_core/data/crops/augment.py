@@ -1,4 +1,4 @@
-"""Augmentations of a view: a decoded image to one crop.
+"""The core's own augmentations.
 
 ============  ================================================================================================
 none          squashed to the size, bilinear (VTP's zero-shot evaluation)
@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vtp_core.data.augmentation import Augmentation, Crop
 from vtp_core.data.crops import colour
 from vtp_core.data.crops.geometry import centre, random_box, resize
-from vtp_core.recipe.tables.views import Augment
 
 _SCALES: dict[tuple[str, bool], tuple[float, float]] = {
     ("clip", True): (0.9, 1.0),
@@ -37,49 +37,32 @@ _BLURRED = {"dino": (0.0, 0.9, 0.5), "dino_nominal": (1.0, 0.1, 0.5)}
 0.1 and 0.5, but their helper applies one minus that, so their published models saw those of `dino`."""
 
 
-def crop(
-    image: NDArray[numpy.uint8],
-    augment: Augment,
-    name: str,
-    number: int,
-    size: int,
-    scale: tuple[float, float] | None,
-    rng: numpy.random.Generator,
-) -> Tensor:
-    """One crop of an image.
+class BuiltInAugmentation(Augmentation):
+    """An augmentation of the core; the table above says what each does."""
 
-    Args:
-        image: (H, W, 3) uint8.
-        augment: Which augmentation.
-        name: Crop set; "global" has settings of its own in some augmentations.
-        number: Which crop of the set, from 0.
-        size: Side of the crop.
-        scale: Smallest and largest share of the image's area; None: the augmentation's.
-        rng: Source of all numbers of this crop.
-
-    Returns:
-        (3, size, size) uint8.
-    """
-    if augment == "none":
-        return resize(image, None, (size, size), "bilinear")
-    if augment == "center":
-        return centre(image, size)
-    height, width = image.shape[:2]
-    box = random_box(height, width, scale or _SCALES[augment, name == "global"], rng)
-    pixels = resize(image, box, (size, size), "bicubic")
-    if augment == "clip":
-        return pixels
-    if rng.random() < 0.5:
-        pixels = pixels.flip(-1)
-    return pixels if augment == "crop" else _dino(pixels, name, number, _BLURRED[augment], rng)
+    def __call__(self, image: NDArray[numpy.uint8], crop: Crop, rng: numpy.random.Generator) -> Tensor:
+        """See `Augmentation`."""
+        augment, size = self.config.use, (crop.size, crop.size)
+        if augment == "none":
+            return resize(image, None, size, "bilinear")
+        if augment == "center":
+            return centre(image, crop.size)
+        height, width = image.shape[:2]
+        box = random_box(height, width, crop.scale or _SCALES[augment, crop.name == "global"], rng)
+        pixels = resize(image, box, size, "bicubic")
+        if augment == "clip":
+            return pixels
+        if rng.random() < 0.5:
+            pixels = pixels.flip(-1)
+        return pixels if augment == "crop" else _dino(pixels, crop, _BLURRED[augment], rng)
 
 
 def _dino(
-    pixels: Tensor, name: str, number: int, rates: tuple[float, float, float], rng: numpy.random.Generator
+    pixels: Tensor, crop: Crop, rates: tuple[float, float, float], rng: numpy.random.Generator
 ) -> Tensor:
     """Colour changes of DINOv2; `rates` as in `_BLURRED`."""
-    blurred = rates[2] if name != "global" else rates[min(number, 1)]
-    solarised = 0.2 if name == "global" and number > 0 else 0.0
+    blurred = rates[2] if crop.name != "global" else rates[min(crop.number, 1)]
+    solarised = 0.2 if crop.name == "global" and crop.number > 0 else 0.0
     chance = rng.random(4)
     factors = rng.uniform((0.6, 0.6, 0.8, -0.1), (1.4, 1.4, 1.2, 0.1)).tolist()
     sigma = float(rng.uniform(0.1, 2.0))

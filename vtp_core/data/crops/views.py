@@ -1,4 +1,4 @@
-"""A sample to its share of a view: all crops of one row, written into the batch's memory."""
+"""All crops of one row of a view, written into the batch's memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtp_core.data.crops.augment import crop
+from vtp_core.data.augmentation import Augmentation, Crop
 from vtp_core.data.draw import generator
+from vtp_core.errors import DataError
 from vtp_core.recipe.tables.views import ViewConfig
 
 
@@ -27,6 +28,7 @@ def empty_crops(view: ViewConfig, names: Sequence[str], rows: int) -> dict[str, 
 def cut_crops(
     image: NDArray[numpy.uint8],
     view: ViewConfig,
+    augmentation: Augmentation,
     out: Mapping[str, Tensor],
     place: int,
     *,
@@ -42,17 +44,27 @@ def cut_crops(
 
     Args:
         image: (H, W, 3) uint8, the decoded sample.
-        view: How the view crops and augments.
+        view: The view's table.
+        augmentation: What makes its crops.
         out: Crop set -> (rows, C, 3, size, size) uint8, filled at `place`.
         place: Row within `out`.
         seed: The run's seed.
         step: Index of the step.
         name: Name of the view.
         row: Global row of the step.
+
+    Raises:
+        DataError: The augmentation returned something else than pixels of the crop's size.
     """
     for crops, memory in out.items():
         settings = view.crops[crops]
         for number in range(settings.count):
             rng = generator("crop", seed, step, name, row, crops, number)
-            size = view.crop_size(crops)
-            memory[place, number] = crop(image, view.augment, crops, number, size, settings.scale, rng)
+            crop = Crop(name=crops, number=number, size=view.crop_size(crops), scale=settings.scale)
+            pixels = augmentation(image, crop, rng)
+            if pixels.shape != memory.shape[2:] or pixels.dtype != torch.uint8:
+                raise DataError(
+                    f"views.{name}: augmentation {augmentation.config.use} returned {tuple(pixels.shape)} "
+                    f"{pixels.dtype}, expected {tuple(memory.shape[2:])} torch.uint8"
+                )
+            memory[place, number] = pixels

@@ -21,6 +21,7 @@ from vtp_core.data.loading.quarantine import Quarantine
 from vtp_core.data.loading.steps import LoadedStep, StepDataset
 from vtp_core.data.source import Source
 from vtp_core.errors import DataError
+from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.view import ViewNeed
 
@@ -46,13 +47,14 @@ class Loader:
         max_bad_fraction: Share of bad samples above which it stops (`Quarantine`).
         quarantine: File to which bad samples are written; None: none.
         pin_memory: Whether pixels are put into page-locked memory, for a copy to a GPU that doesn't wait.
+        plugins: Where augmentations are looked up; None: the views have only those of the core.
 
     Attributes:
         quarantine: Tally of bad samples so far.
 
     Raises:
         DataError: A source is empty or lacks a field that is asked for.
-        UsageError: Rows can't be dealt to the ranks.
+        UsageError: Rows can't be dealt to the ranks, or an augmentation can't be built.
     """
 
     def __init__(
@@ -72,9 +74,13 @@ class Loader:
         max_bad_fraction: float = 0.01,
         quarantine: Path | None = None,
         pin_memory: bool = False,
+        plugins: Plugins | None = None,
     ) -> None:
         self.quarantine = Quarantine(max_bad_fraction, quarantine)
-        plans = plan_views(recipe_views, needs, sources, seed=seed, world_size=world_size, patch=patch)
+        offered = Plugins() if plugins is None else plugins
+        plans = plan_views(
+            recipe_views, needs, sources, offered, seed=seed, world_size=world_size, patch=patch
+        )
         self._steps = range(start_step, steps)
         self._loader: DataLoader[LoadedStep] = DataLoader(
             StepDataset(plans, seed=seed, rank=rank, world_size=world_size),

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vtp_core.data.augmentation import Augmentation
 from vtp_core.data.loading.order import Order
+from vtp_core.data.opening import open_augmentation
 from vtp_core.data.source import Source
 from vtp_core.errors import DataError, UsageError
+from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.view import ViewNeed
 
@@ -19,6 +22,7 @@ class ViewPlan:
     Attributes:
         name: Name in the recipe.
         view: Its table.
+        augmentation: What makes its crops.
         need: The union of what objectives ask of it.
         rows: Global rows that are loaded, at most the view's; a multiple of the world size.
         fields: Fields of a sample that it takes.
@@ -27,6 +31,7 @@ class ViewPlan:
 
     name: str
     view: ViewConfig
+    augmentation: Augmentation
     need: ViewNeed
     rows: int
     fields: frozenset[str]
@@ -56,6 +61,7 @@ def plan_views(
     views: Mapping[str, ViewConfig],
     needs: Mapping[str, ViewNeed],
     sources: Mapping[str, Source],
+    plugins: Plugins,
     *,
     seed: int,
     world_size: int,
@@ -67,13 +73,14 @@ def plan_views(
         views: The recipe's views.
         needs: View -> union of what is asked; views that nobody asks of are not loaded.
         sources: Source name -> source.
+        plugins: Where augmentations are looked up.
         seed: The run's seed.
         world_size: Number of ranks.
         patch: Pixels a patch side, for masks.
 
     Raises:
         DataError: A source is empty or lacks a field that is asked for.
-        UsageError: Rows can't be dealt to the ranks.
+        UsageError: Rows can't be dealt to the ranks, or an augmentation can't be built.
     """
     plans = []
     for name in dict.fromkeys(view.source for view in views.values()):
@@ -82,7 +89,7 @@ def plan_views(
         if len(source) == 0:
             raise DataError(f"source {name} has no samples")
         items = [
-            _plan_view(key, view, needs[key], name, source, world_size, patch)
+            _plan_view(key, view, needs[key], name, source, plugins, world_size, patch)
             for key, view in mine.items()
             if key in needs
         ]
@@ -100,7 +107,14 @@ def plan_views(
 
 
 def _plan_view(
-    name: str, view: ViewConfig, need: ViewNeed, source_name: str, source: Source, world_size: int, patch: int
+    name: str,
+    view: ViewConfig,
+    need: ViewNeed,
+    source_name: str,
+    source: Source,
+    plugins: Plugins,
+    world_size: int,
+    patch: int,
 ) -> ViewPlan:
     rows = view.rows if need.rows is None else min(need.rows, view.rows)
     if rows % world_size:
@@ -114,4 +128,12 @@ def _plan_view(
             f"{', '.join(sorted(source.fields))}"
         )
     side = view.crop_size("global") // patch
-    return ViewPlan(name=name, view=view, need=need, rows=rows, fields=fields, grid=(side, side))
+    return ViewPlan(
+        name=name,
+        view=view,
+        augmentation=open_augmentation(view.augment, plugins),
+        need=need,
+        rows=rows,
+        fields=fields,
+        grid=(side, side),
+    )

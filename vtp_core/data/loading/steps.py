@@ -138,9 +138,16 @@ class _Rows:
         if "latent" in plan.fields:
             self._take_latent(sample, place)
         else:
-            image = _present(sample.image)
             cut_crops(
-                image, plan.view, self.crops, place, seed=self.seed, step=self.step, name=plan.name, row=row
+                _present(sample.image),
+                plan.view,
+                plan.augmentation,
+                self.crops,
+                place,
+                seed=self.seed,
+                step=self.step,
+                name=plan.name,
+                row=row,
             )
 
     def _take_latent(self, sample: Sample, place: int) -> None:

@@ -5,12 +5,12 @@ A check is skipped where a value that it depends on is wrong itself, so that one
 
 from __future__ import annotations
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig, SourceConfig
+from vtp_core.config import ComponentConfig, ObjectiveConfig, OptimizerConfig, SourceConfig
 from vtp_core.recipe.problems import did_you_mean
 from vtp_core.recipe.reading.files import Tree
 from vtp_core.recipe.reading.parts import Parts
 from vtp_core.recipe.tables.data import DataConfig
-from vtp_core.recipe.tables.optimizer import EmaConfig, OptimizerConfig
+from vtp_core.recipe.tables.optimizer import EmaConfig
 from vtp_core.recipe.tables.run import ParallelConfig
 from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.view import ViewNeed
@@ -45,8 +45,14 @@ def _check_ranks(tree: Tree, parts: Parts, ranks: int, parallel: ParallelConfig)
         if view.rows % ranks and parts.sure("views", name, "rows"):
             message = f"{view.rows} is not divisible by world size {ranks}{_nearest(view.rows, ranks)}"
             tree.report(("views", name, "rows"), message)
-    if ranks % parallel.shard and parts.sure("parallel", "shard"):
+    if not parts.sure("parallel", "shard"):
+        return
+    if ranks % parallel.shard:
         tree.report(("parallel", "shard"), f"{parallel.shard} does not divide world size {ranks}")
+    optimizer = parts.get(OptimizerConfig, "optimizer")
+    if parallel.shard > 1 and optimizer is not None and not optimizer.moves_shards:
+        message = f"optimizer {optimizer.use} needs whole parameters on each rank; set parallel.shard = 1"
+        tree.report(("parallel", "shard"), message)
 
 
 def _nearest(rows: int, ranks: int) -> str:

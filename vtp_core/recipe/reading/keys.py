@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig
+from vtp_core.config import ComponentConfig, base_config
 from vtp_core.errors import UsageError
 from vtp_core.recipe.tables.recipe import FrozenConfig
-from vtp_core.recipe.tables.slot import Slot
+from vtp_core.recipe.tables.slot import DEFAULTS, Slot, find_model
 from vtp_core.recipe.toml_lines import Path
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ def _kind_fits(model: type[BaseModel], value: Any) -> bool:
 
 def config_class(kind: Kind, table: Any, plugins: Plugins) -> type[ComponentConfig]:
     """The model of a component's table; the base class of its kind if the component is unknown or broken."""
-    use = table.get("use") if isinstance(table, dict) else None
+    use = table.get("use", DEFAULTS.get(kind)) if isinstance(table, dict) else None
     try:
-        return plugins.find(kind, use if isinstance(use, str) else "").load_config()
+        return find_model(kind, use if isinstance(use, str) else "", plugins)
     except UsageError:
-        return ObjectiveConfig if kind == "objective" else ComponentConfig
+        return base_config(kind)
 
 
 def _step(choice: Any, part: str | int) -> Iterable[Any]:

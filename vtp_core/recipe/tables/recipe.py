@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SerializeAsAny, ValidationInfo, model_serializer, model_validator
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig, Table
+from vtp_core.config import ComponentConfig, ObjectiveConfig, OptimizerConfig, Table
 from vtp_core.errors import UsageError
 from vtp_core.recipe.problems import Origin
 from vtp_core.recipe.tables.data import DataConfig
 from vtp_core.recipe.tables.initial import InitFrom
-from vtp_core.recipe.tables.optimizer import EmaConfig, OptimizerConfig
+from vtp_core.recipe.tables.optimizer import EmaConfig
 from vtp_core.recipe.tables.run import EvaluateConfig, KernelsConfig, ParallelConfig, RunConfig
 from vtp_core.recipe.tables.slot import Slot
 from vtp_core.recipe.tables.views import ViewConfig
@@ -80,7 +80,7 @@ class Recipe(Table):
     """Latent to an image."""
     objectives: Mapping[str, Annotated[SerializeAsAny[ObjectiveConfig], Slot("objective")]] = {}
     """Objectives, by name."""
-    optimizer: OptimizerConfig
+    optimizer: Annotated[SerializeAsAny[OptimizerConfig], Slot("optimizer")]
     """The optimiser of everything but critics."""
     ema: EmaConfig = EmaConfig()
     """Teachers: moving averages of networks."""

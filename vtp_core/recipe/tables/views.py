@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from vtp_core.config import Table
-
-Augment = Literal["none", "center", "clip", "crop", "dino", "dino_nominal"]
-"""How crops are cut out of an image (`vtp_core.data.crops.augment`)."""
+from vtp_core.config import AugmentationConfig, Table
+from vtp_core.recipe.tables.slot import Slot
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
@@ -61,9 +59,10 @@ class ViewConfig(Table):
     """Samples per step over all ranks; a multiple of the number of ranks."""
     size: Annotated[int, Field(ge=1)]
     """Side of the crops in pixels; a multiple of the encoder's patch."""
-    augment: Augment
+    augment: Annotated[SerializeAsAny[AugmentationConfig], Slot("augmentation")]
     """`none` squashes, `center` crops the centre, `clip` and `crop` cut at random (`crop` flips too), `dino`
-    also changes colours, `dino_nominal` too, with the blur rates that DINOv2's configuration names."""
+    also changes colours, `dino_nominal` too, with the blur rates that DINOv2's configuration names; or the
+    table of a plugin's augmentation."""
     crops: Mapping[str, CropConfig] = Field(default={"global": CropConfig()}, validate_default=True)
     """Named sets of crops. `global` always exists, by default with one crop of the view's size."""
     masks: MaskConfig | None = None
@@ -81,8 +80,9 @@ class ViewConfig(Table):
     @model_validator(mode="after")
     def _random_crops(self) -> Self:
         for name, crop in self.crops.items():
-            if crop.scale is not None and self.augment in ("none", "center"):
-                raise ValueError(f'crops.{name}.scale needs a random crop, but augment is "{self.augment}"')
+            if crop.scale is not None and not self.augment.cuts_at_random():
+                use = self.augment.use
+                raise ValueError(f'crops.{name}.scale needs a random crop, but augment is "{use}"')
         return self
 
     def crop_size(self, name: str) -> int:

@@ -14,13 +14,16 @@ from pydantic_core import core_schema
 from vtp_core.errors import UsageError
 from vtp_core.recipe.reading.keys import key_of
 from vtp_core.recipe.tables.recipe import Recipe
-from vtp_core.recipe.tables.slot import SLOT_KEY
+from vtp_core.recipe.tables.slot import BUILT_IN, DEFAULTS, SHORT, SLOT_KEY
 from vtp_core.recipe.writing.docs import key_docs
 
 if TYPE_CHECKING:
     from vtp_core.plugins import Component, Kind, Plugins
 
-SLOTS: tuple[Kind, ...] = ("encoder", "bottleneck", "decoder", "objective", "source", "evaluator", "callback")
+SLOTS: tuple[Kind, ...] = (
+    "encoder", "bottleneck", "decoder", "objective", "optimizer", "source", "augmentation", "evaluator",
+    "callback",
+)  # fmt: skip
 """Kinds of component that a recipe can choose."""
 
 _STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
@@ -58,17 +61,26 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
 
 def _slot(kind: Kind, plugins: Plugins, definitions: dict[str, Any]) -> dict[str, Any]:
     """A component's table, whose keys depend on `use`."""
-    names, branches = [], []
+    branches = {
+        name: _model_schema(model, f"{kind}.{name}.", definitions)
+        for name, model in BUILT_IN.get(kind, {}).items()
+    }
     for component in plugins.components(kind):
         try:
-            schema = _component_schema(component, definitions)
+            branches[component.name] = _component_schema(component, definitions)
         except UsageError:
             continue
-        names.append(component.name)
-        chosen = {"properties": {"use": {"const": component.name}}, "required": ["use"]}
-        branches.append({"if": chosen, "then": schema})
-    use = {"description": f"Name of the {kind}.", "enum": names}
-    return {"type": "object", "properties": {"use": use}, "allOf": branches}
+    table = {
+        "type": "object",
+        "properties": {"use": {"description": f"Name of the {kind}.", "enum": list(branches)}},
+        "allOf": [{"if": _chosen(kind, name), "then": schema} for name, schema in branches.items()],
+    }
+    return {"anyOf": [{"enum": list(BUILT_IN[kind])}, table]} if kind in SHORT else table
+
+
+def _chosen(kind: Kind, name: str) -> dict[str, Any]:
+    chosen: dict[str, Any] = {"properties": {"use": {"const": name}}}
+    return chosen if DEFAULTS.get(kind) == name else chosen | {"required": ["use"]}
 
 
 def _component_schema(component: Component, definitions: dict[str, Any]) -> dict[str, Any]:

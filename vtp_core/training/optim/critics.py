@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from vtp_core.errors import UsageError
 from vtp_core.features import Tally
+from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.adversarial import AdversarialConfig
 from vtp_core.training.networks import Networks
 from vtp_core.training.optim.guard import Guard
@@ -17,11 +18,19 @@ from vtp_core.training.ranks.tallies import reduce_tally
 from vtp_core.training.ranks.world import World
 
 
-def build_critic_optimizers(networks: Networks, total_steps: int) -> dict[str, MainOptimizer]:
+def build_critic_optimizers(
+    networks: Networks, total_steps: int, plugins: Plugins | None = None
+) -> dict[str, MainOptimizer]:
     """Objective -> the optimiser of its critic; after sharding.
 
+    Args:
+        networks: The run's modules.
+        total_steps: Steps of the run, for schedules.
+        plugins: Where algorithms are looked up; None: only the core's own.
+
     Raises:
-        UsageError: An objective with a critic has a table without `critic_optimizer`.
+        UsageError: An objective with a critic has a table without `critic_optimizer`, or no plugin offers its
+            algorithm.
     """
     optimizers = {}
     for name, objective in networks.adversaries().items():
@@ -30,8 +39,13 @@ def build_critic_optimizers(networks: Networks, total_steps: int) -> dict[str, M
             raise UsageError(f"objective {name!r} has a critic: its table must be an AdversarialConfig")
         owner = f"{name}.critic"
         parameters = networks.parameters_of(owner)
-        critic = Owner(name=owner, parameters=parameters, prefix=f"objectives.{owner}.")
-        optimizers[name] = build_optimizer([critic], config.critic_optimizer, total_steps)
+        critic = Owner(
+            name=owner,
+            parameters=parameters,
+            prefix=f"objectives.{owner}.",
+            in_blocks=networks.block_parameters(owner),
+        )
+        optimizers[name] = build_optimizer([critic], config.critic_optimizer, total_steps, plugins)
     return optimizers
 
 

@@ -24,6 +24,7 @@ class Owner:
         rules: Deviations by pattern on the name below `prefix`; the first that matches holds.
         prefix: What full names start with, such as ``tokenizer.encoder.``.
         overrides: Factors of the recipe for the whole owner.
+        in_blocks: Full names of the parameters that lie in blocks of a network, not in embeddings or heads.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Owner:
     rules: Sequence[ParamRule] = ()
     prefix: str = ""
     overrides: OptimizerOverrides = field(default_factory=OptimizerOverrides)
+    in_blocks: frozenset[str] = frozenset()
 
     def below(self, name: str) -> str:
         """A full parameter name without the owner's prefix."""
@@ -77,6 +79,7 @@ def build_owners(networks: Networks, overrides: Mapping[str, OptimizerOverrides]
             rules=networks.part(name).rules(),  # type: ignore[operator]
             prefix=f"tokenizer.{name}.",
             overrides=overrides.get(name, OptimizerOverrides()),
+            in_blocks=networks.block_parameters(name),
         )
         for name in PARTS
     ]
@@ -87,6 +90,7 @@ def build_owners(networks: Networks, overrides: Mapping[str, OptimizerOverrides]
             rules=objective.rules(),
             prefix=f"objectives.{name}.",
             overrides=objective.config.optimizer,
+            in_blocks=networks.block_parameters(name),
         )
         for name, objective in networks.objectives.items()
     ]
