@@ -99,7 +99,7 @@ def test_the_command_imports_no_torch(arguments: list[str]) -> None:
     [
         "vtp_core/objective.py",
         "vtp_core/step.py",
-        "vtp_core/templates/**/*.template",
+        "vtp_plugins/new_plugin/data/**/*.template",
         "examples/*/vtp_*/**/*.py",
     ]
     + [

@@ -23,6 +23,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"data/crops/augment.py", "recipe/tables/augmentation.py"},
         "an augmentation, named for the paper's",
     ),
+    "data": ({"recipe/reading/check.py", "report/page.py"}, "the recipe's table"),
     "dino": (
         {"data/crops/augment.py", "recipe/tables/augmentation.py"},
         "an augmentation, named for the paper's",
@@ -30,7 +31,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
     "l2": ({"ops/nearest_code.py", "ops/nearest_code_distance.py"}, "a metric of the search operator"),
     "linear": ({"schedule.py"}, "the shape of a schedule"),
-    "samples": ({"data/check.py", "report/", "run/loop.py", "run/records.py"}, "rows of data, a folder"),
+    "samples": ({"report/", "run/loop.py", "run/records.py"}, "rows of data, a folder"),
     "vtp": (
         {"__main__.py", "cli/", "installation.py", "plugins/"},
         "the command, and the group of entry points",

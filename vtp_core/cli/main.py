@@ -23,13 +23,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "recipes": ("vtp_core.cli.recipes:recipes", "List and copy the recipes that ship with vtp."),
     "schema": ("vtp_core.cli.schema:schema", "Print the JSON schema of recipes, for editors."),
     "plugins": ("vtp_core.cli.plugins:plugins", "List installed plugins and what they offer."),
-    "new-plugin": ("vtp_core.cli.new_plugin:new_plugin", "Write the files of a new plugin."),
     "eval": ("vtp_core.cli.eval:eval_", "Measure a trained tokenizer."),
     "encode": ("vtp_core.cli.encode:encode", "Turn images into latents."),
     "decode": ("vtp_core.cli.decode:decode", "Turn latents into images."),
     "export": ("vtp_core.cli.export:export", "Write the tokenizer of a run to a folder."),
     "report": ("vtp_core.cli.report:report", "Write the HTML report of a run."),
-    "data": ("vtp_core.cli.data:data", "Check data before training on it."),
     "doctor": ("vtp_core.cli.doctor:doctor", "Print versions, devices and what is broken."),
 }
 """Name -> where the click command is, and its line in the list of commands."""

@@ -351,7 +351,7 @@ def test_a_quiet_plugin_has_no_notices(site):
 def test_importing_and_loading_import_no_torch():
     code = (
         "import sys, vtp_core.plugins, vtp_core.recipe.writing.describe;"
-        "import vtp_core.cli.plugins, vtp_core.cli.new_plugin;"
+        "import vtp_core.cli.plugins, vtp_plugins.new_plugin.command;"
         "plugins = vtp_core.plugins.load_plugins();"
         "[item.load_config() for item in plugins.components()];"
         "print(sorted({'torch', 'timm'} & set(sys.modules)))"

@@ -58,7 +58,7 @@ def plugin_files(values: dict[str, str]) -> dict[str, str]:
     Args:
         values: Placeholder -> value; "kind" and "package" decide which files are written and where.
     """
-    templates = resources.files("vtp_core") / "templates" / "plugin"
+    templates = resources.files("vtp_plugins.new_plugin") / "data"
     kind, package = values["kind"], values["package"]
     own = dict(_texts(templates / kind))
     values = values | {"recipe": string.Template(own.pop("recipe.toml")).substitute(values).rstrip()}

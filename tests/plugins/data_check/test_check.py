@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from tests.core.data.making import DrawnSource, encoded, noise, samples, write_tar
 from vtp_core.cli.main import main
-from vtp_core.data.check import check_source, summary
+from vtp_plugins.data_check.check import check_source, summary
 
 
 def run(*arguments: str) -> Result:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vtp_core.cli.new_plugin import TEMPLATES, new_plugin
 from vtp_core.errors import UsageError
 from vtp_core.plugins import load_plugins
+from vtp_plugins.new_plugin.command import TEMPLATES, new_plugin
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -47,9 +47,9 @@ def check(
     folder of images or a pattern of tar shards in quotes, or a source's table as in a recipe:
     '{ use = "NAME", split = "val" }'. Exit code 3 if one of them holds nothing usable.
     """
-    from vtp_core.data.check import check_source, summary
     from vtp_core.data.opening import open_source
     from vtp_core.plugins import load_plugins
+    from vtp_plugins.data_check.check import check_source, summary
 
     if overrides and not any(path.endswith(_RECIPES) for path in paths):
         raise UsageError("-s changes keys of a recipe, and no PATH is a recipe (.toml)")
