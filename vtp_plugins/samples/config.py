@@ -15,5 +15,5 @@ class SamplesConfig(SourceConfig):
     split: Literal["train", "val"] = "train"
     """`train`: 800 samples; `val`: 215 others."""
     caption: Literal["title", "title_and_class"] = "title"
-    """`title`: title and keywords. `title_and_class`: followed by the class ("A drawing of animals."), so that
+    """`title`: title and keywords. `title_and_class`: then the class ("A drawing of animals."), so that
     a text tower learns its name."""
