@@ -104,9 +104,7 @@ def test_the_adaptive_weight_is_bounded() -> None:
 
 
 def test_an_image_too_small_for_the_critic_is_named() -> None:
-    with pytest.raises(
-        UsageError, match=r"\[views.rec\] size: .* patchgan needs .* 48 pixels .*got 32"
-    ):
+    with pytest.raises(UsageError, match=r"\[views.rec\] size: .* patchgan needs .* 48 pixels .*got 32"):
         _gan(critic=PatchGanConfig(filters=4, layers=4))(_step())
 
 
