@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy
 import torch
@@ -12,7 +12,6 @@ from vtp_core.batch import Batch, Masks
 from vtp_core.parameters import Dims
 from vtp_core.pixels import normalise
 from vtp_core.testing.networks import TINY_DIMS
-from vtp_core.testing.ranks import Ranks
 from vtp_core.testing.shapes import draw
 from vtp_core.training.forward.seeds import generator
 from vtp_core.training.ranks.world import World
@@ -29,10 +28,11 @@ def drawn_batch(
     size: int = 32,
     counts: Mapping[str, int] = CROP_COUNTS,
     dims: Dims = TINY_DIMS,
-    world: Ranks | None = None,
+    world: World | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     index: int = 0,
+    unmasked: Collection[int] = (),
 ) -> Batch:
     """One rank's rows of a view, with no more than what `need` asks: pixels normalised, as after `Batch.to`.
 
@@ -48,6 +48,7 @@ def drawn_batch(
         dtype: Of pixels, weights and latents.
         seed: Another seed gives other pictures.
         index: Step index: another step gives other rows.
+        unmasked: Global rows without masked patches.
     """
     world = World() if world is None else world
     rows = need.rows or rows
@@ -70,7 +71,7 @@ def drawn_batch(
     captions = [draw(i, size=8, seed=seed) for i in pictures]
     grid = size // dims.patch
     latents = torch.randn(rows, max(dims.channels, 1), grid, grid, generator=generator("latent", seed, index))
-    masks = _masks(rows, counts.get("global", 1), grid**2, generator("masks", seed, index), dtype)
+    masks = _masks(rows, counts.get("global", 1), grid**2, generator("masks", seed, index), dtype, unmasked)
     mine_only = slice(world.rank, None, world.size)
     return Batch(
         crops={name: pixels(name) for name in need.crops},
@@ -83,10 +84,18 @@ def drawn_batch(
     )
 
 
-def _masks(rows: int, crops: int, patches: int, rng: torch.Generator, dtype: torch.dtype) -> Masks:
+def _masks(
+    rows: int,
+    crops: int,
+    patches: int,
+    rng: torch.Generator,
+    dtype: torch.dtype,
+    unmasked: Collection[int],
+) -> Masks:
     """Two crops in three have between one and half of their patches masked: no two ranks alike."""
     order = torch.rand(rows, crops, patches, generator=rng).argsort(-1).argsort(-1)
     counts = 1 + torch.arange(rows * crops).view(rows, crops) % max(patches // 2, 1)
     counts = torch.where((torch.arange(rows)[:, None] + torch.arange(crops)) % 3 != 0, counts, 0)
+    counts[torch.tensor([row for row in unmasked if row < rows], dtype=torch.int64)] = 0
     mask = order < counts[..., None]
     return Masks(mask=mask, weight=mask.to(dtype) / counts[..., None].clamp_min(1).to(dtype))

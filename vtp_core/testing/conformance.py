@@ -11,19 +11,26 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from vtp_core.config import ObjectiveConfig
-from vtp_core.objective import AdversarialObjective, Objective
+from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
-from vtp_core.testing.case import Case, ConformanceError
 from vtp_core.testing.networks import TINY_DIMS
-from vtp_core.testing.rank_checks import check_processes, check_ranks
+from vtp_core.testing.ranks import run_processes, run_ranks
+from vtp_core.testing.trial import Outcome, Trial
+from vtp_core.testing.watch import ConformanceError
+from vtp_core.training.ranks.world import World
 
 __all__ = ["ConformanceError", "check_objective"]
+
+_RANKS = (
+    "use step.mean for means, step.gather for rows of other ranks, step.randn and step.rand for random "
+    "numbers, and sums over rows, not means, in a tally"
+)
+_CHUNKS = "a module that step.call runs treats each row on its own (no BatchNorm)"
 
 
 def check_objective(
@@ -40,11 +47,13 @@ def check_objective(
     processes: bool = False,
     seed: int = 0,
 ) -> None:
-    """Checks an objective on drawn pictures and tiny networks, on a CPU, in seconds.
+    """Runs an objective through the engine on drawn pictures and tiny networks, on a CPU, in seconds.
 
-    Declared views are enough; losses are finite scalars; gradients reach every own trainable parameter and
-    nothing frozen; no parameter is 0-D; ``state_dict`` goes round; the same seed gives the same loss;
-    `forward` changes no state; bfloat16 is close to float32; several ranks give one rank's gradient.
+    What a run refuses is refused: views, layers, masks, teachers and shared modules that are not declared,
+    parameters without gradient or without dimension, non-finite losses, a critic that runs the shared
+    networks. Beyond that, `forward` changes no state; no step writes into shared tensors or draws from global
+    generators; own modules run through ``step.call``; gathered tensors get a gradient; ``state_dict`` goes
+    round; empty masks, bfloat16, row chunks and several ranks give the numbers of one whole batch.
 
     Args:
         target: The objective's class.
@@ -56,140 +65,131 @@ def check_objective(
         frozen: What ``step.frozen`` finds.
         shared: What ``step.shared`` finds.
         ranks: Ranks that the rows are dealt to, simulated by threads; 1 leaves that check out.
-        processes: Whether to repeat it with real gloo processes.
+        processes: Whether to repeat it with real gloo processes and sharded modules.
         seed: Seed of weights, pictures and randomness.
 
     Raises:
         ConformanceError: A rule is broken.
     """
-    case = Case(
+    trial = Trial(
         target=target,
         config=config,
         dims=dims,
         rows=rows,
+        ranks=ranks,
         size=size,
         counts=counts,
         seed=seed,
         frozen=frozen,
         shared=shared,
     )
-    check_gradients(case)
-    check_repeatable(case)
-    check_structure(case)
-    check_precision(case)
-    if isinstance(case.build(), AdversarialObjective):
-        check_critic(case)
-    if ranks > 1:
-        check_ranks(case, ranks)
+    check_structure(trial)
+    with torch.random.fork_rng(devices=[]):
+        whole = check_steps(trial)
+        check_exactness(trial, whole)
     if ranks > 1 and processes:
-        check_processes(case, ranks)
+        _compare(trial, f"{ranks} processes", whole, run_processes(ranks, _sharded, trial)[0], _RANKS)
 
 
-def check_structure(case: Case) -> None:
-    """Names, shapes and the state_dict."""
-    objective = case.build()
-    if dict(objective.views()) != dict(case.config.views()):
-        raise case.fail("views() differs from config.views(), which `vtp validate` reads")
-    for name, parameter in objective.named_parameters():
-        if parameter.ndim == 0:
-            raise case.fail(f"parameter {name!r} is 0-D and can't be sharded: give it shape (1,)")
+def check_structure(trial: Trial) -> None:
+    """Views, and the modules that attributes name."""
+    with trial.refusals():
+        objective = trial.build()
+    if dict(objective.views()) != dict(trial.config.views()):
+        raise trial.fail("views() differs from config.views(), which `vtp validate` reads")
     children = dict(objective.named_children())
     own = [name for name in objective.teachers if not name.startswith("tokenizer.")]
     direct = {name for name, _ in objective.named_parameters(recurse=False)}
     exported = [name for name in objective.exports.values() if name not in direct]
-    named = {"teachers": own, "shares": objective.shares, "exports": exported}
-    for kind, names in named.items():
+    for kind, names in {"teachers": own, "shares": objective.shares, "exports": exported}.items():
         for name in names:
             if name not in children:
-                raise case.fail(f"{kind} names {name!r}, but the child modules are {sorted(children)}")
-    other = replace(case, seed=case.seed + 1).build()
-    result = other.load_state_dict(objective.state_dict(), strict=True)
-    first, second = _losses(case, objective), _losses(case, other)
-    if result.missing_keys or result.unexpected_keys or not _equal(first, second):
-        raise case.fail("another loss after a state_dict round trip: keep state in parameters and buffers")
+                raise trial.fail(f"{kind} names {name!r}, but the child modules are {sorted(children)}")
 
 
-def check_gradients(case: Case) -> None:
-    """Losses are finite scalars, and their gradient goes where it should, nowhere else."""
-    objective = case.build()
-    critic = set(objective.critic.parameters()) if isinstance(objective, AdversarialObjective) else set()
-    step = case.step(objective)
-    losses = case.forward(objective, step)
-    if not losses.terms:
-        raise case.fail("forward() returned no term")
-    for name, term in losses.terms.items():
-        if term.numel() != 1 or not torch.isfinite(term).all():
-            raise case.fail(f"term {name!r} is not a finite scalar: {term.tolist()}")
-    total = losses.total()
-    if not total.requires_grad:
-        raise case.fail("no term depends on a network: was the graph cut by detach() or no_grad()?")
-    total.backward()
-    for name, parameter in objective.named_parameters():
-        if parameter in critic and parameter.grad is not None:
-            raise case.fail(f"the main pass left a gradient on the critic's {name!r}")
-        if parameter.requires_grad and parameter.grad is None:
-            raise case.fail(f"no gradient reaches its parameter {name!r}: use it or make it a buffer")
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            raise case.fail(f"the gradient of {name!r} is not finite")
-    for name, module in (case.frozen or {}).items():
-        if any(parameter.grad is not None for parameter in module.parameters()):
-            raise case.fail(f"a gradient reaches the parameters of the frozen network {name!r}")
-    for name, leaf in step.cuts.items():
-        if leaf.grad is not None and not torch.isfinite(leaf.grad).all():
-            raise case.fail(f"the gradient at {name} is not finite")
+def check_steps(trial: Trial) -> Mapping[str, Tensor]:
+    """Two steps; then the first again: from a state_dict, without masks, from cached latents, in bfloat16.
+
+    Returns:
+        What one step with all rows at once gives.
+    """
+    torch.manual_seed(1)
+    first = trial.run(steps=2)
+    _check_after_step(trial, first)
+    torch.manual_seed(2)
+    again = trial.run()
+    if again.terms != first.terms:
+        raise trial.fail("the same step gave another loss: draw from step.randn, step.rand or step.rng()")
+    other = trial.build(seed=1)
+    other.load_state_dict(trial.build().state_dict())
+    if trial.run(other).terms != first.terms:
+        raise trial.fail("another loss after a state_dict round trip: keep state in parameters and buffers")
+    needs = trial.config.views().values()
+    if any(need.masked for need in needs):
+        try:
+            trial.run(masked=False)
+        except ConformanceError as error:
+            advice = "in a step without masked patches: an empty mask counts as zeros, not as an early return"
+            raise ConformanceError(f"{error} ({advice})") from error
+    if any(need.latent for need in needs):
+        trial.run(cached=True)
+    _check_rounded(trial, first, trial.run(autocast=torch.bfloat16))
+    return again.tensors
 
 
-def check_repeatable(case: Case) -> None:
-    """The same seed gives the same loss, and forward leaves parameters and buffers as they were."""
-    objective = case.build()
-    before = {name: value.clone() for name, value in objective.state_dict().items()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        first = _losses(case, objective)
-        torch.manual_seed(2)
-        second = _losses(case, objective)
-    for name, value in objective.state_dict().items():
-        if not torch.equal(value, before[name]):
-            raise case.fail(f"forward() changed {name!r}: hand sums to after_step through Losses.tally")
-    if not _equal(first, second):
-        raise case.fail("the same step gave another loss: draw from step.randn, step.rand or step.rng()")
+def check_exactness(trial: Trial, whole: Mapping[str, Tensor]) -> None:
+    """Row chunks and ranks give the gradients, tallies and buffers of one rank with all rows at once."""
+    for chunk in (1, 3):
+        _compare(trial, f"row chunks of {chunk}", whole, trial.run(chunk=chunk).tensors, _CHUNKS)
+    if trial.ranks > 1:
+        every = run_ranks(trial.ranks, lambda world: trial.run(world=world).tensors)
+        for rank, found in enumerate(every):
+            _compare(trial, f"{trial.ranks} ranks (on rank {rank})", whole, found, _RANKS)
 
 
-def check_precision(case: Case, tolerance: float = 0.1) -> None:
-    """Under bfloat16 autocast the terms stay near those of float32."""
-    objective = case.build()
-    plain = _losses(case, objective)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = _losses(case, objective)
-    for name, term in plain.items():
-        error = (rounded[name] - term).abs()
-        if not error <= tolerance * (1 + term.abs()):
-            raise case.fail(
-                f"term {name!r}: {rounded[name].item():.4g} in bfloat16, {term.item():.4g} in float32"
+def _check_after_step(trial: Trial, outcome: Outcome) -> None:
+    objective = outcome.watch.objective
+    overridden = type(objective).after_step is not Objective.after_step
+    if overridden and not outcome.watch.has_tally and any(True for _ in objective.buffers()):
+        raise trial.fail("after_step() is never called, as forward() returns no tally: set Losses.tally")
+    if outcome.watch.has_tally and not overridden:
+        raise trial.fail("forward() returns a tally, but there is no after_step() to take it")
+
+
+def _check_rounded(trial: Trial, plain: Outcome, rounded: Outcome) -> None:
+    for name, dtype in rounded.watch.terms.items():
+        if dtype.itemsize < 4:
+            kind = str(dtype).removeprefix("torch.")
+            raise trial.fail(
+                f"term {name!r} is {kind} under autocast: compute losses in float32, with .float()"
+            )
+    for name, value in plain.terms.items():
+        if not abs(rounded.terms[name] - value) <= 0.1 * (1 + abs(value)):
+            raise trial.fail(f"{name}: {rounded.terms[name]:.4g} in bfloat16, {value:.4g} in float32")
+
+
+def _sharded(world: World, trial: Trial) -> Mapping[str, Tensor]:
+    return trial.run(world=world, sharded=True).tensors
+
+
+def _compare(
+    trial: Trial, who: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], advice: str
+) -> None:
+    """Compares by name; what is zero but for rounding is measured against the largest of its kind."""
+    largest: dict[str, float] = {}
+    for name, tensor in expected.items():
+        kind = name.partition(" ")[0]
+        largest[kind] = max(largest.get(kind, 0.0), _greatest(tensor))
+    for name in (*expected, *(name for name in found if name not in expected)):
+        if name not in expected or name not in found:
+            raise trial.fail(f"{name} is there for {'one rank' if name in expected else who} alone: {advice}")
+        error, scale = _greatest(found[name] - expected[name]), _greatest(expected[name])
+        if not error <= 1e-4 * scale + 1e-5 * largest[name.partition(" ")[0]]:
+            raise trial.fail(
+                f"{who} give another {name} than one rank with all rows (off by {error:.3g} of {scale:.3g}): "
+                f"{advice}"
             )
 
 
-def check_critic(case: Case) -> None:
-    """The critic's own losses train the critic and nothing else."""
-    objective = case.build()
-    assert isinstance(objective, AdversarialObjective)
-    objective.requires_grad_(False)
-    objective.critic.requires_grad_(True)
-    step = case.step(objective)
-    losses = objective.critic_loss(step)
-    losses.total().backward()
-    for name, parameter in objective.critic.named_parameters():
-        if parameter.grad is None or not torch.isfinite(parameter.grad).all():
-            raise case.fail(f"critic_loss() leaves no finite gradient on the critic's {name!r}")
-    for name, leaf in step.cuts.items():
-        if leaf.grad is not None:
-            raise case.fail(f"critic_loss() sends a gradient to {name}: use step.detached")
-
-
-def _losses(case: Case, objective: Objective) -> dict[str, Tensor]:
-    losses = case.forward(objective, case.step(objective))
-    return {name: term.detach().float() for name, term in losses.terms.items()}
-
-
-def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+def _greatest(tensor: Tensor) -> float:
+    return tensor.double().abs().max().item() if tensor.numel() else 0.0

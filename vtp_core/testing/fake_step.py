@@ -1,43 +1,46 @@
-"""A step without a run: the verbs of `Step` on tiny networks or on given tensors."""
+"""A step without a run: the engine's `Step` on tiny networks, or on given tensors."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import keystr, tree_map_only, tree_map_with_path
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from vtp_core.batch import Batch
-from vtp_core.errors import UsageError
-from vtp_core.features import Features, Latent, Reconstruction, Tokens
+from vtp_core.features import Features, Latent, Losses
+from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
-from vtp_core.step import Step, Teacher
-from vtp_core.testing.networks import TINY_DIMS, TinyNetworks
-from vtp_core.testing.ranks import Ranks
-from vtp_core.training.forward.seeds import generator
+from vtp_core.testing.networks import TINY_DIMS, name_of, tiny_run
+from vtp_core.testing.others import Others
+from vtp_core.training.forward.cut import Part, Tree
+from vtp_core.training.forward.forwards import Forward, Forwards, Role
+from vtp_core.training.forward.options import ForwardOptions
+from vtp_core.training.forward.step import EngineStep
+from vtp_core.training.optim.ema import build_ema
 from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 
 
-class FakeStep(Step):
-    """What an objective sees of one step, with nothing behind it but tiny networks.
+class FakeStep(EngineStep):
+    """What an objective sees of one step; it refuses what a run refuses.
 
-    Verbs return leaf tensors; `cuts` names them, so that a test can look at their gradients. Where a test
-    gives `features`, `latents` or `images`, these are used instead of what the tiny networks make.
+    The outputs of verbs are leaf tensors, `cuts` names them. Call `backward` with the losses to get the
+    gradients there and in the objective's own modules.
 
     Args:
         batches: View -> this rank's rows, pixels float and normalised (`drawn_batch` makes them).
-        needs: View -> what was declared; asking for more is an error. None allows everything.
+        objective: The objective under test: what its step may serve follows from it. None allows every verb
+            on `batches`, but gives no objective of its own a teacher.
         dims: Sizes of the tiny networks.
         world: The ranks; one by default.
-        features: View -> features to use.
-        latents: View -> latents to use.
-        images: View -> reconstructed images to use.
+        features: View -> features to serve in place of what the tiny encoder makes.
+        latents: View -> latents to serve.
+        images: View -> reconstructed images to serve.
         frozen: What `frozen` finds.
-        shared: What `shared` finds.
+        shared: What `shared` finds: ``"dino.head"`` -> module.
         others: Norm of the gradient that other objectives left at every cut, for `balance`.
         index: Step index.
         total: Steps of the run.
@@ -47,10 +50,10 @@ class FakeStep(Step):
     def __init__(
         self,
         batches: Mapping[str, Batch],
+        objective: Objective | None = None,
         *,
-        needs: Mapping[str, ViewNeed] | None = None,
         dims: Dims = TINY_DIMS,
-        world: Ranks | None = None,
+        world: World | None = None,
         features: Mapping[str, Features] | None = None,
         latents: Mapping[str, Latent] | None = None,
         images: Mapping[str, Tensor] | None = None,
@@ -61,183 +64,82 @@ class FakeStep(Step):
         total: int = 100,
         seed: int = 0,
     ) -> None:
-        self.index, self.total, self.seed = index, total, seed
-        self.world: Ranks = World() if world is None else world
-        self.rank, self.world_size = self.world.rank, self.world.size
-        self.cuts: dict[str, Tensor] = {}
-        self._batches, self._needs, self._others = batches, needs, others
-        self._given = {"encode": features or {}, "tokenize": latents or {}, "reconstruct": images or {}}
-        self._frozen, self._shared = frozen or {}, shared or {}
-        self._memo: dict[tuple[object, ...], Any] = {}
-        self._draws = 0
-        self._networks = TinyNetworks(dims, seed).to(self._dtype())
-        self.teacher = FakeTeacher(self, TinyNetworks(dims, seed + 1).to(self._dtype()))
+        world = World() if world is None else world
+        needs = {view: _everything(batch) for view, batch in batches.items()}
+        if objective is not None:
+            needs = dict(objective.views())
+        networks = tiny_run(objective, dims, frozen=frozen, shared=shared, dtype=_dtype(batches), seed=seed)
+        build_ema(networks, 0.99)
+        self._others = Others(world, others)
+        options = ForwardOptions(seed=seed, total=total, observer=self._others)
+        given = {"encode": features or {}, "tokenize": latents or {}, "reconstruct": images or {}}
+        forwards = _GivenForwards(networks, world, batches, needs, options, index)
+        forwards.trees = {verb: dict(trees) for verb, trees in given.items()}
+        super().__init__(forwards, "objective" if objective is None else name_of(objective), needs)
 
-    def batch(self, view: str) -> Batch:
-        self._need(view)
-        return self._batches[view]
+    @property
+    def cuts(self) -> dict[str, Tensor]:
+        """Leaf tensors that take a gradient, named as in ``encode(main, masked).crops['global'].cls``."""
+        found = {}
+        for (role, verb, view, masked, *_), forward in self._forwards._memo.items():
+            for cut in forward.cuts if role == "student" else ():
+                for path, leaf in tree_flatten_with_path(cut.outputs)[0]:
+                    if isinstance(leaf, Tensor) and leaf.requires_grad:
+                        found[f"{verb}({view}{', masked' if masked else ''}){keystr(path)}"] = leaf
+        return found
 
-    def encode(self, view: str, *, masked: bool = False, attached: bool = False) -> Features:
-        need = self._need(view, masked=masked)
-        if attached:
-            return self.run_encoder(self._networks, view, need, masked)
-        given = self._given["encode"].get(view)
-        features: Features = self._cut(
-            "encode", view, masked, lambda: given or self.run_encoder(self._networks, view, need, masked)
+    def backward(self, losses: Losses | Tensor) -> None:
+        """Differentiates the sum of the terms, or a scalar, down to the cuts and through `call`."""
+        self._others.clear()
+        self._forwards.backward_loss(losses.total() if isinstance(losses, Losses) else losses)
+
+    def critic_step(self) -> EngineStep:
+        """The step that `critic_loss` gets after this one."""
+        return EngineStep(self._forwards, self.name, self._needs, self._forwards.reconstructions())
+
+
+class _GivenForwards(Forwards):
+    """Forwards that serve given trees in the place of what networks make.
+
+    Attributes:
+        trees: Verb -> view -> tree.
+    """
+
+    trees: Mapping[str, Mapping[str, Any]]
+
+    def encode(self, role: Role, view: str, *, masked: bool, module: nn.Module) -> Forward:
+        """Features of a view."""
+        if role == "student" and view in self.trees["encode"]:
+            return self._serve("encode", view, masked, self.trees["encode"][view], module)
+        return super().encode(role, view, masked=masked, module=module)
+
+    def tokenize(
+        self, role: Role, view: str, *, masked: bool, rows: int, encoder: nn.Module, module: nn.Module
+    ) -> Forward:
+        """Latent tokens of a view."""
+        if role == "student" and view in self.trees["tokenize"]:
+            latent: Latent = self.trees["tokenize"][view]
+            tree = {"crops": dict(latent.crops), "codes": latent.codes, "logvar": latent.logvar}
+            return self._serve("tokenize", view, masked, tree, module)
+        return super().tokenize(role, view, masked=masked, rows=rows, encoder=encoder, module=module)
+
+    def reconstruct(self, view: str, sources: Sequence[tuple[int, Tree]], *, rows: int) -> Forward:
+        """Images of a view."""
+        if view in self.trees["reconstruct"]:
+            image = self.trees["reconstruct"][view]
+            return self._serve("reconstruct", view, False, image, self.networks.decoder)
+        return super().reconstruct(view, sources, rows=rows)
+
+    def _serve(self, verb: str, view: str, masked: bool, tree: Tree, module: nn.Module) -> Forward:
+        rows = self.rows(view, self.needs[view])
+        return self._extend(
+            ("student", verb, view, masked), rows, [(0, {})], lambda _: Part(rows=tree), module
         )
-        return features
-
-    def tokenize(self, view: str, *, masked: bool = False) -> Latent:
-        need = self._need(view, masked=masked)
-
-        def run() -> Latent:
-            features = self.run_encoder(self._networks, view, need, masked)
-            latent: Latent = self._networks.bottleneck(features)
-            return latent
-
-        given = self._given["tokenize"].get(view)
-        cut: Latent = self._cut("tokenize", view, masked, lambda: given or run())
-        return cut
-
-    def reconstruct(self, view: str) -> Reconstruction:
-        latent = self.tokenize(view)
-        given = self._given["reconstruct"].get(view)
-        image = self._cut(
-            "reconstruct", view, False, lambda: self._networks.decoder(latent.z) if given is None else given
-        )
-        return Reconstruction(image=image, latent=latent)
-
-    def detached(self, view: str) -> Reconstruction:
-        kept: Reconstruction = tree_map_only(Tensor, lambda x: x.detach(), self.reconstruct(view))
-        return kept
-
-    def frozen(self, name: str) -> nn.Module:
-        if name not in self._frozen:
-            raise UsageError(f"FakeStep has no frozen network {name!r}; pass frozen={{{name!r}: ...}}")
-        return self._frozen[name]
-
-    def shared(self, path: str) -> nn.Module:
-        if path not in self._shared:
-            raise UsageError(f"FakeStep has no shared module {path!r}; pass shared={{{path!r}: ...}}")
-        return self._shared[path]
-
-    def call(self, module: nn.Module, *rows: Any) -> Any:
-        """The module's output, in the same graph."""
-        return module(*rows)
-
-    def gather(self, x: Tensor) -> Tensor:
-        return self.world.gather(x)
-
-    def sum(self, x: Tensor) -> Tensor:
-        return self.world.sum(x)
-
-    def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
-        return self.world.mean(values, weights)
-
-    def confine(self, loss: Tensor, at: Tensor) -> Tensor:
-        (gradient,) = torch.autograd.grad(loss, at, retain_graph=True)
-        linear = (at * gradient.detach()).sum()
-        return loss.detach() + linear - linear.detach()
-
-    def balance(
-        self,
-        loss: Tensor,
-        at: Tensor,
-        through: Literal["output", "last_layer"] = "output",
-        *,
-        eps: float = 1e-4,
-        limit: float = 1e4,
-    ) -> tuple[Tensor, Tensor]:
-        """The confined term scaled to `others`, and the scale; `through` makes no difference here."""
-        (gradient,) = torch.autograd.grad(loss, at, retain_graph=True)
-        norm = self.sum(gradient.square().sum()).sqrt() / self.world_size
-        weight = (self._others / (norm + eps)).clamp(0, limit)
-        return self.confine(loss, at) * weight, weight
-
-    def randn(self, rows: int, *shape: int) -> Tensor:
-        return self._draw(torch.randn, rows, shape)
-
-    def rand(self, rows: int, *shape: int) -> Tensor:
-        return self._draw(torch.rand, rows, shape)
-
-    def rng(self) -> torch.Generator:
-        self._draws += 1
-        return generator("fake step", self.seed, self.index, self._draws)
-
-    def run_encoder(self, networks: TinyNetworks, view: str, need: ViewNeed, masked: bool) -> Features:
-        """Features of the declared crops and layers of a view, in the graph of `networks`."""
-        batch = self._batches[view]
-        masks = batch.masks
-        if masked and masks is None:
-            raise UsageError(f"view {view!r} has no masks")
-        mask = masks.mask if masked and masks is not None else None
-        tokens: list[Tokens] = networks.encoder(
-            [batch.crops[name] for name in need.crops],
-            [mask if name == "global" else None for name in need.crops],
-            layers=need.layers,
-        )
-        return Features(crops=dict(zip(need.crops, tokens, strict=True)))
-
-    def need_of(self, view: str, *, masked: bool = False) -> ViewNeed:
-        """What was declared of a view; an error if it, or its masks, were not."""
-        return self._need(view, masked=masked)
-
-    def _need(self, view: str, *, masked: bool = False) -> ViewNeed:
-        if self._needs is None:
-            return ViewNeed(crops=tuple(self._batches[view].crops), masked=True)
-        if view not in self._needs:
-            raise UsageError(f"view {view!r} is used but not declared: name it in config.views()")
-        need = self._needs[view]
-        if masked and not need.masked:
-            raise UsageError(f"view {view!r} is used masked but not declared so: ViewNeed(masked=True)")
-        return need
-
-    def _cut(self, verb: str, view: str, masked: bool, run: Callable[[], Any]) -> Any:
-        key = (verb, view, masked)
-        if key not in self._memo:
-
-            def leaf(path: Any, x: Any) -> Any:
-                if not isinstance(x, Tensor):
-                    return x
-                x = x.detach()
-                if x.is_floating_point():
-                    x.requires_grad_()
-                    self.cuts[f"{verb}({view}{', masked' if masked else ''}){keystr(path)}"] = x
-                return x
-
-            with torch.no_grad():
-                tree = run()
-            self._memo[key] = tree_map_with_path(leaf, tree)
-        return self._memo[key]
-
-    def _draw(self, make: Callable[..., Tensor], rows: int, shape: tuple[int, ...]) -> Tensor:
-        numbers = make(rows * self.world_size, *shape, generator=self.rng())
-        return numbers[self.rank :: self.world_size].to(self._dtype())
-
-    def _dtype(self) -> torch.dtype:
-        for batch in self._batches.values():
-            for crop in batch.crops.values():
-                return crop.dtype
-        return torch.float32
 
 
-class FakeTeacher(Teacher):
-    """The EMA copies: other weights, no gradient, evaluation mode."""
+def _everything(batch: Batch) -> ViewNeed:
+    return ViewNeed(crops=tuple(batch.crops), masked=True)
 
-    def __init__(self, step: FakeStep, networks: TinyNetworks) -> None:
-        self._step, self._networks = step, networks.eval().requires_grad_(False)
-        self._copies: dict[nn.Module, nn.Module] = {}
 
-    @torch.no_grad()
-    def encode(self, view: str) -> Features:
-        return self._step.run_encoder(self._networks, view, self._step.need_of(view), False)
-
-    @torch.no_grad()
-    def tokenize(self, view: str) -> Latent:
-        latent: Latent = self._networks.bottleneck(self.encode(view))
-        return latent
-
-    def own(self, module: nn.Module) -> nn.Module:
-        if module not in self._copies:
-            self._copies[module] = copy.deepcopy(module).eval().requires_grad_(False)
-        return self._copies[module]
+def _dtype(batches: Mapping[str, Batch]) -> torch.dtype:
+    return next((crop.dtype for batch in batches.values() for crop in batch.crops.values()), torch.float32)

@@ -1,20 +1,26 @@
-"""Tiny encoder, bottleneck and decoder: each row on its own, all of the interfaces, in milliseconds."""
+"""Tiny networks that treat each row on its own, and the modules of a run round one objective."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import sys
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 
 from vtp_core.bottleneck import Bottleneck
+from vtp_core.config import ObjectiveConfig
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
 from vtp_core.features import Features, Latent, Tokens
+from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.pixels import ValueRange
 from vtp_core.training.forward.seeds import generator
+from vtp_core.training.networks import Networks
+from vtp_core.view import ViewNeed
 
 TINY_DIMS = Dims(width=16, patch=8, depth=2, has_cls=True, channels=4, value_range="imagenet")
 """Sizes of the tiny networks unless told otherwise."""
@@ -136,3 +142,71 @@ class TinyNetworks(nn.Module):
                 parameter.copy_(torch.randn(parameter.shape, generator=rng) * fan_in**-0.5)
                 if name == "encoder.norm.weight":
                     parameter.add_(1)
+
+
+class Provider(Objective):
+    """An objective that takes part in no step and shares the given modules.
+
+    Args:
+        modules: Child name -> module.
+        views: What it declares, so that it can stand in a run.
+        dims: Sizes.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], views: Mapping[str, ViewNeed], dims: Dims) -> None:
+        super().__init__(ObjectiveConfig(use="provider", start=sys.maxsize), dims)
+        self._views = dict(views)
+        for name, module in modules.items():
+            self.add_module(name, copy.deepcopy(module))
+        self.shares = self.teachers = tuple(modules)
+
+    def views(self) -> Mapping[str, ViewNeed]:
+        """The given ones."""
+        return self._views
+
+
+def name_of(objective: Objective) -> str:
+    """The name that a tested objective has in its run: that of its component, without the plugin's."""
+    return objective.config.use.rpartition(".")[2]
+
+
+def tiny_run(
+    objective: Objective | None,
+    dims: Dims = TINY_DIMS,
+    *,
+    frozen: Mapping[str, nn.Module] | None = None,
+    shared: Mapping[str, nn.Module] | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Networks:
+    """The modules of a run with one objective on tiny networks, without EMA copies.
+
+    Args:
+        objective: The objective, in `dtype`.
+        dims: Sizes of the tiny networks.
+        frozen: What ``step.frozen`` finds; copied and frozen.
+        shared: What ``step.shared`` finds, ``"dino.head"`` -> module; copied.
+        dtype: Of all modules but the objective.
+        seed: Seed of the tiny networks.
+    """
+    tiny = TinyNetworks(dims, seed).to(dtype)
+    views = {} if objective is None else objective.views()
+    groups: dict[str, dict[str, nn.Module]] = {}
+    for path, module in (shared or {}).items():
+        owner, _, child = path.partition(".")
+        groups.setdefault(owner, {})[child] = module
+    objectives: dict[str, Objective] = {
+        owner: Provider(modules, views, dims).to(dtype) for owner, modules in groups.items()
+    }
+    if objective is not None:
+        objectives[name_of(objective)] = objective
+    return Networks(
+        encoder=tiny.encoder,
+        bottleneck=tiny.bottleneck,
+        decoder=tiny.decoder,
+        objectives=objectives,
+        frozen={
+            name: copy.deepcopy(module).to(dtype).requires_grad_(False).eval()
+            for name, module in (frozen or {}).items()
+        },
+    )

@@ -1,4 +1,4 @@
-"""Several ranks, as threads or processes, to show that a gradient is that of the whole batch."""
+"""Several ranks, as threads or as processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,87 +24,73 @@ PATIENCE = timedelta(seconds=120)
 """How long a rank of `run_processes` waits for the others: a hang becomes a failure."""
 
 
-class Ranks(Protocol):
-    """What a step needs to know of the other ranks; `vtp_core.training.ranks.world.World` is the real one."""
-
-    @property
-    def rank(self) -> int: ...  # noqa: D102
-    @property
-    def size(self) -> int: ...  # noqa: D102
-    def gather(self, x: Tensor) -> Tensor: ...  # noqa: D102
-    def sum(self, x: Tensor) -> Tensor: ...  # noqa: D102
-    def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor: ...  # noqa: D102
-
-
 class _Exchange:
-    """Where threads meet: every rank puts a value down and takes all of them."""
+    """Where rank threads meet: every rank hands in a tensor and gets those of all.
+
+    Only one thread computes at a time, as threads share torch's global generator.
+    """
 
     def __init__(self, size: int, timeout: float) -> None:
         self._slots: list[tuple[str, Tensor] | None] = [None] * size
         self._barrier = threading.Barrier(size, timeout=timeout)
+        self.turn = threading.Lock()
 
     def swap(self, rank: int, verb: str, value: Tensor) -> list[Tensor]:
         self._slots[rank] = (verb, value)
-        self._barrier.wait()
-        slots = [slot for slot in self._slots if slot is not None]
-        self._barrier.wait()
-        verbs = {name for name, _ in slots}
-        if len(verbs) > 1:
-            raise RuntimeError(f"ranks met in different collectives: {sorted(verbs)}")
+        self.turn.release()
+        try:
+            self._barrier.wait()
+            slots = [slot for slot in self._slots if slot is not None]
+            self._barrier.wait()
+        finally:
+            self.turn.acquire()
+        calls = {(name, tuple(held.shape)) for name, held in slots}
+        if len(calls) > 1:
+            raise RuntimeError(f"ranks met in different collectives: {sorted(calls)}")
         return [held for _, held in slots]
 
     def abort(self) -> None:
         self._barrier.abort()
 
 
-class ThreadWorld:
-    """One of W ranks that are threads of this process.
+@dataclass(frozen=True, kw_only=True)
+class ThreadWorld(World):
+    """One of W ranks that are threads of this process, with the collectives of a real one."""
 
-    `gather` hands out the other ranks' live tensors, graph included: one backward of the mean of all losses
-    is the gradient of the global loss by plain autograd, with no collective to trust.
-    """
+    exchange: _Exchange
 
-    def __init__(self, rank: int, size: int, exchange: _Exchange) -> None:
-        self.rank, self.size, self._exchange = rank, size, exchange
+    def all_gather(self, x: Tensor) -> list[Tensor]:
+        """`x` of every rank, by rank; without gradient."""
+        return self.exchange.swap(self.rank, "all_gather", x.detach())
 
-    def gather(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B * W, ...) in global row order, with gradient."""
-        return torch.stack(self._exchange.swap(self.rank, "gather", x), 1).flatten(0, 1)
-
-    def sum(self, x: Tensor) -> Tensor:
-        """`x` added over ranks, without gradient."""
-        return torch.stack(self._exchange.swap(self.rank, "sum", x.detach())).sum(0)
-
-    def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The local share of a global (weighted) mean."""
-        weights = torch.ones_like(values) if weights is None else weights.detach().to(values.dtype)
-        total = self.sum(weights.sum())
-        share = (values * weights).sum() * self.size
-        return share / total if total > 0 else share * 0
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """A new tensor, `x` added over ranks; without gradient."""
+        return torch.stack(self.exchange.swap(self.rank, "all_reduce", x.detach())).sum(0)
 
 
-def run_ranks(size: int, body: Callable[[ThreadWorld], T], *, timeout: float = 60.0) -> list[T]:
+def run_ranks(size: int, body: Callable[[World], T], *, timeout: float = 60.0) -> list[T]:
     """Runs `body` as W ranks in threads.
 
     Args:
         size: Number of ranks W.
-        body: Called with each rank's world. Must not use the global random generator.
+        body: Called with each rank's world.
         timeout: Seconds after which a rank that waits for the others gives up.
 
     Returns:
         What each rank returned, in order.
 
     Raises:
-        Exception: The first error of a rank that is not merely the others' waiting in vain.
+        Exception: The first error of a rank other than that of waiting for the others.
     """
     exchange = _Exchange(size, timeout)
 
     def run(rank: int) -> T:
-        try:
-            return body(ThreadWorld(rank, size, exchange))
-        except BaseException:
-            exchange.abort()
-            raise
+        with exchange.turn:
+            try:
+                return body(ThreadWorld(rank=rank, size=size, exchange=exchange))
+            except BaseException:
+                exchange.abort()
+                raise
 
     with ThreadPoolExecutor(size) as pool:
         futures = [pool.submit(run, rank) for rank in range(size)]
@@ -112,7 +99,7 @@ def run_ranks(size: int, body: Callable[[ThreadWorld], T], *, timeout: float = 6
         if not isinstance(error, threading.BrokenBarrierError):
             raise error
     if errors:
-        raise RuntimeError("a rank waited for the others in vain: they made fewer collective calls")
+        raise RuntimeError("a rank waited until the timeout: the others made fewer collective calls")
     return [future.result() for future in futures]
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import Tensor
 
 from vtp_core.testing import run_processes, run_ranks
-from vtp_core.testing.ranks import Ranks
 from vtp_core.training.ranks.world import World
 
 
-def _collectives(world: Ranks) -> dict[str, Tensor]:
+def _collectives(world: World) -> dict[str, Tensor]:
     x = (torch.arange(6, dtype=torch.float64).view(3, 2) * 10 + world.rank).requires_grad_()
     weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64) * (world.rank + 1)
     gathered = world.gather(x)
@@ -44,10 +45,11 @@ def test_threads_agree_with_plain_formulas() -> None:
     assert torch.equal(first["gathered"], second["gathered"]) and torch.equal(first["sum"], 2 * expected + 1)
     share = (first["mean"] + second["mean"]).item() / 2
     assert share == pytest.approx((1 * 0 + 2 * 40**2 + 2 * 1 + 4 * 41**2) / 9)
+    _assert_gradients([first["gradient"], second["gradient"]])
 
 
 def test_a_failing_rank_frees_the_others() -> None:
-    def body(world: Ranks) -> None:
+    def body(world: World) -> None:
         if world.rank == 1:
             raise KeyError("mine")
         world.sum(torch.zeros(()))
@@ -57,7 +59,7 @@ def test_a_failing_rank_frees_the_others() -> None:
 
 
 def test_different_collectives_are_named() -> None:
-    def body(world: Ranks) -> None:
+    def body(world: World) -> None:
         world.sum(torch.zeros(1)) if world.rank else world.gather(torch.zeros(1))
 
     with pytest.raises(RuntimeError, match="different collectives"):
@@ -65,7 +67,7 @@ def test_different_collectives_are_named() -> None:
 
 
 def test_a_missing_call_ends() -> None:
-    def body(world: Ranks) -> None:
+    def body(world: World) -> None:
         if world.rank:
             world.sum(torch.zeros(()))
 
@@ -73,23 +75,34 @@ def test_a_missing_call_ends() -> None:
         run_ranks(2, body, timeout=0.5)
 
 
+def test_one_rank_computes_at_a_time() -> None:
+    """Threads share torch's global generator: what one draws between collectives is not another's."""
+
+    def body(world: World) -> Tensor:
+        world.sum(torch.zeros(()))
+        torch.manual_seed(world.rank)
+        time.sleep(0.01)
+        return torch.rand(3)
+
+    with torch.random.fork_rng(devices=[]):
+        for rank, drawn in enumerate(run_ranks(3, body)):
+            assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(rank)))
+
+
 @pytest.mark.distributed
 def test_processes_agree_with_threads() -> None:
-    processes = run_processes(2, _collectives)
-    threads = run_ranks(2, _forward_only)
+    processes, threads = run_processes(2, _collectives), run_ranks(2, _collectives)
     for real, simulated in zip(processes, threads, strict=True):
         for name, value in simulated.items():
             assert torch.allclose(real[name], value), name
+
+
+def _assert_gradients(found: list[Tensor]) -> None:
+    """Of both ranks' losses, with respect to the rows that each rank owns."""
     x = torch.arange(12, dtype=torch.float64).view(6, 2)
-    for rank, real in enumerate(processes):  # gradient of both ranks' losses, of the rows that the rank owns
+    for rank, gradient in enumerate(found):
         own = torch.arange(6, dtype=torch.float64).view(3, 2) * 10 + rank
         expected = x[rank::2] * 3
         weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64) * (rank + 1)
         expected[:, 0] += 2 * own[:, 0] * weights * 2 / 9
-        assert torch.allclose(real["gradient"], expected)
-
-
-def _forward_only(world: Ranks) -> dict[str, Tensor]:
-    found = _collectives(world)
-    del found["gradient"]  # with threads it is the gradient of one rank's loss
-    return found
+        assert torch.allclose(gradient, expected)

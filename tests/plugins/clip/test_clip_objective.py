@@ -40,7 +40,7 @@ def test_two_processes_have_the_gradient_of_one() -> None:
 def _losses(config: ClipConfig, texts: tuple[str, ...], objective: Clip | None = None) -> Any:
     batch = replace(drawn_batch(config.views()["main"], rows=len(texts)), text=texts)
     objective = Clip(config, TINY_DIMS) if objective is None else objective
-    return objective(FakeStep({"main": batch}, needs=config.views()))
+    return objective(FakeStep({"main": batch}, objective))
 
 
 def test_equal_captions_are_no_negatives() -> None:

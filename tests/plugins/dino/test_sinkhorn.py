@@ -86,13 +86,13 @@ def test_ranks_with_different_numbers_of_rows_agree_with_one(counts: tuple[int, 
     teacher, others = _unit(sum(counts), 5, 1), _unit(7, 5, 2)
     parts = teacher.split(counts)
 
-    def body(world: object) -> Tensor:
-        step = FakeStep({}, world=world)  # type: ignore[arg-type]
+    def body(world: World) -> Tensor:
+        step = FakeStep({}, world=world)
         part = parts[step.rank]
         return sinkhorn(part, others, 0.05, lambda x: log_sum(step, x), dtype=torch.float64).offset  # type: ignore[arg-type]
 
     single = sinkhorn(teacher, others, 0.05, dtype=torch.float64).offset
-    for offset in run_ranks(len(counts), body):  # type: ignore[arg-type]
+    for offset in run_ranks(len(counts), body):
         torch.testing.assert_close(offset, single, rtol=1e-12, atol=1e-12)
     alone = sinkhorn(parts[0], others, 0.05, dtype=torch.float64).offset
     if counts[0] < len(teacher):  # assignments over one rank's rows are others

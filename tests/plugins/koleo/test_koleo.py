@@ -13,7 +13,8 @@ from torch import Tensor
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Tokens
 from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
-from vtp_core.testing.ranks import ThreadWorld, run_ranks
+from vtp_core.testing.ranks import run_ranks
+from vtp_core.training.ranks.world import World
 from vtp_plugins.koleo.config import KoleoConfig
 from vtp_plugins.koleo.loss import spread, unit
 from vtp_plugins.koleo.objective import Koleo
@@ -36,9 +37,10 @@ def _loss(cls: Tensor, scope: str = "global", world: Any = None) -> Tensor:
     batch = drawn_batch(config.views()["ssl"], rows=len(cls), dtype=cls.dtype)
     patches = cls.unsqueeze(2).repeat(1, 1, 4, 1)
     features = Features(crops={"global": Tokens(patches=patches, grid=(2, 2), cls=cls)})
-    step = FakeStep({"ssl": batch}, needs=config.views(), features={"ssl": features}, world=world)
-    term: Tensor = Koleo(config, TINY_DIMS)(step).terms["spread"]
-    term.backward()
+    objective = Koleo(config, TINY_DIMS)
+    step = FakeStep({"ssl": batch}, objective, features={"ssl": features}, world=world)
+    term: Tensor = objective(step).terms["spread"]
+    step.backward(term)
     (leaf,) = [leaf for name, leaf in step.cuts.items() if name.endswith(".cls")]
     assert leaf.grad is not None and torch.isfinite(leaf.grad).all()
     return term.detach()
@@ -62,14 +64,16 @@ def test_against_plain_numpy() -> None:
 def test_scopes() -> None:
     cls = torch.randn(6, 2, 5, dtype=torch.float64)
 
-    def body(scope: str, world: ThreadWorld) -> Tensor:
+    def body(scope: str, world: World) -> Tensor:
         config = KoleoConfig(**TABLE, scope=scope)  # type: ignore[arg-type]
         local = cls[world.rank :: 2]
         batch = drawn_batch(config.views()["ssl"], rows=3, dtype=cls.dtype)
         tokens = Tokens(patches=local.unsqueeze(2), grid=(1, 1), cls=local)
         given = {"ssl": Features(crops={"global": tokens})}
-        step = FakeStep({"ssl": batch}, needs=config.views(), features=given, world=world)
-        term: Tensor = Koleo(config, TINY_DIMS)(step).terms["spread"]
+        objective = Koleo(config, TINY_DIMS)
+        term: Tensor = objective(FakeStep({"ssl": batch}, objective, features=given, world=world)).terms[
+            "spread"
+        ]
         return term.detach()
 
     everyone = torch.stack(run_ranks(2, lambda world: body("global", world))).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,8 @@ from vtp_core.errors import UsageError
 from vtp_core.features import Losses
 from vtp_core.recipe import RecipeErrors, load_recipe
 from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
-from vtp_core.testing.ranks import ThreadWorld, run_ranks
+from vtp_core.testing.ranks import run_ranks
+from vtp_core.training.ranks.world import World
 from vtp_plugins.dino.head import Head, Prototypes
 from vtp_plugins.mim.config import MimConfig
 from vtp_plugins.mim.objective import Mim
@@ -50,8 +52,7 @@ def _batch(config: MimConfig, mask: Tensor) -> Batch:
 
 
 def _run(objective: Mim, mask: Tensor) -> tuple[Losses, FakeStep]:
-    config = objective.config
-    step = FakeStep({"ssl": _batch(config, mask)}, needs=config.views())
+    step = FakeStep({"ssl": _batch(objective.config, mask)}, objective)
     return objective(step), step
 
 
@@ -83,8 +84,8 @@ def test_each_masked_image_weighs_the_same() -> None:
 @pytest.mark.parametrize("masked", [False, True], ids=["none masked", "all masked"])
 def test_empty_and_full_masks(masked: bool, targets: str) -> None:
     objective = Mim(MimConfig(**OWN, targets=targets), TINY_DIMS).double()
-    losses, _ = _run(objective, torch.full((3, 2, 16), masked))
-    losses.total().backward()
+    losses, step = _run(objective, torch.full((3, 2, 16), masked))
+    step.backward(losses)
     assert torch.isfinite(losses.total()) and (losses.total() > 0) == masked
     for name, parameter in objective.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
@@ -97,12 +98,13 @@ def test_a_rank_without_masked_patches_agrees_with_one_rank(targets: str) -> Non
     objective = Mim(config, TINY_DIMS).double()
     mask = torch.zeros(4, 2, 16, dtype=torch.bool)
     mask[::2, :, 2:9] = True  # rows of rank 0 alone
-    whole, _ = _run(objective, mask)
-    whole.total().backward()
+    whole, step = _run(objective, mask)
+    step.backward(whole)
     expected = [parameter.grad for parameter in objective.parameters()]
     objective.zero_grad()
 
-    def body(world: ThreadWorld) -> Losses:
+    def body(world: World) -> tuple[Tensor, list[Tensor | None]]:
+        own = copy.deepcopy(objective)
         batch = _batch(config, mask)
         masks = batch.masks
         assert masks is not None
@@ -113,14 +115,15 @@ def test_a_rank_without_masked_patches_agrees_with_one_rank(targets: str) -> Non
             keys=batch.keys[mine],
             masks=Masks(mask=masks.mask[mine], weight=masks.weight[mine]),
         )
-        return objective(FakeStep({"ssl": local}, needs=config.views(), world=world))
+        step = FakeStep({"ssl": local}, own, world=world)
+        losses = own(step)
+        step.backward(losses)
+        return losses.total(), [parameter.grad for parameter in own.parameters()]
 
-    every = run_ranks(2, body)
-    torch.stack([losses.total() for losses in every]).mean().backward()
-    found = torch.stack([losses.total() for losses in every]).mean()
-    torch.testing.assert_close(found, whole.total(), rtol=1e-12, atol=0)
-    for parameter, gradient in zip(objective.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-14)
+    totals, gradients = zip(*run_ranks(2, body), strict=True)
+    torch.testing.assert_close(torch.stack(totals).mean(), whole.total(), rtol=1e-12, atol=0)
+    for *ranks, gradient in zip(*gradients, expected, strict=True):
+        torch.testing.assert_close(torch.stack(ranks).mean(0), gradient, rtol=1e-10, atol=1e-14)
 
 
 def test_a_shared_head_is_no_parameter_of_its_own() -> None:
@@ -143,7 +146,8 @@ def test_heads_that_do_not_fit_are_errors() -> None:
         config = MimConfig(**(SHARED | change))
         batch = drawn_batch(config.views()["ssl"], rows=len(mask))
         with pytest.raises(UsageError, match=message):
-            Mim(config, TINY_DIMS)(FakeStep({"ssl": batch}, needs=config.views(), shared=_shared()))
+            objective = Mim(config, TINY_DIMS)
+            objective(FakeStep({"ssl": batch}, objective, shared=_shared()))
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_resizing_comes_first() -> None:
     objective.compare.network.register_forward_pre_hook(
         lambda module, images: shapes.extend(i.shape for i in images)
     )
-    objective(FakeStep({"main": drawn_batch(ViewNeed(), rows=2)}, needs=config.views()))
+    objective(FakeStep({"main": drawn_batch(ViewNeed(), rows=2)}, objective))
     assert shapes == [(2, 3, 48, 48)] * 2
 
 

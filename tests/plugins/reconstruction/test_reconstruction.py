@@ -41,14 +41,13 @@ def test_value_and_gradient(use: str, space: str, value_range: object) -> None:
 
     dims = replace(TINY_DIMS, value_range=value_range)  # type: ignore[arg-type]
     config = ReconstructionConfig(use=use, view="main", space=space)  # type: ignore[arg-type]
-    step = FakeStep(
-        {"main": batch}, needs=config.views(), dims=dims, images={"main": torch.from_numpy(image)}
-    )
-    losses = OBJECTIVES[use](config, dims)(step)
+    objective = OBJECTIVES[use](config, dims)
+    step = FakeStep({"main": batch}, objective, dims=dims, images={"main": torch.from_numpy(image)})
+    losses = objective(step)
     assert losses.terms["pixels"].item() == pytest.approx(expected, rel=1e-12)
     assert losses.report["psnr"].item() == pytest.approx((-10 * numpy.log10(clipped)).mean(), rel=1e-9)
 
-    losses.total().backward()
+    step.backward(losses)
     scale = numpy.ones((3, 1, 1)) * factor
     if value_range == "imagenet":
         scale = scale * std

@@ -14,23 +14,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class _Gather(torch.autograd.Function):
-    """All-gather whose gradient comes back to the rank that owns each row, summed over ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rank: int, size: int) -> Tensor:
-        ctx.rank, ctx.size = rank, size
-        parts = [torch.empty_like(x) for _ in range(size)]
-        dist.all_gather(parts, x.contiguous())
-        return torch.stack(parts, 1).flatten(0, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        grad = grads[0].contiguous().clone()
-        dist.all_reduce(grad)
-        return grad[ctx.rank :: ctx.size], None, None
-
-
 @dataclass(frozen=True, kw_only=True)
 class World:
     """This process among the ranks of a run.
@@ -45,6 +28,18 @@ class World:
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    def all_gather(self, x: Tensor) -> list[Tensor]:
+        """`x` of every rank, by rank; without gradient."""
+        parts = [torch.empty_like(x) for _ in range(self.size)]
+        dist.all_gather(parts, x.detach().contiguous())
+        return parts
+
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """A new tensor, `x` added over ranks; without gradient."""
+        x = x.detach().contiguous().clone()
+        dist.all_reduce(x)
+        return x
+
     def gather(self, x: Tensor) -> Tensor:
         """Rows of all ranks in global order, with gradient.
 
@@ -56,16 +51,12 @@ class World:
         """
         if self.size == 1:
             return x
-        gathered: Tensor = _Gather.apply(x, self.rank, self.size)
+        gathered: Tensor = _Gather.apply(x, self)
         return gathered
 
     def sum(self, x: Tensor) -> Tensor:
         """`x` added over ranks, without gradient."""
-        x = x.detach()
-        if self.size > 1:
-            x = x.clone()
-            dist.all_reduce(x)
-        return x
+        return self.all_reduce(x) if self.size > 1 else x.detach()
 
     def average(self, x: Tensor) -> Tensor:
         """`x` averaged over ranks, without gradient."""
@@ -88,3 +79,17 @@ class World:
         # Shares first: the reciprocal of a denormal total would be infinite.
         shares = weights / torch.where(total > 0, total, torch.ones_like(total))
         return (values * shares).sum() * self.size
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose gradient comes back to the rank that owns each row, summed over ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        return torch.stack(world.all_gather(x), 1).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        world: World = ctx.world
+        return world.all_reduce(grads[0])[world.rank :: world.size], None
