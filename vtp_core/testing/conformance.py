@@ -184,7 +184,10 @@ def _compare(
         if name not in expected or name not in found:
             raise trial.fail(f"{name} is there for {'one rank' if name in expected else who} alone: {advice}")
         error, scale = _greatest(found[name] - expected[name]), _greatest(expected[name])
-        if not error <= 1e-4 * scale + 1e-5 * largest[name.partition(" ")[0]]:
+        kind = name.partition(" ")[0]
+        # Rounding turns the sign of an activation here and there, and with it a part of a gradient.
+        relative = 1e-3 if kind == "gradient" else 1e-4
+        if not error <= relative * scale + 1e-5 * largest[kind]:
             raise trial.fail(
                 f"{who} give another {name} than one rank with all rows (off by {error:.3g} of {scale:.3g}): "
                 f"{advice}"
