@@ -12,7 +12,7 @@ from torch import Tensor
 from vtp_core.config import AugmentationConfig
 from vtp_core.data.augmentation import Augmentation, Crop
 from vtp_core.data.draw import generator
-from vtp_core.testing.case import ConformanceError
+from vtp_core.testing.errors import ConformanceError
 
 _SHAPES = ((64, 64), (41, 90), (8, 300), (32, 32))
 

@@ -19,10 +19,11 @@ from vtp_core.errors import VtpError
 from vtp_core.features import Tally
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
-from vtp_core.recipe.tables.optimizer import OptimizerConfig
+from vtp_core.recipe.tables.optimizer import AdamWConfig
 from vtp_core.testing.batches import CROP_COUNTS, drawn_batch
+from vtp_core.testing.errors import ConformanceError
 from vtp_core.testing.networks import TINY_DIMS, name_of, tiny_run
-from vtp_core.testing.watch import ConformanceError, Watch, WatchedWorld
+from vtp_core.testing.watch import Watch, WatchedWorld
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.seeds import generator
 from vtp_core.training.joint import JointStep
@@ -241,7 +242,7 @@ def _updates(
                 parameter.add_(0.1 * noise.to(parameter))
     if sharded:
         wrap(networks, build_mesh(world, world.size))
-    optimizer = build_optimizer(build_owners(networks, {}), OptimizerConfig(lr=1e-3, clip=None), total)
+    optimizer = build_optimizer(build_owners(networks, {}), AdamWConfig(lr=1e-3, clip=None), total)
     update = _Update(watch, networks, world, optimizer, ema, guard, total)
     critics = build_critic_optimizers(networks, total)
     return update, Critics(networks, world, critics, guard) if critics else None

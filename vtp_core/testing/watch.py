@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vtp_core.batch import Batch
 from vtp_core.features import Losses
 from vtp_core.objective import AdversarialObjective
+from vtp_core.testing.errors import ConformanceError
 from vtp_core.testing.others import Others
 from vtp_core.training.forward.cut import Cut, Phase
 from vtp_core.training.forward.observer import Key
@@ -24,10 +25,6 @@ from vtp_core.training.ranks.shards import local
 from vtp_core.training.ranks.world import World
 
 _MODULE = frozenset(vars(nn.Module()))
-
-
-class ConformanceError(AssertionError):
-    """An objective breaks a rule of the framework; the message says which and how to follow it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Groups: objectives that share a view share its forwards. Fixed at the start of a run. Imports no torch."""
+"""Groups of objectives that share views, and so their forwards. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One joint training step: all objectives, each on its own rows, in one optimiser step.
+"""The joint training step: all objectives, each on its own rows, in one optimiser step.
 
 Groups of objectives run one after another and their gradients add up. In a group each objective's loss is
 differentiated down to the cut points; then the networks run backward once for all of them. In order:
@@ -7,7 +7,7 @@ differentiated down to the cut points; then the networks run backward once for a
 2. clipping, optimiser, clamps, `after_step` with the reduced tallies, EMA copies;
 3. critics thaw, their losses, their optimisers.
 
-A non-finite term or gradient skips the step: nothing is moved.
+A non-finite term or gradient skips the step: nothing is updated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vtp_core.features import Losses, Reconstruction, Tally
 from vtp_core.objective import AdversarialObjective
 from vtp_core.schedule import value_at
 from vtp_core.training.forward.forwards import Forwards
-from vtp_core.training.forward.gradient_norms import GradientShares
+from vtp_core.training.forward.gradient_norms import GradientNorms
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.step import EngineStep
 from vtp_core.training.groups import Group, build_groups, group_needs
@@ -38,13 +38,13 @@ from vtp_core.training.ranks.world import World
 
 @dataclass(kw_only=True)
 class StepResult:
-    """What a joint step did, the same on every rank.
+    """Result of a joint step, the same on every rank.
 
     Attributes:
         terms: ``objective/term`` -> global unweighted loss.
         weighted: Objective -> weight times the sum of its terms.
         report: ``objective/name`` -> logged scalar.
-        gradients: Other logged scalars: gradient norms, clip factor, gradient shares.
+        gradients: Gradient norms and clip factors.
         skipped: Why nothing was updated, or None.
     """
 
@@ -56,7 +56,7 @@ class StepResult:
 
 
 class JointStep:
-    """Runs joint steps.
+    """Runs joint steps; the groups of objectives are fixed at construction.
 
     Args:
         networks: The run's modules.
@@ -83,7 +83,7 @@ class JointStep:
         self.groups: list[Group] = build_groups(self.needs, last=networks.adversaries())
 
     def __call__(self, batches: Mapping[str, Batch], index: int, *, measure: bool = False) -> StepResult:
-        """Runs step `index` on this rank's rows of every view; `measure` adds gradient shares."""
+        """Runs step `index` on this rank's rows of every view; `measure` adds gradient norms at the cuts."""
         result, tallies, kept = StepResult(), dict[str, list[Tally]](), dict[str, Reconstruction]()
         batches = {view: batch.to(self.world.device) for view, batch in batches.items()}
         try:
@@ -117,7 +117,7 @@ class JointStep:
             return
         needs = group_needs(self.needs, active)
         forwards = Forwards(self.networks, self.world, batches, needs, self.options, index)
-        shares = GradientShares(forwards, self.world) if measure else None
+        norms = GradientNorms(forwards, self.world) if measure else None
         try:
             for name in active:
                 objective = self.networks.objectives[name]
@@ -128,20 +128,20 @@ class JointStep:
                 if losses.tally is not None:
                     tallies.setdefault(name, []).append(losses.tally)
                 forwards.backward_loss(losses.total() * weight)
-                if shares is not None:
-                    shares.after(name)
+                if norms is not None:
+                    norms.after(name)
             self._record("bottleneck", Losses(terms=forwards.aux(), report=forwards.report()), 1.0, result)
             forwards.backward()
             tallies.setdefault("bottleneck", []).extend(forwards.tallies())
             if self.critics is not None:
                 kept |= forwards.reconstructions()
-            if shares is not None:
-                result.gradients |= shares.norms
+            if norms is not None:
+                result.gradients |= norms.values
         finally:
             forwards.close()
 
     def _record(self, name: str, losses: Losses, weight: float, result: StepResult) -> None:
-        """Reduces an objective's scalars over ranks, notes them and refuses non-finite terms."""
+        """Reduces an objective's scalars over ranks, records them and refuses non-finite terms."""
         names = [*losses.terms, *losses.report]
         values = [
             value.detach().reshape(()).double() for value in (*losses.terms.values(), *losses.report.values())

@@ -42,7 +42,7 @@ class Networks:
     helpers: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Notes the frozen helpers: now, before a recipe freezes what an objective would have trained."""
+        """Finds the frozen helpers, before a recipe freezes what an objective would have trained."""
         self.helpers = frozenset(
             f"{name}.{child}"
             for name, objective in self.objectives.items()
@@ -108,7 +108,7 @@ class Networks:
         return tuple(f"{name}.critic" for name in self.adversaries())
 
     def check(self) -> None:
-        """Refuses what could not run: objectives without a view, parameters that can't be sharded.
+        """Checks that all objectives can run: they name views, and their parameters can be sharded.
 
         Raises:
             UsageError: An objective names no view or has an attribute of an earlier version, or a parameter

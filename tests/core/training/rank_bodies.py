@@ -60,8 +60,8 @@ def gradients_of_cases(world: World, cases: list[dict]) -> dict[str, Tensor]:
             f"{number}|term|{k}": torch.tensor(v, dtype=torch.float64)
             for k, v in capture.result.terms.items()
         }
-        shares = capture.result.gradients
-        found |= {f"{number}|share|{k}": torch.tensor(v, dtype=torch.float64) for k, v in shares.items()}
+        norms = capture.result.gradients
+        found |= {f"{number}|norm|{k}": torch.tensor(v, dtype=torch.float64) for k, v in norms.items()}
         for owner, tally in capture.tallies.items():
             found |= {f"{number}|tally|{owner}.{name}": value for name, value in tally.sums.items()}
             found |= {f"{number}|tally|{owner}.rows.{name}": value for name, value in tally.rows.items()}

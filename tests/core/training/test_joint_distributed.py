@@ -48,10 +48,10 @@ def test_ranks_equal_one_process(size):
         }
         for owner, tally in reduce_tallies(reference.tallies, World()).items():
             expected |= {f"tally|{owner}.{name}": value for name, value in tally.sums.items()}
-        # One process of our own gives the gradient shares and sample rows, which the oracle does not have.
+        # One process of our own gives the gradient norms and sample rows, which the oracle does not have.
         single = captured(World(), **{**case, "shard": 1})
         for name, value in single.result.gradients.items():
-            expected[f"share|{name}"] = torch.tensor(value, dtype=torch.float64)
+            expected[f"norm|{name}"] = torch.tensor(value, dtype=torch.float64)
         for owner, tally in single.tallies.items():
             expected |= {f"tally|{owner}.rows.{name}": value for name, value in tally.rows.items()}
         for name, value in expected.items():

@@ -1,4 +1,4 @@
-"""Terms whose gradient stops at a tensor, and adaptive weights against what other objectives left there.
+"""Terms whose gradient stops at a tensor, and adaptive weights against the gradients of other objectives.
 
 Source: Esser et al. 2021 (VQGAN), eq. 7: the adversarial weight is the ratio of two gradient norms at the
 decoder's last layer. There ``through = "output"`` takes the norms at the decoder's output instead.
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def warn_if_alone(name: str, cuts: Sequence[Cut], position: int) -> None:
-    """Says once a process that an adaptive weight is 0 because no other gradient is there.
+    """Warns once a process that an adaptive weight is 0 because no other gradient is there.
 
     Args:
         name: The objective's.
@@ -30,14 +30,14 @@ def warn_if_alone(name: str, cuts: Sequence[Cut], position: int) -> None:
         position: Of that output among the forward's.
     """
     if all(cut.leaves()[position].grad is None for cut in cuts):
-        _say_once(
+        _warn_once(
             f"objectives.{name}: its weight adapts to the gradients of other objectives on the same output, "
             "and none has one there: it trains nothing. Add one on its view, or make the weight fixed"
         )
 
 
 @cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     _log.warning(message)
 
 

@@ -1,4 +1,4 @@
-"""Cut points: one network forward over rows, cut out of autograd at its inputs and outputs.
+"""Cut points: network forwards over rows, cut out of autograd at their inputs and outputs.
 
 A cut's outputs are leaf tensors. Objectives differentiate down to them; later the core runs the cut backward.
 With one chunk the graph is kept from forward to backward. With several, the forward keeps no graph and the
@@ -28,7 +28,7 @@ Tree = Any
 
 @dataclass(kw_only=True)
 class Part:
-    """What a network makes of some rows.
+    """A network's outputs for some rows.
 
     Attributes:
         rows: Tensors with the rows first.
@@ -83,7 +83,7 @@ class Cut:
         seeded: Seeds the generators for the chunk that starts at a row.
         trains: Whether the network holds trainable parameters.
         units: Modules whose sharded gradients are reduced on the last chunk only.
-        span: Wraps the network's runs, and the backwards through them, for an observer.
+        span: Context of the network's runs and of the backwards through them, for an observer.
     """
 
     def __init__(

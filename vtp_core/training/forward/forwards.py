@@ -1,6 +1,6 @@
 """The forwards of one group in one step: each network runs once for all objectives that ask.
 
-A forward may grow: an objective that needs 4 rows decoded costs 4; a later one that needs 8 adds the other 4.
+A forward grows with what is asked: after 4 decoded rows, an objective that needs 8 adds the other 4.
 """
 
 from __future__ import annotations
@@ -169,10 +169,10 @@ class Forwards:
         return cut.outputs
 
     def origin(self, tensor: Tensor) -> tuple[Forward, int, int]:
-        """The forward that gave out `tensor`, with how many rows and at which position.
+        """The forward that returned `tensor`, with how many rows and at which position.
 
         Raises:
-            ValueError: It is not what a verb of the step returned.
+            ValueError: No verb of the step returned it.
         """
         for forward in self._memo.values():
             for rows, tree in forward.given.items():
@@ -192,7 +192,7 @@ class Forwards:
             self._calls.pop().backward()
 
     def backward(self) -> None:
-        """Runs the cuts backward in reverse order and forgets them."""
+        """Runs the cuts backward in reverse order and drops them."""
         while self._tape:
             cut, forward = self._tape.pop()
             cut.backward(cut.row_count / max(forward.rows, 1))
@@ -205,7 +205,7 @@ class Forwards:
             self._gathered.append(unit)
 
     def close(self) -> None:
-        """Forgets all outputs."""
+        """Drops all outputs and reshards."""
         for unit in self._gathered:
             unit.set_reshard_after_forward(True, recurse=False)
             unit.set_reshard_after_backward(True, recurse=False)

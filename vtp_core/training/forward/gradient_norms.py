@@ -1,4 +1,4 @@
-"""How much gradient each objective leaves at the cut points: what the report shows as gradient shares."""
+"""Norms of the gradients that each objective leaves at the cut points, for the report."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from vtp_core.training.forward.forwards import Forwards
 from vtp_core.training.ranks.world import World
 
 
-class GradientShares:
+class GradientNorms:
     """Norms of the gradients that the objectives of a group add to its cut points.
 
     Attributes:
-        norms: ``grad_norm_at/<verb>.<view>/<objective>`` -> norm with respect to the global loss.
+        values: ``grad_norm_at/<verb>.<view>/<objective>`` -> norm with respect to the global loss.
     """
 
     def __init__(self, forwards: Forwards, world: World) -> None:
         self._forwards, self._world = forwards, world
         self._before: dict[int, Tensor] = {}
-        self.norms: dict[str, float] = {}
+        self.values: dict[str, float] = {}
 
     def after(self, objective: str) -> None:
-        """Notes what `objective` added since the last call."""
+        """Measures what `objective` added since the last call."""
         squares: dict[str, Tensor] = {}
         for cut, leaves in self._forwards.leaves().items():
             total = torch.zeros((), dtype=torch.float64, device=self._world.device)
@@ -38,4 +38,4 @@ class GradientShares:
         sums = self._world.sum(torch.stack(list(squares.values()))).sqrt() / self._world.size
         for cut, norm in zip(squares, sums.tolist(), strict=True):
             if norm > 0:
-                self.norms[f"grad_norm_at/{cut}/{objective}"] = norm
+                self.values[f"grad_norm_at/{cut}/{objective}"] = norm

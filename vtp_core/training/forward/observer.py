@@ -1,4 +1,4 @@
-"""Who watches the forwards of a step: nobody in a run, `vtp plan` when it measures one."""
+"""Observers of the forwards of a step: a no-op in a run; `vtp plan` and `vtp_core.testing` have their own."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Key = tuple[object, ...]
 
 
 class Observer:
-    """Is told what a step runs; this one looks away. It must not change anything."""
+    """No-op observer: its methods are called for what a step runs, and must not change it."""
 
     def asked(self, key: Key) -> None:
-        """An objective asks for a forward, whether it has run already or not."""
+        """Called when an objective asks for a forward, whether it has run already or not."""
 
     def ran(self, key: Key, cut: Cut, module: nn.Module) -> None:
-        """Rows of a forward of `module` were run."""
+        """Called after rows of a forward of `module` were run."""
 
     def span(self, key: Key, phase: Phase) -> AbstractContextManager[None]:
         """Wraps the network's part of a forward, or of its backward."""

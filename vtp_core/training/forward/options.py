@@ -1,4 +1,4 @@
-"""What all forwards of a run have in common."""
+"""Settings of all forwards of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vtp_core.training.forward.observer import Observer
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardOptions:
-    """What every forward of a run has in common.
+    """Settings of every forward of a run.
 
     Attributes:
         seed: The run's seed.
@@ -21,7 +21,7 @@ class ForwardOptions:
         microbatch_rows: Local rows a chunk; None runs all at once and keeps the graphs.
         autocast: Precision of the forwards; None is float32.
         drop_path: View -> probability for the student.
-        observer: Is told what runs.
+        observer: Called for what runs.
     """
 
     seed: int = 0
@@ -32,7 +32,7 @@ class ForwardOptions:
     observer: Observer = field(default_factory=Observer)
 
     def precision(self, device: torch.device) -> AbstractContextManager[None]:
-        """Autocast for one forward. Uncached: a cast made without gradient must not serve one with."""
+        """Autocast of one forward, uncached: a cast without gradient must not serve one with gradient."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast, cache_enabled=False)

@@ -1,4 +1,4 @@
-"""Seeds derived from what a random number is for, so that no generator state is ever saved.
+"""Seeds derived from the use of a random number, so that no generator state is saved.
 
 Adding an objective, resuming or changing the row chunks leaves all other random numbers as they were.
 """
@@ -20,7 +20,7 @@ def derive_seed(*key: object) -> int:
 
 @contextmanager
 def seeded(*key: object) -> Iterator[None]:
-    """Runs its body with torch's global generators seeded from `key`, and restores them after it."""
+    """Seeds torch's global generators from `key` for the body, and restores them after it."""
     devices = (
         [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     )
@@ -30,5 +30,5 @@ def seeded(*key: object) -> Iterator[None]:
 
 
 def generator(*key: object) -> torch.Generator:
-    """A CPU generator of its own, seeded from `key`."""
+    """A new CPU generator, seeded from `key`."""
     return torch.Generator().manual_seed(derive_seed(*key))

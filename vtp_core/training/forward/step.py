@@ -70,7 +70,7 @@ class EngineStep(Step):
         if view not in self._batches:
             need, batch = self._need(view), self._forwards.batches[view]
             own = batch if need.rows is None else batch.first(need.rows, self.world_size)
-            # Tensors of its own: a gradient that is asked of these pixels reaches nobody else's.
+            # New tensors: a gradient with respect to these pixels does not reach other objectives'.
             self._batches[view] = replace(
                 own, crops={name: crop.detach() for name, crop in own.crops.items()}
             )

@@ -1,1 +1,1 @@
-"""What an update does: owners, clipping, the optimiser, EMA copies, the guard, critics."""
+"""The update: owners, clipping, optimisers, EMA copies, the guard, critics."""

@@ -26,7 +26,7 @@ _Layout = tuple[DeviceMesh | None, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Clipped:
-    """What clipping found and did.
+    """Gradient norms and the factors of clipping.
 
     Attributes:
         norms: Owner -> norm of its gradients before clipping, over all ranks.
@@ -74,17 +74,17 @@ def clip_gradients(
     dtype = torch.float64 if precise else torch.float32
     device = next((pair[0].device for pairs in gradients.values() for pair in pairs), torch.device("cpu"))
 
-    shares: dict[_Layout, dict[int, list[Tensor]]] = {}
+    by_layout: dict[_Layout, dict[int, list[Tensor]]] = {}
     for number, pairs in enumerate(gradients.values()):
         for parameter, grad in pairs:
-            share = shares.setdefault(_layout(parameter), {})
+            by_owner = by_layout.setdefault(_layout(parameter), {})
             if grad is not None:
-                share.setdefault(number, []).append(local(grad))
+                by_owner.setdefault(number, []).append(local(grad))
 
     squares = torch.zeros(len(owners), dtype=dtype, device=device)
-    for (mesh, dims), share in shares.items():
+    for (mesh, dims), by_owner in by_layout.items():
         part = torch.zeros_like(squares)
-        for number, tensors in share.items():
+        for number, tensors in by_owner.items():
             part[number] = torch.stack(torch._foreach_norm(tensors, 2.0, dtype=dtype)).square().sum()
         for dim in dims:
             assert mesh is not None

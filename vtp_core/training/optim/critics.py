@@ -1,4 +1,4 @@
-"""The critics' own optimisers: one step each after the main step."""
+"""Optimisers of the critics: one step each after the main step."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def build_critic_optimizers(
 
 
 class Critics:
-    """Optimisers of the critics.
+    """The critics' optimisers.
 
     Args:
         networks: The run's modules.
@@ -76,7 +76,7 @@ class Critics:
             ``grad_norm/<objective>.critic``.
 
         Raises:
-            SkipStep: A gradient is not finite; the critic was not moved.
+            SkipStep: A gradient is not finite; the critic was not updated.
         """
         owner = f"{objective}.critic"
         optimizer = self.optimizers[objective]

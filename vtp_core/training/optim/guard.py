@@ -1,6 +1,6 @@
-"""The guard: no step is made with non-finite values, and no parameter goes untrained in silence.
+"""The guard: refuses steps with non-finite values and reports parameters that get no gradient.
 
-It works on values that are already reduced over ranks, so that every rank decides alike.
+Its inputs are reduced over ranks, so that every rank decides alike.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from vtp_core.errors import NumericError, UsageError
 
 
 class Guard:
-    """Decides whether a step is made, and ends the run when too many in a row are not.
+    """Decides whether a step is made, and ends the run when too many in a row are skipped.
 
-    A skipped step moves nothing: no parameter, moment, EMA copy, codebook or critic.
+    A skipped step changes nothing: no parameter, moment, EMA copy, codebook or critic.
     """
 
     def __init__(self, max_skipped: int) -> None:
-        """Starts with nothing skipped.
+        """Starts without skipped steps.
 
         Args:
             max_skipped: Steps in a row that may be skipped (``run.max_skipped_steps``); one more
@@ -34,7 +34,7 @@ class Guard:
         self._audited: set[str] = set()
 
     def check(self, objective: str, terms: Mapping[str, float | Tensor]) -> str | None:
-        """Looks at an objective's terms before their backward.
+        """Checks an objective's terms before their backward.
 
         Args:
             objective: Name of the objective.
@@ -50,7 +50,7 @@ class Guard:
         return None
 
     def check_gradients(self, norms: Mapping[str, float]) -> str | None:
-        """Looks at the owners' gradient norms before the optimiser.
+        """Checks the owners' gradient norms before the optimiser.
 
         Args:
             norms: Owner -> norm before clipping, reduced over ranks.
@@ -64,7 +64,7 @@ class Guard:
         return None
 
     def record(self, skipped: str | None, step: int) -> None:
-        """Counts a step.
+        """Counts a step as made or skipped.
 
         Args:
             skipped: Why the step was skipped, or None if it was made.
@@ -87,7 +87,7 @@ class Guard:
             )
 
     def audit(self, owner: str, parameters: Mapping[str, Parameter]) -> None:
-        """Checks, the first time it is called for an owner, that all its trainable parameters have gradients.
+        """Checks, at the first call for an owner, that all its trainable parameters have gradients.
 
         Call it after the backward passes of a step that the owner takes part in.
 

@@ -33,11 +33,11 @@ __all__ = ["MainOptimizer", "Owner", "RuleRow", "build_optimizer", "freeze"]
 
 @dataclass(frozen=True, kw_only=True)
 class RuleRow:
-    """A line of the table of `MainOptimizer.describe`: the parameters of an owner that are treated alike.
+    """A row of `MainOptimizer.describe`: parameters of an owner with the same settings.
 
     Attributes:
         owner: The owner's name.
-        pattern: The rule's pattern; ``*`` where no rule holds.
+        pattern: The rule's pattern; ``*`` where no rule matches.
         method: How the algorithm moves them, such as ``adamw``.
         tensors: Number of parameters.
         elements: Number of their elements, over all ranks.
@@ -144,7 +144,7 @@ class MainOptimizer:
         return clip_gradients(gradients, self.config.clip, scope or self.config.clip_scope)
 
     def step(self) -> None:
-        """Moves every parameter that has a gradient.
+        """Updates every parameter that has a gradient.
 
         Raises:
             UsageError: The algorithm keeps state that it did not create at the start.
@@ -171,7 +171,7 @@ class MainOptimizer:
                 parameter.grad = None
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The live state by name, ``optimizer.<owner>.<parameter>.<key>``; keys are the algorithm's."""
+        """Live state tensors by name, ``optimizer.<owner>.<parameter>.<key>``; keys are the algorithm's."""
         return {
             f"{name}.{key}": tensor
             for name, parameter in self._names.items()
@@ -186,7 +186,7 @@ class MainOptimizer:
         }
 
     def describe(self) -> list[RuleRow]:
-        """How parameters are treated: one row an owner and pattern, in order; for ``vtp plan``."""
+        """Settings of the parameters, one row an owner and pattern, in order; for ``vtp plan``."""
         rows: dict[tuple[object, ...], RuleRow] = {}
         for owner in self.owners:
             for name, parameter in owner.parameters.items():

@@ -1,4 +1,4 @@
-"""Owners: who trains which parameter, and how each parameter deviates from the recipe's settings."""
+"""Owners: the parts of a run that parameters belong to, with their factors on the optimiser's settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vtp_core.training.networks import PARTS, Networks
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Parameters that belong together.
+    """A named set of parameters with common rules and factors.
 
     Attributes:
         name: ``encoder``, ``bottleneck``, ``decoder``, an objective's name or ``<objective>.critic``.

@@ -1,7 +1,7 @@
-"""Why a step moves nothing."""
+"""The exception that skips a step."""
 
 from __future__ import annotations
 
 
 class SkipStep(Exception):
-    """Raised on all ranks alike, as the value that was checked is reduced; its message is the reason."""
+    """Skips the step for the reason in its message; raised on all ranks, as the checked value is reduced."""

@@ -1,4 +1,4 @@
-"""What follows the gradients of a joint step: clipping, optimiser, clamps, `after_step`, EMA copies."""
+"""The update after the backward passes: clipping, optimiser, clamps, `after_step`, EMA copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vtp_core.training.ranks.world import World
 
 
 class Update:
-    """Moves parameters, codebooks and EMA copies once a step, or nothing at all.
+    """Updates parameters, codebooks and EMA copies, or none of them if the step is skipped.
 
     Args:
         networks: The run's modules.
@@ -55,7 +55,7 @@ class Update:
             ``grad_norm/<owner>``, ``clip/<owner>`` factors and the learning rate.
 
         Raises:
-            SkipStep: A gradient is not finite; nothing was moved.
+            SkipStep: A gradient is not finite; nothing was updated.
         """
         self.optimizer.set_schedules(index)
         reduce_replicated(self.networks, self.networks.owners(), self.world)

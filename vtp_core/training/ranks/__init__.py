@@ -1,1 +1,1 @@
-"""Several processes: collectives, sharding, reduced tallies, equality of replicas."""
+"""Ranks: collectives, sharding, reduction of tallies, comparison of replicas."""

@@ -1,4 +1,4 @@
-"""Ranks, sharding, activation checkpointing and compiling: how modules are wrapped, in which order.
+"""Process group, sharding, activation checkpointing and compiling, in the order in which a run wraps modules.
 
 Sharded units (FSDP2) are every block and the root of encoder, bottleneck and decoder, and every child module
 of an objective. An objective's direct parameters, critics and frozen helpers stay replicated; gradients of
@@ -29,7 +29,7 @@ from vtp_core.training.ranks.world import World
 def join_world(device: str, timeout_minutes: float = 10.0) -> World:
     """Joins the ranks that torchrun or ``vtp run --nproc`` started; alone without their variables.
 
-    A second stage of a process goes on with the ranks that the first one joined; `leave_world` ends it.
+    A second stage of a process uses the process group of the first; `leave_world` ends it.
 
     Args:
         device: ``cpu``, ``cuda`` or ``auto`` (cuda if there is one).
@@ -57,7 +57,7 @@ def join_world(device: str, timeout_minutes: float = 10.0) -> World:
 
 
 def leave_world() -> None:
-    """Leaves the other ranks; nothing happens if there are none."""
+    """Ends the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -160,13 +160,13 @@ def reduce_replicated(networks: Networks, owners: Iterable[str], world: World) -
 
 
 def _broadcast_replicated(networks: Networks) -> None:
-    """Ranks start from the same seed; this makes the replicated parameters equal by construction."""
+    """Copies rank 0's replicated parameters to all ranks."""
     for parameter in replicated(networks, (*networks.owners(), *networks.critics())):
         dist.broadcast(parameter.detach(), src=0)
 
 
 def _checkpoint(block: nn.Module) -> None:
-    """Makes a block's forward drop its activations and run again in backward; the module stays as it is."""
+    """Checkpoints a block's activations: its forward runs again in backward. Module names don't change."""
     inner = block.forward
 
     @functools.wraps(inner)

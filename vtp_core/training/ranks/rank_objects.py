@@ -1,4 +1,4 @@
-"""Small Python objects that ranks exchange, so that all of them go on or stop together."""
+"""Exchange of small Python objects between ranks, so that all of them go on or stop together."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def gather_objects(value: _T) -> list[_T]:
 
 
 def on_first_rank(action: Callable[[], _T], group: dist.ProcessGroup | None = None) -> _T:
-    """Runs `action` on rank 0 and gives its result to every rank.
+    """Runs `action` on rank 0 and returns its result on every rank.
 
     Args:
         action: Returns something that pickle can copy.
         group: Process group of all ranks; None: the default one.
 
     Raises:
-        VtpError: What rank 0 raised, on the other ranks, as the nearest class of `vtp_core.errors` and for
-            want of one as CheckpointError; rank 0 raises its own exception.
+        VtpError: On the other ranks, what rank 0 raised, as the nearest class of `vtp_core.errors`, else as
+            CheckpointError; rank 0 raises its own exception.
     """
     rank, world_size = ranks()
     box: list[Any] = [None, None]

@@ -1,7 +1,7 @@
-"""Whether what should be equal on all ranks is: replicated parameters, codebooks, critics, states.
+"""Comparison of what should be equal on all ranks: replicated parameters, codebooks, critics, states.
 
-A rank that drifted (a flipped bit, a random number that differs, an update that one rank skipped) trains on
-without any sign of it. Compare before each checkpoint.
+A rank that drifted (a flipped bit, another random number, an update that one rank skipped) shows no other
+sign. Runs compare before each checkpoint.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def check_replicas(state: Mapping[str, Tensor]) -> None:
 
 
 def _checksum(tensor: Tensor) -> Tensor:
-    """Sum of the bit patterns, as int64 that wraps: a changed bit changes it, at no copy to the host."""
+    """Sum of the bit patterns as wrapping int64: any changed bit changes it, without a copy to the host."""
     bits = tensor.contiguous().view(_INTEGERS[tensor.element_size()])
     return bits.sum(dtype=torch.int64)
 
 
 def _shard(tensor: Tensor) -> tuple[int, ...]:
-    """Place of this rank along the mesh dimensions that shard; the same place holds the same values."""
+    """Coordinates of this rank along the mesh dimensions that shard; equal ones hold equal values."""
     if not isinstance(tensor, DTensor):
         return ()
     place: Sequence[int] = tensor.device_mesh.get_coordinate() or ()

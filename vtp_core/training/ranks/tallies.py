@@ -1,4 +1,4 @@
-"""Adds what forward passes counted over calls, chunks and ranks."""
+"""Reduction of tallies over calls, chunks and ranks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The ranks of a run and the collectives that objectives use, each right by construction.
+"""A rank among those of a run, and the collectives that objectives use.
 
-The convention everywhere: the mean over ranks of an objective's loss is the global loss, and local row j of
+By convention, the mean over ranks of an objective's loss is the global loss, and local row j of
 rank r is global row j * W + r.
 """
 

@@ -1,1 +1,1 @@
-"""Checkpoints: folders, manifests, the restricted reader."""
+"""Checkpoints: writing, folders, manifests, a restricted reader."""

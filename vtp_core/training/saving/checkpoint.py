@@ -1,8 +1,8 @@
-"""Checkpoints: written whole or not at all, checked before they are read, readable by any number of ranks.
+"""Checkpoints: written atomically, verified before they are read, readable by any number of ranks.
 
 A run's ``checkpoints`` folder holds ``step-00000100`` folders and ``latest``, a text file with the name of
 the newest good one. A checkpoint is written as ``step-00000100.tmp``, described by a manifest with hashes,
-flushed, renamed, and only then named by ``latest``. Whatever kills the process, earlier ones stay readable.
+flushed and renamed before ``latest`` names it. If the process is killed, earlier ones stay readable.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Saved:
     Attributes:
         path: Its folder.
         step: Steps that were made.
-        nonfinite: First tensor with a value that is not finite, or None. Such a checkpoint is kept to look
-            at, but never becomes ``latest``.
+        nonfinite: First tensor with a non-finite value, or None. Such a checkpoint is kept for inspection but
+            never becomes ``latest``.
     """
 
     path: Path
@@ -69,10 +69,10 @@ def save(
         extra: JSON data to keep with it.
 
     Returns:
-        Where it lies, and whether its values are finite.
+        Its folder, and whether its values are finite.
 
     Raises:
-        CheckpointError: It could not be written, on every rank; what was written before it is untouched.
+        CheckpointError: On every rank, if it could not be written; earlier checkpoints are untouched.
     """
     rank, world_size = ranks()
     final = folder / f"step-{step:08d}"
@@ -96,22 +96,22 @@ def save(
     failure: str | None = None
     try:
         tensors = {name: tensor.detach() for name, tensor in state.items()}
-        with _one_process_is_fine():
+        with _without_process_group():
             state_dict_saver.save(
                 tensors, storage_writer=FileSystemWriter(temporary), no_dist=world_size == 1
             )
         mine = list_files(sorted(temporary.glob(f"__{rank}_*")))
     except (CheckpointException, OSError, RuntimeError) as error:
         failure, mine = _cause(error), {}
-    # All ranks learn of a failure: a rank that went on alone would wait for ever.
-    reports = gather_objects((failure, mine))
+    # Every rank has to know of a failure: one that went on alone would hang in the next collective.
+    parts = gather_objects((failure, mine))
 
     def publish() -> None:
         try:
-            failures = [reason for reason, _ in reports if reason is not None]
+            failures = [reason for reason, _ in parts if reason is not None]
             if failures:
                 raise OSError(failures[0])
-            files = {name: entry for _, part in reports for name, entry in part.items()}
+            files = {name: entry for _, part in parts for name, entry in part.items()}
             files.update(list_files([temporary / ".metadata"]))
             Manifest(
                 step=step,
@@ -150,8 +150,8 @@ def load(path: Path, state: Mapping[str, Tensor]) -> None:
     """
     loaded, missing, unexpected = _compare(path, state)
     if missing or unexpected:
-        parts = [("lacks", missing), ("has, unknown to this recipe,", unexpected)]
-        text = " and ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
+        found = [("lacks", missing), ("has, unknown to this recipe,", unexpected)]
+        text = " and ".join(f"{verb} {_some(names)}" for verb, names in found if names)
         raise CheckpointError(f"{path}: {text}: it is of another recipe or version")
     _read(path, {name: state[name] for name in loaded})
 
@@ -194,7 +194,7 @@ def _compare(
 def _read(path: Path, state: Mapping[str, Tensor]) -> None:
     tensors = {name: tensor.detach() for name, tensor in state.items()}
     try:
-        with _one_process_is_fine():
+        with _without_process_group():
             state_dict_loader.load(tensors, storage_reader=SafeReader(path), no_dist=ranks()[1] == 1)
     except (CheckpointException, OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: can't be read ({_cause(error)})") from None
@@ -209,14 +209,14 @@ def _first_nonfinite(state: Mapping[str, Tensor]) -> str | None:
 
 
 @contextmanager
-def _one_process_is_fine() -> Iterator[None]:
+def _without_process_group() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
         yield
 
 
 def _cause(error: BaseException) -> str:
-    """The first line that says why; DCP wraps each rank's exception."""
+    """The first line of the error's message; DCP wraps each rank's exception."""
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

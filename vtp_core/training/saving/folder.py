@@ -1,4 +1,4 @@
-"""The ``checkpoints`` folder of a run: which checkpoints it holds, which one is good, which ones may go."""
+"""The ``checkpoints`` folder of a run: finding, verifying and rotating checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Checkpoint:
 
     Attributes:
         path: Its folder.
-        manifest: What it says of itself.
+        manifest: Its manifest.
     """
 
     path: Path

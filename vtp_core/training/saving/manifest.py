@@ -1,4 +1,4 @@
-"""A checkpoint's ``manifest.json``: what it holds, so that a damaged or foreign one is recognised.
+"""A checkpoint's ``manifest.json``: its contents and hashes, by which damage is recognised.
 
 A checkpoint is complete if the manifest is there and every file has the size and hash that it lists.
 """
