@@ -15,6 +15,7 @@ from vtp_core.step import Step
 from vtp_core.training.forward.cut import Cut, Phase
 from vtp_core.training.forward.observer import Key, Observer
 from vtp_core.training.networks import Networks
+from vtp_plugins.plan.layers import report_layers
 from vtp_plugins.plan.products import Products
 
 
@@ -23,6 +24,7 @@ class Cost(NamedTuple):
 
     Attributes:
         forward: FLOPs.
+        layers: Of these, linear and convolution layers of networks that are trained and of their teachers.
         backward: FLOPs.
         saved: Bytes kept for the backward, parameters left out.
         outputs: Bytes of what it returns, unless they are among `saved`.
@@ -32,6 +34,7 @@ class Cost(NamedTuple):
     """
 
     forward: float = 0.0
+    layers: float = 0.0
     backward: float = 0.0
     saved: float = 0.0
     outputs: float = 0.0
@@ -111,6 +114,7 @@ class Meter(Observer):
             for part in (networks.encoder, networks.decoder):
                 for block in part.blocks():
                     stack.callback(block.register_forward_pre_hook(self._block).remove)
+            report_layers(_counted(networks), self._layer, stack)
             stack.enter_context(saved_tensors_hooks(self._save, lambda tensor: tensor))
             stack.enter_context(Products(self._product))
             yield
@@ -140,6 +144,10 @@ class Meter(Observer):
     def _block(self, _: nn.Module, inputs: Sequence[object]) -> None:
         self._add(self._key, blocks=sum(_bytes(x) for x in inputs if isinstance(x, Tensor)))
 
+    def _layer(self, flops: int) -> None:
+        if self._phase == "forward" and self._key[0] != "critic":
+            self._add(self._key, layers=flops)
+
     def _product(self, flops: int) -> None:
         if self._phase == "forward":
             self._add(self._key, forward=flops)
@@ -162,6 +170,13 @@ class Meter(Observer):
             return 0
         self._held[storage._cdata] = StorageWeakRef(storage)
         return storage.nbytes()
+
+
+def _counted(networks: Networks) -> Iterator[nn.Module]:
+    """The tokenizer, objectives without critics and frozen helpers, and teachers."""
+    yield from (networks.encoder, networks.bottleneck, networks.decoder, *networks.ema.values())
+    for name in networks.objectives:
+        yield from (module for _, module in networks.children_of(name))
 
 
 def _bytes(tensor: Tensor) -> int:

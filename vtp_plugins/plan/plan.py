@@ -41,6 +41,8 @@ class Plan:
         works: Every forward, and every objective's own computation.
         sizes: Parameters, rules, EMA copies and frozen networks.
         flops: Of one training step over all ranks: forward, backward and what runs again, attention included.
+        flops_forward_training: Linear and convolution layers of all forwards of the run, without frozen
+            helpers and critics: the horizontal axis of the VTP paper's scaling figures.
         flops_table1: 2 x multiply-adds of linear and convolution layers, one image's encode and decode.
         table1_view: The view whose size that image has, or "" if there is no image to decode.
         memory: Estimate per rank.
@@ -58,6 +60,7 @@ class Plan:
     works: list[Work]
     sizes: Sizes
     flops: int
+    flops_forward_training: int
     flops_table1: int | None
     table1_view: str
     memory: Memory
@@ -108,6 +111,7 @@ class Plan:
             "frozen": [{**asdict(network), "weights": "not read"} for network in self.sizes.frozen],
             "parameters": sum(owner.parameters for owner in self.sizes.owners),
             "flops": self.flops,
+            "flops_forward_training": self.flops_forward_training,
             "flops_table1": self.flops_table1,
             "flops_table1_view": self.table1_view,
             "memory": {**asdict(self.memory), "total": self.memory.total},
@@ -178,6 +182,7 @@ def make_plan(recipe: Recipe, plugins: Plugins, world_size: int | None = None) -
         works=works,
         sizes=sizes,
         flops=_flops(works, ranks),
+        flops_forward_training=round(sum(work.cost.layers for work in works) * ranks * recipe.run.steps),
         flops_table1=scale_layers(layers, deeper_layers, deep) if view else None,
         table1_view=view,
         memory=memory,

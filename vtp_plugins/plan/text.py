@@ -102,11 +102,19 @@ def _frozen(plan: Plan) -> list[tuple[str, ...]]:
 
 
 def _compute(plan: Plan) -> list[tuple[str, ...]]:
-    rows = [("flops", f"{_tera(plan.flops)} TFLOP", "one step over all ranks, attention included")]
+    layers = "linear and convolution layers"
+    rows: list[tuple[str, ...]] = [
+        ("flops", f"{_tera(plan.flops)} TFLOP", "one step over all ranks, attention included"),
+        (
+            "flops_forward_training",
+            f"{plan.flops_forward_training:.3g} FLOP",
+            f"{layers} of all forwards of the run, without frozen helpers and critics",
+        ),
+    ]
     if plan.flops_table1 is not None:
-        meaning = f"linear and convolution layers, one image of view {plan.table1_view} encoded and decoded"
+        meaning = f"{layers}, one image of view {plan.table1_view} encoded and decoded"
         rows.append(("flops_table1", f"{plan.flops_table1 / 1e9:,.4g} GFLOP", meaning))
-    return [*rows]
+    return rows
 
 
 def _memory(plan: Plan) -> list[tuple[str, ...]]:

