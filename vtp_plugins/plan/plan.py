@@ -60,7 +60,7 @@ class Plan:
     works: list[Work]
     sizes: Sizes
     flops: int
-    flops_forward_training: int
+    flops_forward_training: float
     flops_table1: int | None
     table1_view: str
     memory: Memory
@@ -182,7 +182,7 @@ def make_plan(recipe: Recipe, plugins: Plugins, world_size: int | None = None) -
         works=works,
         sizes=sizes,
         flops=_flops(works, ranks),
-        flops_forward_training=round(sum(work.cost.layers for work in works) * ranks * recipe.run.steps),
+        flops_forward_training=sum(work.cost.layers for work in works) * ranks * recipe.run.steps,
         flops_table1=scale_layers(layers, deeper_layers, deep) if view else None,
         table1_view=view,
         memory=memory,
