@@ -17,7 +17,7 @@ from vtp_plugins.plan.plan import Plan, make_plan
 RECIPES = (
     "ae_vit_b", "ae_vit_l", "ae_cnn",
     "ae_abl_l", "scale_encoder_ae_b", "scale_encoder_ae_s",
-    "vtp_abl_l", "vtp_abl_b", "vtp_abl_s",
+    "vtp_abl_l", "vtp_abl_b", "vtp_abl_s", "scale_decoder_12", "scale_decoder_24",
     "vtp_l", "vtp_b", "vtp_s",
 )  # fmt: skip
 """Table 1, the auto-encoders and models of the scaling figures, the final models."""
