@@ -20,12 +20,12 @@ CORE = REPOSITORY / "vtp_core"
 
 ALLOWED: dict[str, tuple[set[str], str]] = {
     "clip": (
-        {"data/crops/augment.py", "recipe/tables/augmentation.py"},
+        {"data/crops/augment.py", "recipe/tables/augmentation.py", "plugins/own.py"},
         "an augmentation, named for the paper's",
     ),
     "data": ({"recipe/reading/check.py", "report/page.py"}, "the recipe's table"),
     "dino": (
-        {"data/crops/augment.py", "recipe/tables/augmentation.py"},
+        {"data/crops/augment.py", "recipe/tables/augmentation.py", "plugins/own.py"},
         "an augmentation, named for the paper's",
     ),
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
@@ -58,7 +58,8 @@ def first_party_names() -> set[str]:
     points = importlib.metadata.distribution(FIRST_PARTY).entry_points.select(group="vtp")
     plugins = load_plugins(only=[point.name for point in points])
     assert not plugins.failures
-    return {plugin.name for plugin in plugins} | {item.name for item in plugins.components()}
+    offered = {item.name for plugin in plugins for item in plugin.components}
+    return offered | {plugin.name for plugin in plugins}
 
 
 def imported(folder: Path) -> set[str]:

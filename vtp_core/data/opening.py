@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, cast
 
 from vtp_core.config import AugmentationConfig, ComponentConfig
 from vtp_core.data.source import Source
-from vtp_core.recipe.tables.augmentation import BuiltInAugmentationConfig
 from vtp_core.recipe.tables.data import DataConfig, DecodeLimits
 
 if TYPE_CHECKING:
@@ -75,9 +74,5 @@ def open_augmentation(config: AugmentationConfig, plugins: Plugins) -> Augmentat
     Raises:
         UsageError: No plugin offers it.
     """
-    if isinstance(config, BuiltInAugmentationConfig):
-        from vtp_core.data.crops.augment import BuiltInAugmentation
-
-        return BuiltInAugmentation(config)
     target = plugins.find("augmentation", config.use).load_target()
     return cast("Callable[[AugmentationConfig], Augmentation]", target)(config)

@@ -14,6 +14,7 @@ from vtp_core.errors import UsageError
 from vtp_core.plugins.checks import check_import, check_name, checked_hooks, own_object
 from vtp_core.plugins.component import Component
 from vtp_core.plugins.hookspecs import KINDS, Kind, Register, hook_name
+from vtp_core.plugins.own import OWN
 from vtp_core.plugins.version import InvalidPlugin
 
 FIRST_PARTY = "vtp-core"
@@ -97,7 +98,7 @@ class Plugins:
         self.failures: list[PluginFailure] = []
         self.left_out: list[str] = []
         self._plugins: dict[str, Plugin] = {}
-        self._components: dict[tuple[Kind, str], Component] = {}
+        self._components = {(item.kind, item.name): item for item in OWN}
 
     def __iter__(self) -> Iterator[Plugin]:
         return iter(self._plugins.values())
@@ -165,7 +166,8 @@ class Plugins:
                 if key in found:
                     raise InvalidPlugin(f'{kind} "{full}" is registered twice by {owner(plugin)}')
                 if taken := self._components.get(key):
-                    other = owner(self._plugins[taken.plugin])
+                    known = self._plugins.get(taken.plugin)
+                    other = "the core" if known is None else owner(known)
                     raise InvalidPlugin(f'{kind} "{full}" is offered by both {other} and {owner(plugin)}')
                 found[key] = Component(
                     kind=kind,

@@ -160,7 +160,7 @@ def crash() -> Diagnosis:
 )
 @pytest.mark.parametrize("distribution", ["vtp-core", "vtp-plugin-foo"])
 def test_a_diagnostic_that_fails_is_one_line(target: object, error: str, distribution: str) -> None:
-    (component,) = with_diagnostics(gpu=target).components()
+    (component,) = with_diagnostics(gpu=target).components("diagnostic")
     loaded = Plugins()
     loaded.components = lambda kind=None: [replace(component, distribution=distribution)]  # type: ignore[method-assign]
     facts = {**healthy(), "diagnostics": installation.diagnostics(loaded)}

@@ -61,7 +61,7 @@ def test_the_examples_register_what_their_recipe_uses(kind):
     exec(head + example, namespace)
     plugins = Plugins()
     plugins.add(type("Module", (), {key: value for key, value in namespace.items() if key[0] != "_"}), "foo")
-    (component,) = plugins.components()
+    ((component,),) = [plugin.components for plugin in plugins]
     assert component.kind == kind
     for recipe in code(text, "toml"):
         assert tomllib.loads(recipe) and f'"{component.name}"' in recipe

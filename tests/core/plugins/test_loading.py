@@ -179,7 +179,7 @@ def test_a_name_that_two_packages_claim_means_nothing(site):
     site("twin", GOOD, distribution="vtp-plugin-twin")
     site("twin", GOOD, distribution="another-twin", version="3", module="other_twin")
     plugins = load_plugins(only=["twin"])
-    assert plugins.components() == []
+    assert list(plugins) == []
     assert [item.distribution for item in plugins.failures] == ["another-twin", "vtp-plugin-twin"]
     assert all("another-twin 3 and vtp-plugin-twin 0.2" in item.reason for item in plugins.failures)
 
@@ -188,7 +188,7 @@ def test_a_package_that_claims_a_built_in_name_does_not_break_it(site):
     site("twin", GOOD, distribution="a-rival", module="rival_twin")
     site("twin", GOOD, distribution="vtp-core", version="9.9")
     plugins = load_plugins(only=["twin"])
-    assert [item.name for item in plugins.components()] == ["thing"]
+    assert [item.name for plugin in plugins for item in plugin.components] == ["thing"]
     (failure,) = plugins.failures
     assert failure.distribution == "a-rival" and "vtp-core 9.9" in failure.reason
 

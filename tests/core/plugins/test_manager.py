@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig
+from vtp_core.config import ComponentConfig, ObjectiveConfig, base_config
 from vtp_core.errors import UsageError
 from vtp_core.plugins import (
     KINDS,
@@ -20,6 +21,8 @@ from vtp_core.plugins import (
     hookimpl,
 )
 from vtp_core.plugins.hookspecs import hook_name
+from vtp_core.plugins.own import OWN
+from vtp_core.recipe.tables.augmentation import AugmentationName
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,12}", fullmatch=True)
 
@@ -39,6 +42,11 @@ def with_hook(name, function, api=2):
     return SimpleNamespace(**{"vtp_api": api, name: hookimpl(function)})
 
 
+def offered(plugins):
+    """What is there beside the core's own."""
+    return [item for item in plugins.components() if item not in OWN]
+
+
 def test_first_party_names_are_bare_and_others_carry_the_plugin():
     plugins = Plugins()
     plugins.add(plugin("clip"), "clip", distribution="vtp-core", version="1.0")
@@ -53,17 +61,36 @@ def test_first_party_names_are_bare_and_others_carry_the_plugin():
 def test_every_kind_has_a_hook_that_registers(kind):
     plugins = Plugins()
     plugins.add(plugin("thing", hook=hook_name(kind), summary="A thing."), "foo")
-    (item,) = plugins.components()
+    (item,) = offered(plugins)
     assert (item.kind, item.name, item.summary) == (kind, "foo.thing", "A thing.")
-    assert plugins.components(kind) == [item]
-    assert all(plugins.components(other) == [] for other in KINDS if other != kind)
+    assert [found for found in plugins.components(kind) if found not in OWN] == [item]
+    assert all(item not in plugins.components(other) for other in KINDS if other != kind)
 
 
 def test_components_are_listed_by_kind_then_name():
     plugins = Plugins()
     plugins.add(plugin("b", "a"), "foo")
     plugins.add(plugin("z", hook="register_encoders"), "bar")
-    assert [item.name for item in plugins.components()] == ["bar.z", "foo.a", "foo.b"]
+    plugins.add(plugin("y", hook="register_optimizers"), "baz")
+    names = [item.name for item in plugins.components() if item.kind != "augmentation"]
+    assert names == ["bar.z", "foo.a", "foo.b", "adamw", "baz.y"]
+
+
+def test_the_cores_own_components_are_always_there_and_can_be_used():
+    plugins = Plugins()
+    assert list(plugins) == [] and set(plugins.components()) == set(OWN)
+    for item in OWN:
+        assert plugins.find(item.kind, item.name) is item
+        config = item.load_config()
+        assert isinstance(item.load_target(), type) and issubclass(config, base_config(item.kind))
+    assert {item.name for item in plugins.components("augmentation")} == set(get_args(AugmentationName))
+
+
+def test_a_built_in_plugin_cannot_take_a_name_of_the_core():
+    taken = plugin("clip", hook="register_augmentations")
+    with pytest.raises(InvalidPlugin, match='augmentation "clip" is offered by both the core and bar'):
+        Plugins().add(taken, "bar", distribution="vtp-core")
+    Plugins().add(taken, "bar")  # as bar.clip
 
 
 @given(st.dictionaries(NAMES, st.lists(NAMES, min_size=1, unique=True), max_size=5))
@@ -103,7 +130,7 @@ def test_a_plugin_that_breaks_a_rule_is_refused_whole(module, message):
     with pytest.raises(InvalidPlugin) as caught:
         plugins.add(module, "foo")
     assert message in str(caught.value)
-    assert plugins.components() == [] and list(plugins) == []
+    assert offered(plugins) == [] and list(plugins) == []
 
 
 def test_an_optional_hook_of_a_newer_core_is_no_error():
@@ -123,7 +150,7 @@ def test_a_hook_that_raises_half_way_leaves_nothing():
     plugins.add(plugin("x"), "bar")
     with pytest.raises(RuntimeError, match="no licence"):
         plugins.add(with_hook("register_objectives", offer), "foo")
-    assert [item.name for item in plugins.components()] == ["bar.x"]
+    assert [item.name for item in offered(plugins)] == ["bar.x"]
     plugins.add(plugin("x"), "foo")  # the name is free again
 
 

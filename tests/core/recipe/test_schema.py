@@ -40,6 +40,16 @@ def test_a_component_is_explained_by_its_use(plugins: Plugins) -> None:
     assert set(grid["then"]["properties"]) == {"use", "patch", "depth", "sizes"}
 
 
+def test_the_cores_own_components_are_explained_too(plugins: Plugins) -> None:
+    definitions = recipe_schema(plugins)["$defs"]
+    names, table = definitions["augmentation"]["anyOf"]
+    assert names == {"enum": ["none", "center", "clip", "crop", "dino", "dino_nominal"]}
+    assert table["properties"]["use"]["enum"] == sorted(names["enum"])
+    (adamw,) = definitions["optimizer"]["allOf"]
+    assert adamw["if"] == {"properties": {"use": {"const": "adamw"}}}  # holds without `use` too
+    assert {"use", "lr", "betas", "eps", "clip", "owners"} <= set(adamw["then"]["properties"])
+
+
 def test_no_key_is_required_except_to_know_the_component(plugins: Plugins) -> None:
     def required(schema: Any) -> list[Any]:
         if isinstance(schema, dict):

@@ -13,7 +13,9 @@ from torch import nn
 from vtp_core.config import OptimizerOverrides
 from vtp_core.errors import UsageError
 from vtp_core.parameters import ParamRule
+from vtp_core.plugins import Plugins, hookimpl
 from vtp_core.schedule import Constant, Cosine, value_at
+from vtp_core.training.optim.algorithm import AdamW
 from vtp_core.training.optim.optimizer import Owner, build_optimizer
 
 
@@ -163,6 +165,32 @@ def test_a_parameter_without_gradient_stays_with_its_state():
     assert optimizer.state_tensors()["optimizer.encoder.2.bias.step"] == 1
     optimizer.zero_grad()
     assert all(parameter.grad is None for parameter in module.parameters())
+
+
+class Late(AdamW):
+    """A wrong twin: it leaves a part of the state to torch, which makes it in the first step."""
+
+    def build(self, method, groups):
+        return torch.optim.AdamW(groups, amsgrad=True)
+
+    def state(self, method, parameter):
+        return {}
+
+
+def test_state_that_appears_in_the_first_step_is_refused():
+    module = network()
+    plugins = Plugins()
+    offer = hookimpl(specname="register_optimizers")(lambda register: register("late", Late))
+    plugins.add(SimpleNamespace(vtp_api=2, offer=offer), "foo")
+    optimizer = build_optimizer([owner(module)], config(use="foo.late"), 10, plugins)
+    fill_gradients([module], 0)
+    with pytest.raises(UsageError, match=r"encoder\.0\.bias\.exp_avg was created or dropped .* of Late"):
+        optimizer.step()
+
+
+def test_an_unknown_algorithm_is_named():
+    with pytest.raises(UsageError, match='unknown optimizer "adamv": did you mean "adamw"'):
+        build_optimizer([owner(network())], config(use="adamv"), 10)
 
 
 @given(scale=st.floats(1e-4, 1e4), limit=st.floats(1e-2, 10.0), seed=st.integers(0, 1000))

@@ -250,6 +250,23 @@ def test_mistakes_are_errors_before_the_run(overrides: list[str], message: str) 
     assert len(error.value.problems) == 1
 
 
+def test_a_critics_optimiser_is_a_slot_too() -> None:
+    table = '{ use = "muon", lr = 1e-4 }'
+    recipe = load_recipe("quickstart_gan", [f"objectives.gan.critic_optimizer={table}"])
+    config = recipe.objectives["gan"].critic_optimizer
+    assert isinstance(config, MuonConfig) and config.lr == 1e-4 and config.momentum == 0.95
+    for wrong, message in (
+        ('{ use = "muin", lr = 1e-4 }', r'critic_optimizer\.use .* did you mean "muon"\?'),
+        (
+            '{ use = "muon", lr = 1e-4, moment = 0.9 }',
+            r'critic_optimizer\.moment .* did you mean "momentum"\?',
+        ),
+        ("{ beta = [0.5, 0.9] }", r"critic_optimizer\.beta .* did you mean"),
+    ):
+        with pytest.raises(RecipeErrors, match=message):
+            load_recipe("quickstart_gan", [f"objectives.gan.critic_optimizer={wrong}"])
+
+
 CONFIG = MuonConfig(lr=1e-2, weight_decay=0.1, clip=0.5)
 
 

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from vtp_core.config import ComponentConfig, base_config
 from vtp_core.errors import UsageError
 from vtp_core.recipe.tables.recipe import FrozenConfig
-from vtp_core.recipe.tables.slot import DEFAULTS, Slot, find_model
+from vtp_core.recipe.tables.slot import DEFAULTS, Slot
 from vtp_core.recipe.toml_lines import Path
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def config_class(kind: Kind, table: Any, plugins: Plugins) -> type[ComponentConf
     """The model of a component's table; the base class of its kind if the component is unknown or broken."""
     use = table.get("use", DEFAULTS.get(kind)) if isinstance(table, dict) else None
     try:
-        return find_model(kind, use if isinstance(use, str) else "", plugins)
+        return plugins.find(kind, use if isinstance(use, str) else "").load_config()
     except UsageError:
         return base_config(kind)
 

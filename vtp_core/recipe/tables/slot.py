@@ -5,32 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
-from vtp_core.plugins import Plugins, UnknownComponent
-from vtp_core.recipe.problems import closest
-from vtp_core.recipe.tables.augmentation import AugmentationName, BuiltInAugmentationConfig
-from vtp_core.recipe.tables.optimizer import AdamWConfig
+from vtp_core.plugins import Plugins
+from vtp_core.plugins.own import OWN
 
 if TYPE_CHECKING:
     from vtp_core.plugins.hookspecs import Kind
-
-BUILT_IN: Mapping[Kind, Mapping[str, type[ComponentConfig]]] = {
-    "augmentation": dict.fromkeys(get_args(AugmentationName), BuiltInAugmentationConfig),
-    "optimizer": {"adamw": AdamWConfig},
-}
-"""Kind -> the core's own components of it, which no plugin offers, with their tables."""
 
 DEFAULTS: Mapping[Kind, str] = {"optimizer": "adamw"}
 """Kind -> the component of a table without `use`."""
 
 SHORT: frozenset[Kind] = frozenset({"augmentation"})
-"""Kinds of which a name in `BUILT_IN` may stand for its table."""
+"""Kinds of which the name of one of the core's own may stand for its table."""
 
 SLOT_KEY = "x-vtp-slot"
 """Key in the JSON schema of a model that marks a component's table; its value is the kind."""
@@ -68,31 +60,12 @@ class Slot:
 
     def _table(self, name: str) -> dict[str, str]:
         """The table that a name stands for."""
-        if name in BUILT_IN[self.kind]:
+        own = [component.name for component in OWN if component.kind == self.kind]
+        if name in own:
             return {"use": name}
-        names = ", ".join(f'"{known}"' for known in BUILT_IN[self.kind])
+        names = ", ".join(f'"{known}"' for known in own)
         message = f'expected {names} or a table such as {{ use = "PLUGIN.NAME" }}, got the string "{name}"'
         raise PydanticCustomError("component_name", "{message}", {"message": message})
-
-
-def find_model(kind: Kind, use: str, plugins: Plugins) -> type[ComponentConfig]:
-    """The model that checks the table of a component.
-
-    Raises:
-        UsageError: No working plugin offers the component, and it is none of the core's own.
-    """
-    own = BUILT_IN.get(kind, {})
-    if use in own:
-        return own[use]
-    try:
-        return plugins.find(kind, use).load_config()
-    except UnknownComponent as error:
-        advice = error.advice
-        if meant := closest(use, own):
-            advice = f'did you mean "{meant}"?'
-        elif own and "." not in use and "did you mean" not in advice:
-            advice += f"; the core's own are {', '.join(own)}"
-        raise UnknownComponent(kind, use, advice) from None
 
 
 def checked(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
@@ -110,12 +83,11 @@ def checked(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
         raise PydanticCustomError("component_table", 'expected a table with the key "use"')
     use = table.get("use", DEFAULTS.get(kind))
     if not isinstance(use, str):
-        offered = [*BUILT_IN.get(kind, {}), *(component.name for component in plugins.components(kind))]
-        names = ", ".join(offered) or "none is installed"
+        names = ", ".join(component.name for component in plugins.components(kind)) or "none is installed"
         given = "missing" if use is None else "expected a string"
         raise _at_use(kind, table, f"{given}; names the {kind}: {names}")
     try:
-        model = find_model(kind, use, plugins)
+        model = plugins.find(kind, use).load_config()
         values = json.dumps({"use": use, **table}, default=str)
         return model.model_validate_json(values, strict=True, context={"plugins": plugins})
     except UsageError as error:

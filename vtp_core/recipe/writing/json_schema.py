@@ -12,9 +12,10 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from vtp_core.errors import UsageError
+from vtp_core.plugins.own import OWN
 from vtp_core.recipe.reading.keys import key_of
 from vtp_core.recipe.tables.recipe import Recipe
-from vtp_core.recipe.tables.slot import BUILT_IN, DEFAULTS, SHORT, SLOT_KEY
+from vtp_core.recipe.tables.slot import DEFAULTS, SHORT, SLOT_KEY
 from vtp_core.recipe.writing.docs import key_docs
 
 if TYPE_CHECKING:
@@ -61,10 +62,7 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
 
 def _slot(kind: Kind, plugins: Plugins, definitions: dict[str, Any]) -> dict[str, Any]:
     """A component's table, whose keys depend on `use`."""
-    branches = {
-        name: _model_schema(model, f"{kind}.{name}.", definitions)
-        for name, model in BUILT_IN.get(kind, {}).items()
-    }
+    branches = {}
     for component in plugins.components(kind):
         try:
             branches[component.name] = _component_schema(component, definitions)
@@ -75,7 +73,8 @@ def _slot(kind: Kind, plugins: Plugins, definitions: dict[str, Any]) -> dict[str
         "properties": {"use": {"description": f"Name of the {kind}.", "enum": list(branches)}},
         "allOf": [{"if": _chosen(kind, name), "then": schema} for name, schema in branches.items()],
     }
-    return {"anyOf": [{"enum": list(BUILT_IN[kind])}, table]} if kind in SHORT else table
+    own = [component.name for component in OWN if component.kind == kind]
+    return {"anyOf": [{"enum": own}, table]} if kind in SHORT else table
 
 
 def _chosen(kind: Kind, name: str) -> dict[str, Any]:

@@ -108,8 +108,6 @@ def find_algorithm(config: OptimizerConfig, plugins: Plugins | None) -> Optimize
     Raises:
         UsageError: No plugin offers it.
     """
-    if config.use == "adamw":
-        return AdamW(config)
     offered = Plugins() if plugins is None else plugins
     target: type[OptimizerAlgorithm] = offered.find("optimizer", config.use).load_target()
     return target(config)

@@ -1,0 +1,39 @@
+"""The core's own components of kinds that plugins offer too: they are always there. Imports no torch."""
+
+from __future__ import annotations
+
+from vtp_core.plugins.component import Component
+
+_AUGMENTATIONS = {
+    "none": "The whole image, squashed to the size.",
+    "center": "The centre crop of ADM.",
+    "clip": "A random crop of 0.9 to 1 of the area, no flip (open_clip).",
+    "crop": "A random crop of 0.08 to 1 of the area, flip (classification).",
+    "dino": "DINOv2's crops: random, flip, colour, grey, blur, solarise.",
+    "dino_nominal": "The same with the blur rates of DINOv2's configuration.",
+}
+
+OWN: tuple[Component, ...] = (
+    Component(
+        kind="optimizer",
+        name="adamw",
+        target="vtp_core.training.optim.algorithm:AdamW",
+        config="vtp_core.recipe.tables.optimizer:AdamWConfig",
+        summary="AdamW, the default.",
+        plugin="core",
+        distribution="vtp-core",
+    ),
+    *(
+        Component(
+            kind="augmentation",
+            name=name,
+            target="vtp_core.data.crops.augment:BuiltInAugmentation",
+            config="vtp_core.recipe.tables.augmentation:BuiltInAugmentationConfig",
+            summary=summary,
+            plugin="core",
+            distribution="vtp-core",
+        )
+        for name, summary in _AUGMENTATIONS.items()
+    ),
+)
+"""By kind, in the order in which messages list them."""
