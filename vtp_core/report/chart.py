@@ -1,6 +1,6 @@
-"""Line charts as inline SVG: no script, no library, colours that colour-blind people can tell apart.
+"""Line charts as inline SVG without scripts, in colours for colour-blind readers. Imports no torch.
 
-Imports no torch. All text goes through the template's escaping; here only numbers are written.
+Only numbers are written here; the template escapes all text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 34
 COLOURS = 8
 """Line styles of the style sheet (Okabe and Ito's palette); further series repeat them, dashed."""
 MAX_POINTS = 400
-"""Points a line keeps; longer ones are averaged over neighbours, and the chart says so."""
+"""Points of a drawn line; longer series are averaged over neighbours, and the chart says so."""
 
 Axis = Literal["auto", "zero"]
 Points = Sequence[tuple[float, float]]
@@ -53,13 +53,13 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Everything that the template draws.
+    """What the template draws.
 
     Attributes:
         title: What is shown.
         unit: Unit of the vertical axis, or empty.
-        logarithmic: Whether the vertical axis is.
-        averaged: Raw points behind each drawn one.
+        logarithmic: Whether the vertical axis is logarithmic.
+        averaged: Raw points averaged in each drawn one.
         lines: The series.
         x_ticks: Steps.
         y_ticks: Values.
@@ -90,7 +90,7 @@ def line_chart(title: str, series: Mapping[str, Points], unit: str = "", axis: A
         series: Name -> (step, value), ascending; values that are not finite are left out.
         unit: Unit of the values.
         axis: ``zero`` starts at 0 and is linear; ``auto`` is logarithmic if all values are positive and span
-            more than a factor of 30, else linear over what is there.
+            more than a factor of 30, else linear over their range.
     """
     clean = {
         name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
@@ -142,10 +142,12 @@ def line_chart(title: str, series: Mapping[str, Points], unit: str = "", axis: A
 
 
 def number(value: float) -> str:
-    """A number as people write it: three to four significant digits, no needless zeros."""
+    """A number with three to four significant digits and without trailing zeros."""
     if value == 0:
         return "0"
     size = abs(value)
+    if not math.isfinite(size):
+        return str(value)
     if size >= 1e6 or size < 1e-3:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -162,7 +164,7 @@ def _average(points: list[tuple[float, float]], width: int) -> list[tuple[float,
 
 
 def _path(points: list[tuple[float, float]]) -> str:
-    if len(points) == 1:  # a dot, which a path of one point would not show
+    if len(points) == 1:  # a dot: a path of one point draws nothing
         x, y = points[0]
         points = [(x - 2, y), (x + 2, y)]
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
@@ -170,7 +172,7 @@ def _path(points: list[tuple[float, float]]) -> str:
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
     """Round numbers that enclose low .. high."""
-    if high - low <= abs(high) * 1e-9:
+    if high - low <= max(abs(high) * 1e-9, 1e-300):
         pad = abs(high) * 0.1 or 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / count
@@ -181,9 +183,9 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    bottom, top = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    bottom, top = max(math.floor(math.log10(low)), -300), math.ceil(math.log10(high))
     stride = max(1, math.ceil((top - bottom) / 6))
-    return [10.0**power for power in range(bottom, top + stride, stride)]
+    return [10.0 ** min(power, 308) for power in range(bottom, top + stride, stride)]
 
 
 def _csv(series: Mapping[str, Points]) -> str:

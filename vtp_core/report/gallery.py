@@ -1,7 +1,4 @@
-"""Reconstructions of held-out images for the report: not only nice ones.
-
-Every held-out image is measured; shown are some spread evenly over the set, the worst and the median ones.
-"""
+"""Reconstructions of held-out images for the report: spread over the set, the worst, the median."""
 
 from __future__ import annotations
 
@@ -63,8 +60,8 @@ def write_gallery(
 ) -> Path:
     """Writes PNG files and ``samples.json`` into `folder`, which is replaced.
 
-    The colours of the latents are one basis for all images, the principal components over the whole set:
-    with a basis for each image, equal colours would mean nothing.
+    The colours of the latents are the principal components over the whole set, so that they can be compared
+    between images.
 
     Args:
         model: A tokenizer in eval mode, with a `config` and a decoder.
@@ -73,7 +70,7 @@ def write_gallery(
         count: Images spread evenly over the set.
         extremes: Worst ones, and as many around the median.
         rows: Images at a time.
-        made_from: What tells these weights from others; noted in ``samples.json``.
+        made_from: Hash of the weights, stored in ``samples.json``.
 
     Returns:
         ``samples.json``.
@@ -179,7 +176,7 @@ class _Moments:
         mean = self.sum / self.count
         values, vectors = torch.linalg.eigh(self.products / self.count - torch.outer(mean, mean))
         values, directions = values.clamp_min(0).flip(0), vectors.flip(1)
-        # The sign of a component is free: its largest entry is made positive, so that pictures stay the same.
+        # The sign of a component is arbitrary: the largest entry is made positive for reproducible pictures.
         signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
         keep = min(3, len(values))
         total = values.sum().clamp_min(1e-300)
@@ -192,7 +189,7 @@ class _Moments:
 
 
 def _colours(latent: Tensor, basis: _Basis) -> NDArray[np.uint8]:
-    """(B, h, w, 3) uint8: components as red, green, blue, two deviations to either side of grey."""
+    """(B, h, w, 3) uint8: components as red, green, blue; two standard deviations around grey."""
     flat = latent.double().cpu().permute(0, 2, 3, 1) - basis.mean
     components = flat @ basis.directions / basis.scale
     unit = (components / 4 + 0.5).clamp(0, 1)

@@ -15,13 +15,13 @@ from PIL import Image
 
 import vtp_core
 from vtp_core.report.chart import Axis, Chart, line_chart, number
-from vtp_core.report.run_data import RunData
+from vtp_core.report.run_data import RunData, is_number, table
 from vtp_core.report.verdict import Fact, alarms, facts, scores
 
 IMAGE_BUDGET = 3_500_000
-"""Bytes of embedded images; the page stays under 5 MB."""
+"""Largest size of all embedded images in bytes; keeps the page under 5 MB."""
 IMAGE_SIDE = 256
-"""Side in pixels to which larger images are reduced for the page."""
+"""Largest side of an embedded image in pixels."""
 
 GROUPS = {
     "spread": "Spread evenly over the held-out set",
@@ -61,7 +61,7 @@ def render(run: RunData) -> str:
 
 
 def charts(run: RunData) -> Iterable[Chart]:
-    """Loss terms by objective, then weighted losses, gradient norms, learning rate and speed."""
+    """Loss terms by objective, then weighted losses, gradient norms, learning rate, throughput, reports."""
     rows = run.metrics
     by_objective: dict[str, list[str]] = {}
     for key in _keys(rows):
@@ -73,13 +73,12 @@ def charts(run: RunData) -> Iterable[Chart]:
     ]
     for title, prefix in (("Weighted losses", "weighted/"), ("Gradient norm by owner", "grad_norm/")):
         wanted.append((title, {k.removeprefix(prefix): k for k in _keys(rows) if k.startswith(prefix)}, ""))
-    shares: dict[str, dict[str, str]] = {}
+    places: dict[str, dict[str, str]] = {}
     for key in _keys(rows):
         if key.startswith("grad_norm_at/"):
             place, _, objective = key.removeprefix("grad_norm_at/").rpartition("/")
-            shares.setdefault(place, {})[objective] = key
-    # One objective alone at a place is no comparison.
-    wanted += [(f"Gradient at {place}, by objective", s, "") for place, s in shares.items() if len(s) > 1]
+            places.setdefault(place, {})[objective] = key
+    wanted += [(f"Gradient at {place}, by objective", p, "") for place, p in places.items() if len(p) > 1]
     rates = {k.removeprefix("lr/"): k for k in _keys(rows) if k == "lr" or k.startswith("lr/")}
     wanted.append(("Learning rate", rates, ""))
     wanted.append(("Throughput", {"rows": "rows_per_s"}, "rows/s"))
@@ -101,7 +100,7 @@ def _points(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
     return [
         (float(row["step"]), float(row[key]))
         for row in rows
-        if isinstance(row.get(key), int | float) and isinstance(row.get("step"), int | float)
+        if is_number(row.get(key)) and is_number(row.get("step"))
     ]
 
 
@@ -110,13 +109,13 @@ def _keys(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _images(run: RunData) -> tuple[list[dict[str, Any]], int]:
-    """Groups of rows with their images as ``data:`` addresses, and how many rows had no room."""
+    """Groups of rows with their images as ``data:`` URLs, and the number of rows left out for size."""
     spent = omitted = 0
     groups: dict[str, list[dict[str, Any]]] = {}
     for item in run.gallery.get("images", []):
         row = {key: item.get(key, "") for key in ("key", "caption", "psnr")}
         for kind in ("input", "output", "error", "latent"):
-            # The name comes from a file: only its last part is used, so that it can't lead elsewhere.
+            # Only the last part of the stored name, so that it can't point outside of the folder.
             row[kind] = _embedded(run.images / Path(str(item.get(kind, ""))).name)
             spent += len(row[kind])
         if spent > IMAGE_BUDGET:
@@ -143,8 +142,8 @@ def _latent(run: RunData) -> dict[str, Any] | None:
     if not std:
         return None
     widest = max(*std, *(abs(value) for value in mean), 1e-12)
-    shares = [share for share in latent.get("explained", []) if share > 0]
-    rank = math.exp(-sum(share * math.log(share) for share in shares)) if shares else 0.0
+    fractions = [fraction for fraction in latent.get("explained", []) if fraction > 0]
+    rank = math.exp(-sum(fraction * math.log(fraction) for fraction in fractions)) if fractions else 0.0
     return {
         "channels": [
             {"index": index, "mean": m, "std": s, "width": 100 * s / widest}
@@ -157,12 +156,11 @@ def _latent(run: RunData) -> dict[str, Any] | None:
 
 
 def _data(run: RunData) -> Iterable[Fact]:
-    for name, entry in run.recipe.get("views", {}).items():
+    for name, entry in table(run.recipe.get("views")).items():
         if isinstance(entry, dict):
             value = f"{entry.get('rows', '?')} rows a step at {entry.get('size', '?')} px"
             yield Fact(name=f"view {name}", value=value, note=f"augment {entry.get('augment', '?')}")
-    source = run.recipe.get("data", {}).get("source", {})
-    if isinstance(source, dict) and source:
+    if source := table(table(run.recipe.get("data")).get("source")):
         settings = ", ".join(f"{key} = {value}" for key, value in source.items() if key != "use")
         yield Fact(name="training data", value=str(source.get("use", "?")), note=settings)
     if held_out := run.gallery.get("held_out"):

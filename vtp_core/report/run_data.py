@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 GALLERY = "samples.json"
 """List of the reconstructions, beside their PNG files."""
@@ -53,8 +53,18 @@ def read_gallery(data: Mapping[str, Any]) -> dict[str, Any]:
         scores = [float(value) for value in data["psnr"]["values"]]
         latent = {name: [float(v) for v in data["latent"][name]] for name in ("mean", "std", "explained")}
         psnr = {"values": scores, "median": float(data["psnr"]["median"])}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not scores:
         raise ValueError("no image was measured")
     return {"images": images, "psnr": psnr, "latent": latent, "held_out": str(data.get("held_out", ""))}
+
+
+def table(value: object) -> Mapping[str, Any]:
+    """The value if it is a table, else an empty one: files may hold anything."""
+    return value if isinstance(value, dict) else {}
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number that the page can compute with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

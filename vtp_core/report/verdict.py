@@ -1,4 +1,4 @@
-"""The top of the report: how far the run came, what it reached, and what should worry the reader."""
+"""The summary at the top of the report: status, scores and warnings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from vtp_core.report.chart import number
-from vtp_core.report.run_data import RunData
+from vtp_core.report.run_data import RunData, is_number, table
 
 MOST_DIGITS = 12
 """Decimals that a page shows, whatever a file asks for."""
@@ -28,15 +28,15 @@ class ShownScore:
 
     Attributes:
         metric: Its key in ``eval.json``.
-        title: What it is.
+        title: Its name for readers.
         value: With its unit.
         baseline: With its unit, or empty.
         baseline_name: What the baseline is.
         better: Whether it beats the baseline; None without one.
-        times: How many times the baseline, for shares whose baseline is chance.
+        times: The value as a multiple of the baseline, if that is chance.
         bar: Length of the value's bar, percent.
-        mark: Place of the baseline on it, percent, or None.
-        protocol: What the number means.
+        mark: Position of the baseline on it, percent, or None.
+        protocol: How it was measured.
         also: Further numbers.
     """
 
@@ -56,7 +56,7 @@ class ShownScore:
 def facts(run: RunData) -> list[Fact]:
     """Status, steps, samples, time and speed."""
     rows = run.metrics
-    planned = run.recipe.get("run", {}).get("steps")
+    planned = table(run.recipe.get("run")).get("steps")
     last = _last(rows, "step")
     # The last line may be some steps before the end, if the run logs every few steps.
     finished = bool(run.artefact) and run.artefact.get("step") == planned
@@ -75,9 +75,9 @@ def facts(run: RunData) -> list[Fact]:
     ]
     if (samples := _last(rows, "samples")) is not None:
         result.append(Fact(name="samples", value=_whole(samples), note="drawn from the training data"))
-    if (seconds := _seconds(rows)) > 0:
+    if is_number(seconds := _seconds(rows)) and seconds > 0:
         result.append(Fact(name="time", value=_duration(seconds), note="of training alone"))
-    speeds = [row["rows_per_s"] for row in rows if isinstance(row.get("rows_per_s"), int | float)]
+    speeds = [row["rows_per_s"] for row in rows if is_number(row.get("rows_per_s"))]
     if speeds:
         device = str(run.environment.get("device", ""))
         result.append(
@@ -88,11 +88,11 @@ def facts(run: RunData) -> list[Fact]:
 
 def scores(run: RunData) -> list[ShownScore]:
     """Every number of ``eval.json``."""
-    return [_score(name, entry) for name, entry in run.evaluation.items() if _is_number(entry.get("value"))]
+    return [_score(name, entry) for name, entry in run.evaluation.items() if is_number(entry.get("value"))]
 
 
 def alarms(run: RunData) -> list[str]:
-    """What a reader should know before believing the rest."""
+    """Problems that a reader should know first."""
     found = []
     nulls = [
         row.get("step")
@@ -122,7 +122,7 @@ def alarms(run: RunData) -> list[str]:
 
 def _score(name: str, entry: dict[str, Any]) -> ShownScore:
     value = float(entry["value"])
-    baseline = float(entry["baseline"]) if _is_number(entry.get("baseline")) else None
+    baseline = float(entry["baseline"]) if is_number(entry.get("baseline")) else None
     unit = str(entry.get("unit") or "")
     share = not unit and 0 <= value <= 1
     # Files of older versions hold no `digits`.
@@ -145,8 +145,8 @@ def _score(name: str, entry: dict[str, Any]) -> ShownScore:
         protocol=str(entry.get("protocol", "")),
         also=[
             (key.replace("_", " "), number(float(item)))
-            for key, item in (entry.get("also") or {}).items()
-            if _is_number(item)
+            for key, item in table(entry.get("also")).items()
+            if is_number(item)
         ],
     )
 
@@ -161,27 +161,23 @@ def _shown(value: float, unit: str, digits: object) -> str:
     return f"{text} {unit}".rstrip()
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _last(rows: list[dict[str, Any]], key: str) -> float | None:
-    values = [row[key] for row in rows if _is_number(row.get(key))]
+    values = [row[key] for row in rows if is_number(row.get(key))]
     return values[-1] if values else None
 
 
 def _seconds(rows: list[dict[str, Any]]) -> float:
-    """Time that the logged samples took at the speeds that were logged with them."""
+    """Training time: the logged samples divided by their logged rates."""
     seconds = before = 0.0
     for row in rows:
-        if _is_number(row.get("samples")) and _is_number(row.get("rows_per_s")) and row["rows_per_s"] > 0:
+        if is_number(row.get("samples")) and is_number(row.get("rows_per_s")) and row["rows_per_s"] > 0:
             seconds += max(row["samples"] - before, 0) / row["rows_per_s"]
             before = row["samples"]
     return seconds
 
 
 def _whole(value: object) -> str:
-    return f"{int(value):,}".replace(",", " ") if isinstance(value, int | float) else "unknown"
+    return f"{int(value):,}".replace(",", " ") if is_number(value) else "unknown"
 
 
 def _duration(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""The life of a run: opening, the loop, what it leaves behind."""
+"""A run: set-up or resume, the training loop, its folder, artefact and report."""

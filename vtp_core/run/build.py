@@ -1,4 +1,4 @@
-"""From a recipe to the modules of a run, and to the optimisers over them."""
+"""Builds the networks, EMA copies and optimisers of a recipe."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def build_run_networks(
         recipe: The recipe.
         plugins: Where components are looked up.
         load_frozen: Whether frozen networks get their weights; `vtp plan` leaves them uninitialised.
-        depth: Encoder blocks that the other components are told of; None: the encoder's own. `vtp plan`
-            measures a shallow encoder in the place of the recipe's.
+        depth: Number of encoder blocks that the other components are built for; None: the encoder's own.
+            `vtp plan` measures a shallow encoder instead of the recipe's.
         kernels: Implementations of operators; None: those that the recipe chooses on a CPU.
     """
     seed = recipe.run.seed
@@ -90,14 +90,14 @@ def build_run_ema(networks: Networks, recipe: Recipe) -> Ema | None:
 def build_optimizers(
     networks: Networks, recipe: Recipe, plugins: Plugins
 ) -> tuple[MainOptimizer, dict[str, MainOptimizer]]:
-    """The main optimiser and one a critic; after sharding."""
+    """The main optimiser, and one for each critic; after sharding."""
     owners = build_owners(networks, recipe.optimizer.owners)
     main = build_optimizer(owners, recipe.optimizer, recipe.run.steps, plugins)
     return main, build_critic_optimizers(networks, recipe.run.steps, plugins)
 
 
 def forward_options(recipe: Recipe) -> ForwardOptions:
-    """What all forwards of the run have in common."""
+    """The options of all forward passes of the run."""
     return ForwardOptions(
         seed=recipe.run.seed,
         total=recipe.run.steps,
@@ -108,7 +108,7 @@ def forward_options(recipe: Recipe) -> ForwardOptions:
 
 
 def _frozen(name: str, table: FrozenConfig, plugins: Plugins, *, load: bool) -> nn.Module:
-    """A frozen helper with weights of an artefact's encoder, a safetensors file, or its own choice."""
+    """A frozen network with the weights of an artefact's encoder, of a safetensors file, or its own."""
     module: nn.Module = plugins.find("encoder", table.encoder.use).load_target()(table.encoder)
     if not load or "weights" in type(table.encoder).model_fields or table.weights == "random":
         return module

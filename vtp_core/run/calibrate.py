@@ -1,4 +1,4 @@
-"""Calibrates a bottleneck (a global PCA, a first codebook) on data before step 0 and before sharding."""
+"""Calibrates a bottleneck (global PCA, initial codebook) on training data before step 0."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def calibrate(
     view: str,
     rows: int,
 ) -> int:
-    """Shows the bottleneck features of training rows and lets it set its state; the same on all ranks.
+    """Passes features of training rows to the bottleneck, which sets its state from them; equal on all ranks.
 
     Args:
         networks: Not sharded yet.
         world: This rank.
         options: Precision of the encoder's forward.
         steps: (step, batches) of the training loader.
-        view: The view to look at.
-        rows: Global rows to look at, at least.
+        view: The view whose rows are used.
+        rows: Minimum number of global rows.
 
     Returns:
-        Global rows that were seen; 0 if the bottleneck needs no calibration.
+        Global rows that were used; 0 if the bottleneck needs no calibration.
     """
     tallies: list[Tally] = []
     seen = 0

@@ -1,9 +1,9 @@
-"""Callbacks: listeners to a run, such as a logger. They see values and change nothing. Imports no torch."""
+"""Callbacks: listeners to a run, such as a logger; they can't change it. Imports no torch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a callback learns of its run.
+    """What a callback knows about its run.
 
     Attributes:
         name: The recipe's name.
         folder: The run folder.
-        start: First step that this process makes; above 0 after a resume.
+        start: Steps that were done before; above 0 after a resume.
         total: Steps of the whole run.
         recipe: The resolved recipe as JSON data.
     """
@@ -34,13 +34,13 @@ class RunInfo:
 
 
 class Callback:
-    """Base class. Constructed as ``Callback(config)`` on rank 0 alone; override what you need."""
+    """Base class of callbacks, constructed as ``Callback(config)`` on rank 0 only."""
 
     def __init__(self, config: ComponentConfig) -> None:
         self.config = config
 
     def on_run_start(self, run: RunInfo) -> None:
-        """Before the first step. What it raises ends the run."""
+        """Before the first step. An exception ends the run."""
 
     def on_step_end(self, step: int, metrics: Mapping[str, float]) -> None:
         """After a logged step, with the line of ``metrics.jsonl``."""
@@ -52,14 +52,14 @@ class Callback:
         """After an evaluation: metric -> ``value``, ``protocol``, ``baseline``."""
 
     def on_run_end(self, step: int, finished: bool) -> None:
-        """Once, however the run ends; `finished` says whether it made all its steps."""
+        """Once, however the run ends; `finished`: whether all its steps are done."""
 
 
 class Callbacks:
-    """Calls the callbacks of a run in their order.
+    """The callbacks of a run, called in their order.
 
-    A callback that fails after the start is named in a warning and not called again: a logger's trouble
-    doesn't end a training.
+    A callback that fails after the start is named in a warning and not called again: a failing logger does
+    not end a training run.
     """
 
     def __init__(self, callbacks: Mapping[str, Callback]) -> None:
@@ -83,36 +83,24 @@ class Callbacks:
 
     def step_end(self, step: int, metrics: Mapping[str, float]) -> None:
         """Calls `Callback.on_step_end`."""
-        for name, callback in list(self._callbacks.items()):
-            try:
-                callback.on_step_end(step, metrics)
-            except Exception as error:
-                self._drop(name, error)
+        self._call(lambda callback: callback.on_step_end(step, metrics))
 
     def checkpoint(self, step: int, folder: Path) -> None:
         """Calls `Callback.on_checkpoint`."""
-        for name, callback in list(self._callbacks.items()):
-            try:
-                callback.on_checkpoint(step, folder)
-            except Exception as error:
-                self._drop(name, error)
+        self._call(lambda callback: callback.on_checkpoint(step, folder))
 
     def evaluate(self, step: int, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Calls `Callback.on_evaluate`."""
-        for name, callback in list(self._callbacks.items()):
-            try:
-                callback.on_evaluate(step, results)
-            except Exception as error:
-                self._drop(name, error)
+        self._call(lambda callback: callback.on_evaluate(step, results))
 
     def run_end(self, step: int, finished: bool) -> None:
         """Calls `Callback.on_run_end`."""
+        self._call(lambda callback: callback.on_run_end(step, finished))
+
+    def _call(self, method: Callable[[Callback], None]) -> None:
         for name, callback in list(self._callbacks.items()):
             try:
-                callback.on_run_end(step, finished)
+                method(callback)
             except Exception as error:
-                self._drop(name, error)
-
-    def _drop(self, name: str, error: Exception) -> None:
-        del self._callbacks[name]
-        _log.warning("callbacks.%s failed and is not called again: %r", name, error)
+                del self._callbacks[name]
+                _log.warning("callbacks.%s failed and is not called again: %r", name, error)

@@ -1,4 +1,4 @@
-"""``environment.json``: what a run ran on, so that its numbers can be understood later."""
+"""Contents of ``environment.json``: the software and hardware of a run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vtp_core.plugins import Plugins
 def describe_environment(
     plugins: Plugins, *, device: torch.device, world_size: int, kernels: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Versions, machine, plugins and choices of a run, as JSON data.
+    """Versions, machine and plugins of a run, as JSON data.
 
     Args:
         plugins: The loaded plugins.
         device: Where rank 0 computes.
         world_size: Number of ranks.
-        kernels: Operation -> implementation that was chosen.
+        kernels: Operator -> implementation that the recipe names.
     """
     cuda = device.type == "cuda"
     return {

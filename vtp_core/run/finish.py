@@ -1,4 +1,4 @@
-"""What a run leaves behind: the artefact, its measurements and the report."""
+"""The results of a run: artefact, evaluation and report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.saving.state import whole
 
 STATISTICS_SAMPLES = 10_000
-"""Training samples that the latents' statistics are measured on, at most (as the published VTP release)."""
+"""Most training samples that the latents' statistics are measured on (as in the VTP release)."""
 
 
 def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"] = "student") -> Tokenizer:
-    """A whole, unsharded copy of the run's tokenizer on the run's device; every rank calls it."""
+    """An unsharded copy of the run's tokenizer on the run's device; every rank calls it."""
     config = artefact_config(run.recipe, run.plugins, step=step, weights=weights)
     tokenizer = assemble(config, run.plugins)
-    load_training_state(tokenizer, whole(run.state()), weights)
+    state = {name: value for name, value in run.state().items() if not name.startswith("optimizer.")}
+    load_training_state(tokenizer, whole(state), weights)
     tokenizer.to(run.world.device)
     return tokenizer
 
@@ -75,10 +76,10 @@ def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Res
 
 
 def finish(run: Run) -> Results:
-    """Writes the artefact, measures it and makes the report; every rank calls it.
+    """Writes the artefact, evaluates it and writes the report; every rank calls it.
 
-    The artefact comes first and the report in any case: an evaluation that fails loses no training. What only
-    rank 0 does comes after the last collective, so that nobody waits for it.
+    The artefact is written first and the report in any case, so that a failing evaluation loses no training.
+    The work of rank 0 alone comes after the last collective, so that no other rank waits for it.
 
     Returns:
         Metric -> its entry in ``eval.json``.
@@ -110,7 +111,7 @@ def finish(run: Run) -> Results:
 
 
 def _require_finite(tokenizer: Tokenizer, run: Run) -> None:
-    """Refuses ruined weights: the guard sees a bad update only at the next loss, and the last has none."""
+    """Refuses weights that are not finite: the guard sees a bad update only at the next step's loss."""
     state = tokenizer.state_dict()
     if ruined := [name for name, value in state.items() if not bool(value.isfinite().all())]:
         raise NumericError(

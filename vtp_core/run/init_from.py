@@ -1,4 +1,4 @@
-"""Starts a stage from the weights of another: a run, a checkpoint or an artefact."""
+"""Initialises the networks of a run from another run, a checkpoint or an artefact (``init_from``)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vtp_core.training.saving.state import model_state
 
 
 def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins) -> list[str]:
-    """Loads what `source` has of the networks, in place, before sharding.
+    """Loads the tensors of `source` that the networks have too, in place, before sharding.
 
-    An objective of which the source holds nothing starts fresh. What else would start fresh, or would find no
-    place here although its owner has one, is an error unless ``init_from.fresh`` names it.
+    An objective that is not in the source keeps its fresh weights. Any other tensor that only one side has is
+    an error unless ``init_from.fresh`` names it.
 
     Args:
         source: Run folder, checkpoint folder, artefact or published folder, or the name of a tokenizer that

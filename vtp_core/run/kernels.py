@@ -1,4 +1,4 @@
-"""The implementations of operators that a run uses: chosen by its recipe, kept by its checkpoints."""
+"""The operator implementations of a run: chosen by its recipe, recorded in its checkpoints."""
 
 from __future__ import annotations
 

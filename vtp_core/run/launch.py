@@ -1,4 +1,4 @@
-"""Starts the ranks of a run on this machine, and says whether this process is one. Imports no torch."""
+"""Starts the ranks of a run on this machine. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from vtp_core.errors import DistributedError, Preempted, VtpError
 
 SHUTDOWN_SECONDS = 120
-"""How long ranks that were asked to stop may take to save their state before they are killed."""
+"""Time that ranks have to save their state after a stop signal before they are killed."""
 
 
 def launched_ranks() -> int | None:
@@ -28,19 +28,19 @@ def start_ranks(nproc: int, arguments: Sequence[str]) -> int:
         arguments: The command line after ``vtp``.
 
     Returns:
-        The exit code: 0, or that of a rank that failed, if it is one of ours. The rank has printed why.
+        The exit code: 0, or that of a failed rank if it is one of `vtp`'s; the rank has printed its error.
 
     Raises:
-        DistributedError: A rank died without a word.
+        DistributedError: A rank died without an error message.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # Its own account of a failed rank is a table that says less than the rank's line.
+    # Its table of failed ranks says less than the error line of the rank.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // nproc, 1)))
-    # Not through torchrun's own command line: it takes our --nproc for one of its options.
+    # Not by torchrun's command line, which would read our --nproc as its own option.
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -57,10 +57,10 @@ def start_ranks(nproc: int, arguments: Sequence[str]) -> int:
     except SignalException:
         return Preempted.exit_code  # the ranks got the signal too, and have saved
     except ChildFailedError as error:
-        # A rank that lost another one, or was stopped for it, tells less than that other one.
-        echoes = {-signal.SIGTERM: 2, DistributedError.exit_code: 1, 1: 1}
+        # The error of a rank that lost another, or was stopped because of it, is a consequence.
+        order = {-signal.SIGTERM: 2, DistributedError.exit_code: 1, 1: 1}
         failures = sorted(
-            error.failures.items(), key=lambda item: (echoes.get(item[1].exitcode, 0), item[1].timestamp)
+            error.failures.items(), key=lambda item: (order.get(item[1].exitcode, 0), item[1].timestamp)
         )
         rank, failure = failures[0]
         if failure.exitcode in {1, *(kind.exit_code for kind in VtpError.__subclasses__())}:
@@ -69,7 +69,7 @@ def start_ranks(nproc: int, arguments: Sequence[str]) -> int:
         if failure.exitcode < 0:
             how = f"signal {signal.Signals(-failure.exitcode).name}"
         raise DistributedError(
-            f"rank {rank} died ({how}) and the others were stopped; SIGKILL mostly means that memory "
-            "ran out; go on with --resume"
+            f"rank {rank} died ({how}) and the others were stopped; SIGKILL usually means that memory "
+            "ran out; continue with --resume"
         ) from None
     return 0

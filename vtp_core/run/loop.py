@@ -85,7 +85,8 @@ class Loop:
                         self._evaluate(made)
                     if asked and made < self.total:
                         raise Preempted(
-                            f"stopped by a signal after step {made}; the state is saved, go on with --resume"
+                            f"stopped by a signal after step {made}; the state is saved, "
+                            "continue with --resume"
                         )
                 finished = True
             finally:
@@ -126,7 +127,7 @@ class Loop:
         self.callbacks.step_end(made, values)
 
     def _rows(self, batches: Mapping[str, Batch]) -> int:
-        """Samples a step: the largest view of each source."""
+        """Samples of a step: the largest view of each source."""
         largest: dict[str, int] = {}
         for name, batch in batches.items():
             source = self.run.recipe.views[name].source
@@ -154,7 +155,7 @@ class Loop:
         results = evaluate_run(self.run, made)
         if self.first:
             self.callbacks.evaluate(made, results)
-        # Evaluation is no training time: rows_per_s leaves it out.
+        # rows_per_s excludes the time of evaluation.
         self._since = (self._since[0] + time.perf_counter() - began, self._since[1])
 
 

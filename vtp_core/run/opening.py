@@ -1,4 +1,4 @@
-"""One run of one recipe: checks, set-up or resume, training, artefact, evaluation, report."""
+"""Opens a run: data, networks and optimisers, fresh or from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from vtp_core.data.opening import Sources
 from vtp_core.data.source import Source
 from vtp_core.errors import DistributedError, UsageError
 from vtp_core.plugins import Plugins
-from vtp_core.recipe import dump_toml
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run import build
 from vtp_core.run.calibrate import calibrate
-from vtp_core.run.environment import describe_environment
 from vtp_core.run.init_from import init_from
 from vtp_core.run.kernels import RunKernels, choose_kernels, keep_kernels
 from vtp_core.run.recipe_change import check_recipe
@@ -60,7 +58,7 @@ class Run:
         ema: EMA copies, or None.
         optimizer: The main optimiser.
         critics: Objective -> its critic's optimiser.
-        guard: Skips and stops.
+        guard: Refuses losses and gradients that are not finite.
         joint: Runs a step.
         start: First step; above 0 after a resume.
     """
@@ -98,7 +96,7 @@ def open_run(
     resume: bool,
     allow_change: bool = False,
 ) -> Run:
-    """Opens data, builds networks and optimisers, and loads the newest checkpoint if resuming.
+    """Opens the data, builds networks and optimisers, and loads the newest checkpoint on a resume.
 
     Raises:
         DataError: A source can't be read.
@@ -217,7 +215,7 @@ def _checkpoint(
 ) -> Checkpoint | None:
     """The checkpoint that a run resumes from; None if there is none yet."""
     if not folder.has_checkpoints():
-        _log.warning("%s: no checkpoint to go on from; the run starts at step 0", folder)
+        _log.warning("%s: no checkpoint to resume from; the run starts at step 0", folder)
         return None
     checkpoint = find_latest(folder.checkpoints)
     path, manifest = checkpoint.path, checkpoint.manifest
@@ -229,18 +227,6 @@ def _checkpoint(
     for line in check_recipe(path, manifest, _recipe_data(recipe), plugins, allow_change):
         _log.warning("changed since the checkpoint: %s", line)
     return checkpoint
-
-
-def write_records(run: Run) -> None:
-    """Writes ``resolved.toml`` and ``environment.json``; rank 0 calls it."""
-    run.folder.write_recipe(dump_toml(run.recipe))
-    environment = describe_environment(
-        run.plugins,
-        device=run.world.device,
-        world_size=run.world.size,
-        kernels={"attention": run.recipe.kernels.attention, "nearest_code": run.recipe.kernels.nearest_code},
-    )
-    run.folder.write_environment(environment)
 
 
 def _check_ranks(recipe: Recipe, plugins: Plugins) -> None:

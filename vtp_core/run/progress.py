@@ -1,4 +1,4 @@
-"""How a run shows itself: a bar with loss, rate and time left on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar with loss, rate and time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RunProgress:
 
     Args:
         total: Steps of the run.
-        start: Steps that were made before (resume); the time left is judged without them.
+        start: Steps that were done before (resume); the estimate of the time left excludes them.
         console: Where to write; default: standard error.
     """
 
@@ -48,7 +48,7 @@ class RunProgress:
             self._bar.stop()
 
     def step(self, made: int) -> None:
-        """Moves the bar; `made` steps are made, resumed ones included."""
+        """Moves the bar to `made` finished steps, resumed ones included."""
         if self._bar is not None:
             self._bar.update(self._task, completed=made, description=f"{self._text}  left {self.left(made)}")
 
@@ -56,7 +56,7 @@ class RunProgress:
         """Shows the values of a logged step.
 
         Args:
-            made: Steps made.
+            made: Finished steps.
             loss: Weighted sum of the objectives.
             rows_per_s: Samples a second, over all views and ranks.
         """
@@ -70,7 +70,7 @@ class RunProgress:
         self._console.print(text, markup=False)
 
     def left(self, made: int) -> str:
-        """Time that the remaining steps take at the mean pace so far, as h:mm:ss; ``?`` before the first."""
+        """Estimated time left, h:mm:ss, from the mean time of the steps so far; ``?`` before the first."""
         here = made - self.start
         if here <= 0:
             return "?"

@@ -1,4 +1,4 @@
-"""Whether a run may go on with a recipe that changed since its checkpoint was written."""
+"""Whether a run may resume with a recipe that changed since its checkpoint was written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FREE_KEYS = (
     "data.workers", "data.prefetch", "data.max_bad_fraction", "kernels.*", "evaluate.*", "evaluators.*",
     "callbacks.*",
 )  # fmt: skip
-"""Keys that say how a run goes, not what it trains: they may change between two starts."""
+"""Keys that do not change what is trained: they may differ between two starts of a run."""
 
 _ABSENT = object()
 
@@ -67,7 +67,7 @@ def check_recipe(
         manifest: Its manifest.
         recipe: The present resolved recipe as JSON data (``recipe.model_dump(mode="json", by_alias=True)``).
         plugins: Where components say what their keys were called before.
-        allow_change: Whether to go on nevertheless.
+        allow_change: Whether to resume despite a change.
 
     Returns:
         What changed, one line a key.

@@ -1,4 +1,4 @@
-"""Stops a run in good order: SIGTERM and SIGINT set a flag that all ranks read at the end of a step."""
+"""Stop signals: SIGTERM, SIGINT and SIGUSR1 set a flag that all ranks read at the end of a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vtp_core.training.ranks.world import World
 
 
 class StopFlag:
-    """Whether the run was asked to stop. A context manager; a second signal exits at once."""
+    """Whether a stop signal arrived. A context manager; a second signal exits at once."""
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -34,7 +34,7 @@ class StopFlag:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def asked(self, world: World) -> bool:
-        """Whether any rank was asked; every rank calls it at the same step."""
+        """Whether any rank got a signal; every rank calls it at the same step."""
         flag = torch.tensor(float(self._asked is not None), device=world.device)
         return bool(world.sum(flag) > 0)
 

@@ -1,4 +1,4 @@
-"""Tells of a loss that jumps: a run that is about to go wrong shows it here first."""
+"""Warns about loss spikes, an early sign of divergence."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Mapping
 from statistics import median
 
 WINDOW = 64
-"""Steps that a loss is compared with."""
+"""Number of previous steps that a loss is compared with."""
 LEAST = 16
-"""Steps before anything is said of a loss."""
+"""Steps of a loss before the first warning."""
 SCORE = 10.0
-"""Robust deviations above the median that count as a spike: noise of a batch stays far below."""
+"""Robust deviations above the median that count as a spike; batch noise stays far below."""
 FLOOR = 1e-2
-"""Share of the median below which no deviation is taken for one: a loss that rests at its value may stir."""
+"""Smallest deviation, as a fraction of the median: a constant loss does not trigger."""
 
 
 class SpikeWatch:
-    """Compares each loss with its own last steps. Only speaks: no step is skipped for a finite loss.
+    """Compares each loss with its previous steps. It only warns; no step is skipped for a finite loss.
 
-    The deviation is 1.4826 times the median distance from the median, which few outliers don't move. A run
-    that resumes starts with empty windows, so it is silent for a few steps.
+    The deviation is 1.4826 times the median absolute deviation, which is robust to outliers. After a resume
+    the windows are empty, so the first warning comes `LEAST` steps later at the earliest.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, deque[float]] = {}
 
     def see(self, losses: Mapping[str, float]) -> list[str]:
-        """Takes the losses of a step.
+        """Adds the losses of a step.
 
         Args:
             losses: Name -> unweighted loss, finite and the same on all ranks.
@@ -38,7 +38,7 @@ class SpikeWatch:
         return [line for name, loss in losses.items() if (line := self._see(name, loss)) is not None]
 
     def _see(self, name: str, loss: float) -> str | None:
-        if not loss:  # it takes no part yet, as that of a critic in its warm-up
+        if not loss:  # not active yet, such as a critic's loss in its warm-up
             return None
         window = self._seen.setdefault(name, deque(maxlen=WINDOW))
         middle = median(window) if len(window) >= LEAST else loss

@@ -1,4 +1,4 @@
-"""From a checked recipe to a finished run folder."""
+"""Trains a checked recipe to a finished run folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from vtp_core.data.opening import Sources
 from vtp_core.errors import DistributedError
 from vtp_core.evaluation.runner import Results
 from vtp_core.plugins import Plugins
+from vtp_core.recipe import dump_toml
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.callback import Callback, Callbacks
+from vtp_core.run.environment import describe_environment
 from vtp_core.run.finish import check_evaluation, finish
 from vtp_core.run.lock import locked
 from vtp_core.run.loop import Loop
-from vtp_core.run.opening import open_run, write_records
+from vtp_core.run.opening import Run, open_run
 from vtp_core.run.records import RunFolder
 from vtp_core.training.ranks.parallel import join_world
 from vtp_core.training.ranks.rank_objects import on_first_rank
@@ -42,14 +44,14 @@ class Done:
 def train(
     recipe: Recipe, plugins: Plugins, *, resume: bool = False, allow_change: bool = False
 ) -> Done | None:
-    """Trains a recipe to its end: checks all, runs the steps, writes artefact, measurements and report.
+    """Trains a recipe: checks everything, runs the steps, writes artefact, evaluation and report.
 
-    The ranks stay joined for a next stage; `vtp_core.training.ranks.parallel.leave_world` ends that.
+    The process group stays up for a next stage; `vtp_core.training.ranks.parallel.leave_world` ends it.
 
     Args:
         recipe: The checked recipe.
         plugins: Where its components come from.
-        resume: Go on from the newest checkpoint.
+        resume: Continue from the newest checkpoint.
         allow_change: Resume although model or data keys of the recipe changed.
 
     Returns:
@@ -69,7 +71,7 @@ def train(
             check_evaluation(recipe, plugins, sources)
             run = open_run(recipe, plugins, world, sources, resume=resume, allow_change=allow_change)
             if world.rank == 0:
-                write_records(run)
+                _write_records(run)
             if run.start == recipe.run.steps:
                 _log.info("all %d steps are made; measuring again", run.start)
             else:
@@ -80,13 +82,25 @@ def train(
             raise
         raise DistributedError(
             f"rank {world.rank} lost the others ({str(error).splitlines()[0]}); "
-            "see what the rank that stopped first has to say, and go on with --resume"
+            "see the error of the rank that stopped first, and continue with --resume"
         ) from error
     return Done(folder=folder.path, results=results) if world.rank == 0 else None
 
 
+def _write_records(run: Run) -> None:
+    """Writes ``resolved.toml`` and ``environment.json``; rank 0 calls it."""
+    run.folder.write_recipe(dump_toml(run.recipe))
+    environment = describe_environment(
+        run.plugins,
+        device=run.world.device,
+        world_size=run.world.size,
+        kernels={"attention": run.recipe.kernels.attention, "nearest_code": run.recipe.kernels.nearest_code},
+    )
+    run.folder.write_environment(environment)
+
+
 def _lost_connection(error: RuntimeError) -> bool:
-    """Whether a collective failed because another rank is gone or too late; gloo has no class for it."""
+    """Whether a collective failed because another rank died or timed out; gloo has no class for it."""
     return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
 
 
