@@ -143,7 +143,7 @@ class Loop:
             run.state(),
             recipe=run.recipe_data(),
             keep=run.recipe.run.keep_checkpoints,
-            extra={"kernels": run.kernels.record(run.world.device)},
+            extra={"kernels": run.kernels.record(run.world.device), "guard": run.guard.state()},
         )
         if saved.nonfinite is None:
             run.guard.last_checkpoint = saved.path.name

@@ -164,7 +164,7 @@ def open_run(
     )
     if checkpoint is not None:
         load(checkpoint.path, run.state())
-        guard.last_checkpoint = checkpoint.path.name
+        guard.resume(checkpoint.manifest.extra.get("guard", {}), checkpoint.path.name)
     loader(run.start)  # an error now if the data lacks what the views ask for
     return run
 

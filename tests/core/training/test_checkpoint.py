@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -91,6 +92,12 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def edit(folder: Path, **changes) -> None:
+    """Changes keys of a manifest and gives it the hash that fits, as someone who means harm would."""
+    manifest = dataclasses.replace(read_manifest(folder), **changes)
+    manifest.write(folder)
+
+
 DAMAGES = {
     "flipped": (lambda folder: flip(folder / "__0_0.distcp"), r"__0_0\.distcp is damaged"),
     "cut": (lambda folder: os.truncate(folder / "__0_0.distcp", 100), r"__0_0\.distcp has 100 bytes"),
@@ -100,17 +107,19 @@ DAMAGES = {
     "cut manifest": (lambda folder: os.truncate(folder / "manifest.json", 40), "can't be read"),
     "newer format": (
         lambda folder: (folder / "manifest.json").write_text('{"format_version": 99}'),
-        "checkpoint format 99, this vtp-core reads 1",
+        "checkpoint format 99, this vtp-core reads 2",
     ),
-    "no hash": (
+    "edited": (
         lambda folder: (folder / "manifest.json").write_text(
-            (folder / "manifest.json").read_text().replace("sha256", "sha1")
+            (folder / "manifest.json").read_text().replace('"step": 2', '"step": 3').replace('p": 1', 'p": 3')
         ),
-        "can't be read",
+        "its hash differs from what it says",
     ),
+    "no hash": (lambda folder: edit(folder, files={".metadata": {"size": 1}}), "can't be read"),
+    "no step": (lambda folder: edit(folder, step=-1), "step is -1"),
     "foreign path": (
-        lambda folder: (folder / "manifest.json").write_text(
-            (folder / "manifest.json").read_text().replace("__0_0.distcp", "../__0_0.distcp")
+        lambda folder: edit(
+            folder, files={**read_manifest(folder).files, "../__0_0.distcp": {"size": 1, "sha256": "0"}}
         ),
         "is missing",
     ),

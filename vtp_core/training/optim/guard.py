@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import Parameter
 
-from vtp_core.errors import NumericError, UsageError
+from vtp_core.errors import CheckpointError, NumericError, UsageError
 
 
 class Guard:
@@ -32,6 +32,25 @@ class Guard:
         self.last_checkpoint: str | None = None
         """Name of the newest good checkpoint, for the message; the loop sets it."""
         self._audited: set[str] = set()
+
+    def state(self) -> dict[str, int]:
+        """JSON data of a checkpoint, so that a restart does not begin to count again."""
+        return {"skipped_in_a_row": self.skipped_in_a_row}
+
+    def resume(self, state: object, checkpoint: str) -> None:
+        """Goes on from a checkpoint.
+
+        Args:
+            state: What `state` gave; an empty one of an earlier version counts from 0.
+            checkpoint: Name of that checkpoint.
+
+        Raises:
+            CheckpointError: Not what `state` gives.
+        """
+        count = state.get("skipped_in_a_row", 0) if isinstance(state, dict) else None
+        if type(count) is not int or count < 0:
+            raise CheckpointError(f"{checkpoint}: its manifest has no count of skipped steps, but {state!r}")
+        self.skipped_in_a_row, self.last_checkpoint = count, checkpoint
 
     def check(self, objective: str, terms: Mapping[str, float | Tensor]) -> str | None:
         """Checks an objective's terms before their backward.

@@ -28,7 +28,7 @@ from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, 
 from vtp_core.training.ranks.shards import local
 from vtp_core.training.saving.folder import LATEST, find_latest, rotate, verify
 from vtp_core.training.saving.manifest import Manifest, list_files
-from vtp_core.training.saving.safe_reader import SafeReader
+from vtp_core.training.saving.safe_reader import SafeReader, TensorPlanner
 
 __all__ = ["Saved", "find_latest", "load", "load_available", "save", "verify"]
 
@@ -179,10 +179,10 @@ def load_available(
 def _compare(
     path: Path, state: Mapping[str, Tensor]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    stored = SafeReader(path).read_metadata().state_dict_metadata
+    stored = SafeReader(path).read_tensors()
     common = tuple(name for name in state if name in stored)
     for name in common:
-        size = tuple(getattr(stored[name], "size", ()))
+        size = tuple(stored[name].size)
         if size != tuple(state[name].shape):
             raise CheckpointError(
                 f"{path}: {name} has shape {size}, this recipe's {tuple(state[name].shape)}"
@@ -195,8 +195,10 @@ def _read(path: Path, state: Mapping[str, Tensor]) -> None:
     tensors = {name: tensor.detach() for name, tensor in state.items()}
     try:
         with _without_process_group():
-            state_dict_loader.load(tensors, storage_reader=SafeReader(path), no_dist=ranks()[1] == 1)
-    except (CheckpointException, OSError, RuntimeError) as error:
+            state_dict_loader.load(
+                tensors, storage_reader=SafeReader(path), planner=TensorPlanner(), no_dist=ranks()[1] == 1
+            )
+    except (CheckpointException, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: can't be read ({_cause(error)})") from None
 
 

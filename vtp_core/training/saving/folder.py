@@ -11,6 +11,7 @@ from pathlib import Path
 from vtp_core.errors import CheckpointError
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
 from vtp_core.training.saving.manifest import MANIFEST, Manifest, check_files, read_manifest
+from vtp_core.training.saving.safe_reader import SafeReader
 
 LATEST = "latest"
 """Text file with the name of the newest good checkpoint, for people and other programs."""
@@ -65,7 +66,7 @@ def find_latest(folder: Path) -> Checkpoint:
 
 
 def verify(path: Path) -> Manifest:
-    """Checks a checkpoint's manifest, files and finite flag; every rank calls it.
+    """Checks a checkpoint's manifest, files, table of contents and finite flag; every rank calls it.
 
     The files are divided among the ranks: together they hash every byte of the checkpoint once.
 
@@ -85,9 +86,19 @@ def verify(path: Path) -> Manifest:
     for found in gather_objects(problem):
         if found is not None:
             raise CheckpointError(found)
+    on_first_rank(lambda: _check_listed(path, manifest))
     if not manifest.finite:
         raise CheckpointError(f"{path}: holds values that are not finite ({manifest.nonfinite})")
     return manifest
+
+
+def _check_listed(path: Path, manifest: Manifest) -> None:
+    """Checks that every file with tensors is one whose hash the manifest lists."""
+    if manifest.format_version == 1:
+        _log.warning("%s: an earlier version wrote it; its %s has no hash of its own", path, MANIFEST)
+    places = SafeReader(path).read_metadata().storage_data
+    for name in sorted({place.relative_path for place in places.values()} - manifest.files.keys()):
+        raise CheckpointError(f"{path}: .metadata uses {name}, which {MANIFEST} does not list")
 
 
 def published(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """A checkpoint's ``manifest.json``: its contents and hashes, by which damage is recognised.
 
-A checkpoint is complete if the manifest is there and every file has the size and hash that it lists.
+A checkpoint is complete if the manifest is there and every file has the size and hash that it lists. Since
+format 2 the manifest has a hash of its own, ``sha256``: that of its other keys as sorted JSON.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from typing import Any
 
 from vtp_core.atomic import write_text
 from vtp_core.errors import CheckpointError
+from vtp_core.plain_file import open_plain, plain_size
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 2**26
+"""Largest manifest that is parsed."""
+_READ = (1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes the manifest and flushes it to the disk."""
-        text = json.dumps({**asdict(self), "finite": self.finite}, indent=1, sort_keys=True)
+        data = {**asdict(self), "finite": self.finite}
+        text = json.dumps({**data, "sha256": _hash(data)}, indent=1, sort_keys=True)
         write_text(folder / MANIFEST, text + "\n")
 
 
@@ -61,22 +67,42 @@ def read_manifest(folder: Path) -> Manifest:
         CheckpointError: It is missing, can't be read or is of another format; names the folder.
     """
     try:
-        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        with open_plain(folder / MANIFEST) as file:
+            text = file.read(MANIFEST_BYTES + 1)
+        if len(text) > MANIFEST_BYTES:
+            raise ValueError(f"larger than {MANIFEST_BYTES} bytes")
+        data = json.loads(text.decode("utf-8"))
         version = data["format_version"]
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version not in _READ:
             raise CheckpointError(
                 f"{folder}: has checkpoint format {version}, this vtp-core reads {FORMAT_VERSION}: "
                 "install the version that its manifest.json names"
             )
+        if version > 1 and data.pop("sha256") != _hash(data):
+            raise ValueError("its hash differs from what it says: it was damaged or edited")
         known = {entry.name for entry in fields(Manifest)}
         manifest = Manifest(**{key: value for key, value in data.items() if key in known})
-        if not all(isinstance(entry["sha256"], str) for entry in manifest.files.values()):
-            raise TypeError("a hash is no text")
+        _check_types(manifest)
         return manifest
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: {MANIFEST} is missing: it was not completely written") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{folder}: {MANIFEST} can't be read ({error})") from None
+
+
+def _check_types(manifest: Manifest) -> None:
+    if type(manifest.step) is not int or manifest.step < 0:
+        raise TypeError(f"step is {manifest.step!r}")
+    if not (manifest.nonfinite is None or isinstance(manifest.nonfinite, str)):
+        raise TypeError("nonfinite is no text")
+    if not (isinstance(manifest.recipe, dict) and isinstance(manifest.extra, dict)):
+        raise TypeError("recipe and extra must be objects")
+    if not all(isinstance(entry["sha256"], str) for entry in manifest.files.values()):
+        raise TypeError("a hash is no text")
+
+
+def _hash(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
@@ -94,9 +120,14 @@ def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
         raise CheckpointError(f"{folder}: {MANIFEST} lists no .metadata")
     for name in names:
         path, expected = folder / name, manifest.files[name]
-        if Path(name).name != name or not path.is_file():
-            raise CheckpointError(f"{folder}: {name} is missing")
-        size = path.stat().st_size
+        if Path(name).name != name:
+            raise CheckpointError(f"{folder}: {name} is missing: it is no name of a file in this folder")
+        try:
+            size = plain_size(path)
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder}: {name} is missing") from None
+        except OSError as error:
+            raise CheckpointError(f"{folder}: {error}") from None
         if size != expected.get("size"):
             raise CheckpointError(f"{folder}: {name} has {size} bytes instead of {expected.get('size')}")
         if hash_file(path) != expected["sha256"]:
@@ -110,5 +141,5 @@ def list_files(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 def hash_file(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
