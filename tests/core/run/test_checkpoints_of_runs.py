@@ -41,9 +41,7 @@ def start_from(first: Path, folder: Path) -> Result:
 
 
 def export(first: Path, folder: Path) -> Result:
-    return CliRunner().invoke(
-        main, ["export", str(first / "run"), str(folder / "model"), "--no-statistics"]
-    )
+    return CliRunner().invoke(main, ["export", str(first / "run"), str(folder / "model"), "--no-statistics"])
 
 
 DOORS = {"resume": resume, "init_from": start_from, "export": export}

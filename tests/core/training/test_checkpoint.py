@@ -23,7 +23,10 @@ from vtp_core.run.recipe_change import changed_keys, check_recipe
 from vtp_core.training.saving.checkpoint import find_latest, load, load_available, save, verify
 from vtp_core.training.saving.manifest import read_manifest
 
-RECIPE = {"run": {"steps": 10, "log_every": 1}, "optimizer": {"lr": 1e-3, "betas": [0.9, 0.99]}}
+RECIPE = {
+    "run": {"steps": 10, "log_every": 1},
+    "optimizer": {"use": "adamw", "lr": 1e-3, "betas": [0.9, 0.99]},
+}
 
 
 def state(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -277,7 +280,7 @@ def test_a_changed_recipe_is_refused_with_its_difference(tmp_path):
     assert check_recipe(path, manifest, free, Plugins()) == []
     other = {
         "run": {"steps": 20, "log_every": 1},
-        "optimizer": {"lr": 2e-3, "betas": [0.9, 0.99]},
+        "optimizer": {"use": "adamw", "lr": 2e-3, "betas": [0.9, 0.99]},
         "new": {"a": 1},
     }
     with pytest.raises(

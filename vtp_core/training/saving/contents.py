@@ -58,13 +58,13 @@ def _check_tensor(name: str, entry: Any) -> None:
 
 
 def _is_whole(entry: Any) -> bool:
-    size, properties, chunks = entry.size, entry.properties, entry.chunks
+    size, properties, chunks, dtype = entry.size, entry.properties, entry.chunks, entry.properties.dtype
     if type(size) is not torch.Size or type(properties) is not TensorProperties or type(chunks) is not list:
         return False
     if not all(type(chunk) is ChunkStorageMetadata for chunk in chunks):
         return False
     boxes = [size, *(box for chunk in chunks for box in (chunk.offsets, chunk.sizes))]
-    return isinstance(properties.dtype, torch.dtype) and all(
+    return isinstance(dtype, torch.dtype) and all(
         type(box) is torch.Size and len(box) == len(size) and min(box, default=0) >= 0 for box in boxes
     )
 
