@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Tally
-from vtp_core.parameters import ParamRule
+from vtp_core.objective import Objective
+from vtp_core.parameters import Dims, ParamRule
 from vtp_core.schedule import StepSchedule, value_at
 from vtp_core.step import Step
 from vtp_plugins.dino.config import PrototypeConfig
@@ -26,7 +28,7 @@ class Distilled:
         total: Sum of the weighted losses, a scalar with gradient.
         losses: (B, S) loss of each student row.
         entropy: (B, G) entropy of each target.
-        tally: Sum and number of the teacher's scores, for `updated_centre`; None for Sinkhorn-Knopp.
+        tally: Sum and number of the teacher's scores, for `after_step`; None for Sinkhorn-Knopp.
     """
 
     total: Tensor
@@ -124,31 +126,51 @@ def count_scores(teacher: Tensor, prototypes: Tensor) -> Tally:
         )
 
 
-@torch.no_grad()
-def updated_centre(centre: Tensor, tally: Tally, momentum: float) -> Tensor:
-    """Running mean of the scores (K,) after a step; unchanged if the step had no rows."""
-    rows = tally.sums["rows"]
-    mean = tally.sums["scores"] / rows.clamp_min(1)
-    return torch.where(rows > 0, centre * momentum + mean.to(centre) * (1 - momentum), centre)
+class PrototypeObjective(Objective):
+    """What `dino` and `mim` have in common: tokens, head, prototypes and the running mean of scores.
 
+    Args:
+        config: Its table.
+        dims: Sizes of the networks.
+        own_head: Whether it has a head and prototypes of its own.
+    """
 
-def freeze_rule(config: PrototypeConfig) -> tuple[ParamRule, ...]:
-    """A learning rate of 0 for the prototypes in the first steps (DINO)."""
-    if not config.freeze_prototypes:
-        return ()
-    schedule = StepSchedule(values=(0.0, 1.0), at_steps=(config.freeze_prototypes,))
-    return (ParamRule(pattern="prototypes.*", lr=schedule),)
+    config: PrototypeConfig
+    centre: Tensor | None
 
+    def __init__(self, config: PrototypeConfig, dims: Dims, *, own_head: bool = True) -> None:
+        super().__init__(config, dims)
+        self.teachers = ("tokenizer.encoder", *(["tokenizer.bottleneck"] if config.bottleneck else []))
+        if own_head:
+            self.shares = ("head", "prototypes")
+            self.teachers = (*self.shares, *self.teachers)
+            width = dims.channels if config.bottleneck else dims.width
+            self.head = Head(width, config.head_hidden, config.head_width, config.head_layers)
+            self.prototypes = Prototypes(
+                config.prototypes, config.head_width, fixed_scales=config.fixed_scales
+            )
+        centered = config.targets == "centering"
+        self.register_buffer("centre", torch.zeros(config.prototypes) if centered else None)
 
-def tokens_of(
-    step: Step, config: PrototypeConfig, *, masked: bool
-) -> tuple[Features | Latent, Features | Latent]:
-    """The student's and the teacher's tokens of the view, from the encoder or the bottleneck."""
-    if config.bottleneck:
-        return step.tokenize(config.view, masked=masked), step.teacher.tokenize(config.view)
-    return step.encode(config.view, masked=masked), step.teacher.encode(config.view)
+    def tokens(self, step: Step, *, masked: bool) -> tuple[Features | Latent, Features | Latent]:
+        """The student's and the teacher's tokens of the view, from the encoder or the bottleneck."""
+        view = self.config.view
+        if self.config.bottleneck:
+            return step.tokenize(view, masked=masked), step.teacher.tokenize(view)
+        return step.encode(view, masked=masked), step.teacher.encode(view)
 
+    def rules(self) -> Sequence[ParamRule]:
+        """A learning rate of 0 for its own prototypes in the first steps (DINO)."""
+        if not (self.shares and self.config.freeze_prototypes):
+            return ()
+        schedule = StepSchedule(values=(0.0, 1.0), at_steps=(self.config.freeze_prototypes,))
+        return (ParamRule(pattern="prototypes.*", lr=schedule),)
 
-def teachers_of(config: PrototypeConfig) -> tuple[str, ...]:
-    """Parts of the tokenizer that need an EMA teacher."""
-    return ("tokenizer.encoder", "tokenizer.bottleneck") if config.bottleneck else ("tokenizer.encoder",)
+    @torch.no_grad()
+    def after_step(self, tally: Tally, index: int) -> None:
+        """Updates the running mean of the scores, if the step had rows."""
+        if self.centre is not None:
+            rows, momentum = tally.sums["rows"], self.config.center_momentum
+            mean = (tally.sums["scores"] / rows.clamp_min(1)).to(self.centre)
+            moved = self.centre * momentum + mean * (1 - momentum)
+            self.centre.copy_(torch.where(rows > 0, moved, self.centre))

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from vtp_core.errors import UsageError
-from vtp_core.features import Losses, Tally
-from vtp_core.objective import Objective
-from vtp_core.parameters import Dims, ParamRule
+from vtp_core.features import Losses
+from vtp_core.parameters import Dims
 from vtp_core.step import Step
 from vtp_plugins.dino.config import DinoConfig
-from vtp_plugins.dino.distillation import distil, freeze_rule, teachers_of, tokens_of, updated_centre
-from vtp_plugins.dino.head import Head, Prototypes
+from vtp_plugins.dino.distillation import PrototypeObjective, distil
 
 
-class Dino(Objective):
+class Dino(PrototypeObjective):
     """Class tokens of the student's crops predict the teacher's of the *other* global crops.
 
     The loss is the mean over all pairs of a student crop and a teacher crop that is not the same view, the
     scaling of DINOv2.
     """
 
-    shares = ("head", "prototypes")
     config: DinoConfig
-    centre: Tensor | None
 
     def __init__(self, config: DinoConfig, dims: Dims) -> None:
         super().__init__(config, dims)
         if not dims.has_cls:
             raise UsageError("dino: the encoder has no class token, which this objective compares")
-        self.teachers = ("head", "prototypes", *teachers_of(config))
-        width = dims.channels if config.bottleneck else dims.width
-        self.head = Head(width, config.head_hidden, config.head_width, config.head_layers)
-        self.prototypes = Prototypes(config.prototypes, config.head_width, fixed_scales=config.fixed_scales)
-        self.register_buffer(
-            "centre", torch.zeros(config.prototypes) if config.targets == "centering" else None
-        )
 
     def forward(self, step: Step) -> Losses:
         """The loss; logged: its global and local parts, and the targets' mean entropy in nats."""
         config = self.config
-        tokens, targets = tokens_of(step, config, masked=config.masked)
+        tokens, targets = self.tokens(step, masked=config.masked)
         crops = [tokens[name].cls for name in ("global", *config.local_crops)]
         teacher = targets["global"].cls
         student = torch.cat([crop for crop in crops if crop is not None], 1)
@@ -75,12 +61,3 @@ class Dino(Objective):
             "target_entropy": step.mean(distilled.entropy),
         }
         return Losses(terms={"distillation": distilled.total}, report=report, tally=distilled.tally)
-
-    def rules(self) -> Sequence[ParamRule]:
-        """The prototypes are frozen at first."""
-        return freeze_rule(self.config)
-
-    def after_step(self, tally: Tally, index: int) -> None:
-        """Updates the center."""
-        if self.centre is not None:
-            self.centre.copy_(updated_centre(self.centre, tally, self.config.center_momentum))

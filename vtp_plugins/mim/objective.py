@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vtp_core.features import Losses, Tally
-from vtp_core.objective import Objective
-from vtp_core.parameters import Dims, ParamRule
+from vtp_core.features import Losses
+from vtp_core.parameters import Dims
 from vtp_core.step import Step
-from vtp_plugins.dino.distillation import distil, freeze_rule, teachers_of, tokens_of, updated_centre
-from vtp_plugins.dino.head import Head, Prototypes
+from vtp_plugins.dino.distillation import PrototypeObjective, distil
 from vtp_plugins.mim.config import MimConfig
 
 
-class Mim(Objective):
+class Mim(PrototypeObjective):
     """The student's token of a masked patch predicts the teacher's, which sees the whole crop.
 
     The weights of a crop's patches sum to 1, and the total is divided by the number of all global crops: with
@@ -24,28 +20,16 @@ class Mim(Objective):
     """
 
     config: MimConfig
-    centre: Tensor | None
 
     def __init__(self, config: MimConfig, dims: Dims) -> None:
-        super().__init__(config, dims)
-        self.teachers = teachers_of(config)
-        if config.share_head_with is None:
-            self.teachers, self.shares = ("head", "prototypes", *self.teachers), ("head", "prototypes")
-            width = dims.channels if config.bottleneck else dims.width
-            self.head = Head(width, config.head_hidden, config.head_width, config.head_layers)
-            self.prototypes = Prototypes(
-                config.prototypes, config.head_width, fixed_scales=config.fixed_scales
-            )
-        self.register_buffer(
-            "centre", torch.zeros(config.prototypes) if config.targets == "centering" else None
-        )
+        super().__init__(config, dims, own_head=config.share_head_with is None)
 
     def forward(self, step: Step) -> Losses:
         """The loss; logged: the fraction of masked patches and the targets' mean entropy in nats."""
         config = self.config
         masks = step.batch(config.view).masks
         assert masks is not None
-        tokens, targets = tokens_of(step, config, masked=True)
+        tokens, targets = self.tokens(step, masked=True)
         head, prototypes = self._head(step)
         crops = masks.mask.shape[0] * masks.mask.shape[1]
         distilled = distil(
@@ -64,15 +48,6 @@ class Mim(Objective):
             "target_entropy": step.mean(distilled.entropy),
         }
         return Losses(terms={"distillation": distilled.total}, report=report, tally=distilled.tally)
-
-    def rules(self) -> Sequence[ParamRule]:
-        """Its own prototypes are frozen at first."""
-        return freeze_rule(self.config) if self.config.share_head_with is None else ()
-
-    def after_step(self, tally: Tally, index: int) -> None:
-        """Updates the center."""
-        if self.centre is not None:
-            self.centre.copy_(updated_centre(self.centre, tally, self.config.center_momentum))
 
     def _head(self, step: Step) -> tuple[nn.Module, nn.Module]:
         owner = self.config.share_head_with
