@@ -12,7 +12,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from benchmarks.study_gan_stage.frechet import Moments, frechet_distance
 from vtp_core.config import ComponentConfig
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
@@ -20,6 +19,7 @@ from vtp_core.features import Tally
 from vtp_core.plugins import hookimpl
 from vtp_core.plugins.hookspecs import Register
 from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.evaluate_frechet.metric import Moments, frechet_distance
 from vtp_plugins.perceptual.loss import feature_distance
 from vtp_plugins.perceptual.network import build_network
 from vtp_plugins.pretrained.networks import resized

@@ -17,7 +17,6 @@ from benchmarks.study.results import read_results
 from benchmarks.study_gan_stage.__main__ import FOLDER, STUDY, main
 from benchmarks.study_gan_stage.arms import FIRST_STEPS, make_arms
 from benchmarks.study_gan_stage.critic import critic_course
-from benchmarks.study_gan_stage.frechet import Moments, frechet_distance
 from benchmarks.study_gan_stage.gradients import LATE_STEPS, gradient_norms
 from benchmarks.study_gan_stage.quality import Distances, DistancesConfig
 from benchmarks.study_gan_stage.verdict import write_verdict
@@ -26,45 +25,6 @@ from vtp_core.plugins import load_plugins
 from vtp_core.recipe import Recipe, load_recipe
 from vtp_plugins.gan.config import GanConfig
 from vtp_plugins.pretrained.packages import PACKAGES
-
-
-def moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    found = Moments(rows.shape[1])
-    for part in rows.split(7):
-        found.add(part)
-    return found.mean_and_covariance()
-
-
-def test_moments_are_numpys() -> None:
-    rows = torch.randn(50, 5) * torch.arange(1, 6) + 100
-    mean, covariance = moments(rows)
-    wide = rows.double().numpy()
-    assert numpy.allclose(mean, wide.mean(0), rtol=1e-12)
-    assert numpy.allclose(covariance, numpy.cov(wide, rowvar=False), rtol=1e-8, atol=1e-8)
-    with pytest.raises(ValueError, match="two rows"):
-        moments(rows[:1])
-
-
-@pytest.mark.parametrize("count", [200, 6])  # 6 rows of 8 channels: singular covariances
-def test_the_distance_is_that_of_scipys_matrix_root(count: int) -> None:
-    linalg = pytest.importorskip("scipy.linalg")
-    mix = torch.randn(8, 8, dtype=torch.float64)
-    one = moments(torch.randn(count, 8, dtype=torch.float64) @ mix)
-    other = moments(torch.randn(count, 8, dtype=torch.float64) + 0.5)
-    # A little of the identity: scipy's root of a singular product is not defined. Less than the tolerance.
-    eye = numpy.eye(8) * 1e-12
-    product = (one[1].numpy() + eye) @ (other[1].numpy() + eye)
-    root = linalg.sqrtm(product).real
-    expected = float((one[0] - other[0]).square().sum() + one[1].trace() + other[1].trace())
-    assert frechet_distance(one, other) == pytest.approx(expected - 2 * float(numpy.trace(root)), rel=1e-4)
-    assert frechet_distance(other, one) == pytest.approx(frechet_distance(one, other), rel=1e-6)
-
-
-def test_distances_known_by_hand() -> None:
-    zero, eye = torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
-    assert frechet_distance((zero, eye), (zero, eye)) == pytest.approx(0, abs=1e-12)
-    assert frechet_distance((zero, eye), (zero + 2, eye)) == pytest.approx(12)
-    assert frechet_distance((zero, 4 * eye), (zero, 9 * eye)) == pytest.approx(3 * (2 - 3) ** 2)
 
 
 def write_log(path: Path, name: str, values: Sequence[float | None]) -> Path:

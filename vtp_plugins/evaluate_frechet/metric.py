@@ -1,4 +1,4 @@
-"""The Fréchet distance of two normal distributions."""
+"""Mean and covariance of features, and the Fréchet distance of two normal distributions, in float64."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from torch import Tensor
 
 
 class Moments:
-    """Mean and covariance of rows that come batch by batch, in float64.
+    """Mean and covariance of rows that come batch by batch, in float64 on the CPU.
 
     Attributes:
-        sums: Number of rows, their sum and the sum of their outer products, in one vector of 1 + C + C * C.
+        sums: Number of rows, their sum and the sum of their outer products, (1 + C + C * C,). The sums of
+            several ranks add up.
     """
 
     def __init__(self, channels: int, sums: Tensor | None = None) -> None:
-        size = 1 + channels + channels**2
         self.channels = channels
+        size = 1 + channels + channels**2
         self.sums = torch.zeros(size, dtype=torch.float64) if sums is None else sums
 
     def add(self, rows: Tensor) -> None:
         """Counts rows (B, C)."""
         wide = rows.double().cpu()
-        count = torch.tensor([len(wide)], dtype=torch.float64)
-        self.sums = self.sums + torch.cat([count, wide.sum(0), (wide.T @ wide).flatten()])
+        self.sums[0] += len(wide)
+        self.sums[1 : 1 + self.channels] += wide.sum(0)
+        self._outer().addmm_(wide.T, wide)
 
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
         """Mean (C,) and unbiased covariance (C, C).
@@ -34,15 +36,17 @@ class Moments:
         if count < 2:
             raise ValueError(f"a covariance needs two rows, there are {count:.0f}")
         mean = self.sums[1 : 1 + self.channels] / count
-        outer = self.sums[1 + self.channels :].view(self.channels, self.channels)
-        return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
+        return mean, (self._outer() - count * torch.outer(mean, mean)) / (count - 1)
+
+    def _outer(self) -> Tensor:
+        return self.sums[1 + self.channels :].view(self.channels, self.channels)
 
 
 def frechet_distance(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two means and covariances.
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two means (C,) and covariances (C, C), float64.
 
-    The trace of the root is found from symmetric matrices alone, as that of (C1^(1/2) C2 C1^(1/2))^(1/2),
-    which has the same eigenvalues and stays real where C1 C2 is singular.
+    The trace of the root is that of (C1^(1/2) C2 C1^(1/2))^(1/2), which has the same eigenvalues: symmetric
+    matrices alone, so that it stays real where C1 C2 is singular.
 
     Source:
         Dowson and Landau 1982; Heusel et al. 2017 for image features.

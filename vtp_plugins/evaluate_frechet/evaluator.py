@@ -1,0 +1,106 @@
+"""How far the distribution of reconstructions is from that of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from vtp_core.errors import NumericError
+from vtp_core.evaluation.evaluator import Evaluator, Observation
+from vtp_core.evaluation.protocol import Metric, Score
+from vtp_core.features import Tally
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.evaluate_frechet.config import FrechetConfig
+from vtp_plugins.evaluate_frechet.metric import Moments, frechet_distance
+from vtp_plugins.evaluate_frechet.network import PooledFeatures
+from vtp_plugins.pretrained.lookup import RANDOM
+
+SHORT_NAMES = {"tf_efficientnet_lite0": "efflite0"}
+"""timm's name -> name in the metric; other networks keep their own."""
+
+
+class Frechet(Evaluator):
+    """Fréchet distance between all images and all reconstructions; never FID, which is one network's.
+
+    The baseline is each image's own mean colour.
+    """
+
+    requires = frozenset({"encode", "decode"})
+    config: FrechetConfig
+
+    def __init__(self, config: FrechetConfig) -> None:
+        super().__init__(config)
+        self._network = PooledFeatures(config.network, config.weights, config.resize)
+        self._moments: dict[str, Moments] = {}
+
+    @property
+    def protocol(self) -> str:
+        """Name, version and settings."""
+        network = self._network
+        extractor = f"{self.config.network}, weights {network.fingerprint}, {network.width} pooled features"
+        return f"frechet-v1 ({extractor}, {network.side} px bilinear, 8 bit, float64 moments)"
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """`fd_<network>`."""
+        title = f"Fréchet distance, {self.config.network.removeprefix('timm:')}"
+        return {
+            self._metric: Metric(title=title, higher_is_better=False, digits=2, baseline_name="mean colour")
+        }
+
+    @property
+    def least_samples(self) -> int:
+        """One more than features: with fewer, a covariance is singular whatever the images are."""
+        return self._network.width + 1
+
+    @property
+    def _metric(self) -> str:
+        name = self.config.network.removeprefix("timm:")
+        if self._network.fingerprint == RANDOM:
+            return "fd_random"
+        return f"fd_{SHORT_NAMES.get(name, name.replace('.', '_'))}"
+
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+        """Resets the counts and moves the network to the tokenizer's device."""
+        self._network.to(model.device)
+        self._moments = {
+            name: Moments(self._network.width) for name in ("image", "reconstruction", "mean colour")
+        }
+
+    def update(self, seen: Observation) -> None:
+        """Counts a held-out batch."""
+        flat = seen.image.double().mean((2, 3), keepdim=True).round().to(torch.uint8)
+        shown = {
+            "image": seen.image,
+            "reconstruction": seen.reconstruction,
+            "mean colour": flat.expand_as(seen.image),
+        }
+        for name, image in shown.items():
+            features = self._network(image)
+            self._check(features, name, seen.batch.keys)
+            self._moments[name].add(features)
+
+    def state(self) -> Tally:
+        """Sums over images."""
+        return Tally(sums={name: moments.sums for name, moments in self._moments.items()})
+
+    def compute(self, state: Tally) -> Mapping[str, Score]:
+        """`fd_<network>`."""
+        image, reconstruction, flat = (
+            Moments(self._network.width, state.sums[name]).mean_and_covariance() for name in self._moments
+        )
+        return {
+            self._metric: Score(
+                value=frechet_distance(reconstruction, image), baseline=frechet_distance(flat, image)
+            )
+        }
+
+    def _check(self, features: Tensor, name: str, keys: Sequence[str]) -> None:
+        wrong = (~features.isfinite().all(1)).nonzero()
+        if len(wrong):
+            raise NumericError(
+                f"evaluator frechet: {name} of sample {keys[int(wrong[0])]}: features of "
+                f"{self.config.network} are not finite; check its weights"
+            )
