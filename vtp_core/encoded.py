@@ -1,4 +1,4 @@
-"""What a tokenizer's `encode` and `decode` return, with diffusers' names.
+"""Results of a tokenizer's `encode` and `decode`, with diffusers' names.
 
 Shapes: B images, d latent channels, h x w positions, Q codebooks.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 DETERMINISTIC_LOGVAR = -30.0
-"""Log variance that a deterministic latent shows: the floor that diffusers clamps to."""
+"""Log variance of a deterministic latent: the minimum to which diffusers clamps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class LatentDistribution:
         return self.mean
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """A drawn latent, (B, d, h, w).
+        """A random latent, (B, d, h, w).
 
         Args:
             generator: On the latent's device; None draws from torch's global generator.
@@ -58,12 +58,12 @@ class LatentDistribution:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What `Tokenizer.encode` returns.
+    """Result of `Tokenizer.encode`.
 
     Attributes:
         latent: (B, d, h, w), the mode of `latent_dist`.
         latent_dist: The distribution; of zero variance unless the bottleneck is variational.
-        indices: (B, Q, h, w) int64, one index a codebook, or None if the latent is continuous.
+        indices: (B, Q, h, w) int64, one index per codebook, or None if the latent is continuous.
     """
 
     latent: Tensor
@@ -73,7 +73,7 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What `Tokenizer.decode` returns.
+    """Result of `Tokenizer.decode`.
 
     Attributes:
         sample: (B, 3, H, W), ImageNet-normalised, unclamped.

@@ -1,4 +1,4 @@
-"""PIL images to pixels and back."""
+"""Conversion between PIL images and pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vtp_core.pixels import normalise, to_uint8
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """The image upright, 8 bit, RGB, transparent parts over white."""
+    """The image as 8-bit RGB: EXIF orientation applied, transparency composited over white."""
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         grey = (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The tokenizer that leaves the framework: encoder, bottleneck, decoder, and what turns images into pixels.
+"""A trained tokenizer: encoder, bottleneck, decoder, and the conversion between images and pixels.
 
     from vtp_core import load
 
@@ -40,7 +40,7 @@ class Tokenizer(nn.Module):
     Use it in eval mode, as `load` returns it: in training mode a variational bottleneck samples.
 
     Attributes:
-        config: What `save` writes as ``config.json``; None for a tokenizer put together by hand.
+        config: What `save` writes as ``config.json``; None if it was built without.
         exports: Capability such as ``"embed_text"`` -> module. If two objectives export the same one, the
             second is ``"<objective>/embed_text"``.
     """
@@ -63,14 +63,14 @@ class Tokenizer(nn.Module):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What it can do: encode, decode, codes, and the exported capabilities."""
+        """Supported operations: encode, decode, codes, and the exported capabilities."""
         own = {"encode"} | ({"decode"} if self.decoder is not None else set())
         codes = {"codes"} if self.bottleneck.codebook_sizes else set()
         return frozenset(own | codes | set(self.exports))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
@@ -115,9 +115,7 @@ class Tokenizer(nn.Module):
             UsageError: Another shape or type, or a tokenizer without a decoder.
         """
         if self.decoder is None:
-            raise UsageError(
-                "this tokenizer has no decoder: its recipe trained none; add [decoder] and train again"
-            )
+            raise UsageError("decode: this tokenizer has no decoder; train it with a [decoder]")
         channels = self.bottleneck.channels
         if latent.dim() != 4 or latent.shape[1] != channels or not latent.is_floating_point():
             raise UsageError(
@@ -133,7 +131,7 @@ class Tokenizer(nn.Module):
         return self.decode(self.bottleneck.decode_codes(indices))
 
     def encode_normalized(self, pixels: Tensor) -> Tensor:
-        """Latents with zero mean and unit variance a channel, times `scaling_factor`, (B, d, h, w)."""
+        """Latents (B, d, h, w) with zero mean and unit variance per channel, times `scaling_factor`."""
         mean, factor = self._statistics("encode_normalized")
         latent = self.encode(pixels).latent
         return (latent - mean.to(latent)) * factor.to(latent)
@@ -173,7 +171,9 @@ class Tokenizer(nn.Module):
         """
         head: Any = self._export("generate")
         if self.config is None:
-            raise UsageError("generate: a tokenizer put together by hand has no image size; pass config=")
+            raise UsageError(
+                "generate: a tokenizer without a config has no image size; build it with config="
+            )
         side = self.config.image_size // self.encoder.patch
         latent: Tensor = head.generate(indices, seed, (self.bottleneck.channels, side, side))
         return latent
@@ -187,7 +187,9 @@ class Tokenizer(nn.Module):
         from vtp_core.images import pixels_of
 
         if self.config is None:
-            raise UsageError("preprocess: a tokenizer put together by hand has no image size; pass config=")
+            raise UsageError(
+                "preprocess: a tokenizer without a config has no image size; build it with config="
+            )
         sequence = list(images) if isinstance(images, Sequence) else [images]
         return pixels_of(sequence, self.config.image_size).to(self.device)
 
@@ -198,12 +200,12 @@ class Tokenizer(nn.Module):
         return images_of(pixels)
 
     def save(self, folder: str | Path, *, storage: Storage = "full") -> Path:
-        """Writes the artefact folder; replaces an artefact that is there.
+        """Writes the artefact folder; an existing artefact is replaced.
 
         Args:
-            folder: Where to.
-            storage: ``"full"`` stores the weights as they are. ``"bfloat16"`` and ``"int8"`` round them, to a
-                half and about a quarter of float32's bytes.
+            folder: Destination.
+            storage: ``"full"`` stores the weights unchanged; ``"bfloat16"`` and ``"int8"`` round them to half
+                and about a quarter of float32's size.
 
         Raises:
             UsageError: No `config`, or `folder` holds something else.

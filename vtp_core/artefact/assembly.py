@@ -1,4 +1,4 @@
-"""From component tables to a tokenizer, and from a training state's tensors to its weights."""
+"""Builds a tokenizer from component tables and loads weights of a training state into it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vtp_core.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerNetworks:
-    """The three networks of a tokenizer and the sizes they fixed."""
+    """The three networks of a tokenizer, and the dimensions that they determine."""
 
     encoder: Encoder
     bottleneck: Bottleneck
@@ -42,14 +42,14 @@ def build_networks(
     *,
     depth: int | None = None,
 ) -> TokenizerNetworks:
-    """Builds the networks in order; each gets the sizes that those before it fixed.
+    """Builds the networks in order; each receives the dimensions of those before it.
 
     Args:
         plugins: Where components are looked up.
         encoder: Its table.
         bottleneck: Its table.
         decoder: Its table; None builds none.
-        depth: Encoder blocks that the others are told of; None: the encoder's own.
+        depth: Number of encoder blocks that the others are built for; None: the encoder's.
     """
     encoder_module: Encoder = plugins.find("encoder", encoder.use).load_target()(encoder)
     dims = Dims(
@@ -73,8 +73,8 @@ def assemble(config: ArtefactConfig, plugins: Plugins) -> Tokenizer:
     """A tokenizer with fresh weights, in eval mode; torch's random state stays as it was.
 
     Raises:
-        CheckpointError: A table that its plugin's config refuses.
-        UsageError: A component that is not installed.
+        CheckpointError: A table is not valid for its component.
+        UsageError: A component is not installed.
     """
     config = _current(config, plugins)
     with torch.random.fork_rng(devices=[]):
@@ -145,7 +145,7 @@ def load_training_state(
         weights: ``"teacher"`` takes the moving average of every network that has one.
 
     Returns:
-        Networks without a teacher although it was asked for; they got the student's weights.
+        Networks for which a teacher was asked and none exists; they have the student's weights.
 
     Raises:
         CheckpointError: A tensor is missing or has another shape.
@@ -179,11 +179,13 @@ def _read(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> ComponentCo
     try:
         return read_component(kind, table, plugins)
     except UsageError as error:
-        raise CheckpointError(f"config.json: {error}; it was edited, or another version wrote it") from error
+        raise CheckpointError(
+            f"config.json: {error}; the file was edited or written by another version"
+        ) from error
 
 
 def _current(config: ArtefactConfig, plugins: Plugins) -> ArtefactConfig:
-    """The config with the names that its components' keys have now."""
+    """The config with renamed keys of its components replaced."""
     heads = {
         name: head.model_copy(update={"objective": update_table("objective", head.objective, plugins)})
         for name, head in config.heads.items()

@@ -8,20 +8,20 @@ from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.tokenizer import Tokenizer
 
 _STORAGE = {
-    "full": "as they were trained",
+    "full": "unchanged",
     "bfloat16": "rounded to bfloat16",
-    "int8": "matrices in 8 bit with a scale a row, `name:scale` beside `name`; the rest in full",
+    "int8": "matrices in 8 bit with one scale per row, `name:scale` beside `name`; the rest unchanged",
 }
 
 
 def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
-    """Markdown with what it is, how to use it and the contract of its latents."""
+    """The card as markdown: components, use and normalisation of the latents."""
     patch, channels = tokenizer.encoder.patch, tokenizer.bottleneck.channels
     side = config.image_size // patch
     codes = ", ".join(str(size) for size in tokenizer.bottleneck.codebook_sizes)
     rows = [
         ("image size", f"{config.image_size} px (other multiples of {patch} px may work)"),
-        ("latent", f"{channels} x {side} x {side} ({patch} px a position)"),
+        ("latent", f"{channels} x {side} x {side} ({patch} px per position)"),
         ("codes", f"codebooks of {codes}" if codes else "none: the latent is continuous"),
         ("input and output", "ImageNet-normalised pixels; `preprocess` and `postprocess` convert"),
         ("encoder", f"`{config.encoder['use']}`, {_count(tokenizer.encoder)} parameters"),
@@ -32,7 +32,7 @@ def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
             if config.decoder is None or tokenizer.decoder is None
             else f"`{config.decoder['use']}`, {_count(tokenizer.decoder)} parameters",
         ),
-        ("exported", ", ".join(f"`{name}`" for name in sorted(tokenizer.exports)) or "nothing more"),
+        ("exported", ", ".join(f"`{name}`" for name in sorted(tokenizer.exports)) or "none"),
         ("weights", f"{config.weights}, after {config.step if config.step is not None else 'unknown'} steps"),
         ("stored", _STORAGE[config.storage]),
         ("latent statistics", config.latents_stats_protocol or "not measured"),
@@ -62,13 +62,13 @@ latent = tokenizer.encode(pixels).latent          # (B, {channels}, {side}, {sid
 images = tokenizer.postprocess(tokenizer.decode(latent).sample)
 ```
 
-`config.json` holds the component tables and, if measured, the mean and deviation of the latents a channel
-(`encode_normalized` and `decode_normalized` apply them). `heads/` holds what objectives export.
+`config.json` holds the component tables and, if measured, the per-channel mean and standard deviation of the
+latents (`encode_normalized` and `decode_normalized` apply them). `heads/` holds what objectives export.
 
 ## Before you publish it
 
-Say what data it was trained on and under what licence, what it is meant for, and its measured quality with
-the protocol of each number (`eval.json` of the run has both).
+State the training data and their licences, the intended use, and the measured quality with the protocol of
+each number (`eval.json` of the run has both).
 """
 
 

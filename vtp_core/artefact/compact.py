@@ -1,8 +1,8 @@
-"""Weights in fewer bytes: matrices as 8-bit integers with a scale a row, or every weight as bfloat16.
+"""Compact storage of weights: matrices as 8-bit integers with one scale per row, or all weights as bfloat16.
 
-A matrix ``name`` is then an int8 tensor, beside ``name:scale`` (rows,) float32: row r is the integers times
-scale r. The scale is the row's largest magnitude over 127, so no weight moves by more than half a scale. What
-is read back is exactly what is stored, in float32.
+A matrix ``name`` is stored as an int8 tensor and ``name:scale`` (rows,) float32: row r is its integers times
+scale r. The scale is the row's largest magnitude over 127, so that rounding changes a weight by at most half
+a scale. Reading returns the stored values exactly, in float32.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from vtp_core.errors import UsageError
 Storage = Literal["full", "bfloat16", "int8"]
 
 SCALE = ":scale"
-"""Ends the name of the scales; no name in a state dict has a colon."""
+"""Suffix of the names of scales; names in a state dict have no colon."""
 LEAST = 1024
-"""Elements from which a matrix is worth scales of its own."""
+"""Smallest number of elements of a matrix that is stored as int8."""
 
 
 def compress(tensors: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:
-    """What a file holds for these weights.
+    """The tensors to store for these weights.
 
     Args:
         tensors: Name -> tensor on any device.
-        storage: ``"full"`` keeps all as they are. ``"bfloat16"`` rounds all floating point numbers.
+        storage: ``"full"`` keeps all unchanged. ``"bfloat16"`` rounds all floating point numbers.
             ``"int8"`` rounds matrices (two or more dimensions, at least 1024 elements, rows along the first
             dimension) and keeps the rest.
 
     Raises:
-        UsageError: A matrix that is not finite has no scale.
+        UsageError: A matrix to be rounded to int8 is not finite.
     """
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -47,7 +47,7 @@ def compress(tensors: Mapping[str, Tensor], storage: Storage) -> dict[str, Tenso
 
 
 def restore(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a file: integers times their scales, float32; the rest as it is."""
+    """The weights of stored tensors: integers times scales in float32, all others unchanged."""
     weights = {name: tensor for name, tensor in stored.items() if not name.endswith(SCALE)}
     for name, scale in stored.items():
         if name not in weights:
@@ -59,9 +59,9 @@ def restore(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def restored_types(
     header: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
 ) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Names, types and shapes that `restore` makes of a file with this header.
+    """Names, types and shapes that `restore` returns for a file with this header.
 
-    An int8 tensor whose scales are missing or don't fit stays int8, and scales that belong to nothing stay.
+    An int8 tensor without fitting scales stays int8, and scales without their tensor stay.
     """
     types = dict(header)
     for name, (dtype, shape) in header.items():
@@ -80,9 +80,9 @@ def _rounded(name: str, matrix: Tensor) -> tuple[Tensor, Tensor]:
     values = matrix.to("cpu", torch.float64)
     largest = values.flatten(1).abs().amax(1)
     if not largest.isfinite().all():
-        raise UsageError(f"{name}: holds infinity or not-a-number, which int8 can't; save it in full")
+        raise UsageError(f"{name}: holds infinity or not-a-number, which int8 can't store; save it in full")
     scale = (largest / 127).float()
-    # The scale that is stored divides, not the one before rounding; a row of zeros has none.
+    # Divides by the scale as stored, in float32; a row of zeros has scale 0.
     steps = values / _by_row(scale.double().clamp_min(torch.finfo(torch.float32).tiny), values)
     return steps.round().clamp(-127, 127).to(torch.int8), scale
 

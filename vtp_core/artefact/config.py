@@ -1,4 +1,4 @@
-"""``config.json`` of an artefact: everything needed to rebuild the tokenizer. Imports no torch."""
+"""``config.json`` of an artefact: what is needed to rebuild the tokenizer. Imports no torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Head(Table):
 
 
 class ArtefactConfig(Table):
-    """Everything needed to rebuild a tokenizer through its plugins, and the contract of its latents."""
+    """Component tables and weights' origin of a tokenizer, and the normalisation of pixels and latents."""
 
     format: Literal["vtp-tokenizer"] = "vtp-tokenizer"
     """Marks the folder as an artefact of this framework."""
@@ -43,7 +43,7 @@ class ArtefactConfig(Table):
     weights: Literal["student", "teacher"] = "student"
     """Whether the trained weights or their moving average were exported."""
     storage: Literal["full", "bfloat16", "int8"] = "full"
-    """How the weights are stored: as they were trained, all in bfloat16, or matrices in 8 bit with scales."""
+    """How the weights are stored: unchanged, all in bfloat16, or matrices in 8 bit with scales."""
     encoder: dict[str, Any]
     """The encoder's table of the recipe: `use` and its own keys."""
     bottleneck: dict[str, Any]
@@ -53,17 +53,17 @@ class ArtefactConfig(Table):
     heads: dict[Names, Head] = {}
     """Objective -> the modules it exports, under ``heads/<objective>``."""
     image_size: Annotated[int, Field(gt=0, le=65536)]
-    """Side in pixels that `preprocess` makes."""
+    """Side in pixels of the images that `preprocess` returns."""
     input_range: Literal["imagenet"] = "imagenet"
-    """Range of the pixels that `encode` takes and `decode` gives."""
+    """Range of the pixels that `encode` takes and `decode` returns."""
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of [0, 1] pixels, subtracted a channel."""
+    """Per-channel mean of [0, 1] pixels; subtracted first."""
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Divisor a channel."""
+    """Per-channel standard deviation of [0, 1] pixels; the divisor."""
     latents_mean: tuple[float, ...] | None = None
-    """Mean of the latents a channel."""
+    """Per-channel mean of the latents."""
     latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """Standard deviation of the latents a channel."""
+    """Per-channel standard deviation of the latents."""
     scaling_factor: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the normalised latents."""
     latents_stats_protocol: str | None = None
@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path.parent}: no tokenizer here (no {path.name}); give a folder that a run wrote"
         )
     if path.stat().st_size > CONFIG_BYTES:
-        raise CheckpointError(f"{path}: larger than {CONFIG_BYTES} bytes, which no tokenizer's is")
+        raise CheckpointError(f"{path}: larger than {CONFIG_BYTES} bytes; not the config of a tokenizer")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -106,7 +106,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_artefact(folder: Path) -> bool:
-    """Whether a folder says that it is an artefact of this framework, of whatever version."""
+    """Whether a folder is an artefact of this framework, of any version."""
     try:
         return read_json(folder / "config.json").get("format") == "vtp-tokenizer"
     except CheckpointError:

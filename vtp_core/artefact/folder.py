@@ -1,4 +1,4 @@
-"""Writes and reads artefact folders. Writing is atomic: a new folder appears whole or not at all."""
+"""Writes and reads artefact folders; writing is atomic."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def write_artefact(tokenizer: Tokenizer, folder: Path, storage: Storage = "full"
 
     Args:
         tokenizer: One with a `config`; its parameters are whole tensors (no shards).
-        folder: Where to; an artefact that is there is replaced.
+        folder: Destination; an existing artefact is replaced.
         storage: How weights are stored, see `vtp_core.artefact.compact`.
 
     Raises:
         UsageError: No `config`, or `folder` holds something else.
     """
     if tokenizer.config is None:
-        raise UsageError("save: a tokenizer put together by hand has no component tables; pass config=")
+        raise UsageError("save: a tokenizer without a config has no component tables; build it with config=")
     config = tokenizer.config.model_copy(update={"storage": storage})
     return replace_folder(folder, lambda new: _fill(new, tokenizer, config), _readable)
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Callable[[Path], bool]) -> Path:
-    """Writes a folder in one step: it appears whole or not at all.
+    """Writes a folder atomically.
 
     Args:
-        folder: Where to; its parents are made.
+        folder: Destination; its parents are created.
         fill: Writes the files into an empty folder.
-        replaceable: Whether a folder that is there and not empty may be replaced.
+        replaceable: Whether an existing, non-empty folder may be replaced.
 
     Returns:
         The absolute path.
@@ -75,7 +75,7 @@ def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
     if config.latents_mean is not None and len(config.latents_mean) != channels:
         raise CheckpointError(
             f"{folder / 'config.json'}: latents_mean has {len(config.latents_mean)} values, "
-            f"the latent {channels} channels; the file is edited"
+            f"the latent {channels} channels; the file was edited"
         )
     return tokenizer
 
@@ -106,7 +106,7 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
     text = json.dumps(preprocessor, indent=2) + "\n"
     (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(model_card(tokenizer, config), encoding="utf-8")
-    # Last, so that even a copy that was cut short is not taken for an artefact.
+    # Last: an incomplete copy is then not recognised as an artefact.
     (folder / "config.json").write_text(config.dump(), encoding="utf-8")
 
 

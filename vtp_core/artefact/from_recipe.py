@@ -1,4 +1,4 @@
-"""From a recipe to an artefact: its config, and its weights from a checkpoint."""
+"""The artefact of a run: its config from the recipe, its weights from a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def artefact_config(
     step: int | None = None,
     weights: Literal["student", "teacher"] = "student",
 ) -> ArtefactConfig:
-    """What the artefact of a run says. The image size is that of the recipe's largest view.
+    """The config of a run's artefact. The image size is that of the recipe's largest view.
 
     Args:
         recipe: The run's recipe.
-        plugins: Where its objectives are looked up, for what they export.
+        plugins: Where its objectives are looked up, for their exports.
         step: Training steps done.
-        weights: Which weights will be saved with it.
+        weights: Whether the student or the teacher is saved with it.
     """
     heads = {}
     for name, table in recipe.objectives.items():
@@ -62,16 +62,16 @@ def tokenizer_from_checkpoint(
 
     Args:
         checkpoint: Folder of one checkpoint.
-        recipe: The recipe it belongs to.
+        recipe: The recipe of the run.
         plugins: Where components are looked up.
         step: Training steps done.
-        weights: Whose weights.
+        weights: Whether to take the student or the teacher.
 
     Returns:
-        The tokenizer, and the networks that have no teacher although it was asked for.
+        The tokenizer, and the networks for which a teacher was asked and none exists.
 
     Raises:
-        CheckpointError: It is of another recipe or can't be read.
+        CheckpointError: It belongs to another recipe or can't be read.
     """
     from vtp_core.training.saving.checkpoint import load_available
 

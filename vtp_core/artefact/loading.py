@@ -1,4 +1,4 @@
-"""`load`: from a folder to a tokenizer, our own artefact or that of another project."""
+"""Loads a tokenizer from an artefact folder or from a folder of another project."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from vtp_core.tokenizer import Tokenizer
 
 
 class Format(Protocol):
-    """Folders of another project; `register_formats` offers such a class, built without arguments."""
+    """Reader and writer of another project's folders; `register_formats` offers such a class."""
 
     def matches(self, folder: Path) -> bool:
-        """Whether the folder looks like this format; never raises, and reads little."""
+        """Whether the folder has this format; raises nothing and reads little."""
         ...
 
     def read(self, folder: Path) -> Tokenizer:
         """The tokenizer of a folder that matches, in eval mode on the CPU.
 
         Raises:
-            CheckpointError: It is damaged, or asks for what this reader doesn't know.
+            CheckpointError: It is damaged or uses something that this reader doesn't support.
         """
         ...
 
     def write(self, model: Tokenizer, folder: Path) -> None:
-        """Writes the folder whole or not at all; warns of what the format can't hold.
+        """Writes the folder atomically; warns of what the format can't hold.
 
         Raises:
-            UsageError: A part of the tokenizer that doesn't fit the format, named.
+            UsageError: Names a part of the tokenizer that doesn't fit the format.
         """
         ...
 
 
 def load(folder: str | Path, *, plugins: Plugins | None = None) -> Tokenizer:
-    """The tokenizer of a folder, in eval mode, on the CPU; needs no pickle and no training code.
+    """The tokenizer of a folder, in eval mode on the CPU; uses neither pickle nor training code.
 
     Args:
         folder: The ``tokenizer`` folder of a run, what ``vtp export`` wrote, or a folder of another project
-            that an installed format knows. Or the name of a tokenizer that ships with an installed plugin,
+            of an installed format. Or the name of a tokenizer that ships with an installed plugin,
             ``"vtp-nano"``, if there is no folder of that name.
         plugins: Where components and formats are looked up; None: the installed ones.
 
@@ -53,16 +53,16 @@ def load(folder: str | Path, *, plugins: Plugins | None = None) -> Tokenizer:
     folder = locate(folder, plugins)
     reader = None if is_artefact(folder) else _reader(folder, plugins)
     if reader is None and not is_artefact(folder) and is_artefact(inner := folder / "tokenizer"):
-        raise CheckpointError(f"{folder}: a run, not a tokenizer; load {inner}")
-    # What nobody knows is read as our own: that names what is wrong with it.
+        raise CheckpointError(f"{folder}: a run folder, not a tokenizer; load {inner}")
+    # A folder of unknown format is read as our own, whose errors say what is wrong with it.
     return read_artefact(folder, plugins) if reader is None else reader.read(folder)
 
 
 def locate(folder: str | Path, plugins: Plugins) -> Path:
-    """The folder that `load` reads: that of the shipped tokenizer of this name, else the path itself.
+    """The folder that `load` reads: that of a shipped tokenizer of this name, else the path itself.
 
     Raises:
-        CheckpointError: A mere name, that of no folder and of no tokenizer that ships.
+        CheckpointError: A name of neither a folder nor a shipped tokenizer.
     """
     path = Path(folder)
     shipped = {component.name: component for component in plugins.components("tokenizer")}
@@ -70,7 +70,9 @@ def locate(folder: str | Path, plugins: Plugins) -> Path:
         return path
     if path.name not in shipped:
         known = ", ".join(shipped)
-        raise CheckpointError(f"{path}: no tokenizer here, and none of that name ships (there are: {known})")
+        raise CheckpointError(
+            f"{path}: no tokenizer here, and no shipped tokenizer has that name (shipped: {known})"
+        )
     found: Path = shipped[path.name].load_target()()
     return found
 
@@ -89,7 +91,7 @@ def _reader(folder: Path, plugins: Plugins) -> Format | None:
     for component in plugins.components("format"):
         try:
             reader: Format = component.load_target()()
-        except UsageError:  # a broken plugin keeps nobody from reading another format
+        except UsageError:  # a broken plugin must not stop other formats from being read
             continue
         if reader.matches(folder):
             return reader

@@ -1,4 +1,4 @@
-"""Prepares a loaded tokenizer for inference by what installed plugins offer."""
+"""Applies the inference preparations of installed plugins to a loaded tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in safetensors files: no pickle, names and shapes checked before anything is read."""
+"""Weights in safetensors files; names, types and shapes are checked before tensors are read."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _DTYPES = {
 def write_weights(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes tensors; each gets storage of its own, so that tied ones are stored twice.
+    """Writes tensors, each with its own storage: tied tensors are stored twice.
 
     Args:
         path: The file.
         tensors: Name -> tensor on any device.
-        metadata: Text to keep with them.
+        metadata: Text for the file's header.
     """
     path.touch()
     mode = path.stat().st_mode
@@ -52,15 +52,15 @@ def write_weights(
         path,
         metadata={"format": "pt", **(metadata or {})},
     )
-    # safetensors makes files that only their owner can read; give it the mode of any other file.
+    # safetensors creates files with mode 600; use the mode of other new files.
     path.chmod(mode)
 
 
 def read_header(path: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Names, types and shapes of a file's tensors; nothing is allocated for what the header claims.
+    """Names, types and shapes of a file's tensors; allocates nothing by the sizes that the header names.
 
     Raises:
-        CheckpointError: Missing or not a whole safetensors file.
+        CheckpointError: Missing, or not a complete safetensors file.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; the artefact is incomplete, copy or export it again")
@@ -101,7 +101,7 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
     Args:
         path: A safetensors file.
-        expected: Name -> a tensor of the wanted shape and type; floating types may differ in width, and
+        expected: Name -> a tensor of the expected shape and type; floating types may differ in width, and
             matrices may be stored as integers with scales (`vtp_core.artefact.compact`).
 
     Raises:

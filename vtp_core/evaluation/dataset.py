@@ -1,4 +1,4 @@
-"""The sets that an evaluation reads: a source, a name for the protocol, and which of its samples."""
+"""Evaluation sets: a source, its name in protocols, and the samples to use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vtp_core.evaluation.protocol import SetFacts
 
 @dataclass(frozen=True)
 class Subset:
-    """Some samples of a source, as a source.
+    """A source of selected samples of another source.
 
     Attributes:
         source: The whole source.
@@ -50,11 +50,11 @@ class EvaluationSet:
     """A source to evaluate on.
 
     Attributes:
-        name: What the protocol calls it.
-        source: Where the samples are.
+        name: Its name in protocols.
+        source: Where samples come from.
         limit: Use that many samples, spread evenly over the source; None: all.
-        skip_bad: Whether bad samples are left out instead of being an error. For sets that one learns from:
-            training passes over them too, and the protocol says how many were seen.
+        skip_bad: Whether bad samples are left out instead of being an error, as in training sets; the
+            protocol has the number of samples that were read.
     """
 
     name: str
@@ -78,8 +78,8 @@ class EvaluationSet:
         fields: frozenset[str] = frozenset({"image"}),
     ) -> Iterator[Batch]:
         """This rank's samples in index order, `rows` at a time, at `size` pixels, with these fields."""
-        share = Subset(self.source, self.indices()[rank::world_size])
-        return evaluation_batches(share, size, rows, fields=fields, skip_bad=self.skip_bad)
+        own = Subset(self.source, self.indices()[rank::world_size])
+        return evaluation_batches(own, size, rows, fields=fields, skip_bad=self.skip_bad)
 
     def subset(self, indices: Sequence[int]) -> EvaluationSet:
         """The samples at some positions of `indices()`."""
@@ -87,7 +87,7 @@ class EvaluationSet:
         return replace(self, source=Subset(self.source, [chosen[i] for i in indices]), limit=None)
 
     def facts(self, samples: int) -> SetFacts:
-        """What the protocol says, once `samples` of the source have been read.
+        """The set in the protocol, of which `samples` were read.
 
         Raises:
             DataError: Nothing was read.
@@ -105,22 +105,22 @@ def evaluation_batches(
     fields: frozenset[str] | None = None,
     skip_bad: bool = False,
 ) -> Iterator[Batch]:
-    """Yields each sample once, in order of index; the last batch may be smaller.
+    """Yields each sample once, by ascending index; the last batch may be smaller.
 
     Images are resized and centre-cropped as ADM does (`vtp_core.data.crops.geometry.centre`).
 
     Args:
         source: Where samples come from.
-        size: Side of the images.
-        rows: Samples a batch.
-        fields: What to read; None: all that the source has, without cached latents.
-        skip_bad: Whether bad samples are left out; for statistics, which say how many samples they saw.
+        size: Side of the images in pixels.
+        rows: Samples per batch.
+        fields: What to read; None: all fields of the source except cached latents.
+        skip_bad: Whether bad samples are left out.
 
     Yields:
         Batches with one crop set "global", uint8 (B, 1, 3, size, size).
 
     Raises:
-        DataError: A sample is bad and may not be left out: a number on part of a set is another number.
+        DataError: A sample is bad and `skip_bad` is not set.
     """
     wanted = source.fields - {"latent"} if fields is None else fields
     indices = range(len(source))
@@ -137,8 +137,8 @@ def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) ->
         if skip_bad:
             return None
         raise DataError(
-            f"evaluation sample {index} is bad: {error}; an evaluation takes the whole set: repair or "
-            "remove it (`vtp data check` lists all)"
+            f"bad evaluation sample: {error}; evaluations use whole sets: repair or remove it "
+            "(`vtp data check` lists all)"
         ) from error
 
 

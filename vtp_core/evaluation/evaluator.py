@@ -1,6 +1,6 @@
-"""The evaluator interface, and what an evaluator sees of a batch.
+"""The evaluator interface, and the batches that evaluators receive.
 
-One `Observation` is shared by all evaluators, so that a batch is encoded and decoded once whoever asks.
+All evaluators share one `Observation` of a batch, so that it is encoded and decoded at most once.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Split = Literal["train", "held_out"]
 
 
 class Observation:
-    """A batch and what the tokenizer makes of it, each computed when first asked for.
+    """A batch and the tokenizer's outputs for it, each computed on first use.
 
     Attributes:
         model: The tokenizer, in eval mode.
         batch: Float pixels, ImageNet-normalised, on the tokenizer's device.
-        split: Which set the batch is of.
+        split: The set that the batch belongs to.
     """
 
     def __init__(self, model: Tokenizer, batch: Batch, split: Split) -> None:
@@ -39,24 +39,24 @@ class Observation:
 
     @cached_property
     def features(self) -> Features:
-        """Encoder tokens, with the taps that the bottleneck and the exported image head ask for."""
+        """Encoder tokens, with the layers that the bottleneck and the exported image head read."""
         head = self.model.exports["embed_image"] if "embed_image" in self.model.exports else None
         layers = {*self.model.bottleneck.layers, *getattr(head, "layers", ())}
         return self.model.features(self.batch.image, sorted(layers))
 
     @cached_property
     def encoded(self) -> Encoded:
-        """Latents; the mode of a variational one."""
+        """Latents; of a variational bottleneck the mode."""
         return self.model.encode_features(self.features)
 
     @cached_property
     def image(self) -> Tensor:
-        """The images themselves, (B, 3, H, W) uint8."""
+        """The input images, (B, 3, H, W) uint8."""
         return to_uint8(self.batch.image, "imagenet")
 
     @cached_property
     def reconstruction(self) -> Tensor:
-        """The images after encode and decode, (B, 3, H, W) uint8, clamped and rounded."""
+        """The reconstructed images, (B, 3, H, W) uint8, clamped and rounded."""
         return to_uint8(self.model.decode(self.encoded.latent).sample, "imagenet")
 
     @cached_property
@@ -66,11 +66,11 @@ class Observation:
 
 
 class GeneratedBatch:
-    """Samples that the tokenizer generates, computed when first asked for.
+    """A batch of generated samples, each output computed on first use.
 
     Attributes:
         model: The tokenizer, in eval mode.
-        indices: (B,) int64, which samples, on the tokenizer's device.
+        indices: (B,) int64, indices of the samples, on the tokenizer's device.
         seed: Seed of all samples.
     """
 
@@ -93,13 +93,13 @@ class GeneratedBatch:
 class Evaluator(ABC):
     """Measures a frozen tokenizer. Constructed as ``Evaluator(config)``.
 
-    The runner calls `begin` and then one method a batch: `update` for those of the training set (if
-    `uses_train`) and of the held-out set (if `uses_held_out`), `update_generated` for samples that the
-    tokenizer generates (if `generated`). It adds up `state` over ranks and calls `compute` on rank 0.
+    The runner calls `begin`, then `update` for every batch of the training set (if `uses_train`) and of the
+    held-out set (if `uses_held_out`) and `update_generated` for every batch of generated samples (if
+    `generated`). It reduces `state` over ranks and calls `compute` on rank 0.
 
     Attributes:
         requires: Capabilities of the tokenizer: encode, decode, codes, embed_image, embed_text, generate.
-        fields: Sample fields that it reads beside the image: text, label.
+        fields: Sample fields that it reads besides the image: text, label.
         uses_train: Whether it fits something on the training set.
         uses_held_out: Whether it measures the held-out set.
     """
@@ -115,25 +115,25 @@ class Evaluator(ABC):
     @property
     @abstractmethod
     def protocol(self) -> str:
-        """Name, version and settings: all that changes the numbers and is not the data."""
+        """Name, version and settings: all that affects the numbers except the data."""
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """Metric -> its title, unit and direction; one that is not listed is shown under its own name."""
+        """Metric -> title, unit and direction; a metric that is not listed is shown by its key."""
         return {}
 
     @property
     def generated(self) -> GeneratedPass | None:
-        """The samples that it wants generated; evaluators that ask for the same ones share them."""
+        """Samples to generate, or None; evaluators with equal values share the samples."""
         return None
 
     @property
     def least_samples(self) -> int:
-        """Held-out samples below which its numbers mean nothing; with fewer, it is refused."""
+        """Smallest held-out set that it accepts."""
         return 0
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:  # noqa: B027 (optional to override)
-        """Resets the counts, before the first batch.
+        """Resets the state before the first batch.
 
         Args:
             model: The tokenizer.
@@ -141,20 +141,20 @@ class Evaluator(ABC):
         """
 
     def update(self, seen: Observation) -> None:
-        """Counts a batch of the training or the held-out set, in float64 where it adds up."""
+        """Adds a batch of the training or held-out set to the state; sums are float64."""
         raise NotImplementedError
 
     def update_generated(self, seen: GeneratedBatch) -> None:
-        """Counts a batch of generated samples."""
+        """Adds a batch of generated samples to the state."""
         raise NotImplementedError
 
     @abstractmethod
     def state(self) -> Tally:
-        """What was counted on this rank: `sums` are added over ranks, `rows` concatenated.
+        """This rank's state: `sums` are added over ranks, `rows` concatenated.
 
-        The same names on every rank, also on one that saw no batch.
+        Names are the same on every rank, also on one without a batch.
         """
 
     @abstractmethod
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """Metric -> score, of the state of all ranks on the CPU; the order of `rows` must not matter."""
+        """Metric -> score, from the state of all ranks on the CPU; independent of the order of `rows`."""

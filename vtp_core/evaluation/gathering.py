@@ -1,4 +1,4 @@
-"""Brings what evaluators counted to rank 0, and rank 0's results to all ranks."""
+"""Gathers evaluators' states on rank 0 and broadcasts its results."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vtp_core.training.ranks.world import World
 _T = TypeVar("_T")
 
 TIMEOUT = timedelta(days=1)
-"""How long ranks wait while rank 0 computes; a rank that dies closes its connections and ends the wait."""
+"""How long ranks wait for rank 0 to compute; if it dies, its connections close and the wait ends."""
 CHUNK = 2**28
-"""Bytes a message."""
+"""Bytes per message."""
 
 _Layout = dict[str, tuple[torch.Size, torch.dtype]]
 
 
 class Gathering:
-    """The ranks of an evaluation, as a context manager; all ranks call the same methods in the same order.
+    """Context manager around an evaluation's communication; all ranks call its methods in the same order.
 
-    Uses a process group of its own on CPUs (gloo), since the run's has a timeout for training steps. With one
-    rank it does nothing.
+    Uses its own gloo process group, because that of the run has a timeout for training steps. Without other
+    ranks it communicates nothing.
     """
 
     def __init__(self, world: World) -> None:
@@ -53,10 +53,10 @@ class Gathering:
         """The state of all ranks on the CPU: sums added, rows concatenated by rank.
 
         Args:
-            state: This rank's, with the same names on every rank. Rows of a rank without any may be (0,).
+            state: This rank's, with the same names on every rank; empty rows may have shape (0,).
 
         Returns:
-            The whole state on rank 0, None on the others.
+            The state of all ranks on rank 0, None on others.
         """
         if self._world.size == 1:
             return state
@@ -83,7 +83,7 @@ class Gathering:
         )
 
     def from_first(self, action: Callable[[], _T]) -> _T:
-        """What `action` returns on rank 0, the only one to call it; a VtpError is raised on all ranks."""
+        """Calls `action` on rank 0 and returns its result, or raises its VtpError, on all ranks."""
         return action() if self._world.size == 1 else on_first_rank(action, self._group)
 
     def _sum(self, own: Tensor) -> Tensor:

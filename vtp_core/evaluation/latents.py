@@ -1,4 +1,4 @@
-"""Mean and deviation of the latents a channel: what a generator on them normalises with."""
+"""Per-channel mean and standard deviation of latents."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vtp_core.tokenizer import Tokenizer
 
 @torch.no_grad()
 def measure_latents(model: Tokenizer, data: EvaluationSet, *, rows: int = 64) -> ArtefactConfig:
-    """The tokenizer's config with `latents_mean`, `latents_std` and their protocol filled in.
+    """The tokenizer's config with measured `latents_mean`, `latents_std` and their protocol.
 
     Sums are float64 over all positions of the latents' mode, shifted by the first batch's mean.
 
     Args:
         model: A tokenizer in eval mode, with a `config`.
-        data: What to encode, usually the training set.
-        rows: Samples at a time.
+        data: The images to encode, usually the training set.
+        rows: Samples per batch.
     """
     if model.config is None:
-        raise UsageError("measure_latents: the tokenizer has no config; pass config= when building it")
+        raise UsageError("measure_latents: the tokenizer has no config; build it with config=")
     shift = total = squares = torch.zeros(0)
     count = images = 0
     for batch in data.batches(model.config.image_size, rows):
@@ -36,7 +36,7 @@ def measure_latents(model: Tokenizer, data: EvaluationSet, *, rows: int = 64) ->
         count, images = count + latent.shape[1], images + len(batch)
     facts = data.facts(images)
     mean = total / count
-    # A constant channel keeps its scale: dividing by zero would turn it into noise.
+    # A constant channel keeps its scale.
     std = (squares / count - mean.square()).clamp_min(0).sqrt()
     std = torch.where(std > 1e-8, std, torch.ones_like(std))
     config = model.config

@@ -17,9 +17,9 @@ def open_set(
 
     Args:
         table: The source's table.
-        sources: What opens it.
-        limit: Samples to use; None: all.
-        skip_bad: Whether bad samples are left out, as training leaves them out.
+        sources: The opened sources of the process.
+        limit: Number of samples to use; None: all.
+        skip_bad: Whether bad samples are left out.
     """
     return EvaluationSet(name=set_name(table), source=sources.open(table), limit=limit, skip_bad=skip_bad)
 
@@ -52,9 +52,9 @@ def build_evaluators(recipe: Recipe, plugins: Plugins) -> dict[str, Evaluator]:
 
 
 def set_name(table: ComponentConfig) -> str:
-    """What a protocol calls a source: its name, its split, and other settings that aren't the defaults.
+    """Name of a source in protocols: component, split, and settings that differ from their defaults.
 
-    Of paths only the last part is kept: where data lies on a machine is no part of a protocol.
+    Only the last part of a path is kept: the location of data is not part of a protocol.
     """
     settings = table.model_dump(mode="json", exclude_defaults=True)
     shown = ", ".join(

@@ -1,7 +1,7 @@
-"""What a number means: the protocol that goes with it. Imports no torch.
+"""Protocols of measured numbers, and how numbers are shown. Imports no torch.
 
-Two numbers may be compared only if their protocols are the same text. A protocol's name ends in its version;
-change the version with anything that changes a number.
+Two numbers are comparable only if their protocols are the same text. A protocol's name ends in its version,
+which changes with anything that changes a number.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ IMAGE_PROTOCOL = "centre-crop-v1"
 
 @dataclass(frozen=True, kw_only=True)
 class SetFacts:
-    """What an evaluation saw of a data set.
+    """A data set as a protocol names it.
 
     Attributes:
         name: Name of the source and its settings.
-        samples: Samples that were read.
-        total: Samples that the source has.
+        samples: Number of samples that were read.
+        total: Number of samples of the source.
     """
 
     name: str
@@ -59,7 +59,7 @@ class EvaluationProtocol:
         held_out: The set that was measured on, or None.
         train: The set that a probe was fitted on, or None.
         generated: The samples that were generated, or None.
-        weights: Weights that were measured, ``student`` or ``teacher``.
+        weights: ``student`` or ``teacher``.
     """
 
     name: str
@@ -86,13 +86,13 @@ class EvaluationProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What a metric is, as tables and the report show it.
+    """Title, unit and direction of a metric, as tables and the report show them.
 
     Attributes:
         title: Its name in words, such as ``Nearest neighbours, top-1``.
         unit: ``dB``, or empty for a fraction, an index or a distance.
         higher_is_better: Direction.
-        digits: Decimals that are shown; None: as many as four significant digits need.
+        digits: Decimals to show; None: four significant digits.
         baseline_name: What its baseline is: ``mean colour``, ``raw pixels``, ``chance``.
     """
 
@@ -109,7 +109,7 @@ class Score:
 
     Attributes:
         value: The number.
-        baseline: What something trivial reaches under the same protocol, or None.
+        baseline: Value of a trivial solution under the same protocol, or None.
         also: Further numbers that explain the value, by name.
     """
 
@@ -118,7 +118,7 @@ class Score:
     also: Mapping[str, float] = field(default_factory=dict)
 
     def entry(self, metric: Metric, protocol: EvaluationProtocol) -> dict[str, object]:
-        """The score as ``eval.json`` holds it: value first."""
+        """The entry of ``eval.json``."""
         return {
             "value": self.value,
             "protocol": str(protocol),

@@ -1,4 +1,4 @@
-"""Runs evaluators over a held-out set and a training set."""
+"""Runs evaluators over their passes: training set, held-out set, generated samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Results = dict[str, dict[str, object]]
 def why_not(
     evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet | None, train: EvaluationSet | None
 ) -> str | None:
-    """What this evaluator lacks, or None if it can run."""
+    """Why an evaluator can't run, or None if it can."""
     if lacking := sorted(evaluator.requires - model.capabilities):
         return f"the tokenizer has no {', '.join(lacking)}"
     for wanted, kind, data in (
@@ -56,7 +56,7 @@ def evaluate(
     rows: int = 64,
     world: World | None = None,
 ) -> Results:
-    """Measures a tokenizer; it comes back in the mode it was in.
+    """Measures a tokenizer, whose training mode is restored afterwards.
 
     Samples are dealt over the ranks. Each rank needs the whole model, not shards of it: ranks may run
     different numbers of batches.
@@ -66,7 +66,7 @@ def evaluate(
         evaluators: Name in the recipe -> evaluator.
         held_out: The set to measure on; None for evaluators that read none.
         train: The set that probes are fitted on.
-        rows: Samples at a time.
+        rows: Samples per batch.
         world: The ranks that share the work; None: this process alone.
 
     Returns:
@@ -74,7 +74,7 @@ def evaluate(
         ``<evaluator>.<metric>`` the second time.
 
     Raises:
-        UsageError: An evaluator asks for what the tokenizer or the data lacks.
+        UsageError: An evaluator needs what the tokenizer or the data lack.
         NumericError: A metric is not finite.
     """
     world = world if world is not None else World()
@@ -123,7 +123,7 @@ def evaluate(
 def _observe(
     model: Tokenizer, data: EvaluationSet, split: Split, users: Sequence[Evaluator], rows: int, world: World
 ) -> int:
-    """Shows this rank's samples of a set to evaluators; returns how many there were."""
+    """Passes this rank's samples of a set to evaluators; returns their number."""
     assert model.config is not None
     fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users))
     count = 0
@@ -138,7 +138,7 @@ def _observe(
 def _generate(
     model: Tokenizer, asked: GeneratedPass, users: Sequence[Evaluator], rows: int, world: World
 ) -> None:
-    """Shows this rank's generated samples to evaluators."""
+    """Passes this rank's generated samples to evaluators."""
     indices = torch.arange(world.rank, asked.samples, world.size, device=model.device)
     for part in indices.split(rows) if len(indices) else ():
         seen = GeneratedBatch(model, part, asked.seed)
@@ -147,13 +147,13 @@ def _generate(
 
 
 def _facts(sets: Mapping[Split, EvaluationSet], counts: Tally | None) -> dict[Split, SetFacts]:
-    """What all ranks saw of each set; called on rank 0, which has the counts."""
+    """The sets as protocols name them; called on rank 0, which has the counts of all ranks."""
     assert counts is not None
     return {split: data.facts(int(counts.sums[split])) for split, data in sets.items()}
 
 
 def _scores(name: str, evaluator: Evaluator, state: Tally | None) -> dict[str, Score]:
-    """An evaluator's scores; called on rank 0, which has the whole state."""
+    """An evaluator's scores; called on rank 0, which has the state of all ranks."""
     assert state is not None
     scores: dict[str, Score] = {}
     for metric, score in evaluator.compute(state).items():

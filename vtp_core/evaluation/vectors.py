@@ -1,4 +1,4 @@
-"""One vector an image, for probes: pooled features, pooled latents, and raw pixels as the baseline."""
+"""One vector per image, for probes: pooled features, pooled latents, and raw pixels as the baseline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vtp_core.evaluation.evaluator import Observation
 from vtp_core.features import Tally
 
 Reading = Literal["cls", "patches", "cls_patches", "latent", "latent_map"]
-"""Class token; mean patch token; both, if there is a class token; mean latent vector; whole latent map."""
+"""Class token; mean patch token; both (the mean alone without a class token); mean latent; latent map."""
 
 RAW_SIDE = 32
 """Side in pixels to which larger images are averaged for the raw-pixel baseline."""
@@ -47,7 +47,7 @@ class VectorStore:
         self._parts: dict[str, list[Tensor]] = {}
 
     def add(self, seen: Observation, reading: Reading) -> None:
-        """Takes the labelled images of one batch."""
+        """Adds the labelled images of a batch."""
         assert seen.batch.label is not None
         label = seen.batch.label.cpu()
         known = label >= 0
@@ -59,7 +59,7 @@ class VectorStore:
             self._parts.setdefault(f"{seen.split}.{name}", []).append(values.cpu()[known])
 
     def tally(self) -> Tally:
-        """Everything collected, rows first."""
+        """All collected rows."""
         kinds = {"features": torch.float32, "pixels": torch.uint8, "label": torch.int64}
         rows: dict[str, Tensor] = {}
         for split in ("train", "held_out"):
@@ -71,16 +71,16 @@ class VectorStore:
 
 
 def accuracy(predicted: Tensor, label: Tensor) -> float:
-    """Share of right predictions, 0 to 1."""
+    """Fraction of correct predictions."""
     return float((predicted == label).double().mean())
 
 
 def per_class_accuracy(predicted: Tensor, label: Tensor) -> float:
-    """Accuracy of each class that occurs, averaged: 1 / classes for whatever ignores the image."""
+    """Mean of the classes' accuracies, over classes that occur; 1 / classes by chance."""
     right = (predicted == label).double()
     return float(torch.stack([right[label == c].mean() for c in torch.bincount(label).nonzero()]).mean())
 
 
 def majority(label: Tensor) -> float:
-    """Share of the most frequent class."""
+    """Fraction of the most frequent class."""
     return float(torch.bincount(label).max()) / len(label)

@@ -1,4 +1,4 @@
-"""How far the distribution of reconstructions is from that of the images."""
+"""Fréchet distance of reconstructions to originals."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from vtp_plugins.evaluate_frechet.network import PooledFeatures
 from vtp_plugins.pretrained.lookup import RANDOM
 
 SHORT_NAMES = {"tf_efficientnet_lite0": "efflite0"}
-"""timm's name -> name in the metric; other networks keep their own."""
+"""timm's name -> suffix of the metric; other networks have their own name as suffix."""
 
 
 class Frechet(Evaluator):
-    """Fréchet distance between all images and all reconstructions; never FID, which is one network's.
+    """Fréchet distance between the features of all images and of all reconstructions.
 
-    The baseline is each image's own mean colour.
+    It is not FID, which is the distance on one particular network. The baseline replaces each image by its
+    own mean colour.
     """
 
     requires = frozenset({"encode", "decode"})
@@ -52,7 +53,7 @@ class Frechet(Evaluator):
 
     @property
     def least_samples(self) -> int:
-        """One more than features: with fewer, a covariance is singular whatever the images are."""
+        """Number of features + 1; with fewer samples the covariance is always singular."""
         return self._network.width + 1
 
     @property
@@ -63,14 +64,14 @@ class Frechet(Evaluator):
         return f"fd_{SHORT_NAMES.get(name, name.replace('.', '_'))}"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
-        """Resets the counts and moves the network to the tokenizer's device."""
+        """Resets the sums and moves the network to the tokenizer's device."""
         self._network.to(model.device)
         self._moments = {
             name: Moments(self._network.width) for name in ("image", "reconstruction", "mean colour")
         }
 
     def update(self, seen: Observation) -> None:
-        """Counts a held-out batch."""
+        """Adds a held-out batch."""
         flat = seen.image.double().mean((2, 3), keepdim=True).round().to(torch.uint8)
         shown = {
             "image": seen.image,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Moments:
-    """Mean and covariance of rows that come batch by batch, in float64 on the CPU.
+    """Streaming mean and covariance of rows, in float64 on the CPU.
 
     Attributes:
         sums: Number of rows, their sum and the sum of their outer products, (1 + C + C * C,). The sums of
@@ -20,7 +20,7 @@ class Moments:
         self.sums = torch.zeros(size, dtype=torch.float64) if sums is None else sums
 
     def add(self, rows: Tensor) -> None:
-        """Counts rows (B, C)."""
+        """Adds rows (B, C)."""
         wide = rows.double().cpu()
         self.sums[0] += len(wide)
         self.sums[1 : 1 + self.channels] += wide.sum(0)

@@ -14,7 +14,7 @@ from vtp_plugins.pretrained.networks import Frozen, resized, timm_network
 
 
 class PooledFeatures(Frozen):
-    """Pooled features of 8-bit images, as a timm network's classifier reads them.
+    """Pooled features of 8-bit images: the input of a timm network's classifier.
 
     Args:
         network: ``timm:<name>``.
@@ -24,7 +24,7 @@ class PooledFeatures(Frozen):
 
     Attributes:
         side: Side in pixels to which images are resized.
-        width: Features an image, F.
+        width: Number of features F.
         fingerprint: Hash of the weights, or ``"random"``.
 
     Raises:

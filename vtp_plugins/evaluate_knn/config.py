@@ -15,8 +15,8 @@ class KnnConfig(ComponentConfig):
     use: Literal["knn"] = "knn"
     """This evaluator."""
     features: Literal["cls", "patches", "cls_patches", "latent", "latent_map"] = "cls_patches"
-    """What is read: class token, mean patch, both, the mean latent vector, or the whole latent map."""
+    """Features: class token, mean patch token, both, mean latent vector, or whole latent map."""
     neighbors: Annotated[int, Field(gt=0)] = 20
-    """Nearest training images that vote (DINO's k)."""
+    """Number of nearest training images that vote (DINO's k)."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """A neighbour's vote is exp(cosine / temperature) (DINO's value)."""

@@ -1,4 +1,4 @@
-"""Whether images of one class lie together in feature space."""
+"""Nearest-neighbour classification on frozen features."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vtp_plugins.evaluate_knn.metric import knn_predict
 
 
 class Knn(Evaluator):
-    """Top-1 accuracy of a vote among the nearest training images; nothing is fitted.
+    """Top-1 accuracy of a weighted vote among the nearest training images.
 
-    The baseline is the same vote on the images themselves, averaged to at most 32 x 32 pixels.
+    The baseline is the same vote on raw pixels, averaged to at most 32 x 32.
     """
 
     requires = frozenset({"encode"})
@@ -38,11 +38,11 @@ class Knn(Evaluator):
         return f"knn-v1 ({config.features}, centred cosine, {settings})"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
-        """Forgets what was collected."""
+        """Clears the collected vectors."""
         self._store = VectorStore()
 
     def update(self, seen: Observation) -> None:
-        """Collects a batch of either set."""
+        """Adds a batch of either set."""
         self._store.add(seen, self.config.features)
 
     def state(self) -> Tally:
@@ -50,7 +50,7 @@ class Knn(Evaluator):
         return self._store.tally()
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`knn`, a share."""
+        """`knn`: accuracy, 0 to 1."""
         rows, config = state.rows, self.config
         label = rows["held_out.label"]
         if not len(rows["train.label"]) or not len(label):

@@ -1,4 +1,4 @@
-"""Weighted nearest-neighbour classification by cosine. Pure tensor maths."""
+"""Weighted nearest-neighbour classification by cosine similarity."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def knn_predict(
     temperature: float,
     chunk: int = 1024,
 ) -> Tensor:
-    """Classes voted by the nearest training rows (Wu et al. 2018, as DINO uses it).
+    """Classes by a vote of the nearest training rows (Wu et al. 2018, as in DINO).
 
     Args:
-        train: (n, F); any scale, compared by cosine after its mean is taken off.
+        train: (n, F), any type; compared by cosine after its mean is subtracted.
         train_label: (n,) int64.
         test: (m, F).
-        neighbours: How many vote; all if there are fewer rows.
+        neighbours: Number of voting rows, at most n.
         temperature: A vote weighs exp(cosine / temperature).
-        chunk: Test rows at a time.
+        chunk: Test rows per matrix product.
 
     Returns:
         (m,) int64.

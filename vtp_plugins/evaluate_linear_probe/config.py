@@ -15,6 +15,6 @@ class LinearProbeConfig(ComponentConfig):
     use: Literal["linear_probe"] = "linear_probe"
     """This evaluator."""
     features: Literal["cls", "patches", "cls_patches", "latent", "latent_map"] = "cls_patches"
-    """What is read: class token, mean patch, both, the mean latent vector, or the whole latent map."""
+    """Features: class token, mean patch token, both, mean latent vector, or whole latent map."""
     strengths: Annotated[tuple[Strength, ...], Field(min_length=1)] = (1e-3, 1e-2, 1e-1, 1.0)
-    """L2 penalties to choose from, on a fifth of the training set put aside; never on the held-out set."""
+    """L2 penalties; one is selected on a fifth of the training set, never on the held-out set."""

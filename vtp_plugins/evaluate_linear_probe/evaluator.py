@@ -1,4 +1,4 @@
-"""What a linear classifier can read from frozen features."""
+"""Linear classification on frozen features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vtp_plugins.evaluate_linear_probe.metric import probe
 class LinearProbe(Evaluator):
     """Top-1 accuracy of a logistic regression on frozen features.
 
-    The baseline is the same classifier on the images themselves, averaged to at most 32 x 32 pixels.
+    The baseline is the same classifier on raw pixels, averaged to at most 32 x 32.
     """
 
     requires = frozenset({"encode"})
@@ -42,11 +42,11 @@ class LinearProbe(Evaluator):
         )
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
-        """Forgets what was collected."""
+        """Clears the collected vectors."""
         self._store = VectorStore()
 
     def update(self, seen: Observation) -> None:
-        """Collects a batch of either set."""
+        """Adds a batch of either set."""
         self._store.add(seen, self.config.features)
 
     def state(self) -> Tally:
@@ -54,11 +54,11 @@ class LinearProbe(Evaluator):
         return self._store.tally()
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`linear_probe`, a share."""
+        """`linear_probe`: accuracy, 0 to 1."""
         train_label, label = state.rows["train.label"], state.rows["held_out.label"]
         if len(train_label.unique()) < 2 or not len(label):
             raise DataError("evaluator linear_probe: needs labels of two classes or more in both sets")
-        # An order that depends on neither ranks nor labels: by the features themselves.
+        # Ordered by the features, so that the split depends on neither ranks nor labels.
         order = torch.argsort(state.rows["train.features"].double().sum(1), stable=True)
         order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(0))]
         predicted, strength = probe(

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression with an L2 penalty, in float64. Pure tensor maths."""
+"""Multinomial logistic regression with an L2 penalty, in float64."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with the training set's mean and deviation a feature, divided by sqrt(features), float64.
+    """Standardises both by the training set's mean and deviation per feature, and divides by sqrt(features).
 
-    The division makes a penalty mean about the same for vectors of any length.
+    The division makes the effect of a penalty nearly independent of the number of features.
     """
     train, test = (rows.to(torch.float64, copy=True) for rows in (train, test))
     mean, std = train.mean(0), train.std(0, correction=0)
@@ -20,10 +20,9 @@ def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the basis of the training rows, if that is the shorter one.
+    """Projects both onto the span of the training rows, if that has fewer dimensions.
 
-    The optimum of a penalised linear classifier lies in the span of its training rows, so nothing changes but
-    the cost.
+    The optimum of a penalised linear classifier lies in that span, so that predictions stay the same.
     """
     rows, width = train.shape
     if width <= rows:
@@ -74,13 +73,13 @@ def fit(
 def probe(
     train: Tensor, train_label: Tensor, test: Tensor, strengths: tuple[float, ...]
 ) -> tuple[Tensor, float]:
-    """Predictions for `test` and the penalty that a fifth of the training rows chose.
+    """Predictions for `test`, with the penalty that is most accurate on a fifth of the training rows.
 
     Args:
         train: (n, F), in an order that does not depend on the label.
         train_label: (n,) int64.
         test: (m, F).
-        strengths: Penalties to choose from; the greatest of equally good ones is taken.
+        strengths: Candidate penalties; of equally accurate ones the greatest is selected.
 
     Returns:
         (m,) int64 and the penalty.

@@ -1,4 +1,4 @@
-"""How close decode(encode(image)) is to the image."""
+"""PSNR and SSIM of reconstructions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vtp_plugins.evaluate_reconstruction.metric import WINDOW, mean_colour, psnr
 
 
 class Reconstruction(Evaluator):
-    """PSNR and SSIM an image on 8-bit pixels, averaged over images.
+    """PSNR and SSIM per image on 8-bit pixels, averaged over images.
 
-    The baseline is each image's own mean colour: what a tokenizer that sends three numbers reaches.
+    The baseline replaces each image by its own mean colour.
     """
 
     requires = frozenset({"encode", "decode"})
@@ -38,11 +38,11 @@ class Reconstruction(Evaluator):
         return "reconstruction-v1 (mode latent, float32, 8 bit by clamp and round, mean of images)"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
-        """Forgets what was counted."""
+        """Resets the sums."""
         self._sums = torch.zeros(5, dtype=torch.float64)
 
     def update(self, seen: Observation) -> None:
-        """Adds up a held-out batch."""
+        """Adds a held-out batch."""
         image, output = seen.image, seen.reconstruction
         if min(image.shape[-2:]) < WINDOW:
             raise DataError(f"evaluator reconstruction: SSIM needs images of {WINDOW} px or more")

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of 8-bit images, in float64. Pure tensor maths."""
+"""PSNR and SSIM of 8-bit images, in float64."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IDENTICAL_DB = 100.0
-"""What identical images count, whose PSNR would be infinite."""
+"""PSNR assigned to identical images, for which it is infinite."""
 
 WINDOW = 11
 """Side of the SSIM window in pixels."""
 
 
 def psnr(image: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio an image.
+    """Peak signal-to-noise ratio per image.
 
     Args:
         image: (B, 3, H, W) in [0, 255].
@@ -28,10 +28,10 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity an image (Wang et al. 2004, section III-B).
+    """Structural similarity per image (Wang et al. 2004, section III-B).
 
     An 11 x 11 Gaussian window of deviation 1.5 at every position where it fits, population moments,
-    K1 = 0.01, K2 = 0.03, each colour channel apart, averaged.
+    K1 = 0.01, K2 = 0.03, computed per colour channel and averaged.
 
     Args:
         image: (B, 3, H, W) in [0, 255]; H and W at least 11.
@@ -52,7 +52,7 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def mean_colour(image: Tensor) -> Tensor:
-    """Each image replaced by its own mean colour, rounded to 8 bit; shape and type stay."""
+    """Replaces each image by its own mean colour, rounded to 8 bit; same shape and type."""
     mean = image.double().mean((2, 3), keepdim=True).round()
     return mean.expand(image.shape).to(image.dtype)
 

@@ -1,4 +1,4 @@
-"""Whether an image finds its caption and a caption its image."""
+"""Image-text retrieval by embeddings."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from vtp_plugins.evaluate_retrieval.metric import chance, wrong_before_right
 class Retrieval(Evaluator):
     """Recall@k over the whole held-out set, mean of both directions.
 
-    Image to text: every image looks for its caption among the distinct captions. Text to image: every
-    distinct caption looks for one of its images. Equal captions would otherwise crowd out others or be
-    counted often. The baseline is chance: what embeddings that know nothing reach.
+    Image to text: each image is a query for its caption among the distinct captions. Text to image: each
+    distinct caption is a query for any of its images. Repeated captions thus count once. The baseline is the
+    expected recall of a random ranking.
     """
 
     requires = frozenset({"encode", "embed_image", "embed_text"})
@@ -48,7 +48,7 @@ class Retrieval(Evaluator):
         }
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
-        """Forgets what was collected."""
+        """Clears the collected embeddings."""
         self._rows = {}
 
     def update(self, seen: Observation) -> None:
@@ -63,7 +63,7 @@ class Retrieval(Evaluator):
             self._rows.setdefault(name, []).append(values.cpu())
 
     def state(self) -> Tally:
-        """Embeddings, and 63 bits of each caption's hash."""
+        """Embeddings, and 63 bits of the hash of each caption."""
         empty = {
             "image": torch.zeros(0),
             "text": torch.zeros(0),
@@ -74,12 +74,12 @@ class Retrieval(Evaluator):
         )
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`retrieval_r<k>`, shares."""
+        """`retrieval_r<k>`: recalls, 0 to 1."""
         image, text, caption = (state.rows[name] for name in ("image", "text", "caption"))
         if len(caption.unique()) < 2:
             raise DataError("evaluator retrieval: needs two different held-out captions or more")
         distinct, inverse, counts = caption.unique(return_inverse=True, return_counts=True)
-        # Equal captions have equal embeddings; any of them stands for all.
+        # Equal captions have equal embeddings; any one of them represents all.
         first = torch.zeros(len(distinct), dtype=torch.int64).scatter_(0, inverse, torch.arange(len(caption)))
         to_text = wrong_before_right(image, text[first], caption, distinct)
         to_image = wrong_before_right(text[first], image, distinct, caption)

@@ -1,4 +1,4 @@
-"""Recall at k with several right answers a query. Pure tensor maths."""
+"""Recall at k with several correct items per query."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def wrong_before_right(query: Tensor, gallery: Tensor, query_id: Tensor, gallery_id: Tensor) -> Tensor:
-    """How many wrong items rank at or before the best right one; ties count against the query.
+    """Number of wrong items that rank at or before the best correct one; ties count as wrong.
 
     Args:
         query: (n, E) unit vectors.
         gallery: (m, E) unit vectors.
         query_id: (n,) int64.
-        gallery_id: (m,) int64; an item is right if its id is the query's, and every query has one.
+        gallery_id: (m,) int64; an item is correct if it has the query's id; every query has one.
 
     Returns:
-        (n,) int64: a query is a hit at k if this is below k.
+        (n,) int64; a query is a hit at k if its number is below k.
     """
     counts = []
     for rows, ids in zip(query.split(1024), query_id.split(1024), strict=True):
@@ -31,12 +31,12 @@ def wrong_before_right(query: Tensor, gallery: Tensor, query_id: Tensor, gallery
 
 
 def chance(right: Tensor, items: int, k: int) -> float:
-    """Mean chance that one of k items drawn without replacement is right.
+    """Mean probability that one of k items drawn without replacement is correct.
 
     Args:
-        right: (n,) int64, right items of each query.
+        right: (n,) int64, number of correct items of each query.
         items: Size of the gallery.
-        k: Items drawn.
+        k: Number of items drawn.
     """
 
     def hit(count: int) -> float:

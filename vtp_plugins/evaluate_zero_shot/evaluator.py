@@ -1,4 +1,4 @@
-"""Classification by the names of the classes, without a training image."""
+"""Zero-shot classification by class names."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
 from vtp_plugins.evaluate_zero_shot.prompts import classes_of, templates_of
 
 _BATCH = 256
-"""Prompts that are embedded at a time: ImageNet has 80,000 of them."""
+"""Prompts per batch; ImageNet has 80,000 prompts."""
 
 
 class ZeroShot(Evaluator):
     """Top-1 accuracy of the class whose prompts lie nearest to the image (CLIP, section 3.1.4).
 
-    The baseline is chance, one over the number of classes. `per_class` has exactly that chance level however
-    the classes are distributed.
+    The baseline is chance, 1 / classes: the chance level of `per_class` for any distribution of classes.
     """
 
     requires = frozenset({"encode", "embed_image", "embed_text"})
@@ -78,7 +77,7 @@ class ZeroShot(Evaluator):
         return Tally(rows={name: torch.cat([none, *parts]) for name, parts in self._rows.items()})
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`zero_shot`, a share."""
+        """`zero_shot`: accuracy, 0 to 1."""
         predicted, label = state.rows["predicted"], state.rows["label"]
         if not len(label):
             raise DataError("evaluator zero_shot: no held-out sample has a label")

@@ -60,7 +60,7 @@ def test_what_is_saved_is_loaded(folder: Path) -> None:
 def test_a_run_folder_points_to_its_tokenizer(folder: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load(folder.parent, plugins=toy_plugins())
-    assert str(caught.value) == f"{folder.parent}: a run, not a tokenizer; load {folder}"
+    assert str(caught.value) == f"{folder.parent}: a run folder, not a tokenizer; load {folder}"
 
 
 def test_saving_again_replaces_whole(folder: Path) -> None:

@@ -26,5 +26,5 @@ def test_evaluation_reads_only_the_fields_asked_for() -> None:
 
 
 def test_evaluation_refuses_a_damaged_set() -> None:
-    with pytest.raises(DataError, match=r"evaluation sample 2 is bad: s2: truncated"):
+    with pytest.raises(DataError, match=r"bad evaluation sample: s2: truncated"):
         list(evaluation_batches(DrawnSource(count=4, bad={2: "truncated image"}), 16, 4))
