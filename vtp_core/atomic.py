@@ -1,12 +1,14 @@
-"""Writes files and folders whole or not at all, also if the process is killed. Imports no torch."""
+"""Files written whole or not at all, even if the process is killed; plain files read. Imports no torch."""
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,3 +103,38 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def open_plain(path: Path) -> io.BufferedReader:
+    """Opens a file for reading; a pipe does not block, and a link is not followed.
+
+    Raises:
+        OSError: Missing, or not a plain file; says which.
+    """
+    refuse_link(path)
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path.name} is not a plain file")
+    return os.fdopen(descriptor, "rb")
+
+
+def plain_size(path: Path) -> int:
+    """Bytes of a plain file.
+
+    Raises:
+        OSError: Missing, or not a plain file.
+    """
+    with open_plain(path) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def refuse_link(path: Path) -> None:
+    """Refuses a symbolic link, whose target may be any file of the user.
+
+    Raises:
+        OSError: It is one.
+    """
+    if path.is_symlink():
+        raise OSError(f"{path.name} is a symbolic link")

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from vtp_core.plain_file import plain_size
+from vtp_core.atomic import plain_size
 
 
 def check_contents(folder: Path, metadata: Metadata) -> None:

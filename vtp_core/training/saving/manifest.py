@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vtp_core.atomic import write_text
+from vtp_core.atomic import open_plain, plain_size, write_text
 from vtp_core.errors import CheckpointError
-from vtp_core.plain_file import open_plain, plain_size
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"

@@ -18,8 +18,8 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorS
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 from torch.futures import Future
 
+from vtp_core.atomic import open_plain
 from vtp_core.errors import CheckpointError
-from vtp_core.plain_file import open_plain
 from vtp_core.training.saving.chunk import read_chunk
 from vtp_core.training.saving.contents import check_contents
 
