@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vtp_core.data.crops.geometry import centre
+from vtp_core.data.crops.geometry import center_crop
 from vtp_core.errors import UsageError
 from vtp_core.pixels import normalise, to_uint8
 
@@ -31,7 +31,7 @@ def pixels_of(images: Sequence[Image.Image], size: int) -> Tensor:
     """Pixels (B, 3, size, size) float32, ImageNet-normalised, by the centre crop that evaluation uses."""
     if not images:
         raise UsageError("preprocess: no images given")
-    crops = [centre(np.array(rgb(image)), size) for image in images]
+    crops = [center_crop(np.array(rgb(image)), size) for image in images]
     return normalise(torch.stack(crops).float() / 255)
 
 

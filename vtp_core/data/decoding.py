@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from contextlib import suppress
 
 import numpy
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vtp_core.data.source import BadSample
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -25,8 +24,8 @@ _FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", 
 def decode_image(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.uint8]:
     """Decodes an image to RGB.
 
-    The first frame of an animation; orientation of the EXIF tag applied; transparency over white; CMYK,
-    palette and grey converted; 16-bit grey scaled to 8 bit.
+    Takes the first frame of an animation, applies the EXIF orientation, composes transparency over white,
+    converts CMYK, palettes and grayscale, and scales 16-bit grayscale to 8 bit.
 
     Args:
         data: The file.
@@ -37,7 +36,7 @@ def decode_image(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.u
         (H, W, 3) uint8.
 
     Raises:
-        BadSample: It is empty, no image, truncated, too large, too small or of an unknown pixel format.
+        BadSample: The file is empty, no image, truncated, too large, too small or of an unknown pixel format.
     """
     if not data:
         raise BadSample(key, "empty image")
@@ -45,7 +44,7 @@ def decode_image(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.u
         raise BadSample(key, "image file too large", f"{len(data)} bytes")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of metadata it can't read, and of sizes that our own limit judges.
+            # Pillow warns of unreadable metadata, and of sizes for which there is a limit here.
             warnings.simplefilter("ignore")
             return _decode(data, key, limits)
     except BadSample:
@@ -67,11 +66,21 @@ def _decode(data: bytes, key: str, limits: DecodeLimits) -> NDArray[numpy.uint8]
         if min(width, height) < limits.min_side:
             raise BadSample(key, "too small", f"{width}x{height} is under {limits.min_side}")
         image.load()
-        # In place, so that pixels are turned before Pillow rewrites the tags, which may be damaged. Without a
-        # readable orientation the image stays as stored, as in browsers.
-        with suppress(Exception):
+        if _has_readable_orientation(image):
             ImageOps.exif_transpose(image, in_place=True)
         return numpy.array(_rgb(image, key))
+
+
+def _has_readable_orientation(image: Image.Image) -> bool:
+    """Whether Pillow can read the orientation; a damaged tag counts as none, as in browsers."""
+    try:
+        image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return False
+    # Else Pillow would also write the other tags again, which fails if one of them is damaged.
+    for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):
+        image.info.pop(key, None)
+    return True
 
 
 def _rgb(image: Image.Image, key: str) -> Image.Image:
@@ -79,7 +88,7 @@ def _rgb(image: Image.Image, key: str) -> Image.Image:
     if mode == "RGB":
         return image
     if mode.startswith("I"):
-        return _grey_16_bit(image, key)
+        return _grayscale_16_bit(image, key)
     if mode == "F":
         raise BadSample(key, "floating-point pixels", "store 8 or 16 bit")
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -89,8 +98,8 @@ def _rgb(image: Image.Image, key: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _grey_16_bit(image: Image.Image, key: str) -> Image.Image:
-    """Scales 16-bit grey to 8 bit; Pillow's own conversion would clip it to white."""
+def _grayscale_16_bit(image: Image.Image, key: str) -> Image.Image:
+    """Scales 16-bit grayscale to 8 bit; Pillow's own conversion would clip it to white."""
     values = numpy.asarray(image).astype(numpy.int64)
     if values.min() < 0 or values.max() > 65535:
         raise BadSample(key, "32-bit pixels", "store 8 or 16 bit")
@@ -98,10 +107,10 @@ def _grey_16_bit(image: Image.Image, key: str) -> Image.Image:
 
 
 def decode_text(data: bytes, key: str, limits: DecodeLimits) -> str:
-    """Decodes a caption: UTF-8, anything else replaced; then `clean_text`.
+    """Decodes a caption from UTF-8, with invalid bytes replaced, and applies `clean_text`.
 
     Raises:
-        BadSample: Nothing is left, or it is too long.
+        BadSample: It is empty or too long.
     """
     if len(data) > limits.max_text_bytes:
         raise BadSample(key, "caption too long", f"{len(data)} bytes")
@@ -109,10 +118,10 @@ def decode_text(data: bytes, key: str, limits: DecodeLimits) -> str:
 
 
 def clean_text(text: str, key: str, limits: DecodeLimits) -> str:
-    """A caption without NULs and blanks around.
+    """A caption without NULs and surrounding whitespace.
 
     Raises:
-        BadSample: Nothing is left, or it is too long.
+        BadSample: It is empty or too long.
     """
     if len(text) > limits.max_text_bytes:
         raise BadSample(key, "caption too long", f"{len(text)} characters")

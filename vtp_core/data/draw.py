@@ -1,7 +1,7 @@
-"""Random numbers by what they are for. Imports no torch.
+"""Random number generators keyed by their purpose. Imports no torch.
 
-Data, crops and masks are pure functions of the seed and of a place (step, view, global row), so nothing has
-to be saved to resume and nothing depends on workers or world size.
+Order, crops and masks are pure functions of the seed and of a position (step, view, global row): a resume
+needs no saved generator, and nothing depends on the number of workers or ranks.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ def integer(*key: str | int) -> int:
 
 
 def generator(*key: str | int) -> numpy.random.Generator:
-    """A generator of its own for a key of strings and integers (Philox, 128-bit key)."""
+    """A separate generator for each key of strings and integers (Philox, 128-bit key)."""
     return numpy.random.Generator(numpy.random.Philox(key=_digest(key, 16)))

@@ -1,4 +1,4 @@
-"""Opens what the data tables of a recipe name: sources and augmentations. Imports no torch itself."""
+"""Builds the sources and augmentations that a recipe names. Imports no torch itself."""
 
 from __future__ import annotations
 

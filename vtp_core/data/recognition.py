@@ -1,4 +1,4 @@
-"""Finds the source that reads a path by asking every installed one. Imports no torch."""
+"""Finds the source that can read a path by asking every installed one. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The source interface: where samples come from. Imports no torch.
 
-A source is map-style: it knows its length and reads any sample by index, in any process. Shuffling, dealing
-to ranks, crops and replacement of bad samples are the loader's.
+A source is map-style: it has a length and reads any sample by index, in any process. The loader shuffles,
+distributes samples over ranks, cuts crops and replaces bad samples.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One sample; fields that were not asked for may be None.
+    """One sample; fields that were not requested may be None.
 
     Attributes:
         key: Name of the sample, unique within its shard or folder.
@@ -34,12 +34,12 @@ class Sample:
 
 
 class BadSample(Exception):
-    """A sample that can't be used: the loader counts it, writes it down and takes another one.
+    """A sample that can't be used: the loader counts it, logs it and reads another one.
 
     Args:
         key: Name of the sample.
-        reason: Short and from a small set, as it is counted ("truncated image", "no caption").
-        detail: What exactly was found.
+        reason: A short text from a small set, by which samples are counted ("truncated image", "no caption").
+        detail: What exactly is wrong.
     """
 
     def __init__(self, key: str, reason: str, detail: str = "") -> None:
@@ -53,7 +53,7 @@ class BadSample(Exception):
 
 
 class Source(Protocol):
-    """Where samples come from; `vtp_plugins/image_folder/source.py` is a short example.
+    """A collection of samples, read by index; `vtp new-plugin NAME --kind source` writes an example.
 
     Constructed as ``Class(config, limits)`` with a `vtp_core.data.decoding.DecodeLimits`; opening it checks
     that its paths exist and raises `vtp_core.errors.DataError` if there is nothing to read.
@@ -84,7 +84,7 @@ class Source(Protocol):
 
         Raises:
             BadSample: A needed field is missing or damaged.
-            DataError: The whole source can't be read any more.
+            DataError: The source as a whole can no longer be read.
         """
 
 
@@ -93,4 +93,4 @@ class FaultySource(Protocol):
     """A source that may find faults while it is opened, such as truncated shards."""
 
     def problems(self) -> Mapping[str, Sequence[str]]:
-        """What was found -> where."""
+        """Kind of fault -> places."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vtp_core.batch import Batch
-from vtp_core.data.crops.geometry import centre
+from vtp_core.data.crops.geometry import center_crop
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
 from vtp_core.evaluation.protocol import SetFacts
@@ -107,7 +107,7 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Yields each sample once, by ascending index; the last batch may be smaller.
 
-    Images are resized and centre-cropped as ADM does (`vtp_core.data.crops.geometry.centre`).
+    Images are resized and centre-cropped as ADM does (`vtp_core.data.crops.geometry.center_crop`).
 
     Args:
         source: Where samples come from.
@@ -145,7 +145,7 @@ def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) ->
 def _whole(samples: Sequence[Sample], size: int) -> Batch:
     crops: dict[str, Tensor] = {}
     if all(sample.image is not None for sample in samples):
-        images = [centre(sample.image, size) for sample in samples if sample.image is not None]
+        images = [center_crop(sample.image, size) for sample in samples if sample.image is not None]
         crops["global"] = torch.stack(images)[:, None]
     texts = [sample.text for sample in samples if sample.text is not None]
     labels = [sample.label for sample in samples if sample.label is not None]

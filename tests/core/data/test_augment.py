@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vtp_core.data.augmentation import Crop
-from vtp_core.data.crops import colour
+from vtp_core.data.crops import color
 from vtp_core.data.crops.augment import BuiltInAugmentation
-from vtp_core.data.crops.geometry import Box, centre, random_box, resize
+from vtp_core.data.crops.geometry import Box, center_crop, random_box, resize
 from vtp_core.data.draw import generator
 from vtp_core.recipe.tables.augmentation import AugmentationName, BuiltInAugmentationConfig
 from vtp_core.testing import check_augmentation
@@ -87,7 +87,7 @@ def test_centre_is_the_crop_of_adm(shape: tuple[int, int]) -> None:
     sides = round(reference.width * factor), round(reference.height * factor)
     resized = numpy.array(reference.resize(sides, Image.Resampling.BICUBIC))
     top, left = (resized.shape[0] - size) // 2, (resized.shape[1] - size) // 2
-    ours = hwc(centre(image, size))
+    ours = hwc(center_crop(image, size))
     assert ours.shape == (size, size, 3)
     assert psnr(ours, resized[top : top + size, left : left + size]) > 50
 
@@ -123,14 +123,14 @@ def test_random_box_is_distributed_as_torchvisions() -> None:
 @pytest.mark.parametrize(
     "ours, theirs",
     [
-        (lambda x: colour.brightness(x, 1.3), lambda x: tv2.adjust_brightness(x, 1.3)),
-        (lambda x: colour.contrast(x, 0.6), lambda x: tv2.adjust_contrast(x, 0.6)),
-        (lambda x: colour.saturation(x, 1.2), lambda x: tv2.adjust_saturation(x, 1.2)),
-        (lambda x: colour.hue(x, 0.1), lambda x: tv2.adjust_hue(x, 0.1)),
-        (lambda x: colour.hue(x, -0.07), lambda x: tv2.adjust_hue(x, -0.07)),
-        (lambda x: colour.blur(x, 0.4), lambda x: tv2.gaussian_blur(x, [9, 9], [0.4, 0.4])),
-        (lambda x: colour.blur(x, 1.9), lambda x: tv2.gaussian_blur(x, [9, 9], [1.9, 1.9])),
-        (lambda x: colour.grey(x), lambda x: tv1.rgb_to_grayscale(x, 3)),
+        (lambda x: color.brightness(x, 1.3), lambda x: tv2.adjust_brightness(x, 1.3)),
+        (lambda x: color.contrast(x, 0.6), lambda x: tv2.adjust_contrast(x, 0.6)),
+        (lambda x: color.saturation(x, 1.2), lambda x: tv2.adjust_saturation(x, 1.2)),
+        (lambda x: color.hue(x, 0.1), lambda x: tv2.adjust_hue(x, 0.1)),
+        (lambda x: color.hue(x, -0.07), lambda x: tv2.adjust_hue(x, -0.07)),
+        (lambda x: color.blur(x, 0.4), lambda x: tv2.gaussian_blur(x, [9, 9], [0.4, 0.4])),
+        (lambda x: color.blur(x, 1.9), lambda x: tv2.gaussian_blur(x, [9, 9], [1.9, 1.9])),
+        (lambda x: color.grayscale(x), lambda x: tv1.rgb_to_grayscale(x, 3)),
     ],
 )
 def test_colour_is_torchvisions_on_floats(ours, theirs) -> None:  # type: ignore[no-untyped-def]
@@ -146,7 +146,7 @@ def test_hue_is_hsv_of_the_standard_library() -> None:
     for row in values / 255:
         h, s, v = colorsys.rgb_to_hsv(*row)
         expected.append(colorsys.hsv_to_rgb((h + 0.08) % 1, s, v))
-    ours = colour.hue(torch.tensor(values.T, dtype=torch.float32)[:, None], 0.08)[:, 0].T / 255
+    ours = color.hue(torch.tensor(values.T, dtype=torch.float32)[:, None], 0.08)[:, 0].T / 255
     numpy.testing.assert_allclose(ours.numpy(), numpy.array(expected), atol=1e-5)
 
 
@@ -155,12 +155,12 @@ def test_solarise_is_pillows() -> None:
 
     image = picture(30, 40)
     expected = numpy.array(ImageOps.solarize(Image.fromarray(image), 128))
-    ours = colour.solarise(torch.from_numpy(image).permute(2, 0, 1).float())
+    ours = color.solarize(torch.from_numpy(image).permute(2, 0, 1).float())
     numpy.testing.assert_array_equal(hwc(ours), expected)
 
 
 def test_blur_of_a_tiny_crop_keeps_a_flat_colour() -> None:
-    torch.testing.assert_close(colour.blur(torch.full((3, 3, 2), 77.0), 1.0), torch.full((3, 3, 2), 77.0))
+    torch.testing.assert_close(color.blur(torch.full((3, 3, 2), 77.0), 1.0), torch.full((3, 3, 2), 77.0))
 
 
 @pytest.mark.parametrize(
@@ -171,15 +171,15 @@ def test_solarised_and_blurred_shares_of_dino(
 ) -> None:
     """On first global, other global and local crops; solarised are 0, 0.2, 0 of them."""
     calls: list[str] = []
-    monkeypatch.setattr(colour, "blur", lambda pixels, sigma: calls.append("blur") or pixels)
-    monkeypatch.setattr(colour, "solarise", lambda pixels: calls.append("solarise") or pixels)
+    monkeypatch.setattr(color, "blur", lambda pixels, sigma: calls.append("blur") or pixels)
+    monkeypatch.setattr(color, "solarize", lambda pixels: calls.append("solarize") or pixels)
     image = picture(16, 16)
     rates = {}
     for name, number in (("global", 0), ("global", 1), ("local", 0)):
         calls.clear()
         for seed in range(400):
             crop(image, augment, name, number, 8, None, generator("rate", name, number, seed))
-        rates[name, number] = calls.count("blur") / 400, calls.count("solarise") / 400
+        rates[name, number] = calls.count("blur") / 400, calls.count("solarize") / 400
     assert rates["global", 0] == (blurred[0], 0)
     assert rates["global", 1] == (pytest.approx(blurred[1], abs=0.07), pytest.approx(0.2, abs=0.08))
     assert rates["local", 0] == (pytest.approx(blurred[2], abs=0.1), 0)

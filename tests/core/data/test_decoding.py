@@ -13,7 +13,7 @@ import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.core.data.making import encoded, noise
 from vtp_core.data.decoding import clean_text, decode_image, decode_text
@@ -173,6 +173,12 @@ def test_orientation_is_applied_where_pillow_cannot_write_the_other_tags(
     data = with_orientation(Image.fromarray(image), "PNG", 6)
     monkeypatch.setattr(Image.Exif, "tobytes", None)
     numpy.testing.assert_array_equal(decode_image(data, "k", LIMITS), UPRIGHT[6](image))
+
+
+def test_an_image_that_cannot_be_turned_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = with_orientation(Image.fromarray(noise(16, 24)), "PNG", 6)
+    monkeypatch.setattr(ImageOps, "exif_transpose", lambda image, in_place: 1 / 0)
+    assert reason(data) == "damaged image"
 
 
 def test_damaged_exif_counts_as_none() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.core.data.making import DrawnSource, noise
 from vtp_core.batch import Batch
-from vtp_core.data.crops.geometry import centre
+from vtp_core.data.crops.geometry import center_crop
 from vtp_core.data.loading.loader import Loader, worker_death
 from vtp_core.data.loading.quarantine import BadRead, Quarantine
 from vtp_core.data.source import BadSample, Sample
@@ -86,7 +86,7 @@ def test_batches_have_what_was_asked_for() -> None:
 def test_pixels_are_the_samples_own() -> None:
     batch = load()[1][1]["rec"]
     for row, key in enumerate(batch.keys):
-        assert torch.equal(batch.image[row], centre(noise(24, 24, int(key[1:])), 16))
+        assert torch.equal(batch.image[row], center_crop(noise(24, 24, int(key[1:])), 16))
 
 
 def test_views_of_a_source_read_the_same_samples_and_the_stream_goes_on() -> None:
@@ -241,7 +241,7 @@ def test_missing_field_and_empty_source_are_named_before_the_first_step() -> Non
         load(DrawnSource(fields=frozenset({"image"})))
     with pytest.raises(DataError, match="has no samples"):
         load(DrawnSource(count=0))
-    with pytest.raises(UsageError, match="can't be dealt to 3 ranks"):
+    with pytest.raises(UsageError, match="16 rows are not divisible by 3 ranks"):
         load(world_size=3)
 
 

@@ -1,1 +1,1 @@
-"""What is made of an image: crops, augmentations, masks."""
+"""Crops, augmentations and masks of an image."""

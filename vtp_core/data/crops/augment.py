@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vtp_core.data.augmentation import Augmentation, Crop
-from vtp_core.data.crops import colour
-from vtp_core.data.crops.geometry import centre, random_box, resize
+from vtp_core.data.crops import color
+from vtp_core.data.crops.geometry import center_crop, random_box, resize
 
 _SCALES: dict[tuple[str, bool], tuple[float, float]] = {
     ("clip", True): (0.9, 1.0),
@@ -33,12 +33,12 @@ _SCALES: dict[tuple[str, bool], tuple[float, float]] = {
 }
 
 _BLURRED = {"dino": (0.0, 0.9, 0.5), "dino_nominal": (1.0, 0.1, 0.5)}
-"""Share of blurred first globals, other globals and local crops. DINOv2's and DINOv3's configurations say 1,
-0.1 and 0.5, but their helper applies one minus that, so their published models saw those of `dino`."""
+"""Fraction of blurred first globals, other globals and local crops. DINOv2's and DINOv3's configurations say
+1, 0.1 and 0.5, but their code applies one minus that, so their published models saw those of `dino`."""
 
 
 class BuiltInAugmentation(Augmentation):
-    """An augmentation of the core; the table above says what each does."""
+    """An augmentation of the core, by its name in the table above."""
 
     def __call__(self, image: NDArray[numpy.uint8], crop: Crop, rng: numpy.random.Generator) -> Tensor:
         """See `Augmentation`."""
@@ -46,7 +46,7 @@ class BuiltInAugmentation(Augmentation):
         if augment == "none":
             return resize(image, None, size, "bilinear")
         if augment == "center":
-            return centre(image, crop.size)
+            return center_crop(image, crop.size)
         height, width = image.shape[:2]
         box = random_box(height, width, crop.scale or _SCALES[augment, crop.name == "global"], rng)
         pixels = resize(image, box, size, "bicubic")
@@ -60,9 +60,9 @@ class BuiltInAugmentation(Augmentation):
 def _dino(
     pixels: Tensor, crop: Crop, rates: tuple[float, float, float], rng: numpy.random.Generator
 ) -> Tensor:
-    """Colour changes of DINOv2; `rates` as in `_BLURRED`."""
+    """Colour operations of DINOv2; `rates` as in `_BLURRED`."""
     blurred = rates[2] if crop.name != "global" else rates[min(crop.number, 1)]
-    solarised = 0.2 if crop.name == "global" and crop.number > 0 else 0.0
+    solarized = 0.2 if crop.name == "global" and crop.number > 0 else 0.0
     chance = rng.random(4)
     factors = rng.uniform((0.6, 0.6, 0.8, -0.1), (1.4, 1.4, 1.2, 0.1)).tolist()
     sigma = float(rng.uniform(0.1, 2.0))
@@ -72,13 +72,13 @@ def _dino(
         for operation in order:
             values = _JITTER[operation](values, factors[operation])
     if chance[1] < 0.2:
-        values = colour.grey(values)
+        values = color.grayscale(values)
     if chance[2] < blurred:
-        values = colour.blur(values, sigma)
-    values = values.round_()  # the source works in 8 bit; the threshold below cuts whole numbers
-    if chance[3] < solarised:
-        values = colour.solarise(values)
+        values = color.blur(values, sigma)
+    values = values.round_()  # DINOv2 works in 8 bit; the threshold below compares whole numbers
+    if chance[3] < solarized:
+        values = color.solarize(values)
     return values.to(torch.uint8)
 
 
-_JITTER = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
+_JITTER = (color.brightness, color.contrast, color.saturation, color.hue)

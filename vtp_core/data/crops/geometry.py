@@ -1,7 +1,7 @@
-"""Cutting and resizing of 8-bit images.
+"""Crops and resizes 8-bit images.
 
-Resizing is torch's antialiased uint8 path, the same algorithm as Pillow's and several times as fast; it is
-handed a channels-last view of the array, which needs no copy.
+Resizing is torch's antialiased uint8 path on a channels-last view of the array, which needs no copy: the same
+algorithm as Pillow's, several times as fast.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Box:
 def random_box(height: int, width: int, scale: tuple[float, float], rng: numpy.random.Generator) -> Box:
     """A random part of an image, as torchvision's RandomResizedCrop draws it.
 
-    Ten tries of a share of the area (uniform) and an aspect ratio (uniform in its logarithm), then the
-    largest central part of an allowed ratio.
+    Ten tries of a fraction of the area (uniform) and an aspect ratio (log-uniform), then the largest central
+    part with an allowed ratio.
 
     Args:
         height: Rows of the image.
         width: Its columns.
-        scale: Smallest and largest share of the area.
+        scale: Smallest and largest fraction of the area.
         rng: Source of the numbers.
     """
     numbers = rng.random(2 * _TRIES + 2).tolist()
@@ -66,7 +66,7 @@ def random_box(height: int, width: int, scale: tuple[float, float], rng: numpy.r
 
 
 def resize(image: NDArray[numpy.uint8], box: Box | None, size: tuple[int, int], filter: Filter) -> Tensor:
-    """Cuts out a box and resizes it.
+    """Resizes a part of an image.
 
     Args:
         image: (H, W, 3) uint8.
@@ -75,7 +75,7 @@ def resize(image: NDArray[numpy.uint8], box: Box | None, size: tuple[int, int], 
         filter: Antialiased filter.
 
     Returns:
-        (3, rows, columns) uint8; untouched pixels if nothing has to be resized.
+        (3, rows, columns) uint8; the pixels themselves if they already have the size.
     """
     if box is not None:
         image = image[box.top : box.top + box.height, box.left : box.left + box.width]
@@ -85,11 +85,11 @@ def resize(image: NDArray[numpy.uint8], box: Box | None, size: tuple[int, int], 
     return F.interpolate(pixels[None], size=size, mode=filter, antialias=True, align_corners=False)[0]
 
 
-def centre(image: NDArray[numpy.uint8], size: int) -> Tensor:
-    """The centre crop of ADM (Dhariwal and Nichol 2021), the usual one for reconstruction and generation.
+def center_crop(image: NDArray[numpy.uint8], size: int) -> Tensor:
+    """The centre crop of ADM (Dhariwal and Nichol 2021), standard for reconstruction and generation.
 
-    Halved with a box filter while the shorter side is at least twice `size`, then bicubic to `size`, then the
-    central square.
+    The image is halved with a box filter while its shorter side is at least twice `size`, resized to `size`
+    by bicubic interpolation, and cropped to the central square.
 
     Args:
         image: (H, W, 3) uint8.

@@ -1,8 +1,8 @@
 """Block masks for masked image modelling, as iBOT and DINOv2 draw them. Imports no torch.
 
-A share of the step's global crops is masked; their ratios fill equal bins of the recipe's range, one crop a
-bin, and are shuffled over the crops. All of it is drawn over the global rows of the step, so that every world
-size sees the same masks.
+A fraction of the step's global crops is masked, with ratios from equal bins of the recipe's range, one crop
+per bin, shuffled over the crops. Everything is drawn over the global rows of the step, so that masks do not
+depend on the world size.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _ASPECT = 0.3  # blocks are 0.3 to 1 / 0.3 as wide as high
 
 
 def patch_counts(config: MaskConfig, crops: int, patches: int, seed: int, step: int, view: str) -> list[int]:
-    """How many patches of each global crop of the step are to be masked; 0 for a crop left whole.
+    """Numbers of masked patches of the step's global crops; 0 for a crop that is not masked.
 
     Args:
-        config: Ratios and share of masked crops.
-        crops: Global crops of the step over all ranks, rows * crops a row.
+        config: Ratios and fraction of masked crops.
+        crops: Global crops of the step over all ranks: rows times crops per row.
         patches: Patches of a crop.
         seed: The run's seed.
         step: Index of the step.
@@ -45,14 +45,13 @@ def patch_counts(config: MaskConfig, crops: int, patches: int, seed: int, step: 
 
 
 def block_mask(count: int, grid: tuple[int, int], rng: numpy.random.Generator) -> NDArray[numpy.bool_]:
-    """A mask made of rectangles, until `count` patches are masked or no further block fits.
+    """A mask of random rectangles.
 
-    A block has between 4 patches and what is missing, at most half the grid. It counts only if it adds
-    something and not too much; after ten tries without one the mask stays as it is, so it may hold a few
-    patches less.
+    Blocks are added until `count` patches are masked or ten blocks in a row do not fit, so the mask may have
+    a few patches less. A block has 4 patches up to the number that is missing, at most half the grid.
 
     Args:
-        count: Patches to mask; never exceeded.
+        count: Largest number of masked patches.
         grid: Patch rows and columns.
         rng: Source of the numbers.
 
@@ -74,7 +73,7 @@ def _add_block(mask: NDArray[numpy.bool_], most: int, rng: numpy.random.Generato
     rows, columns = mask.shape
     limit = math.log(1 / _ASPECT)
     for _ in range(_TRIES):
-        # Where less than 4 are missing too: a larger block then fits if it overlaps those before it.
+        # Also where less than 4 are missing: a larger block fits if it overlaps earlier ones.
         area = _SMALLEST + (most - _SMALLEST) * rng.random()
         aspect = math.exp(rng.uniform(-limit, limit))
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -104,14 +103,14 @@ def draw_masks(
     """Masks and weights of some global rows of a step.
 
     Args:
-        config: Ratios and share of masked crops.
+        config: Ratios and fraction of masked crops.
         rows: Global rows of the view.
-        crops: Global crops a row.
+        crops: Global crops per row.
         grid: Patch rows and columns of a global crop.
         seed: The run's seed.
         step: Index of the step.
         view: Name of the view.
-        wanted: Global rows to draw; a rank's share.
+        wanted: Global rows to draw, those of one rank.
 
     Returns:
         Mask (len(wanted), crops, patches) bool, True = masked, and weight of the same shape, float32: 1 /

@@ -39,8 +39,8 @@ def cut_crops(
 ) -> None:
     """Cuts all crops of one row.
 
-    Each crop draws from a generator of its own, keyed by (seed, step, view, global row, crop): asking for one
-    more crop set, or one row less, changes no other crop.
+    Each crop has its own generator, keyed by (seed, step, view, global row, crop): one more crop set, or one
+    row less, changes no other crop.
 
     Args:
         image: (H, W, 3) uint8, the decoded sample.
@@ -54,7 +54,7 @@ def cut_crops(
         row: Global row of the step.
 
     Raises:
-        DataError: The augmentation returned something else than pixels of the crop's size.
+        DataError: The augmentation did not return uint8 pixels of the crop's size.
     """
     for crops, memory in out.items():
         settings = view.crops[crops]

@@ -1,7 +1,7 @@
 """The training loader: an iterator over steps with the batches of all views.
 
-All that it yields is a pure function of (seed, step, global row): it has no state to save,
-and workers, world size and start change nothing. Pixels stay uint8 until `vtp_core.batch.Batch.to`.
+Its batches are a pure function of (seed, step, global row): there is no state to save, and the number of
+workers, the world size and the first step change no value. Pixels stay uint8 until `vtp_core.batch.Batch.to`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from vtp_core.batch import Batch
-from vtp_core.data.loading.plan import plan_views
 from vtp_core.data.loading.quarantine import Quarantine
 from vtp_core.data.loading.steps import LoadedStep, StepDataset
+from vtp_core.data.loading.streams import build_streams
 from vtp_core.data.source import Source
 from vtp_core.errors import DataError
 from vtp_core.plugins import Plugins
@@ -29,8 +29,8 @@ from vtp_core.view import ViewNeed
 class Loader:
     """Iterates over ``(step, {view: Batch})`` from `start_step` to `steps` - 1.
 
-    Local row j of rank r is global row j * world_size + r. Views of one source see the same shuffled samples
-    of a step, each read and decoded once; the source's stream advances by its largest view.
+    Local row j of rank r is global row j * world_size + r. Views of one source read the same shuffled samples
+    of a step, each decoded once; a step advances the source's stream by the rows of its largest view.
 
     Args:
         recipe_views: The recipe's views.
@@ -41,20 +41,20 @@ class Loader:
         world_size: Number of ranks.
         start_step: First step.
         steps: Step after the last one.
-        patch: Pixels a patch side, for masks.
-        workers: Processes of this rank; 0 loads in this one.
+        patch: Side of a patch in pixels, for masks.
+        workers: Worker processes of this rank; 0 loads in the training process.
         prefetch: Steps that each worker prepares ahead.
-        max_bad_fraction: Share of bad samples above which it stops (`Quarantine`).
+        max_bad_fraction: Fraction of bad samples above which loading stops (`Quarantine`).
         quarantine: File to which bad samples are written; None: none.
-        pin_memory: Whether pixels are put into page-locked memory, for a copy to a GPU that doesn't wait.
-        plugins: Where augmentations are looked up; None: the views have only those of the core.
+        pin_memory: Whether pixels are put into page-locked memory, for asynchronous copies to a GPU.
+        plugins: Where augmentations are looked up; None: views use only those of the core.
 
     Attributes:
-        quarantine: Tally of bad samples so far.
+        quarantine: Counts of bad samples so far.
 
     Raises:
-        DataError: A source is empty or lacks a field that is asked for.
-        UsageError: Rows can't be dealt to the ranks, or an augmentation can't be built.
+        DataError: A source is empty or lacks a field that is needed.
+        UsageError: Rows are not divisible by the number of ranks, or an augmentation can't be built.
     """
 
     def __init__(
@@ -78,20 +78,20 @@ class Loader:
     ) -> None:
         self.quarantine = Quarantine(max_bad_fraction, quarantine)
         offered = Plugins() if plugins is None else plugins
-        plans = plan_views(
+        streams = build_streams(
             recipe_views, needs, sources, offered, seed=seed, world_size=world_size, patch=patch
         )
         self._steps = range(start_step, steps)
         self._loader: DataLoader[LoadedStep] = DataLoader(
-            StepDataset(plans, seed=seed, rank=rank, world_size=world_size),
+            StepDataset(streams, seed=seed, rank=rank, world_size=world_size),
             batch_size=None,
             sampler=self._steps,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             worker_init_fn=_ignore_signals if workers else None,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             pin_memory=pin_memory,
-            # Else it draws a seed for its workers from the global generator.
+            # Without one, torch draws the workers' seed from the global generator.
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -100,7 +100,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Batch]]]:
         loaded = iter(self._loader)
-        # Workers ignore SIGTERM, with which Python would end them at its exit and then wait for ever.
+        # Workers ignore SIGTERM, which Python sends at its exit before it waits for them: stop them first.
         stop = getattr(loaded, "_shutdown_workers", _nothing)
         atexit.register(stop)
         try:
@@ -119,30 +119,30 @@ class Loader:
 
 
 def worker_death(error: BaseException) -> DataError | None:
-    """The error to show if `error` says that a loader's worker died, else None.
+    """The error to show if `error` says that a worker of the loader died, else None.
 
-    torch may raise it anywhere in the main thread, as a signal tells it of the death; so the training loop
-    asks this of any RuntimeError.
+    torch raises it in a signal handler, so anywhere in the main thread: the training loop passes every
+    RuntimeError to this function.
     """
     message = " ".join(str(error).split())
     if "DataLoader worker" not in message:
         return None
     first = message.split(". ")[0].rstrip(".")
     return DataError(
-        f"{first}; it was killed, most often for want of memory or of shared memory (/dev/shm): "
+        f"{first}; it was killed, most often because memory or shared memory (/dev/shm) ran out: "
         "lower data.workers or data.prefetch, or give the container more; the run resumes with --resume"
     )
 
 
 def _ignore_signals(worker: int) -> None:
-    """A stop signal reaches the whole process group; workers go on until the main process has saved."""
+    """A stop signal reaches the whole process group; workers continue until the main process has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _nothing() -> None:
-    """There are no workers to stop."""
+    """Stops no worker: there is none."""
 
 
-def _as_it_is(item: Any) -> Any:
+def _unchanged(item: Any) -> Any:
     return item

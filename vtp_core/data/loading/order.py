@@ -1,8 +1,8 @@
-"""The order of samples: a pure function of (seed, epoch, place), in constant memory. Imports no torch.
+"""The order of samples: a pure function of (seed, epoch, position), in constant memory. Imports no torch.
 
-Each epoch is a keyed permutation of the samples, computed one place at a time by a Feistel network over
-``a * b >= length`` numbers with cycle walking. A run resumes at any step, and any world size sees the same
-order, with no shuffle buffer, no state and no list of indices.
+Each epoch is a keyed permutation of the samples, computed one position at a time by a Feistel network over
+``a * b >= length`` numbers with cycle walking. A run resumes at any step, and every world size sees the same
+order, without shuffle buffer, state or list of indices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Permutation:
 
     Args:
         length: Number of elements, at least 1.
-        key: What the order depends on, such as ("order", seed, epoch).
+        key: What the permutation depends on, such as ("order", seed, epoch).
     """
 
     def __init__(self, length: int, *key: str | int) -> None:
@@ -47,7 +47,7 @@ class Permutation:
         if not 0 <= place < self.length:
             raise IndexError(f"place {place} is outside of 0..{self.length - 1}")
         number = self._scramble(place)
-        # A number outside of the range is scrambled again: the walk ends, as it is on the cycle of `place`.
+        # A number out of range is scrambled again; the walk ends, because `place` lies on the same cycle.
         while number >= self.length:
             number = self._scramble(number)
         return number
@@ -79,7 +79,7 @@ class Order:
         self._epochs: dict[int, Permutation] = {}
 
     def __call__(self, place: int) -> int:
-        """Index of the sample at `place` of the stream, counted from 0 over all epochs."""
+        """Index of the sample at position `place` of the stream, counted from 0 over all epochs."""
         epoch, within = divmod(place, self.length)
         if epoch not in self._epochs:
             self._epochs.pop(epoch - 2, None)  # a step may straddle two epochs

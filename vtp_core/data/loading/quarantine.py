@@ -1,4 +1,4 @@
-"""Bad samples: counted by reason, written down, and too many of them end the run. Imports no torch."""
+"""Counts and logs bad samples; too many of them end the run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 from vtp_core.errors import DataError
 
-_WINDOW = 10_000  # samples over which the share is taken: a shard gone bad late in a long run must show
-_SLACK = 10  # bad samples that are always allowed in a window: a share of few samples says nothing
+_WINDOW = (
+    10_000  # samples over which the fraction is taken, so that a shard damaged late in a long run counts
+)
+_SLACK = 10  # bad samples that each window allows: a fraction of few samples means nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class BadRead:
         index: Number of the sample in its source.
         key: Its name.
         reason: Why, from a small set.
-        detail: What exactly was found.
+        detail: What exactly is wrong.
     """
 
     step: int
@@ -38,12 +40,12 @@ class BadRead:
 
 
 class Quarantine:
-    """Tallies bad samples of one rank.
+    """Counts the bad samples of one rank.
 
     Args:
-        max_bad_fraction: Share of a window of 10,000 samples above which the run stops; ten bad samples are
-            always allowed, unless the share is 0.
-        path: File to which a JSON line is added for each sample the first time it is bad; None: none.
+        max_bad_fraction: Fraction of a window of 10,000 samples above which the run stops; ten bad samples
+            are always allowed, unless the fraction is 0.
+        path: File that gets a JSON line for each bad sample, once; None: none.
 
     Attributes:
         seen: Samples read, bad ones included.
@@ -62,8 +64,8 @@ class Quarantine:
         """Counts a step.
 
         Args:
-            rows: Samples that the step used.
-            bad: Samples that it had to replace.
+            rows: Samples in use.
+            bad: Samples that were replaced.
 
         Raises:
             DataError: Too many were bad.

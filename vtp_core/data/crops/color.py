@@ -1,7 +1,7 @@
-"""Colour changes of an augmentation, on float pixels (3, H, W) in 0..255, clamped after each.
+"""Colour operations on float pixels (3, H, W) in [0, 255], each clamped to that range.
 
-The same maths as torchvision's transforms, without rounding to 8 bit in between; `tests/core/data` compares
-them.
+The same formulas as torchvision's transforms, without rounding to 8 bit in between; `tests/core/data`
+compares them.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow
 
 
 def luma(pixels: Tensor) -> Tensor:
-    """Brightness (1, H, W) as seen by the eye."""
+    """Luma (1, H, W)."""
     red, green, blue = pixels.unbind(0)
     return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[None]
 
 
 def brightness(pixels: Tensor, factor: float) -> Tensor:
-    """Multiplied by `factor`; 1 changes nothing."""
+    """Multiplies by `factor`; 1 changes nothing."""
     return (pixels * factor).clamp_(0, 255)
 
 
 def contrast(pixels: Tensor, factor: float) -> Tensor:
-    """Blended with the mean brightness of the image; 1 changes nothing, 0 is plain grey."""
+    """Blends with the mean luma of the image; 1 changes nothing, 0 gives uniform grey."""
     return (pixels * factor + luma(pixels).mean() * (1 - factor)).clamp_(0, 255)
 
 
 def saturation(pixels: Tensor, factor: float) -> Tensor:
-    """Blended with the grey image; 1 changes nothing, 0 is grey."""
+    """Blends with the grayscale image; 1 changes nothing, 0 gives grayscale."""
     return (pixels * factor + luma(pixels) * (1 - factor)).clamp_(0, 255)
 
 
-def grey(pixels: Tensor) -> Tensor:
-    """Grey in three channels."""
+def grayscale(pixels: Tensor) -> Tensor:
+    """Grayscale in three equal channels."""
     return luma(pixels).expand_as(pixels).contiguous()
 
 
 def hue(pixels: Tensor, shift: float) -> Tensor:
-    """Hue turned by `shift` of a full turn (-0.5 to 0.5) in HSV; the extreme channels keep values."""
+    """Rotates the hue in HSV by `shift` of a full turn, -0.5 to 0.5."""
     high, low = pixels.amax(0), pixels.amin(0)
     spread = high - low
     safe = spread.clamp(min=1e-6)
@@ -60,9 +60,9 @@ def hue(pixels: Tensor, shift: float) -> Tensor:
 
 
 def blur(pixels: Tensor, sigma: float, radius: int = 4) -> Tensor:
-    """Gaussian blur with a kernel of 2 * radius + 1 taps and mirrored borders.
+    """Gaussian blur with a kernel of 2 * radius + 1 taps and reflected borders.
 
-    The radius is cut to the image's side - 1, as a mirror shows no more.
+    The radius is at most the image's side - 1, the limit of reflection.
     """
     radius = min(radius, pixels.shape[-1] - 1, pixels.shape[-2] - 1)
     taps = torch.arange(-radius, radius + 1, dtype=torch.float32)
@@ -73,6 +73,6 @@ def blur(pixels: Tensor, sigma: float, radius: int = 4) -> Tensor:
     return F.conv2d(rows, kernel.view(1, 1, -1, 1))[:, 0].clamp_(0, 255)
 
 
-def solarise(pixels: Tensor, threshold: float = 128.0) -> Tensor:
-    """Values from `threshold` on inverted."""
+def solarize(pixels: Tensor, threshold: float = 128.0) -> Tensor:
+    """Inverts values from `threshold` on."""
     return torch.where(pixels >= threshold, 255 - pixels, pixels)
