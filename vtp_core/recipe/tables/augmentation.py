@@ -13,12 +13,12 @@ AugmentationName = Literal["none", "center", "clip", "crop", "dino", "dino_nomin
 
 
 class BuiltInAugmentationConfig(AugmentationConfig):
-    """One of the core's own; it has no keys, so it is written as its name."""
+    """A built-in augmentation; without keys, so it is written as its name."""
 
     use: AugmentationName
 
     def cuts_at_random(self) -> bool:
-        """All but two do."""
+        """Whether it is neither `none` nor `center`."""
         return self.use not in ("none", "center")
 
     @model_serializer(mode="plain")
