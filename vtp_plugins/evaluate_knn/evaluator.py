@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
-from vtp_core.evaluation.vectors import VectorStore, accuracy, majority, per_class_accuracy
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_knn.config import KnnConfig
 from vtp_plugins.evaluate_knn.metric import knn_predict
+from vtp_plugins.probes.vectors import VectorStore, accuracy, majority, per_class_accuracy
 
 
 class Knn(Evaluator):

@@ -9,11 +9,11 @@ import torch
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
-from vtp_core.evaluation.vectors import VectorStore, accuracy, majority, per_class_accuracy
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_linear_probe.config import LinearProbeConfig
 from vtp_plugins.evaluate_linear_probe.metric import probe
+from vtp_plugins.probes.vectors import VectorStore, accuracy, majority, per_class_accuracy
 
 
 class LinearProbe(Evaluator):

@@ -11,11 +11,11 @@ from torch import Tensor
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
-from vtp_core.evaluation.vectors import accuracy, majority, per_class_accuracy
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
 from vtp_plugins.evaluate_zero_shot.prompts import classes_of, templates_of
+from vtp_plugins.probes.vectors import accuracy, majority, per_class_accuracy
 
 _BATCH = 256
 """Prompts per batch; ImageNet has 80,000 prompts."""

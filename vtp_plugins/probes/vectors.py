@@ -1,4 +1,4 @@
-"""One vector per image, for probes: pooled features, pooled latents, and raw pixels as the baseline."""
+"""One vector per image: pooled features or latents, and raw pixels as the baseline; scores of predictions."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vtp_core.evaluation.vectors import VectorStore, raw_pixels, read_vectors
 from vtp_core.features import Features, Tokens
+from vtp_plugins.probes.vectors import VectorStore, raw_pixels, read_vectors
 
 
 def _seen(rows: int = 3, width: int = 5, channels: int = 2):

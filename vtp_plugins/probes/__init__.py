@@ -1,0 +1,1 @@
+"""Feature vectors and scores of labelled images, for evaluators that classify."""
