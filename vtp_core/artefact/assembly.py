@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.bottleneck import Bottleneck
-from vtp_core.config import ComponentConfig
+from vtp_core.config import ComponentConfig, ObjectiveConfig
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
 from vtp_core.errors import CheckpointError, UsageError
@@ -87,7 +87,14 @@ def assemble(config: ArtefactConfig, plugins: Plugins) -> Tokenizer:
         exports: dict[str, nn.Module] = {}
         for name, head in config.heads.items():
             table = _read("objective", head.objective, plugins)
-            objective: Objective = plugins.find("objective", table.use).load_target()(table, networks.dims)
+            target: type[Objective] = plugins.find("objective", table.use).load_target()
+            if not head.exports or not head.exports.items() <= target.exports.items():
+                # Before it is built: another kind of objective may read files or download a network.
+                raise CheckpointError(
+                    f"config.json: heads.{name}: objective {table.use!r} exports "
+                    f"{dict(target.exports) or 'nothing'}, not {head.exports}"
+                )
+            objective = target(cast(ObjectiveConfig, table), networks.dims)
             for capability, child in head.exports.items():
                 exports[export_key(exports, name, capability)] = _child(objective, name, child)
     tokenizer = Tokenizer(

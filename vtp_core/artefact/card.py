@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 from torch import nn
 
 from vtp_core.artefact.config import ArtefactConfig
@@ -18,24 +20,26 @@ def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
     """The card as markdown: components, use and normalisation of the latents."""
     patch, channels = tokenizer.encoder.patch, tokenizer.bottleneck.channels
     side = config.image_size // patch
+    recipe, version = _text(config.recipe or "unnamed"), _text(config.vtp_version)
+    exports = ", ".join(f"`{_text(name)}`" for name in sorted(tokenizer.exports))
     codes = ", ".join(str(size) for size in tokenizer.bottleneck.codebook_sizes)
     rows = [
         ("image size", f"{config.image_size} px (other multiples of {patch} px may work)"),
         ("latent", f"{channels} x {side} x {side} ({patch} px per position)"),
         ("codes", f"codebooks of {codes}" if codes else "none: the latent is continuous"),
         ("input and output", "ImageNet-normalised pixels; `preprocess` and `postprocess` convert"),
-        ("encoder", f"`{config.encoder['use']}`, {_count(tokenizer.encoder)} parameters"),
-        ("bottleneck", f"`{config.bottleneck['use']}`, {_count(tokenizer.bottleneck)} parameters"),
+        ("encoder", f"`{_text(config.encoder['use'])}`, {_count(tokenizer.encoder)} parameters"),
+        ("bottleneck", f"`{_text(config.bottleneck['use'])}`, {_count(tokenizer.bottleneck)} parameters"),
         (
             "decoder",
             "none"
             if config.decoder is None or tokenizer.decoder is None
-            else f"`{config.decoder['use']}`, {_count(tokenizer.decoder)} parameters",
+            else f"`{_text(config.decoder['use'])}`, {_count(tokenizer.decoder)} parameters",
         ),
-        ("exported", ", ".join(f"`{name}`" for name in sorted(tokenizer.exports)) or "none"),
+        ("exported", exports or "none"),
         ("weights", f"{config.weights}, after {config.step if config.step is not None else 'unknown'} steps"),
         ("stored", _STORAGE[config.storage]),
-        ("latent statistics", config.latents_stats_protocol or "not measured"),
+        ("latent statistics", _text(config.latents_stats_protocol or "not measured")),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"""---
@@ -43,9 +47,9 @@ library_name: vtp
 tags: [visual-tokenizer, image-autoencoder]
 ---
 
-# Visual tokenizer `{config.recipe or "unnamed"}`
+# Visual tokenizer `{recipe}`
 
-Written by vtp-core {config.vtp_version}.
+Written by vtp-core {version}.
 
 | | |
 | --- | --- |
@@ -70,6 +74,12 @@ latents (`encode_normalized` and `decode_normalized` apply them). `heads/` holds
 State the training data and their licences, the intended use, and the measured quality with the protocol of
 each number (`eval.json` of the run has both).
 """
+
+
+def _text(value: object) -> str:
+    """Text of a config that nobody checked, as one line of Markdown without HTML, code or table cells."""
+    line = " ".join(str(value).split())
+    return html.escape(line).replace("`", "&#96;").replace("|", "&#124;")
 
 
 def _count(module: nn.Module) -> str:

@@ -16,6 +16,7 @@ CONFIG_BYTES = 1_000_000
 """Largest ``config.json`` that is read."""
 
 Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Head(Table):
@@ -60,11 +61,11 @@ class ArtefactConfig(Table):
     """Per-channel mean of [0, 1] pixels; subtracted first."""
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Per-channel standard deviation of [0, 1] pixels; the divisor."""
-    latents_mean: tuple[float, ...] | None = None
+    latents_mean: tuple[Finite, ...] | None = None
     """Per-channel mean of the latents."""
-    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    latents_std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     """Per-channel standard deviation of the latents."""
-    scaling_factor: Annotated[float, Field(gt=0)] = 1.0
+    scaling_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Factor on the normalised latents."""
     latents_stats_protocol: str | None = None
     """How mean and deviation were measured: data, images, crop."""

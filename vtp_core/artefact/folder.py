@@ -12,7 +12,9 @@ from vtp_core.artefact.assembly import assemble, head_modules
 from vtp_core.artefact.card import model_card
 from vtp_core.artefact.compact import Storage, compress
 from vtp_core.artefact.config import ArtefactConfig, read_config
-from vtp_core.artefact.weights import read_weights, write_weights
+from vtp_core.artefact.outline import outline
+from vtp_core.artefact.sums import check_sums, write_sums
+from vtp_core.artefact.weights import check_header, read_header, read_weights, write_weights
 from vtp_core.atomic import replacing_folder
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
@@ -22,7 +24,7 @@ WEIGHTS = "model.safetensors"
 
 
 def write_artefact(tokenizer: Tokenizer, folder: Path, storage: Storage = "full") -> Path:
-    """Writes ``config.json``, weights, ``preprocessor_config.json``, the model card and ``heads/``.
+    """Writes ``config.json``, weights, ``preprocessor_config.json``, model card, ``heads/`` and hashes.
 
     Args:
         tokenizer: One with a `config`; its parameters are whole tensors (no shards).
@@ -62,14 +64,26 @@ def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Call
 
 def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
     """The tokenizer of a folder, in eval mode on the CPU; see `loading.load`."""
+    plugins = plugins if plugins is not None else load_plugins()
     config = read_config(folder)
-    tokenizer = assemble(config, plugins if plugins is not None else load_plugins())
+    heads = {name: f"heads/{name}/{WEIGHTS}" for name in config.heads}
+    check_sums(folder, ["config.json", WEIGHTS, *heads.values()])
+    shapes = {
+        f"{file}:{name}": shape
+        for file in (WEIGHTS, *heads.values())
+        for name, (_, shape) in read_header(folder / file).items()
+    }
+    planned = outline(config, plugins, shapes)
+    check_header(folder / WEIGHTS, _core_state(planned))
+    for objective, children in head_modules(planned, config).items():
+        check_header(folder / heads[objective], _state(children))
+    tokenizer = assemble(config, plugins)
     core = _core_state(tokenizer)
     for name, tensor in read_weights(folder / WEIGHTS, core).items():
         core[name].copy_(tensor)
     for objective, children in head_modules(tokenizer, config).items():
         state = _state(children)
-        for name, tensor in read_weights(folder / "heads" / objective / WEIGHTS, state).items():
+        for name, tensor in read_weights(folder / heads[objective], state).items():
             state[name].copy_(tensor)
     channels = tokenizer.bottleneck.channels
     if config.latents_mean is not None and len(config.latents_mean) != channels:
@@ -108,6 +122,8 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
     (folder / "README.md").write_text(model_card(tokenizer, config), encoding="utf-8")
     # Last: an incomplete copy is then not recognised as an artefact.
     (folder / "config.json").write_text(config.dump(), encoding="utf-8")
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    write_sums(folder, [name for name in files if name != "README.md"])
 
 
 def _core_state(tokenizer: Tokenizer) -> dict[str, Tensor]:

@@ -96,16 +96,11 @@ def _entry(entry: Mapping[str, object], data_bytes: int) -> tuple[torch.dtype, t
     return dtype, tuple(shape)
 
 
-def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a file that has exactly the expected names and shapes.
-
-    Args:
-        path: A safetensors file.
-        expected: Name -> a tensor of the expected shape and type; floating types may differ in width, and
-            matrices may be stored as integers with scales (`vtp_core.artefact.compact`).
+def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
+    """Checks names, shapes and types of a file; `read_weights` says what is compared.
 
     Raises:
-        CheckpointError: Names, shapes or types differ, or the file is damaged.
+        CheckpointError: They differ, or the file is no whole safetensors file.
     """
     header = restored_types(read_header(path))
     missing = sorted(expected.keys() - header.keys())
@@ -123,6 +118,20 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
                 f"{path}: {name} is {dtype} {list(shape)}, the model needs {want.dtype} {list(want.shape)}; "
                 "config.json and weights are of different models"
             )
+
+
+def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file that has exactly the expected names and shapes.
+
+    Args:
+        path: A safetensors file.
+        expected: Name -> a tensor of the expected shape and type, on any device; floating types may differ
+            in width, and matrices may be stored as integers with scales (`vtp_core.artefact.compact`).
+
+    Raises:
+        CheckpointError: Names, shapes or types differ, or the file is damaged.
+    """
+    check_header(path, expected)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return restore({name: file.get_tensor(name) for name in file.keys()})

@@ -97,6 +97,8 @@ def check_structure(trial: Trial) -> None:
         objective = trial.build()
     if dict(objective.views()) != dict(trial.config.views()):
         raise trial.fail("views() differs from config.views(), which `vtp validate` reads")
+    if objective.exports:
+        check_meta(trial)
     children = dict(objective.named_children())
     own = [name for name in objective.teachers if not name.startswith("tokenizer.")]
     direct = {name for name, _ in objective.named_parameters(recurse=False)}
@@ -105,6 +107,18 @@ def check_structure(trial: Trial) -> None:
         for name in names:
             if name not in children:
                 raise trial.fail(f"{kind} names {name!r}, but the child modules are {sorted(children)}")
+
+
+def check_meta(trial: Trial) -> None:
+    """An objective that exports modules can be built on the meta device, as loading an artefact does."""
+    try:
+        with torch.device("meta"):
+            trial.build()
+    except Exception as error:
+        raise trial.fail(
+            f"can't be built on the meta device ({error}), so that no artefact with its exports loads: "
+            "don't read values of tensors in __init__"
+        ) from error
 
 
 def check_steps(trial: Trial) -> Mapping[str, Tensor]:
