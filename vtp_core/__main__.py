@@ -1,4 +1,4 @@
-"""``python -m vtp_core``: the command ``vtp``, and what the ranks of a run are."""
+"""``python -m vtp_core``: the command ``vtp``; the ranks of a run are started by it."""
 
 import os
 import sys

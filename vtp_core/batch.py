@@ -1,4 +1,4 @@
-"""The samples of one view in one step, as an objective sees them.
+"""Batches: the rows of one view in one step.
 
 Pixels travel as uint8 from the loader's workers; `Batch.to` moves them to the device and normalises them.
 Rows are dealt round-robin: local row j of rank r is global row j * W + r of the step.
@@ -40,7 +40,7 @@ class Batch:
         label: (B,) int64, or None.
         masks: Masked patches, or None.
         latent: Cached latents (B, d, h, w) float32, or None.
-        rows: Global rows a step of these rows, over all ranks.
+        rows: Rows of the step over all ranks.
     """
 
     crops: Mapping[str, Tensor]
@@ -60,7 +60,7 @@ class Batch:
         return len(self.keys)
 
     def first(self, rows: int, world_size: int) -> Batch:
-        """The first `rows` global rows of the step: this rank's share of a sub-batch.
+        """The first `rows` global rows of the step, those of them that this rank holds.
 
         Args:
             rows: Global rows wanted, a multiple of `world_size`.

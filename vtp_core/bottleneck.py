@@ -16,8 +16,8 @@ class Bottleneck(nn.Module):
     Attributes:
         channels: Latent channels d.
         codebook_sizes: Codes of each codebook; empty if the latent is continuous.
-        layers: Encoder blocks it taps beside the last one.
-        calibration_rows: Samples that `observe` wants to see before step 0; 0: it needs no calibration.
+        layers: Encoder blocks that it taps besides the last one.
+        calibration_rows: Samples that `observe` needs before step 0; 0: no calibration.
     """
 
     channels: int
@@ -39,7 +39,7 @@ class Bottleneck(nn.Module):
         """Latent map of codes.
 
         Args:
-            codes: (B, Q, h, w) int64, one index a codebook.
+            codes: (B, Q, h, w) int64, one index per codebook.
 
         Returns:
             (B, d, h, w).

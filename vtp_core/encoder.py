@@ -14,11 +14,11 @@ class Encoder(nn.Module):
     """Turns images into tokens. Constructed as ``Encoder(config)``.
 
     `forward` changes no state: activation checkpointing and row chunks run it twice. Randomness (drop path)
-    comes from torch's global generator, which the core seeds round every forward.
+    comes from torch's global generator, which the core seeds for every forward.
 
     Attributes:
         width: Token width D.
-        patch: Pixels a patch side.
+        patch: Patch side in pixels.
         depth: Number of blocks; taps are 0 .. depth - 1.
         has_cls: Whether there is a class token.
     """
@@ -39,9 +39,9 @@ class Encoder(nn.Module):
         """Tokens of all crop sets of some rows, in one packed pass where the encoder can.
 
         Args:
-            images: One tensor a crop set, (B, C, 3, H, W) float, ImageNet-normalised; H and W are multiples
+            images: One tensor per crop set, (B, C, 3, H, W) float, ImageNet-normalised; H and W are multiples
                 of `patch` and may differ between sets.
-            masks: One entry a crop set: (B, C, N) bool, True = replaced by the mask token, or None.
+            masks: One entry per crop set: (B, C, N) bool, True = replaced by the mask token, or None.
             layers: Blocks to tap.
             drop_path: Probability in [0, 1) of dropping a residual branch of a row in training.
 

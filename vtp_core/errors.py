@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class VtpError(Exception):
-    """Base of all errors that a user is expected to meet."""
+    """Base of all errors that a user may see."""
 
     exit_code = 2
 
@@ -38,7 +38,7 @@ class CheckpointError(VtpError):
 
 
 class DistributedError(VtpError):
-    """A rank that failed, stalled or holds other values than the rest."""
+    """A rank that failed, stalled or holds other values than the others."""
 
     exit_code = 6
 

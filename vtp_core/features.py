@@ -1,4 +1,4 @@
-"""The data that passes between encoder, bottleneck, decoder and objectives.
+"""Tensors that encoder, bottleneck, decoder and objectives exchange.
 
 All classes are frozen, keyword-only dataclasses, registered as pytrees: cut points, sharding hooks and
 `torch.export` see the tensors inside them.
@@ -36,7 +36,7 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What a forward pass counted, for `after_step` and `calibrate`.
+    """Statistics of a forward pass, for `after_step` and `calibrate`.
 
     The core adds `sums` over calls, chunks and ranks, and concatenates `rows` (a bounded sample).
 
@@ -51,7 +51,7 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What the encoder makes of a view.
+    """The encoder's output for a view.
 
     Attributes:
         crops: Crop set name -> its tokens.
@@ -78,7 +78,7 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True)
 class Latent:
-    """What the bottleneck makes of features.
+    """The bottleneck's output.
 
     Attributes:
         crops: Crop set name -> tokens of width d.
@@ -118,11 +118,11 @@ class Latent:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """What the decoder makes of a latent.
+    """The decoder's output.
 
     Attributes:
         image: (B, 3, H, W) in the decoder's `value_range`.
-        latent: What it was decoded from.
+        latent: The latent that was decoded.
     """
 
     image: Tensor
@@ -131,11 +131,10 @@ class Reconstruction:
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """What an objective returns.
+    """An objective's losses and logged values.
 
     Attributes:
-        terms: Scalars to minimise, unweighted; each is the local share of a global mean (the mean over
-            ranks is the global value).
+        terms: Scalars to minimise, unweighted; the mean over ranks of each is its global value.
         report: Scalars that are only logged.
         tally: Statistics for the objective's `after_step`.
     """

@@ -1,7 +1,7 @@
 """The objective interface: a trained signal. Read `vtp_plugins/clip/objective.py` for an example.
 
-An objective names the views it needs and asks the step for forwards; `forward` is ordinary PyTorch. It never
-touches the shared networks itself: the step runs them, once for all who ask.
+An objective names the views it needs and asks the step for forwards; `forward` is ordinary PyTorch. It does
+not call the shared networks: the step runs them, once for all objectives.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Optimiser rules of single parameters, and the sizes that components share. Imports no torch."""
+"""Optimiser rules by parameter name, and the sizes that components agree on. Imports no torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ParamRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Dims:
-    """Sizes known before any data; each component gets what those before it fixed.
+    """Sizes of the networks; each component gets those that earlier ones fixed.
 
     Attributes:
         width: Encoder width D.

@@ -1,7 +1,7 @@
 """The step interface: what an objective can ask for during one training step.
 
 An objective gets a `Step` in ``forward(step)`` and reaches the shared networks only through its verbs.
-`encode`, `tokenize` and `reconstruct` run once a step for each view, whichever objective asks first, and
+`encode`, `tokenize` and `reconstruct` run once per step for each view, whichever objective asks first, and
 return *leaf* tensors: an objective's loss is differentiated down to them, and the engine later sends the
 gradients of all objectives through the networks together.
 

@@ -1,7 +1,7 @@
-"""What an objective asks of a view of the recipe. Imports no torch, so that ``vtp validate`` can use it.
+"""Needs: what an objective asks of a view of the recipe. Imports no torch.
 
 A *view* is what the loader makes of a sample; a table ``[views.NAME]`` of the recipe describes it
-(`vtp_core.recipe.tables.views.ViewConfig`). A `ViewNeed` is one objective's share of it.
+(`vtp_core.recipe.tables.views.ViewConfig`). A `ViewNeed` is what one objective uses of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ViewNeed:
-    """What one objective asks of one view.
+    """What one objective uses of one view.
 
     Attributes:
         crops: Names of the crop sets it reads.
@@ -21,7 +21,7 @@ class ViewNeed:
         label: Whether it reads class labels.
         latent: Whether cached latents serve as well as images.
         layers: Encoder blocks (0-based) whose output it taps.
-        rows: Global rows a step that it uses, the first ones of the view; None means all of them.
+        rows: Global rows per step that it uses, the first ones of the view; None means all of them.
     """
 
     crops: tuple[str, ...] = ("global",)

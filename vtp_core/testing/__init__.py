@@ -1,4 +1,4 @@
-"""Public helpers for tests of one's own plugins: a step without a run, conformance checks, drawn pictures."""
+"""Public support for tests of plugins: conformance checks, a step without a run, drawn pictures, ranks."""
 
 from vtp_core.testing.augmentations import check_augmentation
 from vtp_core.testing.batches import drawn_batch

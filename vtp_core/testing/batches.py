@@ -18,7 +18,7 @@ from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 
 CROP_COUNTS: Mapping[str, int] = {"global": 2, "local": 3}
-"""Crops of a set where a test doesn't say; one for any other name."""
+"""Default crops per row by crop set; one for other names."""
 
 
 def drawn_batch(
@@ -36,15 +36,15 @@ def drawn_batch(
 ) -> Batch:
     """One rank's rows of a view, with no more than what `need` asks: pixels normalised, as after `Batch.to`.
 
-    A little grain keeps pixels from being equal: at the ties of a max-pooling no gradient is defined.
+    A little noise breaks ties between pixels, where a max-pooling has no gradient.
 
     Args:
         need: What is asked; its `rows` goes before `rows`.
         rows: Global rows of the step, a multiple of the ranks.
-        size: Pixels a side; "local" crops have half of it.
-        counts: Crop set -> crops a row.
+        size: Side in pixels; "local" crops have half of it.
+        counts: Crop set -> crops per row.
         dims: Patch side, for the masks.
-        world: The ranks; one by default.
+        world: This rank; one of one by default.
         dtype: Of pixels, weights and latents.
         seed: Another seed gives other pictures.
         index: Step index: another step gives other rows.

@@ -60,8 +60,8 @@ def check_objective(
         config: Its table.
         dims: Sizes of the networks that it is built for.
         rows: Global rows of views for which the objective asks no number of its own.
-        size: Pixels a side, a multiple of twice the patch.
-        counts: Crop set -> crops a row.
+        size: Side in pixels, a multiple of twice the patch.
+        counts: Crop set -> crops per row.
         frozen: What ``step.frozen`` finds.
         shared: What ``step.shared`` finds.
         ranks: Ranks that the rows are dealt to, simulated by threads; 1 leaves that check out.

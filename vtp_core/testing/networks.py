@@ -1,4 +1,4 @@
-"""Tiny networks that treat each row on its own, and the modules of a run round one objective."""
+"""Tiny networks that treat each row on its own, and the modules of a tiny run with one objective."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vtp_core.training.networks import Networks
 from vtp_core.view import ViewNeed
 
 TINY_DIMS = Dims(width=16, patch=8, depth=2, has_cls=True, channels=4, value_range="imagenet")
-"""Sizes of the tiny networks unless told otherwise."""
+"""Default sizes of the tiny networks."""
 
 
 class TinyEncoder(Encoder):
@@ -130,7 +130,7 @@ class TinyNetworks(nn.Module):
 
     def __init__(self, dims: Dims = TINY_DIMS, seed: int = 0) -> None:
         super().__init__()
-        with torch.device("meta"):  # ranks that are threads share the global generator: keep off it
+        with torch.device("meta"):  # draws nothing: rank threads share the global generator
             self.encoder = TinyEncoder(dims)
             self.bottleneck = TinyBottleneck(dims)
             self.decoder = TinyDecoder(dims)
@@ -149,7 +149,7 @@ class Provider(Objective):
 
     Args:
         modules: Child name -> module.
-        views: What it declares, so that it can stand in a run.
+        views: What it declares; a run requires some.
         dims: Sizes.
     """
 

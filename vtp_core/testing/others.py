@@ -30,6 +30,6 @@ class Others(Observer):
                 self._leaves.append(leaf)
 
     def clear(self) -> None:
-        """Takes the gradients away: what follows is the tested objective's own."""
+        """Removes these gradients before the tested objective's own backward."""
         while self._leaves:
             self._leaves.pop().grad = None

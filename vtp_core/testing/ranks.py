@@ -21,7 +21,7 @@ from vtp_core.training.ranks.world import World
 
 T = TypeVar("T")
 PATIENCE = timedelta(seconds=120)
-"""How long a rank of `run_processes` waits for the others: a hang becomes a failure."""
+"""Time-out of collectives in `run_processes`: a hang becomes a failure."""
 
 
 class _Exchange:

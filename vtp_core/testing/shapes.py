@@ -58,7 +58,7 @@ def draw(index: int, *, size: int = 64, seed: int = 0, crop: int = 0) -> Drawing
 
     Args:
         index: Which picture; its class is ``index % len(CLASSES)``.
-        size: Pixels a side, at least 8.
+        size: Side in pixels, at least 8.
         seed: Another seed gives another set of pictures.
         crop: Another place and extent of the same shape in the same colours, as an augmentation would give.
     """

@@ -11,7 +11,7 @@ class ShapesSource:
 
     Args:
         samples: Length.
-        size: Pixels a side.
+        size: Side in pixels.
         seed: Another seed gives other pictures.
     """
 

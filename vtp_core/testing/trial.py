@@ -66,8 +66,8 @@ class Trial:
         dims: Sizes of the networks.
         rows: Global rows of views for which the objective asks no number of its own.
         ranks: Ranks that the rows are dealt to in some runs; the last one's have no masked patch in any.
-        size: Pixels a side.
-        counts: Crop set -> crops a row.
+        size: Side in pixels.
+        counts: Crop set -> crops per row.
         seed: Seed of weights, pictures and randomness.
         frozen: What ``step.frozen`` finds.
         shared: What ``step.shared`` finds.
@@ -153,7 +153,7 @@ class Trial:
         Args:
             objective: The objective; None builds it.
             world: The ranks; one by default.
-            chunk: Rows a chunk; None runs all at once.
+            chunk: Rows per chunk; None runs all at once.
             autocast: Precision of the forwards.
             steps: Steps, from the first in which the objective is active.
             sharded: Whether to shard the modules over (real) ranks.
@@ -184,7 +184,7 @@ class Trial:
                 if result.skipped is not None:
                     raise self.fail(result.skipped)
                 terms = terms or {f"term {term}": value for term, value in result.terms.items()}
-                watch.judge_left_gradients()
+                watch.check_left_gradients()
         tallies = {f"tally {key}": value for key, value in update.tallies.items()}
         gradients = {f"gradient of {key}": value for key, value in witness.gradients.items()}
         buffers = {f"buffer {key}": _whole(value) for key, value in networks.buffers().items()}
@@ -193,7 +193,7 @@ class Trial:
 
 
 class _Witness(Guard):
-    """Keeps the gradients that the optimisers see in the first step."""
+    """A guard that keeps the gradients of the first step."""
 
     def __init__(self) -> None:
         super().__init__(max_skipped=0)
@@ -208,7 +208,7 @@ class _Witness(Guard):
 
 
 class _Update(Update):
-    """Lets the watch judge the gradients, and keeps the first reduced tally.
+    """An update that lets the watch check the gradients, and keeps the first reduced tally.
 
     Args:
         watch: The watch.
@@ -222,7 +222,7 @@ class _Update(Update):
 
     def __call__(self, index: int, tallies: Mapping[str, Tally], active: Sequence[str]) -> dict[str, float]:
         """Runs the update of step `index`."""
-        self._watch.judge_gradients()
+        self._watch.check_gradients()
         for tally in tallies.values():
             for kind, values in (("sums", tally.sums), ("rows", tally.rows)):
                 for key, value in values.items():

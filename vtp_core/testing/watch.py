@@ -1,4 +1,4 @@
-"""What a step of a tiny run must not do, seen from outside: change state, tensors of others, random state."""
+"""Watches the steps of a tiny run for changed state, writes into shared tensors and lost gradients."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MODULE = frozenset(vars(nn.Module()))
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedWorld(World):
-    """One rank that notes the gradients of what it gathered.
+    """One rank that records the gradients of gathered tensors.
 
     Attributes:
-        gathers: One list a gathered tensor that takes a gradient: the gradients that came back.
+        gathers: One list per gathered tensor that takes a gradient: the gradients that came back.
     """
 
     gathers: list[list[Tensor]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Watch(Others):
 
     @contextmanager
     def span(self, key: Key, phase: Phase) -> Iterator[None]:
-        """Notes that the engine runs a network."""
+        """Counts nested runs of networks by the engine."""
         self._depth += 1
         try:
             yield
@@ -115,7 +115,7 @@ class Watch(Others):
                 "and update them in after_step, from Losses.tally"
             )
 
-    def judge_gradients(self) -> None:
+    def check_gradients(self) -> None:
         """Refuses, after the main pass, gradients that are missing or where they don't belong."""
         if name := self._with_gradient(self._networks.critics()):
             raise self._fail(f"forward() leaves a gradient on the critic's {name!r}")
@@ -130,7 +130,7 @@ class Watch(Others):
                 "by step.call(module, *rows), which makes row chunks and gathers sharded weights"
             )
 
-    def judge_left_gradients(self) -> None:
+    def check_left_gradients(self) -> None:
         """Refuses, after a step, gradients of `critic_loss` on what the main optimiser trains."""
         if name := self._with_gradient(self._networks.owners()):
             raise self._fail(
@@ -138,7 +138,7 @@ class Watch(Others):
                 "critic's parameters train there"
             )
 
-    def judge(self, losses: object, who: str) -> None:
+    def check_losses(self, losses: object, who: str) -> None:
         """Refuses what is no `Losses` of finite scalars, and losses that train nothing."""
         if not isinstance(losses, Losses):
             raise self._fail(f"{who} returned {type(losses).__name__}, not Losses")
@@ -158,7 +158,7 @@ class Watch(Others):
             before.update({name: _copy(tensor) for name, tensor in self._state().items()})
 
         def leave(_: nn.Module, __: object, losses: Losses) -> None:
-            self.judge(losses, "forward()")
+            self.check_losses(losses, "forward()")
             self.clear()
             self.terms = {name: term.dtype for name, term in losses.terms.items()}
             self.has_tally |= losses.tally is not None
@@ -177,7 +177,7 @@ class Watch(Others):
                     if parameter.requires_grad:
                         yield parameter.register_post_accumulate_grad_hook(self._note(name))
         if isinstance(self.objective, AdversarialObjective):
-            yield _Judged(self.objective, self)
+            yield _CriticHook(self.objective, self)
 
     def _note(self, name: str) -> Callable[[Tensor], None]:
         return lambda _: None if self._depth else self._outside.append(name)
@@ -217,21 +217,21 @@ class Watch(Others):
         }
 
 
-class _Judged:
-    """Lets `watch` judge the losses of `critic_loss`, until `remove`."""
+class _CriticHook:
+    """Hook on `critic_loss` by which `watch` checks its losses, until `remove`."""
 
     def __init__(self, objective: AdversarialObjective, watch: Watch) -> None:
         self._objective, inner = objective, objective.critic_loss
 
         def critic_loss(step: Any) -> Losses:
             losses = inner(step)
-            watch.judge(losses, "critic_loss()")
+            watch.check_losses(losses, "critic_loss()")
             return losses
 
         objective.__dict__["critic_loss"] = critic_loss
 
     def remove(self) -> None:
-        """Takes the judge away."""
+        """Restores `critic_loss`."""
         del self._objective.__dict__["critic_loss"]
 
 
@@ -262,7 +262,7 @@ def _global_generators() -> dict[str, object]:
 
 
 def _print(value: object, own: set[int]) -> object:
-    """Something that differs once `value` was changed; of tensors in `own`, once it is another tensor."""
+    """A fingerprint that differs after a change of `value`; of tensors in `own`, only after replacement."""
     if isinstance(value, Tensor):
         return id(value), None if id(value) in own else value._version
     if isinstance(value, torch.Generator):

@@ -1,1 +1,1 @@
-"""Training: the joint step (read `joint.py` first), the run round it, and what keeps both safe."""
+"""Training: one joint step. Read `joint.py` first."""

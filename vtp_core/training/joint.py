@@ -12,11 +12,11 @@ A non-finite term or gradient skips the step: nothing is updated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from vtp_core.batch import Batch
 from vtp_core.features import Losses, Reconstruction, Tally
@@ -87,7 +87,7 @@ class JointStep:
         result, tallies, kept = StepResult(), dict[str, list[Tally]](), dict[str, Reconstruction]()
         batches = {view: batch.to(self.world.device) for view, batch in batches.items()}
         try:
-            with _frozen_critics(list(self.networks.adversaries().values())):
+            with _frozen_critics(self.networks.adversaries().values()):
                 for group in self.groups:
                     self._run_group(group, batches, index, result, tallies, kept, measure=measure)
             if self.update is not None:
@@ -182,17 +182,14 @@ class JointStep:
         return self.networks.objectives[name].config.active(index)
 
 
-class _frozen_critics:
-    """Keeps the critics' parameters out of the main pass."""
-
-    def __init__(self, adversaries: Sequence[AdversarialObjective]) -> None:
-        parameters = (p for adversary in adversaries for p in adversary.critic.parameters())
-        self._parameters: list[Tensor] = [p for p in parameters if p.requires_grad]
-
-    def __enter__(self) -> None:
-        for parameter in self._parameters:
-            parameter.requires_grad_(False)
-
-    def __exit__(self, *_: object) -> None:
-        for parameter in self._parameters:
+@contextmanager
+def _frozen_critics(adversaries: Iterable[AdversarialObjective]) -> Iterator[None]:
+    """Freezes the critics' parameters for the main pass."""
+    parameters = [p for adversary in adversaries for p in adversary.critic.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
             parameter.requires_grad_(True)

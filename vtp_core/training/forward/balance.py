@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def warn_if_alone(name: str, cuts: Sequence[Cut], position: int) -> None:
-    """Warns once a process that an adaptive weight is 0 because no other gradient is there.
+    """Warns once per process that an adaptive weight is 0 because no other gradient is there.
 
     Args:
         name: The objective's.
@@ -50,7 +50,7 @@ def output_norm(gradient: Tensor, world: World) -> Tensor:
     """Norm of the global loss's gradient with respect to all ranks' rows, fp32 or wider.
 
     Args:
-        gradient: Of the local share, (B, ...). A local share weighs W times what it does in the global mean.
+        gradient: Of the local share, (B, ...), which is W times that of the global mean.
         world: The ranks to add over.
     """
     wide = gradient.double() if gradient.dtype == torch.float64 else gradient.float()

@@ -249,7 +249,7 @@ class Forwards:
         return [tally for cut in cuts for tally in cut.tallies]
 
     def leaves(self) -> dict[str, list[Tensor]]:
-        """Cut name -> its leaves that want a gradient, for the gradient norms an objective leaves there."""
+        """Cut name -> its leaves that take a gradient."""
         found: dict[str, list[Tensor]] = {}
         for key, forward in self._memo.items():
             if key[0] == "student" and key[-1]:

@@ -18,7 +18,7 @@ class ForwardOptions:
     Attributes:
         seed: The run's seed.
         total: Steps of the run.
-        microbatch_rows: Local rows a chunk; None runs all at once and keeps the graphs.
+        microbatch_rows: Local rows per chunk; None runs all at once and keeps the graphs.
         autocast: Precision of the forwards; None is float32.
         drop_path: View -> probability for the student.
         observer: Called for what runs.

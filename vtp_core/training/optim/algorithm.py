@@ -36,7 +36,7 @@ class OptimizerAlgorithm(ABC):
 
         Args:
             parameter: It may be sharded; its shape is that of the whole.
-            in_block: Whether it lies in a block of its network (`blocks` of an encoder, a decoder or a module
+            in_block: Whether it is in a block of its network (`blocks` of an encoder, a decoder or a module
                 of an objective), not in an embedding or a head.
         """
         return self.config.use

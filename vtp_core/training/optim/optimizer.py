@@ -41,7 +41,7 @@ class RuleRow:
         method: How the algorithm moves them, such as ``adamw``.
         tensors: Number of parameters.
         elements: Number of their elements, over all ranks.
-        lr: Factor on the learning rate, overrides included; a schedule stands as it is, without them.
+        lr: Factor on the learning rate, overrides included; a schedule is shown without them.
         decay: Factor on the weight decay.
         frozen: Whether they are not trained.
         clamp: Bounds after each step, or None.
@@ -132,7 +132,7 @@ class MainOptimizer:
         """Scales gradients to the recipe's ``optimizer.clip``; measures norms even if that is None.
 
         Args:
-            scope: One norm over all owners, or one an owner; None takes the recipe's ``clip_scope``.
+            scope: One norm over all owners, or one per owner; None takes the recipe's ``clip_scope``.
 
         Returns:
             Norms before clipping and factors. Gradients of a non-finite norm are left as they are.
@@ -186,7 +186,7 @@ class MainOptimizer:
         }
 
     def describe(self) -> list[RuleRow]:
-        """Settings of the parameters, one row an owner and pattern, in order; for ``vtp plan``."""
+        """Settings of the parameters, one row per owner and pattern, in order; for ``vtp plan``."""
         rows: dict[tuple[object, ...], RuleRow] = {}
         for owner in self.owners:
             for name, parameter in owner.parameters.items():

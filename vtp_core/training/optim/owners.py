@@ -70,7 +70,7 @@ def build_owners(networks: Networks, overrides: Mapping[str, OptimizerOverrides]
 
     Args:
         networks: The run's modules.
-        overrides: Tokenizer part -> factors; an objective's stand in its own table.
+        overrides: Tokenizer part -> factors; those of an objective come from its own table.
     """
     parts = [
         Owner(

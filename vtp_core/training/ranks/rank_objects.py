@@ -47,7 +47,7 @@ def on_first_rank(action: Callable[[], _T], group: dist.ProcessGroup | None = No
     if rank == 0:
         try:
             box[0] = action()
-        except Exception as error:  # the other ranks wait for an answer, whatever went wrong
+        except Exception as error:  # of any kind: the other ranks wait for an answer
             failure, box[1] = error, (_public(error), str(error))
     if world_size > 1:
         dist.broadcast_object_list(box, src=0, group=group)
