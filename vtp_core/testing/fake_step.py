@@ -16,7 +16,8 @@ from vtp_core.parameters import Dims
 from vtp_core.testing.networks import TINY_DIMS, name_of, tiny_run
 from vtp_core.testing.others import Others
 from vtp_core.training.forward.cut import Part, Tree
-from vtp_core.training.forward.forwards import Forward, Forwards, Role
+from vtp_core.training.forward.forward import Forward
+from vtp_core.training.forward.forwards import Forwards, Role
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.step import EngineStep
 from vtp_core.training.optim.ema import build_ema

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtp_core.training.forward.cut import Cut
-from vtp_core.training.forward.forwards import Forward
+from vtp_core.training.forward.forward import Forward
 from vtp_core.training.ranks.world import World
 
 _log = logging.getLogger(__name__)
