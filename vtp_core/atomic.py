@@ -6,14 +6,23 @@ import errno
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,11 +44,13 @@ def write_json(path: Path, data: object) -> None:
 def replacing_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a new file that replaces `path` at the end of the block; an error leaves the old one.
 
-    Several processes may write at a time. One that is killed leaves a hidden file that ends in ``.tmp``.
+    Several processes may write at a time. One that is killed leaves a hidden file that ends in ``.tmp``,
+    which `sweep` removes.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
+            _hold(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -53,11 +64,16 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder that replaces `folder` at the end of the block; an error leaves the old one.
 
-    Parents of `folder` are created. A process that is killed leaves a hidden folder that ends in ``.tmp``.
+    Parents of `folder` are created. A process that is killed leaves a hidden folder that ends in ``.tmp``,
+    which the next one that writes `folder` removes.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent, folder.name, seconds=60)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    descriptor = None if os.name == "nt" else os.open(scratch, os.O_RDONLY)
     try:
+        if descriptor is not None:
+            _hold(descriptor)
         new = scratch / "new"
         new.mkdir()
         yield new
@@ -68,6 +84,63 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         rename_folder(new, folder, old=scratch / "old")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def sweep(folder: Path, name: str | None = None, *, seconds: float = 0.0) -> list[Path]:
+    """Removes what killed writers left in a folder; a writer that lives holds a lock on its own.
+
+    A writer that was killed after it had moved the old folder away gets that one back in place.
+
+    Args:
+        folder: Where it looks, not below it.
+        name: Of the file or folder that was written; None: of any.
+        seconds: Age from which something counts as left; a writer locks its own a moment after creating it.
+
+    Returns:
+        What it removed.
+    """
+    swept = []
+    for path in sorted(folder.glob(".*.tmp")):
+        match = _SCRATCH.fullmatch(path.name)
+        if match is None or name not in (None, match[1]) or path.is_symlink() or not _is_left(path, seconds):
+            continue
+        if path.is_dir():
+            if (path / "old").is_dir() and not (folder / match[1]).exists():
+                (path / "old").rename(folder / match[1])
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        swept.append(path)
+    return swept
+
+
+def _is_left(path: Path, seconds: float) -> bool:
+    """Whether no process holds a file or folder; without locks, whether it is a day old."""
+    try:
+        age = time.time() - path.stat().st_mtime
+        if age < seconds or fcntl is None:
+            return age > 86400
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks
+        return age > 86400
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _hold(descriptor: int) -> None:
+    """Marks a scratch file or folder as that of a living process, where the file system has locks."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def rename_folder(new: Path, folder: Path, *, old: Path) -> None:

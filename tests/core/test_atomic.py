@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vtp_core.atomic import rename_folder, replacing_file, replacing_folder, write_text
+from vtp_core.atomic import open_plain, rename_folder, replacing_file, replacing_folder, sweep, write_text
 
 KILLED = """
 import os, signal, sys
@@ -96,3 +96,48 @@ def test_a_killed_process_leaves_the_old_one(tmp_path, verb, write):
     done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert done.returncode == -9
     assert path.read_text() == "whole" if path.is_file() else names(path) == ["whole"]
+    assert [left.name[:8] for left in sweep(tmp_path)] == [".target."]
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_living_writer_and_files_of_others_are_not_swept(tmp_path):
+    for name in (".notes.tmp", ".other.txt", "plain.12345678.tmp"):
+        (tmp_path / name).touch()
+    with replacing_folder(tmp_path / "a"), replacing_file(tmp_path / "b"):
+        before = names(tmp_path)
+        assert len(before) == 5 and sweep(tmp_path) == [] and names(tmp_path) == before
+    assert sweep(tmp_path) == []
+
+
+def test_a_writer_killed_between_its_renames_loses_nothing(tmp_path):
+    scratch = tmp_path / ".model.12345678.tmp"
+    (scratch / "old").mkdir(parents=True)
+    (scratch / "old" / "kept").touch()
+    (scratch / "new").mkdir()
+    with replacing_folder(tmp_path / "model") as new:  # too young to be told from one that just begins
+        (new / "second").touch()
+    assert scratch.is_dir()
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    assert sweep(tmp_path, "another") == [] and sweep(tmp_path, "model") == [scratch]
+    assert names(tmp_path / "model") == ["kept"] and names(tmp_path) == ["elsewhere", "model"]
+
+
+def test_the_next_writer_sweeps(tmp_path):
+    scratch = tmp_path / ".model.12345678.tmp"
+    scratch.mkdir()
+    os.utime(scratch, (1, 1))
+    with replacing_folder(tmp_path / "model"):
+        assert not scratch.exists()
+
+
+def test_only_plain_files_are_opened(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with open_plain(tmp_path / "file") as file:
+        assert file.read() == b"text"
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (("link", "link is a symbolic link"), ("pipe", "pipe is not a plain file")):
+        with pytest.raises(OSError, match=message):
+            open_plain(tmp_path / name)
+    with pytest.raises(OSError, match="is not a plain file"):
+        open_plain(tmp_path)

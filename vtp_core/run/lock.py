@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from filelock import FileLock, Timeout
 
+from vtp_core.atomic import sweep, write_text
 from vtp_core.errors import UsageError
 from vtp_core.run.records import RunFolder
 
@@ -25,9 +26,11 @@ def locked(folder: RunFolder) -> Iterator[None]:
     The folder is created, and removed at the end if nothing was written to it.
 
     Raises:
-        UsageError: Another process holds it; names its host, process and time.
+        UsageError: Another process holds it; names its host, process and time. Or a file that a run writes
+            in place is a link.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
+    folder.require_plain()
     # A soft lock would outlive a process that is killed.
     lock = FileLock(folder.lock, timeout=0, fallback_to_soft=False)
     try:
@@ -43,7 +46,10 @@ def locked(folder: RunFolder) -> Iterator[None]:
     time = datetime.now(UTC).isoformat(timespec="seconds")
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": time}
     # Not in the lock's own file: versions of filelock truncate it when a second process tries the lock.
-    folder.lock_holder.write_text(json.dumps(owner), encoding="utf-8")
+    write_text(folder.lock_holder, json.dumps(owner))
+    for place in (folder.path, folder.samples, folder.checkpoints):
+        for left in sweep(place):
+            _log.info("removed %s, which a killed process left", left)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp_core.atomic import write_json, write_text
+from vtp_core.atomic import plain_size, write_json, write_text
 from vtp_core.errors import UsageError
 from vtp_core.recipe.history import RESOLVED, current_metrics
 from vtp_core.report.run_data import GALLERY, RunData, read_gallery
@@ -85,6 +85,21 @@ class RunFolder:
                 f"{self}: already holds a run; continue it with --resume, or choose another folder with "
                 f"-s run.out=FOLDER. Nothing was touched."
             )
+
+    def require_plain(self) -> None:
+        """Refuses links and pipes in the place of files that a run writes in place.
+
+        Raises:
+            UsageError: One is there; writing would change a file elsewhere.
+        """
+        written = (self.lock, self.lock_holder, self.metrics, *self.path.glob("quarantine-*.jsonl"))
+        for path in written:
+            try:
+                plain_size(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise UsageError(f"{self}: {error}, and is written in place: remove it") from None
 
     def write_recipe(self, text: str) -> None:
         """Writes ``resolved.toml``; the folder is created."""

@@ -161,3 +161,28 @@ def test_a_bar_on_a_terminal():
         progress.log(20, 0.5, 100.0)
     assert "20/20" in stream.getvalue() and "loss 0.5000" in stream.getvalue()
     assert "step 20/20" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("name", [".lock", ".lock.json", "metrics.jsonl", "quarantine-0.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_links_and_pipes_in_place_of_files_that_a_run_writes_are_refused(tmp_path, name, kind):
+    (tmp_path / "run").mkdir()
+    target = tmp_path / "target"
+    target.write_text("kept")
+    path = tmp_path / "run" / name
+    path.symlink_to(target) if kind == "link" else os.mkfifo(path)
+    with pytest.raises(UsageError, match=re.escape(name) + " is (a symbolic link|not a plain file)"):
+        with locked(RunFolder(tmp_path / "run")):
+            pass
+    assert target.read_text() == "kept"
+
+
+def test_a_start_sweeps_what_a_killed_writer_left(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    left = [folder.path / ".tokenizer.abcdefgh.tmp/new", folder.samples / ".x.abcdefgh.tmp/new"]
+    for path in left:
+        path.mkdir(parents=True)
+    (folder.path / ".eval.json.01234567.tmp").touch()
+    with locked(folder):
+        assert sorted(path.name for path in folder.path.iterdir()) == [".lock", ".lock.json", "samples"]
+    assert not any(folder.samples.iterdir())

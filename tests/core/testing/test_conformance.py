@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -120,6 +120,18 @@ def test_an_objective_that_declares_cached_latents_gets_them() -> None:
 def test_a_wrong_declaration_is_caught(attributes: dict[str, object], message: str) -> None:
     with pytest.raises(ConformanceError, match=message):
         check_objective(type("Wrong", (Sound,), attributes), CONFIG)
+
+
+def test_exports_that_no_artefact_could_load_are_caught() -> None:
+    class Reads(Sound):
+        exports: ClassVar[Mapping[str, str]] = {"embed_image": "head"}
+
+        def __init__(self, config: ObjectiveConfig, dims: Dims) -> None:
+            super().__init__(config, dims)
+            self.number = float(torch.ones(1).sum())
+
+    with pytest.raises(ConformanceError, match=r"can't be built on the meta device .*so that no artefact"):
+        check_objective(Reads, CONFIG)
 
 
 def test_a_critic_without_its_table_is_caught() -> None:
