@@ -38,7 +38,7 @@ def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None
     """Opens the evaluation's sources and checks that every evaluator can run; before step 0.
 
     Raises:
-        DataError: A source has nothing to read.
+        DataError: A source is empty.
         UsageError: An evaluator needs what the recipe's tokenizer or data lacks.
     """
     sets = open_recipe_sets(recipe, sources)

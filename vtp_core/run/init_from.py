@@ -77,7 +77,7 @@ def _from_artefact(
             shapes = f"{tuple(held[name].shape)}, here {tuple(state[name].shape)}"
             raise CheckpointError(
                 f"init_from: {folder} has another {name}: {shapes}; give this recipe its sizes, or start "
-                f'"{_owner(name)}" afresh with init_from.fresh'
+                f'"{_owner(name)}" fresh with init_from.fresh'
             )
     for name in common:
         state[name].detach().copy_(held[name])

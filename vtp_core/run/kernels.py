@@ -88,7 +88,7 @@ def keep_kernels(
         chosen: What `choose_kernels` chooses now.
         config: The present table; an operator that it names an implementation for stays as it says.
         extra: `Manifest.extra` of the checkpoint, untrusted; older versions recorded no kernels in it.
-        device: Where the run goes on.
+        device: Device of the resumed run.
 
     Returns:
         The choices, and one line for each operator whose implementations can't be kept, or are kept although
@@ -111,19 +111,19 @@ def _kept(choice: ChoiceT, asked: str, recorded: object, device: torch.device) -
         data = table["ranking"]
         ranking = None if data is None else Ranking.from_data(data, choice.attributes())
     except (KeyError, TypeError, ValueError) as error:
-        return choice, f"{operator}: the checkpoint's record can't be read ({error}); chosen anew"
+        return choice, f"{operator}: the checkpoint's record can't be read ({error}); chosen again"
     if began_on != device.type:
-        return choice, f"{operator}: the run began on {began_on}; chosen anew for {device.type}"
+        return choice, f"{operator}: the run began on {began_on}; chosen again for {device.type}"
     here = {kernel.name: kernel for kernel in _usable(choice, device)}
     if not here.keys() & set(names):
-        return choice, f"{operator}: the run began with {', '.join(names)}, none available here; chosen anew"
+        return choice, f"{operator}: the run began with {', '.join(names)}, none available here; chosen again"
     kept = replace(choice, kernels=tuple(here[name] for name in names if name in here), ranking=ranking)
     if lost := [name for name in names if name not in here]:
         rest = ", ".join(kernel.name for kernel in kept.kernels)
         return kept, f"{operator}: the run began with {', '.join(lost)}, not available here; left: {rest}"
     if kept.kernels == tuple(here.values()) and kept.ranking == choice.ranking:
         return choice, None
-    return kept, f"{operator}: kept as the run began, among {', '.join(names)}; auto would choose anew"
+    return kept, f"{operator}: kept as the run began, among {', '.join(names)}; auto would now differ"
 
 
 def _usable(choice: ChoiceT, device: torch.device) -> list[Any]:

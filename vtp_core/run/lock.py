@@ -65,4 +65,4 @@ def _holder(folder: RunFolder) -> str:
         owner = json.loads(folder.lock_holder.read_text(encoding="utf-8"))
         return f"process {owner['pid']} on {owner['host']} since {owner['time']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "it has not written its name yet"
+        return "its process is not known yet"

@@ -11,15 +11,15 @@ from typing import Any, TextIO
 
 
 class MetricsLog:
-    """Appends to a run's ``metrics.jsonl``. A context manager; rank 0 has one.
+    """Appends to a run's ``metrics.jsonl``. A context manager, used on rank 0.
 
     Keys are flat: ``step``, ``samples``, ``loss/<objective>/<term>``, ``weighted/<objective>``,
     ``grad_norm/<owner>``, ``lr``, ``rows_per_s`` and whatever an objective reports.
 
     Args:
         path: The file; its folder exists.
-        last_step: Resume: largest ``step`` that stays; later lines, and a half line that a killed process
-            left, are removed. None starts afresh.
+        last_step: On a resume, the largest ``step`` to keep; later lines and an unfinished line are removed.
+            None empties the file.
     """
 
     def __init__(self, path: Path, last_step: int | None = None) -> None:
@@ -63,7 +63,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _cut(path: Path, last_step: int) -> None:
-    """Cuts the file before its first line that is later than `last_step`, or is not whole."""
+    """Truncates the file before its first line that is later than `last_step` or damaged."""
     if not path.is_file():
         return
     size = 0

@@ -165,7 +165,7 @@ def open_run(
     if checkpoint is not None:
         load(checkpoint.path, run.state())
         guard.resume(checkpoint.manifest.extra.get("guard", {}), checkpoint.path.name)
-    loader(run.start)  # an error now if the data lacks what the views ask for
+    loader(run.start)  # raises now if a source lacks a field that a view needs
     return run
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
 class RunProgress:
-    """Shows the progress of a run on standard error. A context manager; rank 0 has one.
+    """Shows the progress of a run on standard error. A context manager, used on rank 0.
 
     Args:
         total: Steps of the run.

@@ -24,12 +24,12 @@ def build_report(
 ) -> Path:
     """Writes the report of a run.
 
-    The reconstructions are made from the run's artefact and held-out set, unless its folder ``samples`` is of
-    the same weights already.
+    The reconstructions are made from the run's artefact and held-out set, unless its folder ``samples`` was
+    made from the same weights.
 
     Args:
-        run_folder: What ``vtp run`` wrote; parts that are missing are named on the page.
-        output: Where to; None: ``report.html`` in the run folder.
+        run_folder: A folder that ``vtp run`` wrote; missing parts are named on the page.
+        output: The file to write; None: ``report.html`` in the run folder.
         plugins: Where the artefact's components are looked up; None: the installed ones.
         sources: The run's sources, if this process has them open.
 

@@ -111,7 +111,7 @@ def test_a_run_without_loose_plugins_has_none_in_its_command(run: Path) -> None:
     assert "vtp run resolved.toml\n" in read(build_report(run)).text
 
 
-def test_baselines_that_are_chance_or_better_are_told(run: Path) -> None:
+def test_a_missed_baseline_is_an_alarm_and_chance_gives_a_factor(run: Path) -> None:
     entry = json.loads((run / "eval.json").read_text())["psnr"]
     chance = {"value": 0.3, "protocol": "q", "baseline": 0.1, "baseline_name": "chance", "also": {"x": 0.2}}
     edit(run / "eval.json", psnr={**entry, "baseline": entry["value"] + 1}, zero_shot=chance)

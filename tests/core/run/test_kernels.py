@@ -60,7 +60,7 @@ def test_order_and_ranking_are_those_of_the_start() -> None:
     kept, lines = keep_kernels(now, AUTO, extra(began), CPU)
     assert kept == began
     assert lines == [
-        "kernels.nearest_code: kept as the run began, among foo.other, reference; auto would choose anew"
+        "kernels.nearest_code: kept as the run began, among foo.other, reference; auto would now differ"
     ]
 
 
@@ -86,21 +86,21 @@ def test_what_is_lost_is_named_and_the_rest_goes_on() -> None:
     ]
 
 
-def test_another_kind_of_device_chooses_anew() -> None:
+def test_another_kind_of_device_chooses_again() -> None:
     now = kernels(FAST)
     kept, lines = keep_kernels(now, AUTO, extra(kernels(OTHER), CUDA), CPU)
     assert kept == now and len(lines) == 2
-    assert lines[1] == "kernels.nearest_code: the run began on cuda; chosen anew for cpu"
+    assert lines[1] == "kernels.nearest_code: the run began on cuda; chosen again for cpu"
 
 
-def test_a_record_without_anything_of_here_chooses_anew() -> None:
+def test_a_record_without_anything_of_here_chooses_again() -> None:
     record = {"kernels": {"nearest_code": {"device": "cpu", "names": ["bar.gone"], "ranking": None}}}
     kept, (line,) = keep_kernels(kernels(FAST), AUTO, record, CPU)
-    assert kept == kernels(FAST) and line.endswith("with bar.gone, none available here; chosen anew")
+    assert kept == kernels(FAST) and line.endswith("with bar.gone, none available here; chosen again")
 
 
 @pytest.mark.parametrize("older", [{}, None, [], {"kernels": {}}, {"kernels": None}, {"kernels": []}])
-def test_checkpoints_of_older_versions_choose_anew_without_a_word(older: object) -> None:
+def test_checkpoints_of_older_versions_choose_again_without_a_word(older: object) -> None:
     assert keep_kernels(kernels(FAST), AUTO, older, CPU) == (kernels(FAST), [])
 
 

@@ -1,4 +1,4 @@
-"""A loss that jumps is told of; noise, falls and resting losses are not."""
+"""Loss spikes give a warning; noise, falling and constant losses do not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.core.run.tiny_run import vtp
 from vtp_core.run.spikes import LEAST, SCORE, WINDOW, SpikeWatch
 
 
-def test_a_jump_is_told_of_with_its_score() -> None:
+def test_a_spike_gives_a_warning_with_its_score() -> None:
     watch = SpikeWatch()
     values = [1.0 + 0.1 * (-1) ** step for step in range(20)]
     assert not any(watch.see({"clip/contrast": value}) for value in values)
@@ -56,8 +56,8 @@ def test_a_loss_that_begins_after_zeros_is_none() -> None:
 def test_a_spike_does_not_hide_the_next() -> None:
     watch = SpikeWatch()
     values = [1.0 + 0.01 * (step % 5) for step in range(40)]
-    told = [bool(watch.see({"x": value})) for value in [*values, 9.0, 1.0, 9.0]]
-    assert told[-3:] == [True, False, True]
+    warned = [bool(watch.see({"x": value})) for value in [*values, 9.0, 1.0, 9.0]]
+    assert warned[-3:] == [True, False, True]
     assert SCORE > 1
 
 
