@@ -118,6 +118,12 @@ DAMAGES = {
         ),
         "its hash differs from what it says",
     ),
+    "extra of another type": (
+        lambda folder: (folder / "manifest.json").write_text(
+            json.dumps({**json.loads((folder / "manifest.json").read_text()), "extra": [1]})
+        ),
+        "can't be read",
+    ),
     "no hash": (lambda folder: edit(folder, files={".metadata": {"size": 1}}), "can't be read"),
     "no step": (lambda folder: edit(folder, step=-1), "step is -1"),
     "foreign path": (
