@@ -89,6 +89,33 @@ def test_keeps_the_newest_and_the_last_good_one(tmp_path):
         verify(tmp_path / "step-00000007")
 
 
+def test_a_link_to_a_checkpoint_elsewhere_is_removed_and_its_target_stays(tmp_path, caplog):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for step in (1, 2):
+        path = write(run, step).path
+        path.rename(elsewhere / path.name)
+        path.symlink_to(elsewhere / path.name)
+    (run / "step-00000009.tmp").symlink_to(elsewhere)
+    assert find_latest(run).manifest.step == 2
+    with caplog.at_level(logging.WARNING, "vtp_core"):
+        write(run, 3, keep=1)
+    assert sorted(path.name for path in run.iterdir()) == ["latest", "step-00000003"]
+    assert len(list(elsewhere.iterdir())) == 2 and "could not be removed" not in caplog.text
+
+
+def test_a_checkpoint_that_can_not_be_removed_is_a_warning(tmp_path, monkeypatch, caplog):
+    write(tmp_path, 1)
+
+    def rmtree(path, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError("not yours")
+
+    monkeypatch.setattr("shutil.rmtree", rmtree)
+    assert write(tmp_path, 2, keep=1).step == 2
+    assert "step-00000001: could not be removed (not yours)" in caplog.text
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

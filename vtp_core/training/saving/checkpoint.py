@@ -26,7 +26,7 @@ from vtp_core.atomic import rename_folder, write_text
 from vtp_core.errors import CheckpointError
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
 from vtp_core.training.ranks.shards import local
-from vtp_core.training.saving.folder import LATEST, find_latest, rotate, verify
+from vtp_core.training.saving.folder import LATEST, find_latest, remove, rotate, verify
 from vtp_core.training.saving.manifest import Manifest, list_files
 from vtp_core.training.saving.safe_reader import SafeReader, TensorPlanner
 
@@ -81,7 +81,7 @@ def save(
     def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob("*.tmp"):  # of a process that was killed
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+            remove(left_over)
         needed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
         free = shutil.disk_usage(folder).free
         if needed * 1.02 + 2**20 > free:

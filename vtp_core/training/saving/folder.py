@@ -117,6 +117,17 @@ def rotate(folder: Path, keep: int) -> None:
         except CheckpointError:
             finite = False
         if number >= keep and not (finite and good is None):
-            shutil.rmtree(path)
+            remove(path)
         elif finite and good is None:
             good = path
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint's folder; of a link to a folder elsewhere, the link. A failure is a warning."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s: could not be removed (%s)", path, error)
