@@ -89,7 +89,8 @@ def evaluate(
     if held_out is not None and any(evaluator.uses_held_out for evaluator in evaluators.values()):
         sets["held_out"] = held_out
     counts: dict[str, Tensor] = {}
-    with _eval_mode(model):
+    results: Results = {}
+    with Gathering(world) as ranks, _eval_mode(model):
         for evaluator in evaluators.values():
             evaluator.begin(model, tuple(held_out.source.classes) if held_out is not None else ())
         for split, data in sets.items():
@@ -101,8 +102,6 @@ def evaluate(
             if asked is not None:
                 users = [evaluator for evaluator in evaluators.values() if evaluator.generated == asked]
                 _generate(model, asked, users, rows, world)
-    results: Results = {}
-    with Gathering(world) as ranks:
         facts = ranks.from_first(partial(_facts, sets, ranks.gather(Tally(sums=counts))))
         for name, evaluator in evaluators.items():
             protocol = EvaluationProtocol(
