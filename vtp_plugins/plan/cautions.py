@@ -1,4 +1,4 @@
-"""What a plan warns of: things that run, but hardly as meant."""
+"""Warnings of `vtp plan`: recipes that are valid but probably a mistake."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_cautions(
     """
     return [
         *_idle_owners(recipe, idle, unused),
-        *_resting_teachers(sizes),
+        *_constant_teachers(sizes),
         *_teachers_that_stop_beside_text(recipe, sizes),
     ]
 
@@ -60,9 +60,9 @@ def _teachers_that_stop_beside_text(recipe: Recipe, sizes: Sizes) -> list[str]:
     ]
 
 
-def _resting_teachers(sizes: Sizes) -> list[str]:
+def _constant_teachers(sizes: Sizes) -> list[str]:
     return [
-        f"ema: {teacher.name} has momentum 1 at the first step and the last; is it meant not to change?"
+        f"ema: {teacher.name} has momentum 1 at the first step and the last; the teacher never changes"
         for teacher in sizes.teachers
         if teacher.first == teacher.last == 1.0
     ]

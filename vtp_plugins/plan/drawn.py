@@ -1,4 +1,4 @@
-"""Rows that stand in for data: random pixels, drawn captions, masks of exactly the mean size."""
+"""Random batches for a plan: pixels, captions, and masks of exactly the mean size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vtp_core.view import ViewNeed
 
 
 def drawn_batches(recipe: Recipe, needs: Mapping[str, ViewNeed], dims: Dims, rows: int) -> dict[str, Batch]:
-    """`rows` rows of every view, with what is asked of it, as a loader would hand them over.
+    """`rows` rows of every view, with what is asked of it, as the loader returns them.
 
     Args:
         recipe: Its views and sources.

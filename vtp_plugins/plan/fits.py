@@ -24,7 +24,7 @@ class Fit:
 
 
 def chunk_sizes(rows: int) -> list[int | None]:
-    """Sizes worth a look for `rows` rows of a rank, largest first: all at once, then powers of two below."""
+    """Chunk sizes to measure for `rows` rows of a rank: all at once, then powers of two, largest first."""
     return [None, *(2**power for power in reversed(range((rows - 1).bit_length())))]
 
 
@@ -51,6 +51,6 @@ def say_what_fits(fits: Sequence[Fit], gib: float) -> str:
             return f"run.microbatch_rows = {fit.microbatch_rows} is the largest that fits {gib:g} GiB"
     least = min(fit.memory for fit in fits) / GIB
     return (
-        f"nothing here fits {gib:g} GiB, the least is {least:.3g} GiB; try parallel.shard over more ranks or "
-        'parallel.activation_checkpoint = "block"'
+        f"no chunk size fits {gib:g} GiB, the least is {least:.3g} GiB; try parallel.shard over more ranks "
+        'or parallel.activation_checkpoint = "block"'
     )

@@ -1,4 +1,4 @@
-"""What a rank holds in a step, estimated."""
+"""Memory of a rank in a step, estimated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes down what a step costs, forward by forward: FLOPs and bytes."""
+"""Records the FLOPs and bytes of a step by forward."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Meter(Observer):
 
     @contextmanager
     def watch(self, networks: Networks, batches: Mapping[str, Batch]) -> Iterator[None]:
-        """Measures what runs within; the modules' tensors and the pixels count for nothing.
+        """Measures what runs within; the modules' tensors and the pixels are not counted.
 
         Args:
             networks: What the step will run.

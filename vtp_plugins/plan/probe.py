@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class _Lenient(Guard):
-    """Lets everything pass: a probe's values mean nothing."""
+    """Accepts every value: a probe's values are meaningless."""
 
     def check(self, objective: str, terms: object) -> None:
         """Nothing to refuse."""
@@ -58,7 +58,7 @@ class Probe:
     Args:
         recipe: What `shrink.shallow` returned.
         plugins: Where its components come from.
-        depth: Blocks of the recipe's own encoder; taps of deeper blocks are served by the last that is there.
+        depth: Blocks of the recipe's own encoder; taps of deeper blocks return the last one.
     """
 
     def __init__(self, recipe: Recipe, plugins: Plugins, depth: int) -> None:

@@ -39,7 +39,7 @@ class Products(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Runs one operation, or pretends to."""
+        """Runs one operation; a product returns a constant of its shape."""
         kwargs = kwargs or {}
         packet = func._overloadpacket
         if func._schema.is_mutable or not (packet in flop_registry or packet in _CPU_ATTENTION):

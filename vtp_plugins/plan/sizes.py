@@ -1,4 +1,4 @@
-"""Parameters of the networks in full, counted without holding them."""
+"""Parameters of the full networks, counted on the meta device."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class FrozenSize:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """All of them.
+    """Sizes of all networks of a run.
 
     Attributes:
         dims: Sizes that the components share.
@@ -89,7 +89,7 @@ class Sizes:
         teachers: EMA copies.
         frozen: Frozen networks.
         largest_unit: Bytes of the largest module that is gathered at a time under ``parallel.shard``.
-        note: What had to be done otherwise than planned, or "".
+        note: Why parameters were counted on the CPU, or "".
     """
 
     dims: Dims

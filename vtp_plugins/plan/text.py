@@ -1,4 +1,4 @@
-"""A plan for people to read."""
+"""A plan as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vtp_plugins.plan.work import Work
 
 
 def render(plan: Plan) -> str:
-    """The plan in sections; warnings last, where they are seen."""
+    """The plan in sections, warnings last."""
     sections = [
         f"{plan.name}, {plan.world_size} rank{'s' if plan.world_size > 1 else ''}",
         _section("Rows a step", _rows(plan)),

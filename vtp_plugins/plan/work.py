@@ -1,4 +1,4 @@
-"""The forwards of a step at the recipe's size: who asks for them, how many rows, what they cost."""
+"""The forwards of a step at the recipe's size: objectives that use them, rows, costs."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_each_line_is_the_plan_with_those_chunks(tmp_path: Path) -> None:
         (40, "all rows at once fit 40 GiB"),
         (15.5, "run.microbatch_rows = 4 is the largest that fits 15.5 GiB"),
         (9, "run.microbatch_rows = 2 is the largest"),
-        (8, "nothing here fits 8 GiB, the least is 9 GiB; try parallel.shard"),
+        (8, "no chunk size fits 8 GiB, the least is 9 GiB; try parallel.shard"),
     ],
 )
 def test_the_largest_chunks_that_fit_are_named(gib: float, said: str) -> None:
