@@ -87,6 +87,13 @@ def chunk(**changes: object) -> Callable[[Metadata], None]:
     return edit
 
 
+def nested(depth: int) -> tuple:
+    value: tuple = ()
+    for _ in range(depth):
+        value = (value,)
+    return value
+
+
 def of_another(metadata: Metadata) -> None:
     other = next(index for index in metadata.storage_data if index.fqn == "encoder.other")
     metadata.storage_data[first(metadata)] = metadata.storage_data[other]
@@ -113,6 +120,10 @@ REFUSED = {
     "no bytes": (place(length=0), "has 0 bytes"),
     "compressed": (place(transform_descriptors=["zstd"]), "not read here"),
     "bytes of another tensor": (of_another, "has the bytes of another tensor"),
+    "a path that is none": (place(relative_path=nested(100)), "in a file named by a tuple"),
+    "a name that is none": (
+        lambda metadata: metadata.state_dict_metadata.update({nested(100): None}), "named by a tuple",
+    ),
     "no place": (lambda metadata: metadata.storage_data.pop(first(metadata)), "chunks and places .* differ"),
     "no chunk": (
         lambda metadata: metadata.state_dict_metadata[NAME].chunks.clear(), "don't cover it exactly once",

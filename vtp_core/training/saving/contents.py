@@ -34,7 +34,9 @@ def check_contents(folder: Path, metadata: Metadata) -> None:
     """
     chunks: dict[MetadataIndex, int] = {}
     for name, entry in metadata.state_dict_metadata.items():
-        if type(name) is not str or type(entry) is not TensorStorageMetadata:
+        if type(name) is not str:
+            raise ValueError(f"an entry is named by a {type(name).__name__}")
+        if type(entry) is not TensorStorageMetadata:
             raise ValueError(f"{name!r} is a {type(entry).__name__}; checkpoints hold tensors alone")
         _check_tensor(name, entry)
         for chunk in entry.chunks:
@@ -77,7 +79,9 @@ def _check_places(folder: Path, places: object, chunks: Mapping[MetadataIndex, i
         if type(place) is not _StorageInfo or place.transform_descriptors:
             raise ValueError(f"{index.fqn} is stored in a way that is not read here")
         name, offset, length = place.relative_path, place.offset, place.length
-        if type(name) is not str or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+        if type(name) is not str:
+            raise ValueError(f"{index.fqn} is in a file named by a {type(name).__name__}")
+        if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
             raise ValueError(f"{index.fqn} points outside the folder ({name!r})")
         if type(offset) is not int or type(length) is not int or length < max(1, chunks[index]):
             raise ValueError(f"{index.fqn} has {length} bytes of {name} for {chunks[index]} of numbers")

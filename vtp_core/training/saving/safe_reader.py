@@ -70,13 +70,19 @@ class SafeReader(FileSystemReader):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.folder = folder
+        self._contents: Metadata | None = None
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The checkpoint's table of contents, checked by `check_contents`.
+        """The checkpoint's table of contents, checked by `check_contents`; read once.
 
         Raises:
             CheckpointError: It is missing, damaged or names something else than tables of contents do.
         """
+        if self._contents is None:
+            self._contents = self._read_contents()
+        return self._contents
+
+    def _read_contents(self) -> Metadata:
         try:
             with open_plain(self.folder / ".metadata") as file:
                 data = file.read(METADATA_BYTES + 1)
