@@ -125,7 +125,7 @@ class Tokenizer(nn.Module):
         return Decoded(sample=convert(self.decoder(latent), self.decoder.value_range, "imagenet"))
 
     def decode_indices(self, indices: Tensor) -> Decoded:
-        """Images of codes (B, Q, h, w) int64, as ``encode(pixels).indices`` gives them."""
+        """Images of codes (B, Q, h, w) int64, as in ``encode(pixels).indices``."""
         if not self.bottleneck.codebook_sizes:
             raise UsageError("decode_indices: the latent of this tokenizer is continuous; use decode(latent)")
         return self.decode(self.bottleneck.decode_codes(indices))

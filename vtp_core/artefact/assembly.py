@@ -121,7 +121,7 @@ def head_modules(tokenizer: Tokenizer, config: ArtefactConfig) -> dict[str, dict
 
 
 def training_modules(tokenizer: Tokenizer) -> dict[str, nn.Module]:
-    """The tokenizer's networks by the names that a training run gives them."""
+    """The tokenizer's networks by their names in checkpoints."""
     assert tokenizer.config is not None
     modules: dict[str, nn.Module] = {
         "tokenizer.encoder": tokenizer.encoder,

@@ -77,7 +77,7 @@ each number (`eval.json` of the run has both).
 
 
 def _text(value: object) -> str:
-    """Text of a config that nobody checked, as one line of Markdown without HTML, code or table cells."""
+    """Untrusted text of a config as one line of Markdown, without HTML, code or table cells."""
     line = " ".join(str(value).split())
     return html.escape(line).replace("`", "&#96;").replace("|", "&#124;")
 

@@ -1,4 +1,4 @@
-"""What the networks of a ``config.json`` would take, found on the meta device before memory is taken."""
+"""Builds an artefact's networks on the meta device, to check their sizes before memory is allocated."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vtp_core.plugins import Plugins
 from vtp_core.tokenizer import Tokenizer
 
 SPARE_BYTES = 2**29
-"""What parts without weights in the file may take: heads that are not exported, tables of positions."""
+"""Bytes allowed for parts without stored weights: heads that are not exported, tables of positions."""
 SPARE_PARTS = 4000
-"""Modules and parameters that may be registered beyond sixteen for each tensor of the file."""
+"""Modules and tensors allowed beyond 16 per stored tensor."""
 
 
 @dataclass
@@ -37,10 +37,10 @@ def outline(config: ArtefactConfig, plugins: Plugins, shapes: Mapping[str, tuple
     Args:
         config: The artefact's.
         plugins: Where its components are looked up.
-        shapes: Tensor -> shape, of all weight files of the artefact; they limit what may be built.
+        shapes: Shapes of all tensors in the artefact's weight files, by name; they limit what may be built.
 
     Raises:
-        CheckpointError: The config describes more than the files hold, or what can't be built.
+        CheckpointError: The config describes larger networks than the files hold, or can't be built.
         UsageError: A component that is not installed.
     """
     most = SPARE_PARTS + 16 * len(shapes)
@@ -49,7 +49,7 @@ def outline(config: ArtefactConfig, plugins: Plugins, shapes: Mapping[str, tuple
             tokenizer = assemble(config, plugins)
     except VtpError:
         raise
-    except Exception as error:  # constructors fail in any way on sizes that make no sense
+    except Exception as error:  # constructors raise anything for invalid sizes
         reason = str(error).splitlines()[0] if str(error) else "no message"
         raise CheckpointError(
             f"config.json: its networks can't be built ({type(error).__name__}: {reason}); it was edited, or "

@@ -15,7 +15,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Writes the hashes of files, given by their names below the folder."""
+    """Writes the hashes of files, named relative to the folder."""
     lines = [f"{_hash(folder / name)}  {name}\n" for name in sorted(names)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 

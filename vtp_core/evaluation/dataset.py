@@ -127,7 +127,7 @@ def evaluation_batches(
     for start in range(0, len(source), rows):
         read = [_read(source, index, wanted, skip_bad) for index in indices[start : start + rows]]
         if samples := [sample for sample in read if sample is not None]:
-            yield _whole(samples, size)
+            yield _batch(samples, size)
 
 
 def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) -> Sample | None:
@@ -142,7 +142,7 @@ def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) ->
         ) from error
 
 
-def _whole(samples: Sequence[Sample], size: int) -> Batch:
+def _batch(samples: Sequence[Sample], size: int) -> Batch:
     crops: dict[str, Tensor] = {}
     if all(sample.image is not None for sample in samples):
         images = [center_crop(sample.image, size) for sample in samples if sample.image is not None]

@@ -110,7 +110,7 @@ class Gathering:
         return rows
 
     def _exchange(self, tensor: Tensor, source: int | None) -> None:
-        """Fills a contiguous tensor from a rank, or sends it to rank 0; as bytes, whatever its type."""
+        """Fills a contiguous tensor from a rank, or sends it to rank 0, as bytes."""
         if not tensor.numel():
             return
         for piece in tensor.view(-1).view(torch.uint8).split(CHUNK):

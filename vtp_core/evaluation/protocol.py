@@ -35,7 +35,7 @@ class SetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedPass:
-    """The samples that an evaluator asks for; sample i is a pure function of (seed, i).
+    """The generated samples of an evaluation; sample i is a pure function of (seed, i).
 
     Attributes:
         samples: Number of samples.

@@ -67,7 +67,7 @@ def evaluate(
         held_out: The set to measure on; None for evaluators that read none.
         train: The set that probes are fitted on.
         rows: Samples per batch.
-        world: The ranks that share the work; None: this process alone.
+        world: The ranks of the evaluation; None: this process alone.
 
     Returns:
         Metric -> what `Score.entry` returns, on all ranks. A metric that two evaluators have is
@@ -98,10 +98,10 @@ def evaluate(
                 e for e in evaluators.values() if (e.uses_train if split == "train" else e.uses_held_out)
             ]
             counts[split] = torch.tensor(_observe(model, data, split, users, rows, world))
-        for asked in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
-            if asked is not None:
-                users = [evaluator for evaluator in evaluators.values() if evaluator.generated == asked]
-                _generate(model, asked, users, rows, world)
+        for needed in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
+            if needed is not None:
+                users = [evaluator for evaluator in evaluators.values() if evaluator.generated == needed]
+                _generate(model, needed, users, rows, world)
         facts = ranks.from_first(partial(_facts, sets, ranks.gather(Tally(sums=counts))))
         for name, evaluator in evaluators.items():
             protocol = EvaluationProtocol(
@@ -135,12 +135,12 @@ def _observe(
 
 
 def _generate(
-    model: Tokenizer, asked: GeneratedPass, users: Sequence[Evaluator], rows: int, world: World
+    model: Tokenizer, needed: GeneratedPass, users: Sequence[Evaluator], rows: int, world: World
 ) -> None:
     """Passes this rank's generated samples to evaluators."""
-    indices = torch.arange(world.rank, asked.samples, world.size, device=model.device)
+    indices = torch.arange(world.rank, needed.samples, world.size, device=model.device)
     for part in indices.split(rows) if len(indices) else ():
-        seen = GeneratedBatch(model, part, asked.seed)
+        seen = GeneratedBatch(model, part, needed.seed)
         for evaluator in users:
             evaluator.update_generated(seen)
 

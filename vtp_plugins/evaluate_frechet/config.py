@@ -15,7 +15,7 @@ class FrechetConfig(ComponentConfig):
     network: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")] = "timm:tf_efficientnet_lite0"
     """``timm:<name>``: a network of timm, whose pooled features are compared."""
     weights: str | None = None
-    """File with the network's weights; by default an installed package, else the hub. ``"random"`` asks for
-    an untrained network: for tests only, its distances mean nothing."""
+    """File with the network's weights; by default an installed package, else the hub. ``"random"`` is
+    an untrained network for tests, whose distances mean nothing."""
     resize: Annotated[int, Field(ge=16)] | None = None
     """Side in pixels to which images are resized first; by default the network's own input size."""

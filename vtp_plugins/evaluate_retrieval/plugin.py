@@ -13,5 +13,5 @@ def register_evaluators(register: Register) -> None:
         "retrieval",
         "vtp_plugins.evaluate_retrieval.evaluator:Retrieval",
         config="vtp_plugins.evaluate_retrieval.config:RetrievalConfig",
-        summary="Finding the caption of an image and the image of a caption, beside chance.",
+        summary="Image-text retrieval in both directions, beside chance.",
     )
