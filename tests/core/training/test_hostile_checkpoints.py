@@ -233,6 +233,21 @@ def test_a_memo_index_allocates_nothing(checkpoint):
         verify(checkpoint)
 
 
+def test_no_class_and_no_function_is_changed(checkpoint):
+    """BUILD with a pair sets attributes, of classes and functions too."""
+    shared = {
+        b"ctorch.distributed.checkpoint.metadata\nMetadata\n": (Metadata, "type"),
+        b"cpathlib\nPosixPath\n": (Path, "type"),
+        b"ctorch.serialization\n_get_layout\n": (torch.serialization._get_layout, "function"),
+    }
+    for named, (target, kind) in shared.items():
+        (checkpoint / ".metadata").write_bytes(b"\x80\x02" + named + b"N}X\x04\x00\x00\x00evilI1\ns\x86b.")
+        rehash(checkpoint, ".metadata")
+        with pytest.raises(CheckpointError, match=f"sets fields of a {kind}"):
+            verify(checkpoint)
+        assert not hasattr(target, "evil")
+
+
 def test_pipes_and_links_in_place_of_files_are_named(checkpoint):
     for name in (".metadata", "__0_0.distcp", "manifest.json"):
         kept = checkpoint / name
@@ -285,6 +300,7 @@ def set_record(name: str, old: bytes, new: bytes) -> Callable[[dict[str, bytes]]
     return lambda records: records.update({f"archive/{name}": records[f"archive/{name}"].replace(old, new)})
 
 
+FIELDS = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x04\x00\x00\x00evilI1\ns\x86b."
 CHUNKS = {
     "no archive": (b"nothing", "BadZipFile"),
     "two tensors": (saved([torch.ones(3), torch.ones(3)]), "something other than"),
@@ -296,6 +312,10 @@ CHUNKS = {
     "an offset": (changed(set_record("data.pkl", b"QK\x00", b"QK\x01")), "strides leave"),
     "inflated": (changed(lambda records: None, compress=True), "a record is compressed"),
     "another byte order": (changed(set_record("byteorder", b"little", b"big")), "byte order"),
+    "fields of a function": (
+        changed(lambda records: records.update({"archive/data.pkl": FIELDS})),
+        "sets fields",
+    ),
     "a short record": (changed(set_record("data/0", b"\x00\x00\x80\x3f", b"")), "bytes for 3"),
 }
 

@@ -13,7 +13,7 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class _Unpickler(pickle._Unpickler):  # the one in C allocates what a memo index
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         raise ValueError(f"it names {module}.{name}, which no plain tensor needs")
+
+    def load_build(self) -> None:
+        raise ValueError("it sets fields of an object, which no plain tensor needs")
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
     def persistent_load(self, pid: Any) -> _Storage:
         _, dtype, key, _, numel = pid

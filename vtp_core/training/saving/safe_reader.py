@@ -9,12 +9,20 @@ from __future__ import annotations
 import io
 import pickle
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    StorageMeta,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 from torch.futures import Future
 
@@ -42,6 +50,11 @@ _ALLOWED = {
     ("pathlib._local", "WindowsPath"),
 }  # fmt: skip
 
+_WITH_FIELDS = (
+    Metadata, MetadataIndex, StorageMeta, TensorStorageMetadata, BytesStorageMetadata, ChunkStorageMetadata,
+    TensorProperties, _StorageInfo,
+)  # fmt: skip
+
 
 class _Unpickler(pickle._Unpickler):  # the one in C allocates what a memo index claims
     def find_class(self, module: str, name: str) -> Any:
@@ -49,6 +62,15 @@ class _Unpickler(pickle._Unpickler):  # the one in C allocates what a memo index
         if (module, name) in _ALLOWED or dtype:
             return super().find_class(module, name)
         raise CheckpointError(f".metadata names {module}.{name}, which no checkpoint needs: it is not read")
+
+    def load_build(self) -> None:
+        """Sets an object's fields; a class or a shared object would keep them after this file."""
+        kind = type(self.stack[-2])  # type: ignore[attr-defined]
+        if kind not in _WITH_FIELDS:
+            raise CheckpointError(f".metadata sets fields of a {kind.__name__}: it is not read")
+        super().load_build()  # type: ignore[misc]
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
 
 class TensorPlanner(DefaultLoadPlanner):
