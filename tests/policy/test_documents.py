@@ -129,3 +129,11 @@ def test_a_decision_record_is_complete(path: Path) -> None:
     for heading in ("## Context", "## Decision", "## Consequences"):
         assert heading in text
     assert re.search(r"^Status: (proposed|accepted|superseded by \d{3})$", text, re.MULTILINE)
+
+
+def test_every_decision_record_has_a_number_of_its_own() -> None:
+    records = sorted((REPOSITORY / "docs/decisions").glob("[0-9]*.md"))
+    numbers = [path.name[:3] for path in records]
+    assert numbers == [f"{number:03}" for number in range(len(records))]
+    titles = {path.name: path.read_text().splitlines()[0] for path in records[1:]}
+    assert all(title.startswith(f"# {name[:3]}: ") for name, title in titles.items()), titles
