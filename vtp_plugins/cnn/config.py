@@ -25,7 +25,7 @@ class CnnConfig(ComponentConfig):
     """Name of the component."""
     channels: Positive = 128
     """Channels of the finest level, a multiple of 32."""
-    multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 1, 2, 2, 4)
+    multipliers: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=12)] = (1, 1, 2, 2, 4)
     """Channels of each level over `channels`, finest first. Each level but the last halves the map, so five
     make a reduction of 16."""
     residual_blocks: Positive = 2

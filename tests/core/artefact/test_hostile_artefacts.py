@@ -68,6 +68,9 @@ REFUSED = {
     "a large text tower": (
         lambda config: config["heads"]["clip"]["objective"].update(context=10**7), "different models",
     ),
+    "a list without end": (
+        lambda config: config.update(encoder={"use": "cnn", "multipliers": [1] * 200_000}), "multipliers",
+    ),
     "another component": (lambda config: config.update(encoder={"use": "os:system"}), "os:system"),
     "a head that exports nothing": (
         head("clip", use="perceptual", view="v", weights="/etc/shadow", exports={"a": "network"}),
