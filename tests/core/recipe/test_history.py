@@ -116,7 +116,9 @@ def test_metrics_of_an_old_run_have_the_new_names(tmp_path: Path) -> None:
     assert [line["step"] for line in RunFolder(tmp_path).read_metrics()] == [1, 2, 4, 5]
 
 
-def test_an_old_artefact_is_assembled_and_saved_with_the_new_names(installed: Plugins) -> None:
+def test_an_old_artefact_is_assembled_and_saved_with_the_new_names(
+    installed: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = read_config(OLD)
     tokenizer = assemble(config, installed)
     assert tokenizer.config == config and set(tokenizer.exports) == {
@@ -125,6 +127,8 @@ def test_an_old_artefact_is_assembled_and_saved_with_the_new_names(installed: Pl
         "logit_scale",
     }
     table = read_manifest(OLD).recipe["objectives"]["dino"]
+    dino = installed.find("objective", "dino").load_target()
+    monkeypatch.setattr(dino, "exports", {"scores": "prototypes"})
     old = config.model_copy(update={"heads": {"d": Head(objective=table, exports={"scores": "prototypes"})}})
     head = assemble(old, installed).config.heads["d"]
     assert head.objective["center_momentum"] == table["centre_momentum"] == 0.8
