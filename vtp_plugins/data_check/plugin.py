@@ -1,11 +1,11 @@
 """What this plugin offers: the command `vtp data`."""
 
-from vtp_core.plugins import Register, hookimpl
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_commands(register: Register) -> None:
+@vtp.hookimpl
+def register_commands(register: vtp.Register) -> None:
     """Offers `data`."""
     register("data", "vtp_plugins.data_check.command:data", summary="Check data before training on it.")

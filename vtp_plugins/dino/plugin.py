@@ -1,13 +1,12 @@
 """Registers ``dino``."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_objectives(register: Register) -> None:
+@vtp.hookimpl
+def register_objectives(register: vtp.Register) -> None:
     """Self-distillation."""
     register(
         "dino",

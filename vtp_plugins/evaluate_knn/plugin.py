@@ -1,13 +1,12 @@
 """Offers the evaluator `knn`. Imports no torch."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_evaluators(register: Register) -> None:
+@vtp.hookimpl
+def register_evaluators(register: vtp.Register) -> None:
     """Registers `knn`."""
     register(
         "knn",

@@ -1,13 +1,12 @@
 """Registers ``image_folder``. Imports no torch."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_sources(register: Register) -> None:
+@vtp.hookimpl
+def register_sources(register: vtp.Register) -> None:
     """The source."""
     register(
         "image_folder",

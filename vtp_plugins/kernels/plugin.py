@@ -1,7 +1,6 @@
 """Offers the native kernels. Imports no torch."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
@@ -17,15 +16,15 @@ _KERNELS = {
 }
 
 
-@hookimpl
-def register_kernels(register: Register) -> None:
+@vtp.hookimpl
+def register_kernels(register: vtp.Register) -> None:
     """Implementations of the operations of `vtp_core.ops`."""
     for name, (target, summary) in _KERNELS.items():
         register(name, f"vtp_plugins.kernels.{target}", summary=summary)
 
 
-@hookimpl
-def register_rankings(register: Register) -> None:
+@vtp.hookimpl
+def register_rankings(register: vtp.Register) -> None:
     """Offers the order of implementations that `vtp kernels tune` measured."""
     register(
         "tuned",
@@ -34,8 +33,8 @@ def register_rankings(register: Register) -> None:
     )
 
 
-@hookimpl
-def register_preparations(register: Register) -> None:
+@vtp.hookimpl
+def register_preparations(register: vtp.Register) -> None:
     """Offers packed linear layers for inference on CPUs."""
     register(
         "packed_linear",
@@ -44,14 +43,14 @@ def register_preparations(register: Register) -> None:
     )
 
 
-@hookimpl
-def register_diagnostics(register: Register) -> None:
+@vtp.hookimpl
+def register_diagnostics(register: vtp.Register) -> None:
     """Offers the section of `vtp doctor` on native modules and implementations."""
     register("kernels", "vtp_plugins.kernels.listing:diagnose", summary="Native modules and kernels.")
 
 
-@hookimpl
-def register_commands(register: Register) -> None:
+@vtp.hookimpl
+def register_commands(register: vtp.Register) -> None:
     """Offers `vtp kernels`."""
     register(
         "kernels",

@@ -1,13 +1,12 @@
 """Registers ``linear``."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_bottlenecks(register: Register) -> None:
+@vtp.hookimpl
+def register_bottlenecks(register: vtp.Register) -> None:
     """The linear bottleneck."""
     register(
         "linear",

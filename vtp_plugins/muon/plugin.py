@@ -1,12 +1,12 @@
 """The hooks of this plugin."""
 
-from vtp_core.plugins import Register, hookimpl
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_optimizers(register: Register) -> None:
+@vtp.hookimpl
+def register_optimizers(register: vtp.Register) -> None:
     """Offers Muon."""
     register(
         "muon",

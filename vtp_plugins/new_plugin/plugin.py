@@ -1,12 +1,12 @@
 """What this plugin offers: the command `vtp new-plugin`."""
 
-from vtp_core.plugins import Register, hookimpl
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_commands(register: Register) -> None:
+@vtp.hookimpl
+def register_commands(register: vtp.Register) -> None:
     """Offers `new-plugin`."""
     register(
         "new-plugin",

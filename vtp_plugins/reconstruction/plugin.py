@@ -1,13 +1,12 @@
 """Registers ``l1`` and ``l2``."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_objectives(register: Register) -> None:
+@vtp.hookimpl
+def register_objectives(register: vtp.Register) -> None:
     """The two pixel losses."""
     config = "vtp_plugins.reconstruction.config:ReconstructionConfig"
     register(

@@ -1,13 +1,12 @@
 """Offers the callback `tensorboard`. Imports no torch."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_callbacks(register: Register) -> None:
+@vtp.hookimpl
+def register_callbacks(register: vtp.Register) -> None:
     """Offers `tensorboard`."""
     register(
         "tensorboard",

@@ -1,13 +1,12 @@
 """Offers the `vit` encoder and decoder."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_encoders(register: Register) -> None:
+@vtp.hookimpl
+def register_encoders(register: vtp.Register) -> None:
     """Offers `vit`."""
     register(
         "vit",
@@ -17,8 +16,8 @@ def register_encoders(register: Register) -> None:
     )
 
 
-@hookimpl
-def register_decoders(register: Register) -> None:
+@vtp.hookimpl
+def register_decoders(register: vtp.Register) -> None:
     """Offers `vit`."""
     register(
         "vit",

@@ -1,13 +1,12 @@
 """Offers the `vtp` format."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_formats(register: Register) -> None:
+@vtp.hookimpl
+def register_formats(register: vtp.Register) -> None:
     """Offers `vtp`."""
     register(
         "vtp",

@@ -1,13 +1,12 @@
 """Offers the tokenizer `vtp-nano`. Imports no torch."""
 
-from vtp_core.plugins import hookimpl
-from vtp_core.plugins.hookspecs import Register
+import vtp_core as vtp
 
 vtp_api = 2
 
 
-@hookimpl
-def register_tokenizers(register: Register) -> None:
+@vtp.hookimpl
+def register_tokenizers(register: vtp.Register) -> None:
     """Registers `vtp-nano`."""
     register(
         "vtp-nano",
