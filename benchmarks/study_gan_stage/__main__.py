@@ -11,15 +11,18 @@ from benchmarks.study_gan_stage import verdict
 from benchmarks.study_gan_stage.arms import make_arms
 from benchmarks.study_gan_stage.critic import critic_course
 from benchmarks.study_gan_stage.gradients import gradient_norms
+from vtp_core.run.records import RunFolder
 
 FOLDER = Path(__file__).parent
 
 
 def measure_course(folder: Path) -> dict[str, Any]:
     """Gradient norms and the critic's course as metrics; of the second stage, if there are two."""
-    log = folder / "metrics.jsonl"
-    norms = {name: {"value": value, "higher_is_better": False} for name, value in gradient_norms(log).items()}
-    return {**norms, **{name: {"value": value} for name, value in critic_course(log).items()}}
+    steps = RunFolder(folder).read_metrics()
+    norms = {
+        name: {"value": value, "higher_is_better": False} for name, value in gradient_norms(steps).items()
+    }
+    return {**norms, **{name: {"value": value} for name, value in critic_course(steps).items()}}
 
 
 STUDY = Study(

@@ -1,9 +1,9 @@
-"""The norms of the decoder's gradients over a run, from its ``metrics.jsonl``. Imports no torch."""
+"""The norms of the decoder's gradients over a run, from its logged steps. Imports no torch."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy
 
@@ -14,11 +14,11 @@ LATE_STEPS = 100
 """Last steps of a run, in which all arms have seen equally much and the second stage its critic in full."""
 
 
-def gradient_norms(log: Path) -> dict[str, float]:
+def gradient_norms(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Median and 99th percentile of the decoder's gradient norm, before clipping, and their ratio.
 
     Args:
-        log: A run's ``metrics.jsonl`` with every step in it.
+        steps: The logged steps of a run (`RunFolder.read_metrics`), all of them.
 
     Returns:
         ``gradient_median``, ``gradient_p99`` and ``gradient_tail`` of all steps but the skipped first ones,
@@ -27,10 +27,9 @@ def gradient_norms(log: Path) -> dict[str, float]:
     Raises:
         ValueError: There is no step, or one lacks a finite norm.
     """
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    found = [line.get("grad_norm/decoder") for line in lines]
+    found = [step.get("grad_norm/decoder") for step in steps]
     if not found or None in found:
-        raise ValueError(f"{log}: a step has no finite grad_norm/decoder, or there is no step")
+        raise ValueError("a step has no finite grad_norm/decoder, or there is no step")
     norms = numpy.asarray(found, dtype=numpy.float64)
     return {
         **_described("gradient", norms[int(SKIPPED * len(norms)) :]),

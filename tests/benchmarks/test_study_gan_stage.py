@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -27,14 +28,13 @@ from vtp_plugins.gan.config import GanConfig
 from vtp_plugins.pretrained.packages import PACKAGES
 
 
-def write_log(path: Path, name: str, values: Sequence[float | None]) -> Path:
-    path.write_text("\n".join(json.dumps({"step": i + 1, name: value}) for i, value in enumerate(values)))
-    return path
+def logged(name: str, values: Sequence[float | None]) -> list[dict[str, Any]]:
+    return [{"step": i + 1, name: value} for i, value in enumerate(values)]
 
 
-def test_gradient_norms_leave_out_the_start_and_know_the_end(tmp_path: Path) -> None:
+def test_gradient_norms_leave_out_the_start_and_know_the_end() -> None:
     norms = [1000.0] * 30 + list(numpy.linspace(1, 3, 201)) + [4.0] * 99 + [8.0]
-    found = gradient_norms(write_log(tmp_path / "log", "grad_norm/decoder", norms))
+    found = gradient_norms(logged("grad_norm/decoder", norms))
     rest = sorted(norms[33:])
     assert found["gradient_median"] == pytest.approx((rest[148] + rest[149]) / 2)
     assert found["gradient_p99"] == pytest.approx(4.0)
@@ -44,14 +44,13 @@ def test_gradient_norms_leave_out_the_start_and_know_the_end(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("norms", [[], [1.0, None]])
-def test_gradient_norms_want_every_step(tmp_path: Path, norms: list[float | None]) -> None:
+def test_gradient_norms_want_every_step(norms: list[float | None]) -> None:
     with pytest.raises(ValueError, match="finite"):
-        gradient_norms(write_log(tmp_path / "log", "grad_norm/decoder", norms))
+        gradient_norms(logged("grad_norm/decoder", norms))
 
 
-def test_the_critics_course_is_of_the_steps_in_which_it_is_seen(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    lines = [
+def test_the_critics_course_is_of_the_steps_in_which_it_is_seen() -> None:
+    steps = [
         {
             "report/gan.critic/accuracy": accuracy,
             "report/gan/d_weight": 10 * accuracy,
@@ -59,9 +58,8 @@ def test_the_critics_course_is_of_the_steps_in_which_it_is_seen(tmp_path: Path) 
         }
         for accuracy, seen in ((0.5, 0.0), (0.5, 0.0), (0.5, 0.0), (0.6, 0.5), (0.7, 1.0), (0.9, 1.0))
     ]
-    log.write_text("\n".join(map(json.dumps, lines)))
-    assert critic_course(log) == pytest.approx({"critic_accuracy": 0.7, "d_weight": 7.0})
-    assert critic_course(write_log(log, "loss", [1.0])) == {}
+    assert critic_course(steps) == pytest.approx({"critic_accuracy": 0.7, "d_weight": 7.0})
+    assert critic_course(logged("loss", [1.0])) == {}
 
 
 def test_networks_are_those_of_the_extra_offline() -> None:

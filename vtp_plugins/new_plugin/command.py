@@ -15,7 +15,7 @@ import click
 from vtp_core.errors import UsageError
 
 TEMPLATES = {
-    "objective": ("mean_colour", "MeanColour", "Predicts each image's mean colour from its features."),
+    "objective": ("mean_color", "MeanColor", "Predicts each image's mean color from its features."),
     "encoder": ("mixer", "Mixer", "Patches, and layers that mix them with their mean."),
     "bottleneck": ("bounded", "Bounded", "A linear projection, bounded by tanh."),
     "decoder": ("convolutional", "Convolutional", "Residual convolutions and a pixel shuffle."),

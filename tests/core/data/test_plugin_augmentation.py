@@ -242,7 +242,7 @@ class Writing(Trivial):
 
 
 @pytest.mark.parametrize(
-    ("twin", "message"),
+    ("counterexample", "message"),
     [
         (Global, "drew from a global generator"),
         (Reading, "gives another crop"),
@@ -251,6 +251,6 @@ class Writing(Trivial):
         (Broken, r"returned \(3, 32, 32\) torch\.float32"),
     ],
 )
-def test_check_augmentation_refuses_wrong_twins(twin: type[Trivial], message: str) -> None:
+def test_check_augmentation_refuses_counterexamples(counterexample: type[Trivial], message: str) -> None:
     with pytest.raises(ConformanceError, match=message):
-        check_augmentation(twin, TrivialConfig(use="foo.trivial"))
+        check_augmentation(counterexample, TrivialConfig(use="foo.trivial"))

@@ -168,7 +168,7 @@ def test_a_parameter_without_gradient_stays_with_its_state():
 
 
 class Late(AdamW):
-    """A wrong twin: it leaves a part of the state to torch, which makes it in the first step."""
+    """A counterexample: it leaves a part of the state to torch, which makes it in the first step."""
 
     def build(self, method, groups):
         return torch.optim.AdamW(groups, amsgrad=True)

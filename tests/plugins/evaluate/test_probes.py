@@ -103,7 +103,7 @@ def test_evaluators_read_colours_above_chance() -> None:
 
 
 def test_labels_that_say_nothing_score_near_chance() -> None:
-    """The wrong twin: with shuffled training labels the probes must not do well."""
+    """The counterexample: with shuffled training labels the probes must not do well."""
     train, held_out = drawn_set("train", 90, seed=0), drawn_set("val", 90, seed=1)
     source = train.source
     assert isinstance(source, ArraySource) and source.labels is not None

@@ -106,7 +106,7 @@ def test_the_default_folder_and_the_next_commands(tmp_path, monkeypatch):
     done = CliRunner().invoke(new_plugin, ["foo_bar"])
     assert done.exit_code == 0
     assert (tmp_path / "vtp-plugin-foo-bar" / "vtp_plugin_foo_bar" / "objective.py").is_file()
-    assert "vtp plugins show foo_bar.mean_colour" in done.output
+    assert "vtp plugins show foo_bar.mean_color" in done.output
 
 
 @pytest.mark.parametrize("name", ["Foo", "1foo", "a.b", "../x", "class", "a--b", "a b", "x-"])

@@ -1,6 +1,6 @@
 """Each rule broken once: the comparison that shows the rule must notice.
 
-Every wrong twin stands beside the right one in the same harness, so that it fails for its own reason.
+Every counterexample stands beside the right one in the same harness, so that it fails for its own reason.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import pytest
 
 from tests.core.training.oracle import OracleRun
 from tests.core.training.toy import Block, add_teachers, build, gradients, largest_difference
-from tests.core.training.wrong_twins import (
+from tests.core.training.counterexamples import (
     BatchNormBlock,
     CountingBlock,
     OwnGeneratorBlock,
