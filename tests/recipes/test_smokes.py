@@ -1,4 +1,4 @@
-"""Every recipe of the paper trains: its smoke recipe, in one process, the second stage from the first's run."""
+"""Every recipe of the paper trains in small: its smoke recipe, a second stage from the first's run."""
 
 from __future__ import annotations
 

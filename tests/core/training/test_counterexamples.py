@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.training.oracle import OracleRun
-from tests.core.training.toy import Block, add_teachers, build, gradients, largest_difference
 from tests.core.training.counterexamples import (
     BatchNormBlock,
     CountingBlock,
@@ -17,6 +15,8 @@ from tests.core.training.counterexamples import (
     on_two_ranks,
     with_blocks,
 )
+from tests.core.training.oracle import OracleRun
+from tests.core.training.toy import Block, add_teachers, build, gradients, largest_difference
 from vtp_core.testing.ranks import run_processes
 from vtp_core.training.ranks.world import World
 

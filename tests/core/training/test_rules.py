@@ -10,9 +10,9 @@ from torch import nn
 
 from tests.core.run.tiny_run import metrics, one_line, state, vtp
 from tests.core.run.whole_run import ToyRun, numbers, spoil
+from tests.core.training.counterexamples import Hidden
 from tests.core.training.test_three_steps import assert_close
 from tests.core.training.toy import Clip, Dino, Mim, add_teachers, batches, build
-from tests.core.training.counterexamples import Hidden
 from vtp_core.errors import DistributedError, NumericError, UsageError
 from vtp_core.training.forward.forwards import Forwards
 from vtp_core.training.forward.options import ForwardOptions
