@@ -1,4 +1,4 @@
-"""What operators demand of any argument before they look at shapes."""
+"""Type checks of operator arguments, done before their shapes are checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def require_tensor(operator: str, name: str, value: object) -> None:
-    """Refuses what is no dense tensor: a list, an array of NumPy, a sparse or nested tensor.
+    """Raises unless the argument is a dense tensor, neither sparse nor nested.
 
     Args:
         operator: Name of the function that was called.
@@ -22,24 +22,24 @@ def require_tensor(operator: str, name: str, value: object) -> None:
         value: The argument.
 
     Raises:
-        TypeError: Names all three.
+        TypeError: Names the operator, the argument and its type.
     """
     if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
         raise TypeError(f"{operator}: {name} must be a dense torch.Tensor, got {described(value)}")
 
 
 def require_kind(operator: str, name: str, value: object, kind: type, wanted: str) -> None:
-    """Refuses what is not of a type.
+    """Raises unless the argument is of a type.
 
     Args:
         operator: Name of the function that was called.
         name: Name of its argument.
         value: The argument.
-        kind: Its type. `numbers.Real` and `numbers.Integral` take torch's symbolic numbers too.
-        wanted: What to hand over, in words.
+        kind: Expected type. `numbers.Real` and `numbers.Integral` include torch's symbolic numbers.
+        wanted: The expected value in words, for the message.
 
     Raises:
-        TypeError: Names the argument, what is wanted and what was given.
+        TypeError: Names the argument, the expected and the given type.
     """
     if kind in (Real, Integral) and isinstance(value, (torch.SymInt, torch.SymFloat)):
         return

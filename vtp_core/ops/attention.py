@@ -34,8 +34,8 @@ def attention_choice(
 
     Args:
         name: ``"auto"``, ``"sdpa"``, ``"matmul"``, ``"reference"`` or the name of one of `kernels`.
-        kernels: Implementations of plugins, preferred in this order; by default those that are installed.
-        ranking: For ``auto``, what was measured; by default, with the installed ones, of this CUDA device.
+        kernels: Implementations of plugins in order of preference; the installed ones by default.
+        ranking: Measured order for ``auto``. Default: with installed kernels, that of the current device.
 
     Raises:
         UsageError: There is no such implementation.
@@ -88,7 +88,7 @@ def vit_attention(
     return_lse: bool = False,
     implementation: AttentionChoice | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Self-attention without a mask, computed in the dtype of its inputs whatever autocast says.
+    """Self-attention without a mask, in the dtype of its inputs: autocast is disabled.
 
     Args:
         q: Queries, (B, H, N, d); packed with `cu_seqlens`: (T, H, d).
@@ -96,21 +96,21 @@ def vit_attention(
         v: Values, same shape, dtype and device.
         q_norm: Weight (d,) of an RMS norm of the queries (epsilon 1e-5, statistics in float32), or None.
         k_norm: The same for the keys.
-        rope: Tables (P, d), P <= N: the last P tokens are rotated, after the norm. Packed: (T, d); give
-            tokens that stay a cosine of 1 and a sine of 0.
-        cu_seqlens: (S + 1,) int32 or int64, where the S sequences of the packed layout begin, T at the end.
-            Tokens attend to their own sequence only. Its values are read on the host; inside torch.compile
-            they are left to the implementation, and only one that `packs` becomes part of a graph.
+        rope: Tables (P, d), P <= N: the last P tokens are rotated, after the norm. Packed: (T, d), with
+            cosine 1 and sine 0 for tokens that are not rotated.
+        cu_seqlens: (S + 1,) int32 or int64, starts of the S sequences of the packed layout, then T. Tokens
+            attend to their own sequence only. Its values are read on the host; inside torch.compile only
+            the implementation reads them, and it must support packing (`packs`) to be part of a graph.
         scale: Factor on the scores; d ** -0.5 by default.
         return_lse: Whether to return the log-sum-exp of the scaled scores as well.
-        implementation: From `attention_choice`. By default ``auto`` among what is installed; for
-            torch.export among torch's own.
+        implementation: From `attention_choice`. Default: ``auto`` among installed implementations; for
+            torch.export among those of torch.
 
     Returns:
         Output in the shape and dtype of `q`, or (output, lse) with lse (B, H, N), packed (T, H), float32.
 
     Raises:
-        TypeError: An argument is no tensor, or none of the type above; names it.
+        TypeError: An argument has the wrong type; names it.
         ValueError: Shapes, dtypes or devices don't fit; names the argument.
         UsageError: The chosen implementation can't run the case.
     """
@@ -134,7 +134,7 @@ def vit_attention(
     )
     kernel = (implementation or default_choice(q.device)).pick(case)
     if case.packed and not kernel.packs and torch.compiler.is_compiling():
-        # Its loop depends on values. Without fullgraph=True torch falls back to running it, from here on.
+        # Its loop depends on values. Without fullgraph=True torch breaks the graph here and runs it eagerly.
         raise UsageError(
             f'vit_attention: attention "{kernel.name}" can\'t be compiled for packed sequences; pass '
             "implementation=attention_choice(name) of a kernel that packs, or leave fullgraph out"
@@ -158,9 +158,9 @@ def vit_attention(
 
 
 class _Default:
-    """What `vit_attention` chooses from by default; made once a device in each process.
+    """Default choices of `vit_attention`, one per device, made on first use.
 
-    An object and no cached function: torch.compile reads the attribute, and guards it.
+    An object, not a cached function: torch.compile reads the attribute and guards it.
     """
 
     choices: Mapping[tuple[str, int | None], AttentionChoice] = {}
@@ -170,9 +170,9 @@ _DEFAULT = _Default()
 
 
 def default_choice(device: torch.device) -> AttentionChoice:
-    """What `vit_attention` chooses from by default for tensors on a device."""
+    """Default choice of `vit_attention` for tensors on a device."""
     if torch.compiler.is_exporting():
-        return AttentionChoice(TORCH_KERNELS)  # a program for elsewhere
+        return AttentionChoice(TORCH_KERNELS)  # the exported program may run where no plugin is installed
     _find_installed(device.type, device.index)
     return _DEFAULT.choices[device.type, device.index]
 
@@ -187,7 +187,7 @@ def _find_installed(device: str, index: int | None) -> bool:
 
 
 def _longest(q: Tensor, cu_seqlens: Tensor | None) -> int:
-    """Tokens of the longest sequence; while compiling an upper bound of it."""
+    """Tokens of the longest sequence; an upper bound while compiling."""
     if cu_seqlens is None:
         return q.shape[2]
     if torch.compiler.is_compiling():

@@ -1,4 +1,4 @@
-"""Implementations of attention: what they may decide on, what they are called with, the choice among them."""
+"""Implementations of attention: their cases, their signature and the choice among them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class RunAttention(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionCase:
-    """What an implementation may decide on.
+    """A case of attention: what the choice of an implementation may depend on.
 
-    Whether a gradient is wanted is left out on purpose: a chunk that is run again for its backward must
-    meet the implementation of its first run.
+    It must not depend on whether a gradient is needed: a chunk that is recomputed in the backward must use
+    the same implementation as in its first run.
 
     Attributes:
         device: Device type, such as ``"cpu"``.
@@ -56,9 +56,9 @@ class AttentionCase:
         tokens: Tokens of the longest sequence.
         width: Head width d.
         packed: Whether the layout is packed (`cu_seqlens`).
-        lse: Whether the log-sum-exp is asked for.
+        lse: Whether the log-sum-exp is returned.
         rope: Dtype of the rotary tables; None: no rotation.
-        index: Which device of its type, None where there is one only.
+        index: Device index; None for device types with one device.
     """
 
     device: str
@@ -76,8 +76,8 @@ class AttentionKernel(Kernel[AttentionCase, RunAttention]):
     """One implementation of `vit_attention`.
 
     Attributes:
-        packs: Whether it computes the packed layout as such, and sequences of several lengths are therefore
-            best given to it in one call. The torch implementations call themselves once a length.
+        packs: Whether it computes the packed layout directly, so that one call with sequences of several
+            lengths is fastest. The torch implementations run once per length.
     """
 
     packs: bool = False

@@ -1,8 +1,8 @@
 """Which implementation of an operator runs: by name, or the first that suits the case at hand.
 
-The choice is an object that the recipe's ``[kernels]`` table makes and hands to the modules that use the
-operator. What the implementations of one operator have in common is here; each operator adds its case, the
-signature of an implementation and a choice with its name.
+The recipe's ``[kernels]`` table makes the choice, an object that the modules using the operator hold. This
+module has what all operators share; each operator adds its case, the signature of an implementation and a
+choice with its name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vtp_core.ops.ranking import Ranking
 
 
 class KernelCase(Protocol):
-    """What an implementation may decide on; each operator has its own."""
+    """What the choice of an implementation may depend on; each operator has its own."""
 
     @property
     def device(self) -> str:
@@ -37,12 +37,12 @@ class Kernel(Generic[CaseT, RunT]):
     """One implementation of an operator.
 
     Attributes:
-        name: What a recipe calls it.
+        name: Its name in recipes.
         run: The implementation.
-        refuses: Why it can't run a case, or None if it can.
-        suits: Whether ``auto`` should take it for a case that it can run and that no ranking covers.
-        device: The device type it is for; None: any.
-        missing: Why it can run no case on this machine, such as a build that isn't there; None if it can.
+        refuses: Reason why it can't run a case, or None.
+        suits: Whether ``auto`` should use it for a case that it can run and that no ranking covers.
+        device: Its device type; None: any.
+        missing: Reason why it can't run on this machine at all, such as a missing build, or None.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Kernel(Generic[CaseT, RunT]):
     missing: Callable[[], str | None] = _nothing
 
     def obstacle(self, case: CaseT) -> str | None:
-        """Why it can't run the case here, whatever the cause; None if it can."""
+        """Reason why it can't run the case on this machine, or None."""
         if self.device not in (None, case.device):
             return f"needs {self.device} tensors"
         return self.missing() or self.refuses(case)
@@ -80,12 +80,12 @@ class Choice(Generic[KernelT]):
 
     @classmethod
     def named(cls, name: str, kernels: Sequence[KernelT], ranking: Ranking | None = None) -> Self:
-        """The choice a recipe makes by `name`.
+        """The choice that a recipe makes by name.
 
         Args:
             name: ``"auto"`` or the name of one of `kernels`.
-            kernels: What there is, in order of preference.
-            ranking: For ``auto``, what was measured.
+            kernels: All implementations, in order of preference.
+            ranking: Measured order, for ``auto``.
 
         Raises:
             UsageError: There is no such implementation.

@@ -1,7 +1,6 @@
-"""How often each code was chosen and the sum of the vectors that chose it: the same bits on every run.
+"""Count and vector sum of each code in a batch, deterministic: the operator ``vtp::code_statistics``.
 
-The operator ``vtp::code_statistics``: what an exponential moving average of a codebook needs of a batch, and
-the transpose of looking codes up.
+Used for the exponential moving average of a codebook, and as the transpose of the code lookup.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from vtp_core.ops.describe import described
 def code_statistics(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     """Counts and sums of vectors by code.
 
-    Vectors of one code are added in the order of their rows (in which groups is fixed by the index alone), so
-    the result does not depend on the number of threads. Its gradient reaches `vectors`.
+    Vectors of one code are added in the order of their rows (grouped by the index alone), so the result does
+    not depend on the number of threads. Its gradient reaches `vectors`.
 
     Args:
         vectors: (..., D) float32, float64, bfloat16 or float16, D >= 1.
@@ -32,7 +31,7 @@ def code_statistics(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor,
         Counts (K,) and sums (K, D), float32, both float64 for float64 vectors.
 
     Raises:
-        TypeError: An argument is no tensor, or `codes` no int; names it.
+        TypeError: An argument has the wrong type; names it.
         ValueError: Shapes, dtypes or devices don't fit, or an index lies outside -1 .. codes - 1.
     """
     require_tensor("code_statistics", "vectors", vectors)
@@ -49,7 +48,7 @@ _MOST = 2**31 - 1
 
 
 def _complaint(vectors: Tensor, index: Tensor, codes: int) -> str | None:
-    """What is wrong with the arguments, if anything is."""
+    """The first error in the arguments, or None."""
     if vectors.dtype not in DTYPES or index.dtype != torch.int64:
         return "vectors must be floating point of 16 to 64 bits and index int64"
     if vectors.dim() < 1 or vectors.shape[-1] < 1:
@@ -70,7 +69,7 @@ def code_statistics_operator(vectors: Tensor, index: Tensor, codes: int) -> tupl
     if not -1 <= first <= last < codes:
         span = f"index runs from {first} to {last}"
         raise ValueError(f"code_statistics: {span}, codes are 0 to {codes - 1} (-1: none)")
-    # One more code takes what has none, and is cut off: indexing by a mask would need its length on the host.
+    # Vectors without a code go to an extra bucket, cut off below: a mask would synchronise with the host.
     bucket = torch.where(index < 0, codes, index)
     rows = vectors.reshape(-1, vectors.shape[-1]).to(wide)
     counts = torch.bincount(bucket, minlength=codes + 1)
@@ -82,12 +81,12 @@ def code_statistics_operator(vectors: Tensor, index: Tensor, codes: int) -> tupl
 
 
 def sums_by_sorting(rows: Tensor, bucket: Tensor, counts: Tensor) -> Tensor:
-    """Sums of rows by bucket without additions in any order, as index_add_ makes them on a GPU.
+    """Sums of rows by bucket in a fixed order, unlike index_add_ on a GPU.
 
     Args:
         rows: (N, D) floating point.
         bucket: (N,) int64.
-        counts: (K,) int64, how often each bucket occurs.
+        counts: (K,) int64, rows of each bucket.
 
     Returns:
         (K, D), in the dtype of `rows`.

@@ -1,4 +1,4 @@
-"""Arguments in error messages."""
+"""Descriptions of arguments for error messages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The implementations that installed plugins bring, found once a process when an operator is first called.
+"""Kernels and rankings of installed plugins, loaded once per process when an operator is first called.
 
-A run hands its own plugins' kernels to the modules it builds; a bare call of an operator takes these.
+A run passes the kernels of its own plugins to the modules that it builds; a direct call of an operator uses
+those of this module.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 def kernel_of(component: Component) -> object:
-    """What a component of kind kernel is, under the name that recipes use: bare only for the core's own.
+    """The kernel of a component, under the name that recipes use: without a prefix only for first-party ones.
 
     Raises:
-        BrokenComponent: It can't be imported, or is no kernel.
+        BrokenComponent: The import fails, or the object is not a kernel.
     """
     kernel = component.load_target()
     if not isinstance(kernel, Kernel):
@@ -40,13 +41,13 @@ def kernel_of(component: Component) -> object:
 
 
 def offered(plugins: Plugins, kind: type[KernelT]) -> list[KernelT]:
-    """The kernels of one operator among those that plugins register, in the order of their components' names.
+    """The kernels of one operator that plugins register, in the order of their components' names.
 
-    A broken component is passed over, a kernel that this machine lacks is left to ``auto`` to pass over; each
-    is said once a process, as a warning of this module's logger.
+    Broken components are skipped. Kernels that can't run on this machine stay in the list, and ``auto`` skips
+    them. Broken components and missing CPU kernels are logged as warnings, once per process.
 
     Args:
-        plugins: Where to look.
+        plugins: The loaded plugins.
         kind: The operator's kernel class, such as `SearchKernel`.
     """
     kernels: list[KernelT] = []
@@ -54,22 +55,22 @@ def offered(plugins: Plugins, kind: type[KernelT]) -> list[KernelT]:
         try:
             target = kernel_of(component)
         except BrokenComponent as error:
-            _say_once(str(error))
+            _warn_once(str(error))
             continue
         if isinstance(target, kind):
             kernels.append(target)
     for kernel in kernels:
-        # On a machine without a GPU nobody misses the kernels for one.
+        # Kernels for GPUs can't run on a machine without one; that is no reason to warn.
         if kernel.device == "cpu" and (reason := kernel.missing()):
-            _say_once(f"kernel {kernel.name}: {reason}; slower torch code serves in its place")
+            _warn_once(f"kernel {kernel.name}: {reason}; slower torch code is used instead")
     return kernels
 
 
 def offered_ranking(plugins: Plugins, choice: type[Choice[Any]], device: torch.device) -> Ranking | None:
-    """What the first of the plugins knows that has measured an operator on a device; None if none has.
+    """The ranking of an operator on a device from the first plugin that has one, else None.
 
     Args:
-        plugins: Those with the hook `register_rankings`.
+        plugins: The loaded plugins.
         choice: The operator's choice, such as `SearchChoice`.
         device: With an index, or of a type that has one device.
     """
@@ -77,7 +78,7 @@ def offered_ranking(plugins: Plugins, choice: type[Choice[Any]], device: torch.d
         try:
             ranking = component.load_target()(choice, device)
         except BrokenComponent as error:
-            _say_once(str(error))
+            _warn_once(str(error))
             continue
         if isinstance(ranking, Ranking):
             return ranking
@@ -86,18 +87,18 @@ def offered_ranking(plugins: Plugins, choice: type[Choice[Any]], device: torch.d
 
 @cache
 def installed(kind: type[KernelT]) -> tuple[KernelT, ...]:
-    """The kernels of one operator that the entry points of this installation bring."""
+    """The kernels of one operator from the installed plugins."""
     return tuple(offered(_plugins(), kind))
 
 
 @cache
 def installed_ranking(choice: type[Choice[Any]], device: torch.device) -> Ranking | None:
-    """What the plugins of this installation have measured of an operator on a device."""
+    """The ranking of an operator on a device from the installed plugins, or None."""
     return offered_ranking(_plugins(), choice, device)
 
 
 def ranked_device() -> torch.device:
-    """Device whose ranking a choice made without a device takes: the present CUDA device, or the CPU."""
+    """Device for a choice that names none: the current CUDA device, else the CPU."""
     return (
         torch.device("cuda", torch.cuda.current_device())
         if torch.cuda.is_available()
@@ -111,5 +112,5 @@ def _plugins() -> Plugins:
 
 
 @cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     logger.warning(message)

@@ -107,7 +107,7 @@ _MOST = 2**20
 
 
 def _complaint(vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | None) -> str | None:
-    """What is wrong with the arguments, if anything is."""
+    """The first error in the arguments, or None."""
     if vectors.dtype not in DTYPES:
         return "vectors must be floating point of 16 to 64 bits"
     if vectors.dim() < 1 or codebook.dim() != 2:

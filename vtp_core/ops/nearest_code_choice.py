@@ -30,7 +30,7 @@ class RunSearch(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchCase:
-    """What an implementation may decide on.
+    """A case of the search: what the choice of an implementation may depend on.
 
     Attributes:
         device: Device type, such as ``"cpu"``.

@@ -1,7 +1,7 @@
-"""What `nearest_code` minimises: the float64 distance, defined down to its last bit.
+"""The distance that `nearest_code` minimises, in float64, defined to the last bit.
 
 Every implementation, on every instruction set and device, must find the index that this definition gives, so
-the order of each sum is part of it:
+it fixes the order of each sum:
 
 - A sum over D terms runs in eight lanes: term d is added to lane d mod 8, in the order of d, each product
   and each sum rounded to float64 by itself (no fused multiply-add). The lanes are then halved three times:
@@ -50,7 +50,7 @@ def lane_sum(terms: Tensor) -> Tensor:
 
 
 def widened(vectors: Tensor, metric: str) -> Tensor:
-    """What differences are taken of: the vectors in float64 or, for ``cosine``, their unit vectors.
+    """Operands of the difference: the vectors in float64 or, for ``cosine``, their unit vectors.
 
     Args:
         vectors: (..., D) floating point.
@@ -75,12 +75,12 @@ def widened(vectors: Tensor, metric: str) -> Tensor:
 
 
 def _one_over_root(x: Tensor) -> Tensor:
-    """1 / sqrt(x), each rounded correctly: on a CPU rsqrt does that, and sqrt may come from a library."""
+    """1 / sqrt(x), both operations rounded correctly: rsqrt is on CPUs, where sqrt may be a library's."""
     return x.rsqrt() if x.device.type == "cpu" else x.sqrt().reciprocal()
 
 
 def distance_between(x: Tensor, c: Tensor, metric: str, weight: Tensor | None) -> Tensor:
-    """The distance of each vector to the code beside it.
+    """Distance of each vector to its code, pair by pair.
 
     Args:
         x: (..., D) float64, from `widened`.

@@ -1,7 +1,7 @@
-"""The operator ``vtp::nearest_code``: what torch.library has to know of it.
+"""The operator ``vtp::nearest_code`` and its registrations with torch.library.
 
-Implementations are hidden inside the operator: torch.compile sees one node, and the choice is made when it
-runs. Its gradients are the direct formulas, written in torch, so that they have gradients themselves.
+It picks the implementation when it runs: torch.compile sees one node. Its gradients are written in torch, so
+they can be differentiated again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SCHEMA = (
     "(Tensor vectors, Tensor codebook, str metric, Tensor? weight, bool exact, str implementation)"
     " -> (Tensor distance, Tensor index)"
 )
-# The distance comes first: opcheck adds the outputs up in place, into the first one's dtype.
+# The distance comes first: opcheck adds the outputs in place, in the dtype of the first.
 
 
 @cache
@@ -36,15 +36,15 @@ def _installed(device: torch.device) -> SearchChoice:
 def nearest_code_operator(
     vectors: Tensor, codebook: Tensor, metric: str, weight: Tensor | None, exact: bool, implementation: str
 ) -> tuple[Tensor, Tensor]:
-    """Runs the implementation that suits; see `vtp_core.ops.nearest_code.nearest_code`.
+    """Runs the chosen implementation; see `vtp_core.ops.nearest_code.nearest_code`.
 
     Args:
         vectors: (..., D).
         codebook: (K, D).
         metric: One of `METRICS`.
         weight: (D,) or None.
-        exact: Whether the index has to be exact.
-        implementation: `SearchChoice.key`, or empty for what is installed.
+        exact: Whether the index must be exact.
+        implementation: `SearchChoice.key`; empty for the installed implementations.
 
     Returns:
         Distance and index, both (...,).
@@ -76,7 +76,7 @@ def _empty(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked(weight: Tensor) -> Tensor:
-    """As kernels take it. Its values can only be looked at here, where there are some."""
+    """The weight as contiguous float64, checked here because a fake tensor in a trace has no values."""
     weight = weight.to(torch.float64).contiguous()
     capturing = weight.is_cuda and torch.cuda.is_current_stream_capturing()
     if not capturing and not bool((weight >= 0).logical_and(weight < torch.inf).all()):
@@ -103,7 +103,7 @@ def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...
     vectors, codebook, weight, index = ctx.saved_tensors
     wide = gradient.dtype
     x, c = vectors.to(wide), codebook.to(wide)
-    code = c[index.clamp(min=0)]  # rows without a code have NaN already, and stay out of the sums below
+    code = c[index.clamp(min=0)]  # rows without a code have NaN already and are left out of the sums below
     by_vector, by_code, by_weight = _pair_gradients(x, code, ctx.metric, weight)
     scale = gradient.unsqueeze(-1)
     wants_vectors, wants_codebook, _, wants_weight, *_ = ctx.needs_input_grad
@@ -115,8 +115,8 @@ def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...
         for_codebook = sums.to(codebook.dtype)
     if wants_weight and weight is not None:
         assert by_weight is not None
-        share = torch.where(index.unsqueeze(-1) < 0, 0.0, by_weight * scale)
-        for_weight = share.flatten(0, -2).sum(0).to(weight.dtype)
+        by_row = torch.where(index.unsqueeze(-1) < 0, 0.0, by_weight * scale)
+        for_weight = by_row.flatten(0, -2).sum(0).to(weight.dtype)
     return for_vectors, for_codebook, None, for_weight, None, None
 
 
@@ -125,7 +125,7 @@ def _pair_gradients(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Derivatives of the distance between each vector and its code: by x, by c, by the weight; (..., D)."""
     if metric == "cosine":
-        return _turned(x, c), _turned(c, x), None
+        return _cosine_gradient(x, c), _cosine_gradient(c, x), None
     difference = x - c
     if weight is None:
         return 2 * difference, -2 * difference, None
@@ -133,12 +133,12 @@ def _pair_gradients(
     return slope, -slope, difference.square()
 
 
-def _turned(x: Tensor, other: Tensor) -> Tensor:
-    """Derivative of 1 - cos by x; 0 where x or `other` has no direction: the distance is constant there."""
+def _cosine_gradient(x: Tensor, other: Tensor) -> Tensor:
+    """Derivative of 1 - cos by x; 0 where x or `other` is zero: the distance is constant there."""
     largest, other_largest = (y.detach().abs().amax(-1, keepdim=True) for y in (x, other))
     none = (largest == 0) | (other_largest == 0)
     largest, other_largest = (torch.where(none, 1.0, most) for most in (largest, other_largest))
-    # By its largest entry first: the square of a small one is zero, that of a large one infinite.
+    # Divide by the largest entry first: squares of small values underflow, those of large ones overflow.
     x, other = x / largest, other / other_largest
     norm = torch.where(none, 1.0, x.norm(dim=-1, keepdim=True))
     unit, other_unit = x / norm, other / torch.where(none, 1.0, other.norm(dim=-1, keepdim=True))
@@ -153,7 +153,7 @@ nearest_code_operator.register_autograd(_backward, setup_context=_setup)
 def _vmap(
     info: Any, in_dims: Sequence[int | None], *arguments: Any
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    """Batched vectors are more rows; a batched codebook or weight is one search each."""
+    """Batched vectors become rows of one search; batched codebooks or weights need one search each."""
     vectors, codebook, metric, weight, exact, implementation = arguments
     of_vectors, of_codebook, _, of_weight, *_ = in_dims
     if of_codebook is None and of_weight is None:
@@ -179,6 +179,6 @@ def _vmap(
 
 @register_flop_formula(torch.ops.vtp.nearest_code)
 def _flops(vectors: Sequence[int], codebook: Sequence[int], *_: object, **__: object) -> int:
-    """That of the products of all vectors with all codes, from their shapes."""
+    """Floating-point operations of the products of all vectors with all codes, from their shapes."""
     rows = torch.Size(vectors[:-1]).numel()
     return 2 * rows * codebook[0] * codebook[1]

@@ -1,16 +1,16 @@
-"""The torch reference of `nearest_code`: a float64 screen by matmul, then the definition on what is left.
+"""The torch reference of `nearest_code`: a float64 screen by matmul, then the definition on the candidates.
 
-The screen scores a block of codes with one float64 matmul. How far a score can be from the distance has a
-rigorous bound, so each code that could be the nearest has a score within a window of the least; for ordinary
-data that is one code a row. Those pairs are evaluated as `nearest_code_distance` defines. Rows and codes that
-are beyond the bound (infinite, or near float64's range) are evaluated against everything.
+The screen scores a block of codes with one float64 matmul. The error of a score has a rigorous bound, so each
+code that could be the nearest has a score within a window of the least; on typical data that is one code per
+row. Those pairs are evaluated as `nearest_code_distance` defines. Rows and codes beyond the bound (infinite,
+or near float64's range) are evaluated against all codes and rows.
 
-The bound. Let x' = x - m and c' = c - m for some centre m (weighted: times sqrt(w)), p and q their norms, and
+The bound. Let x' = x - m and c' = c - m for some center m (weighted: times sqrt(w)), p and q their norms, and
 u = 2**-53. The score q^2 - 2 x'.c' + p^2 differs from the defined distance by rounding only:
 (D + 4) u (2 p q + q^2) for dot product and norm in any order of summation, 9 u (p + q)^2 for centring and
 weighting, (D + 8) u (p + q)^2 for the distance's own sum. As (p + q)^2 <= 2 (p^2 + q^2), they stay below
-a (p^2 + q^2) for a = 6 (D + 16) u, which is half as much again as needed. The definition squares before it
-weights: what a square loses to underflow grows with the weight, and one that could overflow is beyond the
+a (p^2 + q^2) for a = 6 (D + 16) u, which is 1.5 times what is needed. The definition squares before it
+weights: the underflow of a square grows with the weight, and a square that could overflow is beyond the
 bound.
 """
 
@@ -28,10 +28,10 @@ UNIT = 2.0**-53
 """Half the distance from 1 to the next float64."""
 
 TINY = 2.0**-1022
-"""What an operation can lose to underflow, flushed denormals included."""
+"""Largest underflow error of an operation, with flushed denormals."""
 
 RANGE = 2.0**900
-"""Squared norm from which on the screen could overflow."""
+"""Squared norm above which the screen could overflow."""
 
 BLOCK_CODES = 4096
 BLOCK_SCORES = 2**20
@@ -40,11 +40,11 @@ BLOCK_SCORES = 2**20
 BLOCK_PAIRS = 2**20
 """Elements of the differences at a time."""
 
-CENTRE_SAMPLE = 64
-"""Codes whose median is the centre."""
+CENTER_SAMPLE = 64
+"""Codes whose median is the center."""
 
 CROWD = 4
-"""Codes a row inside the window from which on equal codes are looked for."""
+"""Codes per row inside the window above which duplicates among the codes are searched for."""
 
 
 class _Side(NamedTuple):
@@ -52,11 +52,11 @@ class _Side(NamedTuple):
 
     Attributes:
         wide: (n, D) float64, from `widened`.
-        moved: (n, D) float64, centred and weighted; zeros where the screen does not hold.
+        moved: (n, D) float64, centred and weighted; zeros where the screen's bound does not hold.
         square: (n,) float64, squared norm of `moved`.
         still: (n,) bool, no direction (cosine only): at distance 1 from everything.
-        hard: (n,) bool, not for the screen: evaluated against everything.
-        void: (n,) bool, holds a NaN: at no distance from anything.
+        hard: (n,) bool, beyond the bound: evaluated against all.
+        void: (n,) bool, has a NaN: never chosen, has no nearest code.
     """
 
     wide: Tensor
@@ -72,8 +72,8 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """The whole contract, as `vtp_core.ops.nearest_code_choice.RunSearch` states it.
 
-    Always exact: leaving out the evaluation would save nothing. Memory beyond inputs and results: a few
-    blocks, whatever N and K.
+    Always exact: skipping the evaluation would save no time. Memory beyond inputs and results: a few blocks,
+    for any N and K.
     """
     rows, width = vectors.shape
     device = vectors.device
@@ -82,37 +82,37 @@ def search(
     least = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)  # of the scores, rounded up
     window = 6 * (width + 16) * UNIT
     slack = 8 * (width + 16) * TINY * (1.0 if weight is None else max(1.0, weight.amax().item()))
-    centre = _centre(codebook, metric)
+    center = _center(codebook, metric)
     root = None if weight is None else weight.sqrt()
     for first in range(0, codebook.shape[0], BLOCK_CODES):
-        codes = _side(codebook[first : first + BLOCK_CODES], metric, centre, root)
+        codes = _side(codebook[first : first + BLOCK_CODES], metric, center, root)
         copies: Tensor | None = None
         step = max(1, BLOCK_SCORES // codes.wide.shape[0])
         for start in range(0, rows, step):
             at = slice(start, start + step)
-            block = _side(vectors[at], metric, centre, root)
+            block = _side(vectors[at], metric, center, root)
             near = _near(block, codes, least[at], window, slack)
             if int(near.sum()) > CROWD * near.shape[0]:
                 copies = _copies(codes.wide) if copies is None else copies
                 near &= ~copies
             best, found = _nearest(block.wide, codes.wide, near, metric, weight)
-            # Blocks come in the order of their codes: only a smaller distance replaces what was found.
+            # Blocks run in the order of their codes: only a smaller distance replaces an earlier code.
             better = (found >= 0) & ((index[at] < 0) | (best < distance[at]))
             index[at] = torch.where(better, found + first, index[at])
             distance[at] = torch.where(better, best, distance[at])
     return index, distance.to(torch.promote_types(vectors.dtype, torch.float32))
 
 
-def _centre(codebook: Tensor, metric: str) -> Tensor:
-    """(D,) float64 near most codes; any vector would be right, this one keeps the window small."""
-    step = max(1, codebook.shape[0] // CENTRE_SAMPLE)
-    centre = widened(codebook[::step][:CENTRE_SAMPLE], metric).nanmedian(0).values
-    return torch.where(centre.abs() < RANGE**0.5, centre, 0.0)
+def _center(codebook: Tensor, metric: str) -> Tensor:
+    """(D,) float64 near most codes; any vector is correct, this one keeps the window small."""
+    step = max(1, codebook.shape[0] // CENTER_SAMPLE)
+    center = widened(codebook[::step][:CENTER_SAMPLE], metric).nanmedian(0).values
+    return torch.where(center.abs() < RANGE**0.5, center, 0.0)
 
 
-def _side(vectors: Tensor, metric: str, centre: Tensor, root: Tensor | None) -> _Side:
+def _side(vectors: Tensor, metric: str, center: Tensor, root: Tensor | None) -> _Side:
     wide = widened(vectors, metric)
-    moved = wide - centre
+    moved = wide - center
     square = (moved * moved).sum(-1)
     void = wide.isnan().any(-1)
     far = ~(square < RANGE)
@@ -134,7 +134,7 @@ def _near(rows: _Side, codes: _Side, least: Tensor, window: float, slack: float)
     limit = least + (2 * window * rows.square + slack)
     near = scores.sub_(2 * window * codes.square) <= limit.unsqueeze(1)
     near = near | codes.hard
-    # A row without a direction is as far from one code as from any other: the first will do.
+    # A row of zeros is equally far from all codes: the first one is its nearest.
     order = torch.arange(len(codes.void), device=near.device)
     first = order == torch.where(codes.void, len(order), order).amin()
     near = torch.where(rows.still.unsqueeze(1), first, near | rows.hard.unsqueeze(1))
@@ -142,7 +142,7 @@ def _near(rows: _Side, codes: _Side, least: Tensor, window: float, slack: float)
 
 
 def _copies(codes: Tensor) -> Tensor:
-    """(k,) bool: codes that are equal to one of a lower index."""
+    """(k,) bool: codes equal to one with a lower index."""
     _, group = codes.unique(dim=0, return_inverse=True)
     order = torch.arange(len(codes), device=codes.device)
     first = torch.full_like(order, len(codes)).scatter_reduce_(0, group, order, "amin")
@@ -150,7 +150,7 @@ def _copies(codes: Tensor) -> Tensor:
 
 
 def _nearest(x: Tensor, c: Tensor, near: Tensor, metric: str, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The definition, on the pairs in `near`: least distance and lowest code that has it, or -1."""
+    """Least distance by the definition over the pairs in `near`, and the lowest code that has it, or -1."""
     row, code = near.nonzero(as_tuple=True)
     step = max(1, BLOCK_PAIRS // x.shape[1])
     parts = [
@@ -168,7 +168,7 @@ def _nearest(x: Tensor, c: Tensor, near: Tensor, metric: str, weight: Tensor | N
 
 
 def _refuses(case: SearchCase) -> str | None:
-    return "needs float64, which mps has not" if case.device == "mps" else None
+    return "needs float64, which mps does not support" if case.device == "mps" else None
 
 
 def _always(case: SearchCase) -> bool:

@@ -19,8 +19,8 @@ class MeasuredCase:
     """One case and the order that was measured for it.
 
     Attributes:
-        kind: Attribute of a case -> value that a case of this kind has: a dtype, a word, a truth value, None.
-        sizes: Attribute -> size that was measured.
+        kind: Pairs of attribute and value that a case must equal: a dtype, string, bool or None.
+        sizes: Pairs of attribute and measured size.
         names: Implementations that agreed with the reference, the fastest first.
     """
 
@@ -42,18 +42,18 @@ class MeasuredCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """What was measured of one operator on one device.
+    """Measured order of one operator's implementations on one device.
 
     Attributes:
         device: Device type, such as ``"cuda"``.
-        cases: What was measured; the nearest one of its kind decides on a case.
+        cases: Measured cases; the nearest one of the same kind decides.
     """
 
     device: str
     cases: tuple[MeasuredCase, ...]
 
     def names(self, case: Any) -> tuple[str, ...]:
-        """Implementations in the order measured for the nearest case, the fastest first; empty: none near.
+        """Implementations in the order measured for the nearest case, the fastest first; empty without one.
 
         Args:
             case: An `AttentionCase` or `SearchCase`.
@@ -87,7 +87,7 @@ class Ranking:
             attributes: Attributes that a case of the operator has.
 
         Raises:
-            ValueError: It is anything else.
+            ValueError: The data has another structure or values out of range.
         """
         device, cases = (_table(data).get(key) for key in ("device", "cases"))
         if not isinstance(device, str) or not isinstance(cases, list) or len(cases) > _MOST_CASES:

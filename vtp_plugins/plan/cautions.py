@@ -44,7 +44,7 @@ def _idle_owners(recipe: Recipe, idle: Mapping[str, Sequence[str]], unused: Coll
 
 
 def _teachers_that_stop_beside_text(recipe: Recipe, sizes: Sizes) -> list[str]:
-    """Source: SILC (Naeem et al., arXiv 2310.13355): at momentum 1 the teacher learns no more from text."""
+    """Source: SILC (Naeem et al., arXiv 2310.13355): at momentum 1 the teacher stops learning from text."""
     steps = recipe.run.steps
     momenta = {
         teacher.name: recipe.ema.momenta.get(teacher.name, recipe.ema.momentum) for teacher in sizes.teachers

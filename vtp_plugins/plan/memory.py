@@ -1,4 +1,4 @@
-"""Memory of a rank in a step, estimated."""
+"""Estimated memory of a rank in a step."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes per rank at the fullest moment of a step.
+    """Peak bytes per rank in a step.
 
     Attributes:
-        weights: Of everything that is trained or could be.
-        gradients: Of trainable parameters, fp32.
+        weights: Parameters of all owners, trainable or not.
+        gradients: Gradients of trainable parameters, float32.
         optimizer: State of the optimisers, such as AdamW's two moments.
         ema: Teachers.
         frozen: Frozen networks.
-        gathered: The largest sharded module, whole, with its gradients and the next one's weights.
-        data: Pixels, as they come and normalised.
-        activations: Of the largest group.
+        gathered: The largest sharded module, unsharded, with its gradients and the weights of the next one.
+        data: Pixels, as uint8 and normalised.
+        activations: Activations of the largest group.
     """
 
     weights: int
@@ -52,7 +52,7 @@ def estimate(works: Sequence[Work], sizes: Sizes, *, pixels: int, shard: int) ->
     """
 
     def held(owner: OwnerSize, elements: float, whole: int) -> float:
-        """Bytes per rank of `elements` of fp32 of an owner of which a share is sharded."""
+        """Bytes per rank of `elements` bytes of an owner that is sharded in part."""
         sharded = owner.sharded / whole if whole else 0.0
         return elements * (sharded / shard + 1 - sharded)
 
@@ -74,11 +74,11 @@ def estimate(works: Sequence[Work], sizes: Sizes, *, pixels: int, shard: int) ->
 
 
 def group_activations(works: Sequence[Work]) -> int:
-    """Bytes of one group's activations at their fullest: before its first backward, or in the largest chunk.
+    """Peak bytes of one group's activations: before its first backward, or in the largest chunk.
 
-    All networks' graphs are kept until the objectives are through; an objective's own goes when its loss has
-    been differentiated. With chunks, networks keep their outputs only, and one chunk's graph at a time; with
-    checkpointed blocks, their inputs, and one block's graph at a time.
+    The graphs of all networks are kept until the objectives are done; that of an objective is freed after its
+    backward. With chunks, networks keep only their outputs and the graph of one chunk at a time; with
+    checkpointed blocks, the inputs and the graph of one block at a time.
     """
     networks = [work for work in works if work.network]
     kept = sum(_kept(work) for work in networks)
@@ -93,7 +93,7 @@ def group_activations(works: Sequence[Work]) -> int:
 
 
 def _again(work: Work) -> float:
-    """Bytes of what is run again in the backward, a chunk or a block, while it is there."""
+    """Bytes of the chunk or block that is recomputed in the backward."""
     return (work.chunk.saved if work.chunks > 1 else 0.0) + work.chunk.rerun
 
 

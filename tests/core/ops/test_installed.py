@@ -86,7 +86,7 @@ def test_what_is_broken_or_missing_is_said_once(caplog: pytest.LogCaptureFixture
     assert len(said) == 3
     assert said[0].startswith('kernel "foo.broken" of foo')
     assert said[1].endswith("nearest_code_torch:search is not a vtp_core.ops.choice.Kernel")
-    assert said[2] == "kernel foo.absent: is not built (test); slower torch code serves in its place"
+    assert said[2] == "kernel foo.absent: is not built (test); slower torch code is used instead"
 
 
 def test_a_bare_call_takes_what_the_entry_points_bring() -> None:

@@ -314,4 +314,4 @@ def test_bad_arguments_are_named(changes: dict[str, Any], message: str) -> None:
 
 def test_the_reference_says_what_it_cannot_do() -> None:
     case = SearchCase(device="mps", dtype=torch.float32, rows=1, codes=1, width=1, metric="l2", exact=True)
-    assert REFERENCE.obstacle(case) == "needs float64, which mps has not"
+    assert REFERENCE.obstacle(case) == "needs float64, which mps does not support"

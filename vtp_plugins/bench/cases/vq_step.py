@@ -15,11 +15,11 @@ SHAPES = ("4096x1024x64", "4096x8192x32")
 FORMAT = "VECTORSxCODESxWIDTH"
 
 DECAY = 1 - 2.0**-20
-"""Of the codebook's running mean. The codes change in every step, as in training, so that nobody gains by
-keeping what was prepared for the last one; but by so little that each round does the same work."""
+"""Decay of the codebook's running mean. The codes change in every step, as in training, so a cache of
+prepared codes gives no advantage; the change is so small that each round does the same work."""
 
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
-"""By how much a quantised value may differ: one step of the running mean, one rounding."""
+"""Largest difference of quantised values: one step of the running mean, one rounding."""
 
 
 def build(shape: str, options: BenchOptions) -> BenchCase:

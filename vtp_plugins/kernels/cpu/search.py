@@ -1,8 +1,8 @@
 """`nearest_code` in C++ (`csrc/cpu/search_*`), on every instruction set and all threads of torch.
 
-The packed codebook of a call is kept for the next. The C++ finds it by a checksum of all the codes, so that
-a stale one is never used, and keeps at most eight, of 1 GiB together. Here each is tied to the storage of its
-codebook.
+The packed codebook of a call is cached for the next. The C++ looks it up by a checksum of all codes, so a
+stale one is never used, and keeps at most eight, 1 GiB in total. This module drops each when the storage of
+its codebook is freed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
 
 _WATCHED: weakref.WeakValueDictionary[int, torch.UntypedStorage] = weakref.WeakValueDictionary()
-"""Storages of codebooks, by address: part of the cache, which must not outlive them."""
+"""Storages of cached codebooks, by address."""
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
 
 
 def _watch(storage: torch.UntypedStorage) -> None:
-    """Lets go of what is packed from codebooks in a storage as soon as the last tensor on it dies."""
+    """Drops the packed copies of codebooks in a storage when the storage is freed."""
     first = storage.data_ptr()
     if _WATCHED.get(first) is storage:
         return
@@ -41,13 +41,13 @@ def _watch(storage: torch.UntypedStorage) -> None:
 
 
 def _forget(first: int, last: int) -> None:
-    """Drops what was packed from these addresses; whoever traces at that moment must not see it."""
+    """Drops packed copies of codebooks at these addresses, hidden from a trace that runs at that moment."""
     with _disable_current_modes():
         torch.ops.vtp_cpu.forget_codebook(first, last)
 
 
 def _refuses(case: SearchCase) -> str | None:
-    cpu_isa()  # a wrong VTP_CPU_ISA is a UsageError here, no RuntimeError of C++
+    cpu_isa()  # raises UsageError for a wrong VTP_CPU_ISA, before C++ raises RuntimeError
     return None
 
 

@@ -1,4 +1,4 @@
-"""Builds the extension modules and records what was built, or why not; for `setup.py` and `vtp kernels`."""
+"""Builds the extension modules and records the result of each, for `setup.py` and `vtp kernels`."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ def torch_folder() -> Path | None:
 
 
 def torch_version(torch: Path) -> str:
-    """The version of the torch in a folder, with what it is built for, such as ``"2.11.0+cu130"``."""
+    """Version of the torch in a folder with its build tag, such as ``"2.11.0+cu130"``."""
     return str(runpy.run_path(str(torch / "version.py"))["__version__"])
 
 
 def library(module: str, folder: Path = PACKAGE) -> Path:
-    """Where the shared library of a module belongs for this Python."""
+    """Path of a module's shared library for this Python."""
     suffixes = importlib.machinery.EXTENSION_SUFFIXES
     return folder / (module + next((end for end in suffixes if ".abi3" in end), suffixes[0]))
 
 
 def record(folder: Path, reasons: Mapping[str, str | None]) -> None:
-    """Adds to a folder's record what became of modules: None, or the reason why one was not built.
+    """Adds the results of modules to a folder's record: None, or the reason why one was not built.
 
     The library of an earlier build goes with its reason: it would be one of other sources.
     """
@@ -110,7 +110,7 @@ def record(folder: Path, reasons: Mapping[str, str | None]) -> None:
 
 
 def recorded(folder: Path = PACKAGE) -> dict[str, str | None]:
-    """The record of a folder; empty if nothing was ever tried."""
+    """The record of a folder; empty without a build."""
     try:
         rows = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Compiles what has changed, several files at a time, and links a shared library.
+"""Compiles changed sources in parallel and links a shared library.
 
-torch's own builder takes one set of flags for all files of a module and needs ninja; here each file has the
-flags of its instruction set, and a compiler is all that is needed.
+The builder of torch takes one set of flags for all files of a module and needs ninja. Here each file has the
+flags of its instruction set, and only a compiler is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 class BuildFailed(Exception):
-    """A compiler refused a file; the message starts with its first error."""
+    """A compiler or linker failed; the message starts with its first error."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Compilation:
 
     Attributes:
         command: Compiler, flags and source; `-c`, `-o` and the options for dependencies are added.
-        output: The object file. Beside it lie `.d`, what it was made of, and `.command`, how.
-        version: What the compiler says of itself: another compiler of the same name makes another object.
+        output: The object file. Beside it: `.d` with its dependencies and `.command` with its `stamp`.
+        version: The compiler's version text; another version means another object.
     """
 
     command: tuple[str, ...]
@@ -37,11 +37,11 @@ class Compilation:
 
     @property
     def stamp(self) -> str:
-        """How the object is made, as `.command` says it."""
+        """Command and compiler version, the content of `.command`."""
         return f"{shlex.join(self.command)}\n{self.version}"
 
     def is_fresh(self) -> bool:
-        """Whether the object was made by this command from files that have not changed since."""
+        """Whether the object comes from this command and from files that have not changed since."""
         made, recipe = self.output.with_suffix(".d"), self.output.with_suffix(".command")
         if not (self.output.is_file() and made.is_file() and recipe.is_file()):
             return False
@@ -55,12 +55,12 @@ class Compilation:
         """Compiles, unless the object is fresh.
 
         Raises:
-            BuildFailed: The compiler refused the file.
+            BuildFailed: The compiler failed.
         """
         if self.is_fresh():
             return
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        # Two builds may run side by side: each writes names of its own, whole files appear.
+        # Builds may run in parallel: each writes temporary names of its own and renames whole files.
         own = self.output.with_name(f"{os.getpid()}.{self.output.name}")
         made = own.with_suffix(".d")
         try:
@@ -74,7 +74,7 @@ class Compilation:
 
 
 def dependencies(rule: str) -> list[str]:
-    """The files that a makefile rule, as compilers write them, names after its colon."""
+    """The prerequisites of a makefile rule as compilers write it."""
     _, _, names = rule.replace("\\\n", " ").partition(": ")
     return [name.replace("\\ ", " ") for name in re.findall(r"(?:\\ |\S)+", names)]
 
@@ -83,7 +83,7 @@ def compile_all(compilations: Sequence[Compilation], jobs: int) -> None:
     """Runs the compilations, `jobs` at a time.
 
     Raises:
-        BuildFailed: Of the first one that failed; those under way are finished first.
+        BuildFailed: One failed, raised after all have ended.
     """
     with ThreadPoolExecutor(jobs) as pool:
         for future in [pool.submit(each.run) for each in compilations]:
@@ -105,7 +105,7 @@ def execute(command: Sequence[str]) -> str:
     """Runs a compiler and returns what it prints.
 
     Raises:
-        BuildFailed: It could not be started or failed.
+        BuildFailed: The compiler did not start, or failed.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -119,14 +119,14 @@ def execute(command: Sequence[str]) -> str:
 
 
 def cxx() -> list[str] | None:
-    """The C++ compiler: what CXX says, else the first of c++, g++ and clang++ that is there."""
+    """The C++ compiler: CXX, else the first of c++, g++ and clang++ on the path, else None."""
     if named := shlex.split(os.environ.get("CXX", "")):
         return named if shutil.which(named[0]) else None
     return next(([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
 
 
 def version(compiler: Sequence[str]) -> str:
-    """What a compiler says of itself; asked once a build.
+    """Version text of a compiler; run once per build.
 
     Raises:
         BuildFailed: It does not run.
@@ -135,7 +135,7 @@ def version(compiler: Sequence[str]) -> str:
 
 
 def jobs() -> int:
-    """How many files to compile at a time: MAX_JOBS, as for torch's extensions, or the cores at hand."""
+    """Parallel compilations: MAX_JOBS, as for torch's extensions, else the usable cores."""
     given = os.environ.get("MAX_JOBS", "")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(given) if given.isdigit() else usable)

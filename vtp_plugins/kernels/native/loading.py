@@ -1,4 +1,4 @@
-"""Loads the extension modules; says in one line why one is missing."""
+"""Loading of the extension modules, with the reason when one is missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vtp_plugins.kernels.native.build import recorded
 
 @functools.cache  # asked on every call of an operator; what a process has loaded stays
 def why_missing(module: str) -> str | None:
-    """Loads an extension module, so that its operators are there.
+    """Loads an extension module and so registers its operators.
 
     Args:
         module: ``"_C_cpu"`` or ``"_C_cuda"``.
@@ -30,7 +30,7 @@ def why_missing(module: str) -> str | None:
 
 
 def recorded_reason(module: str) -> str:
-    """What the installation said about a module that is not there."""
+    """The installation's reason for a missing module."""
     record = recorded()
     if module not in record:
         return "nothing was compiled while installing; run vtp kernels build"

@@ -1,4 +1,4 @@
-"""Which files make an extension module, and with which flags each is compiled."""
+"""Sources of the extension modules, with the compiler flags of each."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def sources(module: str, machine: str = platform.machine()) -> list[Path]:
 
 
 def isa_flags(source: Path) -> tuple[str, ...]:
-    """The flags that the name of a source asks for."""
+    """The flags of a source's instruction set, given by the end of its name."""
     return next((flags for end, flags in ISA_FLAGS.items() if source.stem.endswith(end)), ())

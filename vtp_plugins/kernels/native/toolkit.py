@@ -1,4 +1,4 @@
-"""Finds a CUDA toolkit that fits the installed torch, and says for which GPUs to compile."""
+"""The CUDA toolkit that fits the installed torch, and the GPUs to compile for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Toolkit:
 
     @property
     def nvcc(self) -> Path:
-        """The compiler itself, no wrapper of it."""
+        """The compiler itself, not a wrapper."""
         return self.root / "bin/nvcc"
 
     @property
@@ -46,7 +46,7 @@ class Toolkit:
 
 
 def candidates() -> Iterator[Path]:
-    """Folders that may be a toolkit, in the order in which they are believed.
+    """Folders that may be a toolkit, in order of preference.
 
     An `nvcc` on PATH is often a script or a link elsewhere, so it is asked where it works from.
     """

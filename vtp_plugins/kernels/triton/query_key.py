@@ -16,17 +16,17 @@ from vtp_plugins.kernels.triton.device import query_key as query_key_device
 def prepared(
     x: Tensor, weight: Tensor | None, cos: Tensor | None, sin: Tensor | None, *, packed: bool
 ) -> Tensor:
-    """Queries or keys, normed and rotated; as they are if there is nothing to do.
+    """Queries or keys after norm and rotation; unchanged without either.
 
     Args:
         x: (B, H, N, d), or packed (T, H, d).
         weight: Of the norm, (d,) or None.
         cos: (P, d) or None.
         sin: (P, d) or None.
-        packed: Which layout it is.
+        packed: Whether the layout is packed.
 
     Returns:
-        The shape and dtype of `x`, contiguous if anything was done.
+        Same shape and dtype as `x`, contiguous unless it is `x` itself.
     """
     if weight is None and cos is None:
         return x
@@ -42,7 +42,7 @@ def prepared(
 def unprepared(
     x: Tensor, dout: Tensor, weight: Tensor | None, cos: Tensor | None, sin: Tensor | None, *, packed: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of what `prepared` took, from that of what it gave.
+    """Backward of `prepared`.
 
     Args:
         x: As given to `prepared`.
@@ -53,7 +53,7 @@ def unprepared(
         packed: As there.
 
     Returns:
-        Gradient of `x`, and of the weight, empty without one.
+        Gradients of `x` and of the weight (empty without a weight).
     """
     if weight is None and cos is None:
         return dout, dout.new_empty(0)
@@ -75,7 +75,7 @@ def _positions(
     tokens, heads, width = x.shape[0 if packed else 2], x.shape[1], x.shape[-1]
     tiles = cdiv(tokens, POSITION_TOKENS)
     if cos is not None and sin is not None:
-        # Wider tables than float32 would be wider than the values that they turn.
+        # Tables need no more precision than the values that they rotate.
         table = torch.float32 if cos.dtype == torch.float64 else cos.dtype
         cos, sin = (t.to(table).contiguous() for t in (cos, sin))
     constants = {
@@ -88,7 +88,7 @@ def _positions(
         "num_warps": 4,
     }
     still = 0 if cos is None else tokens - cos.shape[0]
-    # A pointer that isn't read must be some tensor's.
+    # Kernels need a valid tensor even for arguments that they don't read.
     pointers = [x if t is None else t for t in (weight, cos, sin)]
     return (*pointers, tokens, heads, tiles, still), constants, tiles * heads * (1 if packed else x.shape[0])
 
@@ -101,5 +101,5 @@ def strides(x: Tensor) -> tuple[int, int, int]:
 
 
 def rows(x: Tensor) -> Tensor:
-    """Itself or a copy: (..., d) with the values of a row beside each other."""
+    """(..., d) with contiguous rows: `x` itself if they are, else a copy."""
     return x if x.stride(-1) == 1 else x.contiguous()

@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def ranking(choice: type[Choice[Any]], device: torch.device) -> Ranking | None:
-    """What was measured of an operator on a device; on CPUs the order by instruction set stays.
+    """Measured order of an operator's implementations on a CUDA device, or None; always None for CPUs.
 
-    A device that was never tuned, and a file that can't be used, are said once a process.
+    An untuned device and an unusable results file are logged as warnings, once per process.
 
     Args:
         choice: The operator's choice class.
@@ -32,14 +32,14 @@ def ranking(choice: type[Choice[Any]], device: torch.device) -> Ranking | None:
     try:
         results = read_results(key)
         if results is None:
-            _say_once(f"{key['device']} was not tuned: {advice}")
+            _warn_once(f"{key['device']} was not tuned: {advice}")
             return None
         return Ranking.from_data(results.get(choice.operator), choice.attributes())
     except ValueError as error:
-        _say_once(f"{error}: {advice}")
+        _warn_once(f"{error}: {advice}")
         return None
 
 
 @cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     logger.warning(message)

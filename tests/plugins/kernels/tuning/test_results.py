@@ -34,7 +34,7 @@ CUDA = torch.device("cuda", 0)
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    rankings._say_once.cache_clear()
+    rankings._warn_once.cache_clear()
 
 
 def order(**names: list[str]) -> dict[str, Any]:
