@@ -1,7 +1,8 @@
-"""The core's own components of kinds that plugins offer too: they are always there. Imports no torch."""
+"""The core's own components, available without any plugin. Imports no torch."""
 
 from __future__ import annotations
 
+import vtp_core
 from vtp_core.plugins.component import Component
 
 _AUGMENTATIONS = {
@@ -9,7 +10,7 @@ _AUGMENTATIONS = {
     "center": "The centre crop of ADM.",
     "clip": "A random crop of 0.9 to 1 of the area, no flip (open_clip).",
     "crop": "A random crop of 0.08 to 1 of the area, flip (classification).",
-    "dino": "DINOv2's crops: random, flip, colour, grey, blur, solarise.",
+    "dino": "DINOv2's crops: random, flip, color, grayscale, blur, solarize.",
     "dino_nominal": "The same with the blur rates of DINOv2's configuration.",
 }
 
@@ -22,6 +23,7 @@ OWN: tuple[Component, ...] = (
         summary="AdamW, the default.",
         plugin="core",
         distribution="vtp-core",
+        version=vtp_core.__version__,
     ),
     *(
         Component(
@@ -32,6 +34,7 @@ OWN: tuple[Component, ...] = (
             summary=summary,
             plugin="core",
             distribution="vtp-core",
+            version=vtp_core.__version__,
         )
         for name, summary in _AUGMENTATIONS.items()
     ),

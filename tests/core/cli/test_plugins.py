@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import pytest
 from click.testing import CliRunner
@@ -50,7 +51,8 @@ def test_list_is_a_table_with_notes(run):
     assert lines[0].split() == ["kind", "name", "plugin", "summary"]
     assert lines[1].split()[:2] == ["encoder", "mine.net"]
     assert lines[2].split()[:2] == ["objective", "mine.thing"] and lines[2].endswith("A thing.")
-    assert {line.split()[2] for line in lines[3:-1]} == {"vtp-core"}  # the core's own are always there
+    own = {tuple(line.split()[2:4]) for line in lines[3:-1]}
+    assert own == {("vtp-core", version("vtp-core"))}  # the core's own are always there
     assert lines[-1].startswith("note: mine (") and "printed" in lines[-1]
 
 

@@ -5,7 +5,7 @@ none          squashed to the size, bilinear (VTP's zero-shot evaluation)
 center        centre crop of ADM (reconstruction, latents)
 clip          random crop of 0.9 to 1 of the area, bicubic, no flip (open_clip; VTP)
 crop          random crop of 0.08 to 1 of the area, bicubic, flip (classification, linear probe)
-dino          crops of DINOv2: global 0.32 to 1, others 0.05 to 0.32 of the area; flip, colour, blur, solarise
+dino          crops of DINOv2: global 0.32 to 1, others 0.05 to 0.32 of the area; flip, color, blur, solarize
 dino_nominal  the same with the blur rates of DINOv2's configuration instead of those that its code applies
 ============  ================================================================================================
 """
