@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vtp_core.pixels import normalise
+from vtp_core.pixels import normalize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class Batch:
 
         def pixels(crop: Tensor) -> Tensor:
             crop = crop.to(device, non_blocking=True)
-            return normalise(crop.float() / 255) if crop.dtype == torch.uint8 else crop
+            return normalize(crop.float() / 255) if crop.dtype == torch.uint8 else crop
 
         moved_masks = None
         if masks is not None:

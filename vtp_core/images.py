@@ -11,15 +11,15 @@ from torch import Tensor
 
 from vtp_core.data.crops.geometry import center_crop
 from vtp_core.errors import UsageError
-from vtp_core.pixels import normalise, to_uint8
+from vtp_core.pixels import normalize, to_uint8
 
 
 def rgb(image: Image.Image) -> Image.Image:
     """The image as 8-bit RGB: EXIF orientation applied, transparency composited over white."""
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        grey = (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        gray = (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+        return Image.fromarray(gray).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
@@ -32,7 +32,7 @@ def pixels_of(images: Sequence[Image.Image], size: int) -> Tensor:
     if not images:
         raise UsageError("preprocess: no images given")
     crops = [center_crop(np.array(rgb(image)), size) for image in images]
-    return normalise(torch.stack(crops).float() / 255)
+    return normalize(torch.stack(crops).float() / 255)
 
 
 def images_of(pixels: Tensor) -> list[Image.Image]:

@@ -24,7 +24,7 @@ def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
 
 
-def normalise(unit: Tensor) -> Tensor:
+def normalize(unit: Tensor) -> Tensor:
     """[0, 1] pixels (..., 3, H, W) to ImageNet-normalised ones."""
     return (unit - _channels(IMAGENET_MEAN, unit)) / _channels(IMAGENET_STD, unit)
 
@@ -44,7 +44,7 @@ def convert(image: Tensor, source: ValueRange, target: ValueRange) -> Tensor:
     else:
         unit = (image - source[0]) / (source[1] - source[0])
     if target == "imagenet":
-        return normalise(unit)
+        return normalize(unit)
     return unit * (target[1] - target[0]) + target[0]
 
 

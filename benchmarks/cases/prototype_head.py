@@ -42,7 +42,7 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
 
     def streamed() -> Found:
         leaves = student.clone().requires_grad_(), own.clone().requires_grad_()
-        narrow, found = other.to(dtype), Assignment(offset=torch.zeros(prototypes), normaliser=None)
+        narrow, found = other.to(dtype), Assignment(offset=torch.zeros(prototypes), normalizer=None)
         if doubly:
             found = sinkhorn(teacher, narrow, TEACHER, dtype=dtype)
         total, _, _ = streamed_cross_entropy(
@@ -51,7 +51,7 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
             teacher[:, None],
             narrow,
             offset=found.offset,
-            normaliser=None if found.normaliser is None else found.normaliser[:, None],
+            normalizer=None if found.normalizer is None else found.normalizer[:, None],
             mixture=torch.ones(1, 1),
             weights=torch.full((rows, 1), 1 / rows),
             temperatures=(STUDENT, TEACHER),

@@ -19,7 +19,7 @@ from vtp_plugins.bench.config import Precision
 from vtp_plugins.bench.memory import counted
 from vtp_plugins.bench.report import Circumstances, result
 from vtp_plugins.bench.runner import serving
-from vtp_plugins.kernels.timing import Timing, clock_for, summarise
+from vtp_plugins.kernels.timing import Timing, clock_for, summarize
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
@@ -101,7 +101,7 @@ def _time(rungs: dict[str, Rung], rounds: int) -> dict[str, Timing]:
             if number:
                 times[name].append((time.thread_time() - cpu, time.perf_counter() - wall))
         order.append(order.pop(0))
-    return {name: summarise(pairs, 1) for name, pairs in times.items()}
+    return {name: summarize(pairs, 1) for name, pairs in times.items()}
 
 
 def _case(rungs: dict[str, Rung], sizes: Sizes) -> BenchCase:

@@ -12,7 +12,7 @@ from benchmarks.__main__ import PACKAGES, main
 from vtp_plugins.bench.case import CASES, BenchCase, CaseError, compare, load, names, shapes
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.report import Circumstances, markdown, result
-from vtp_plugins.kernels.timing import measure, summarise
+from vtp_plugins.kernels.timing import measure, summarize
 
 
 class Machine:
@@ -63,7 +63,7 @@ def test_a_variant_that_answers_something_else_is_not_timed() -> None:
 
 def test_quartiles_are_numpys() -> None:
     times = numpy.random.default_rng(3).exponential(size=21)
-    timing = summarise([(seconds, 2 * seconds) for seconds in times], repeats=1)
+    timing = summarize([(seconds, 2 * seconds) for seconds in times], repeats=1)
     assert timing.wall == pytest.approx(2 * timing.median)
     numpy.testing.assert_allclose(
         [timing.low, timing.median, timing.high], numpy.quantile(times, [0.25, 0.5, 0.75])

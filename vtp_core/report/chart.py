@@ -15,7 +15,7 @@ from typing import Literal
 
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 34
-COLOURS = 8
+COLORS = 8
 """Line styles of the style sheet (Okabe and Ito's palette); further series repeat them, dashed."""
 MAX_POINTS = 400
 """Points of a drawn line; longer series are averaged over neighbours, and the chart says so."""
@@ -122,8 +122,8 @@ def line_chart(title: str, series: Mapping[str, Points], unit: str = "", axis: A
         Line(
             name=name,
             path=_path([place(x, y) for x, y in points]),
-            style=index % COLOURS,
-            dashed=index >= COLOURS,
+            style=index % COLORS,
+            dashed=index >= COLORS,
             last=number(clean[name][-1][1]),
         )
         for index, (name, points) in enumerate(drawn.items())

@@ -92,7 +92,7 @@ def write_gallery(
     with replacing_folder(folder) as new:
         for batch in data.subset([index for _, index in chosen]).batches(size, rows, fields=fields):
             seen = Observation(model, batch.to(model.device), "held_out")
-            latent = _colours(seen.encoded.latent, basis)
+            latent = _colors(seen.encoded.latent, basis)
             error = (seen.image.int() - seen.reconstruction.int()).abs().mul(ERROR_GAIN).clamp_max(255)
             for row, key in enumerate(batch.keys):
                 group, index = chosen[len(shown)]
@@ -188,7 +188,7 @@ class _Moments:
         )
 
 
-def _colours(latent: Tensor, basis: _Basis) -> NDArray[np.uint8]:
+def _colors(latent: Tensor, basis: _Basis) -> NDArray[np.uint8]:
     """(B, h, w, 3) uint8: components as red, green, blue; two standard deviations around grey."""
     flat = latent.double().cpu().permute(0, 2, 3, 1) - basis.mean
     components = flat @ basis.directions / basis.scale

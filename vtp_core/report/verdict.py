@@ -124,10 +124,10 @@ def _score(name: str, entry: dict[str, Any]) -> ShownScore:
     value = float(entry["value"])
     baseline = float(entry["baseline"]) if is_number(entry.get("baseline")) else None
     unit = str(entry.get("unit") or "")
-    share = not unit and 0 <= value <= 1
+    fraction = not unit and 0 <= value <= 1
     # Files of older versions hold no `digits`.
-    digits = entry.get("digits", 2 if unit else 3 if share else None)
-    top = 1.0 if share else max(abs(value), abs(baseline or 0.0), 1e-12) * 1.15
+    digits = entry.get("digits", 2 if unit else 3 if fraction else None)
+    top = 1.0 if fraction else max(abs(value), abs(baseline or 0.0), 1e-12) * 1.15
     better = None
     if baseline is not None:
         better = value > baseline if entry.get("higher_is_better", True) is not False else value < baseline
@@ -151,8 +151,8 @@ def _score(name: str, entry: dict[str, Any]) -> ShownScore:
     )
 
 
-def _percent(share: float) -> float:
-    return max(0.0, min(100.0, 100 * share))
+def _percent(fraction: float) -> float:
+    return max(0.0, min(100.0, 100 * fraction))
 
 
 def _shown(value: float, unit: str, digits: object) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtp_core.batch import Batch, Masks
 from vtp_core.parameters import Dims
-from vtp_core.pixels import normalise
+from vtp_core.pixels import normalize
 from vtp_core.testing.networks import TINY_DIMS
 from vtp_core.testing.shapes import draw
 from vtp_core.training.forward.seeds import generator
@@ -66,7 +66,7 @@ def drawn_batch(
         ]
         unit = torch.from_numpy(numpy.stack(rows_of_crops)).movedim(-1, 2).to(dtype) / 255
         grain = [torch.randn(unit.shape[1:], generator=generator("grain", seed, name, i)) for i in pictures]
-        return normalise(unit + 0.01 * torch.stack(grain).to(dtype))
+        return normalize(unit + 0.01 * torch.stack(grain).to(dtype))
 
     captions = [draw(i, size=8, seed=seed) for i in pictures]
     grid = size // dims.patch

@@ -23,7 +23,7 @@ SHAPES: dict[str, Callable[[Coordinates, Coordinates], NDArray[np.bool_]]] = {
 }
 """Name -> whether a point (x right, y down, shape within [-1, 1]) lies inside."""
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "black": (20, 20, 20),
     "blue": (30, 70, 210),
     "green": (30, 150, 60),
@@ -54,28 +54,28 @@ class Drawing:
 
 
 def draw(index: int, *, size: int = 64, seed: int = 0, crop: int = 0) -> Drawing:
-    """Draws picture `index`: classes in turn; colours, place and extent at random.
+    """Draws picture `index`: classes in turn; colors, place and extent at random.
 
     Args:
         index: Which picture; its class is ``index % len(CLASSES)``.
         size: Side in pixels, at least 8.
         seed: Another seed gives another set of pictures.
-        crop: Another place and extent of the same shape in the same colours, as an augmentation would give.
+        crop: Another place and extent of the same shape in the same colors, as an augmentation would give.
     """
     if size < 8:
         raise ValueError(f"size must be at least 8 pixels, got {size}")
     label = index % len(CLASSES)
     rng = np.random.default_rng((seed, index))
-    front, back = rng.choice(len(COLOURS), 2, replace=False)
+    front, back = rng.choice(len(COLORS), 2, replace=False)
     place = np.random.default_rng((seed, index, crop))
     radius = place.uniform(0.25, 0.45) * size
-    centre = place.uniform(radius, size - radius, 2)
+    center = place.uniform(radius, size - radius, 2)
     rows, columns = np.mgrid[0:size, 0:size] + 0.5
-    inside = SHAPES[CLASSES[label]]((columns - centre[0]) / radius, (rows - centre[1]) / radius)
-    colours = np.array(list(COLOURS.values()), dtype=np.uint8)
-    names = list(COLOURS)
+    inside = SHAPES[CLASSES[label]]((columns - center[0]) / radius, (rows - center[1]) / radius)
+    colors = np.array(list(COLORS.values()), dtype=np.uint8)
+    names = list(COLORS)
     return Drawing(
-        image=np.where(inside[..., None], colours[front], colours[back]).astype(np.uint8),
+        image=np.where(inside[..., None], colors[front], colors[back]).astype(np.uint8),
         caption=f"a {names[front]} {CLASSES[label]} on a {names[back]} background",
         label=label,
     )

@@ -141,7 +141,7 @@ class TextTower(nn.Module):
         self.projection = (
             None if projection == "none" else nn.Linear(width, embedding, bias=projection == "biased")
         )
-        self._initialise()
+        self._initialize()
 
     def forward(self, texts: Tensor | Sequence[str]) -> Tensor:
         """Unit-length embeddings (B, E), float32 or wider; (B, T, E) without pooling.
@@ -178,7 +178,7 @@ class TextTower(nn.Module):
             return x[torch.arange(len(ids), device=ids.device), ids.argmax(1)]
         return x[:, 0 if self.pool == "first" else -1]
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """CLIP's initial scales; biases are 0."""
         width, depth = self.positions.shape[1], len(self.blocks)
         nn.init.normal_(self.token_embedding.weight, std=0.02)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vtp_core.decoder import Decoder
 from vtp_core.parameters import Dims
 from vtp_plugins.cnn.config import CnnDecoderConfig
-from vtp_plugins.cnn.layers import Block, Double, conv, initialise, norm
+from vtp_plugins.cnn.layers import Block, Double, conv, initialize, norm
 
 
 class CnnDecoder(Decoder):
@@ -49,7 +49,7 @@ class CnnDecoder(Decoder):
 
     def reset_parameters(self) -> None:
         """Draws all initial values from torch's global generator (after `to_empty`, say)."""
-        initialise(self)
+        initialize(self)
 
     def blocks(self) -> Sequence[nn.Module]:
         """The residual blocks with their attention, first to last."""

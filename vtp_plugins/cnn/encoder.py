@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vtp_core.encoder import Encoder
 from vtp_core.features import Tokens
 from vtp_plugins.cnn.config import CnnEncoderConfig
-from vtp_plugins.cnn.layers import Block, Halve, conv, initialise, norm
+from vtp_plugins.cnn.layers import Block, Halve, conv, initialize, norm
 
 
 class CnnEncoder(Encoder):
@@ -46,7 +46,7 @@ class CnnEncoder(Encoder):
 
     def reset_parameters(self) -> None:
         """Draws all initial values from torch's global generator (after `to_empty`, say)."""
-        initialise(self)
+        initialize(self)
 
     def blocks(self) -> Sequence[nn.Module]:
         """The residual blocks with their attention, first to last."""

@@ -101,7 +101,7 @@ class Double(nn.Module):
         return y
 
 
-def initialise(root: nn.Module) -> None:
+def initialize(root: nn.Module) -> None:
     """Draws all weights below `root` from torch's global generator, by PyTorch's defaults as published."""
     for module in root.modules():
         if isinstance(module, nn.Conv2d | nn.GroupNorm):

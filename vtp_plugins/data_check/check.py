@@ -128,8 +128,7 @@ def summary(report: CheckReport) -> list[str]:
     lines = [
         f"samples  {report.samples}" + ("" if report.read == report.samples else f" ({report.read} read)")
     ]
-    share = f"{report.usable} of {report.read}"
-    lines.append(f"usable   {share}")
+    lines.append(f"usable   {report.usable} of {report.read}")
     lines += [f"field    {name}: {count} of {report.read}" for name, count in sorted(report.fields.items())]
     if report.sizes:
         (width, height), (most_width, most_height) = report.sizes

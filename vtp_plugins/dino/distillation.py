@@ -47,7 +47,7 @@ def distil(
     *,
     mixture: Tensor,
     weights: Tensor,
-    centre: Tensor | None,
+    center: Tensor | None,
 ) -> Distilled:
     """Cross-entropy of student rows against mixtures of teacher rows.
 
@@ -60,7 +60,7 @@ def distil(
         teacher: (B, G, D) tokens of the teacher; B may differ between ranks and be 0.
         mixture: (S, G), weight of each teacher row in a student row's target.
         weights: (B, S), factor on each row's loss.
-        centre: (K,) running mean for centering; None for Sinkhorn-Knopp.
+        center: (K,) running mean for centering; None for Sinkhorn-Knopp.
     """
     assert isinstance(head, Head) and isinstance(prototypes, Prototypes)
     if student.shape[-1] != head.width:
@@ -74,17 +74,17 @@ def distil(
         flat = step.teacher.own(head)(teacher.flatten(0, 1))
         others = step.teacher.own(prototypes)(numbers)
     dtype = product_dtype(flat)
-    if centre is None:
+    if center is None:
         others = others.to(dtype)
         over_ranks = None if step.world_size == 1 else lambda x: log_sum(step, x)
         targets = sinkhorn(flat, others, temperature, over_ranks, dtype=dtype)
-    elif len(centre) != len(others):
+    elif len(center) != len(others):
         raise UsageError(
-            f"centering over {len(centre)} prototypes, but the shared head has {len(others)}: "
+            f"centering over {len(center)} prototypes, but the shared head has {len(others)}: "
             f"set prototypes = {len(others)} in the table of {config.use!r} too"
         )
     else:
-        targets = Assignment(offset=-centre.to(flat.dtype) / temperature, normaliser=None)
+        targets = Assignment(offset=-center.to(flat.dtype) / temperature, normalizer=None)
     projected = step.call(head, student.flatten(0, 1))
     total, losses, entropy = streamed_cross_entropy(
         projected.unflatten(0, student.shape[:2]),
@@ -96,9 +96,9 @@ def distil(
         weights=weights.to(flat),
         temperatures=(config.student_temperature, temperature),
         dtype=dtype,
-        normaliser=None if targets.normaliser is None else targets.normaliser.view(teacher.shape[:2]),
+        normalizer=None if targets.normalizer is None else targets.normalizer.view(teacher.shape[:2]),
     )
-    counted = None if centre is None else count_scores(flat, others)
+    counted = None if center is None else count_scores(flat, others)
     return Distilled(total=total, losses=losses, entropy=entropy, tally=counted)
 
 

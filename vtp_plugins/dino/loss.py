@@ -26,7 +26,7 @@ class Blocks:
 
     Attributes:
         rows: Rows of a tile.
-        columns: Prototypes of a tile; below K, scores are computed twice (normaliser, then gradient).
+        columns: Prototypes of a tile; below K, scores are computed twice (normalizer, then gradient).
     """
 
     rows: int
@@ -58,7 +58,7 @@ class StreamedCrossEntropy(torch.autograd.Function):
         teacher: Tensor,
         teacher_prototypes: Tensor,
         offset: Tensor,
-        normaliser: Tensor | None,
+        normalizer: Tensor | None,
         mixture: Tensor,
         weights: Tensor,
         temperatures: tuple[float, float],
@@ -80,7 +80,7 @@ class StreamedCrossEntropy(torch.autograd.Function):
                 Scores(narrowed(flat, temperatures[0], dtype), own, flat, tiles),
                 Scores(narrowed(taught, temperatures[1], dtype), other, flat, tiles, offset),
                 mixture,
-                None if normaliser is None else normaliser[part].reshape(-1, 1) * BITS,
+                None if normalizer is None else normalizer[part].reshape(-1, 1) * BITS,
                 tiles,
             )
             product = sweep.slopes(own, (flat * -scale).to(dtype), gradient_prototypes, add=part.start > 0)
@@ -108,7 +108,7 @@ class _Sweep:
         student: Scores of (B * S, E) rows.
         teacher: Scores of (B * G, E) rows.
         mixture: (S, G).
-        normaliser: (B * G, 1), logarithm of the teacher's sums in bits, if known.
+        normalizer: (B * G, 1), logarithm of the teacher's sums in bits, if known.
         tiles: Of prototypes.
     """
 
@@ -117,30 +117,30 @@ class _Sweep:
         student: Scores,
         teacher: Scores,
         mixture: Tensor,
-        normaliser: Tensor | None,
+        normalizer: Tensor | None,
         tiles: list[slice],
     ) -> None:
         self.student, self.teacher, self.mixture, self.tiles = student, teacher, mixture, tiles
         self.mass = mixture.sum(1).repeat(student.rows // len(mixture))[:, None]
         # Scores of unit vectors rarely need a shift. Checking that would synchronise an accelerator, so there
         # they are always shifted.
-        usable = mixture.device.type == "cpu" and self._add_up(normaliser, shifted=False)
+        usable = mixture.device.type == "cpu" and self._add_up(normalizer, shifted=False)
         if not usable:
-            self._add_up(normaliser, shifted=True)
+            self._add_up(normalizer, shifted=True)
         self._agreement = mixture.new_zeros(student.rows)
         self._certainty = mixture.new_zeros(teacher.rows)
 
-    def _add_up(self, normaliser: Tensor | None, *, shifted: bool) -> bool:
+    def _add_up(self, normalizer: Tensor | None, *, shifted: bool) -> bool:
         """Sums over all prototypes; returns whether they are in range."""
         own = Sums.empty(self.student.rows, self.mixture, shifted=shifted)
-        if normaliser is None:
+        if normalizer is None:
             other = Sums.empty(self.teacher.rows, self.mixture, shifted=shifted)
         else:
-            other = Sums.known(normaliser, shifted=shifted)
+            other = Sums.known(normalizer, shifted=shifted)
         for tile in self.tiles:
             mine = self.student.tile(tile)
             own.add(mine, self.student.spare(mine.shape[1]))
-            if normaliser is None:
+            if normalizer is None:
                 theirs = self.teacher.tile(tile)
                 other.add(theirs, self.teacher.spare(theirs.shape[1]))
         self.student_sums, self.teacher_sums = own, other
@@ -209,7 +209,7 @@ def streamed_cross_entropy(
     weights: Tensor,
     temperatures: tuple[float, float],
     dtype: torch.dtype,
-    normaliser: Tensor | None = None,
+    normalizer: Tensor | None = None,
     blocks: Blocks | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted cross-entropy of softmaxes over prototypes, student rows against mixtures of teacher rows.
@@ -227,7 +227,7 @@ def streamed_cross_entropy(
         weights: (B, S), factor on each student row's loss.
         temperatures: Student's and teacher's.
         dtype: Dtype of matrix products; sums have the dtype of `student`.
-        normaliser: (B, G) logsumexp of each teacher row's scores with offset, if known; saves a pass.
+        normalizer: (B, G) logsumexp of each teacher row's scores with offset, if known; saves a pass.
         blocks: Size of the tiles; None chooses it by size and device.
 
     Returns:
@@ -247,7 +247,7 @@ def streamed_cross_entropy(
             teacher.detach(),
             teacher_prototypes.detach(),
             offset.detach(),
-            None if normaliser is None else normaliser.detach(),
+            None if normalizer is None else normalizer.detach(),
             mixture,
             weights.detach(),
             temperatures,

@@ -52,7 +52,7 @@ class Dino(PrototypeObjective):
             teacher,
             mixture=mixture,
             weights=torch.full(student.shape[:2], scale, device=teacher.device, dtype=torch.float64),
-            centre=self.centre,
+            center=self.centre,
         )
         losses = distilled.losses
         report = {

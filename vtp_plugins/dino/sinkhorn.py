@@ -26,11 +26,11 @@ class Assignment:
 
     Attributes:
         offset: (K,), the same on every rank.
-        normaliser: (n,) logsumexp of those scores for this rank's rows; None if it was not computed.
+        normalizer: (n,) logsumexp of those scores for this rank's rows; None if it was not computed.
     """
 
     offset: Tensor
-    normaliser: Tensor | None
+    normalizer: Tensor | None
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def sinkhorn(
         prototypes: (K, E), same dtype or `dtype`.
         temperature: Above 0.
         log_sum: (K,) of each rank -> their logsumexp over ranks; None for a single rank, which is faster and
-            computes the normaliser.
+            computes the normalizer.
         iterations: Number of iterations, at least 1.
         dtype: Dtype of matrix products.
         elements: Scores of a tile or block; None chooses it.
@@ -100,7 +100,7 @@ def _by_prototypes(
             row_totals.addmv_(block, 1 / totals[tile])
         if not (within(totals) and within(row_totals)):
             return None
-    return Assignment(offset=-totals.log(), normaliser=row_totals.log())
+    return Assignment(offset=-totals.log(), normalizer=row_totals.log())
 
 
 def _by_rows(
@@ -131,7 +131,7 @@ def _by_rows(
         else:
             offset = offset - log_sum(columns.log()).clamp_min(floor)
     assert offset is not None
-    return Assignment(offset=offset, normaliser=None)
+    return Assignment(offset=offset, normalizer=None)
 
 
 def _log_sum_of_columns(block: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Knn(Evaluator):
                 rows[f"train.{name}"],
                 rows["train.label"],
                 rows[f"held_out.{name}"],
-                neighbours=config.neighbors,
+                neighbors=config.neighbors,
                 temperature=config.temperature,
             )
             for name in ("features", "pixels")

@@ -12,7 +12,7 @@ def knn_predict(
     train_label: Tensor,
     test: Tensor,
     *,
-    neighbours: int,
+    neighbors: int,
     temperature: float,
     chunk: int = 1024,
 ) -> Tensor:
@@ -22,7 +22,7 @@ def knn_predict(
         train: (n, F), any type; compared by cosine after its mean is subtracted.
         train_label: (n,) int64.
         test: (m, F).
-        neighbours: Number of voting rows, at most n.
+        neighbors: Number of voting rows, at most n.
         temperature: A vote weighs exp(cosine / temperature).
         chunk: Test rows per matrix product.
 
@@ -38,7 +38,7 @@ def knn_predict(
     predictions = []
     for rows in test.split(chunk):
         similarity, index = (F.normalize(rows.double() - mean, dim=1) @ reference.T).topk(
-            min(neighbours, len(reference)), dim=1
+            min(neighbors, len(reference)), dim=1
         )
         votes = torch.zeros(len(rows), classes, dtype=torch.float64)
         votes.scatter_add_(1, train_label[index], ((similarity - 1) / temperature).exp())

@@ -12,7 +12,7 @@ from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
-from vtp_plugins.evaluate_reconstruction.metric import WINDOW, mean_colour, psnr, ssim
+from vtp_plugins.evaluate_reconstruction.metric import WINDOW, mean_color, psnr, ssim
 
 
 class Reconstruction(Evaluator):
@@ -46,7 +46,7 @@ class Reconstruction(Evaluator):
         image, output = seen.image, seen.reconstruction
         if min(image.shape[-2:]) < WINDOW:
             raise DataError(f"evaluator reconstruction: SSIM needs images of {WINDOW} px or more")
-        flat = mean_colour(image)
+        flat = mean_color(image)
         scores = (psnr(output, image), ssim(output, image), psnr(flat, image), ssim(flat, image))
         sums = torch.stack([score.sum() for score in scores]).cpu()
         self._sums += torch.cat([sums, torch.tensor([len(image)], dtype=torch.float64)])

@@ -51,7 +51,7 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     return (luminance * structure).mean((1, 2, 3))
 
 
-def mean_colour(image: Tensor) -> Tensor:
+def mean_color(image: Tensor) -> Tensor:
     """Replaces each image by its own mean colour, rounded to 8 bit; same shape and type."""
     mean = image.double().mean((2, 3), keepdim=True).round()
     return mean.expand(image.shape).to(image.dtype)

@@ -26,7 +26,7 @@ def augment(image: Tensor, draws: Tensor, kinds: Sequence[str]) -> Tensor:
     """
     for kind in kinds:
         if kind == "color":
-            image = _colour(image, draws[:, 0:3])
+            image = _color(image, draws[:, 0:3])
         elif kind == "translation":
             image = _translation(image, draws[:, 3:5])
         elif kind == "cutout":
@@ -36,11 +36,11 @@ def augment(image: Tensor, draws: Tensor, kinds: Sequence[str]) -> Tensor:
     return image
 
 
-def _colour(image: Tensor, draws: Tensor) -> Tensor:
+def _color(image: Tensor, draws: Tensor) -> Tensor:
     brightness, saturation, contrast = (draws[:, i].view(-1, 1, 1, 1) for i in range(3))
     image = image + (brightness - 0.5)
-    grey = image.mean(1, keepdim=True)
-    image = (image - grey) * (2 * saturation) + grey
+    gray = image.mean(1, keepdim=True)
+    image = (image - gray) * (2 * saturation) + gray
     mean = image.mean((1, 2, 3), keepdim=True)
     return (image - mean) * (contrast + 0.5) + mean
 
@@ -58,19 +58,19 @@ def _translation(image: Tensor, draws: Tensor) -> Tensor:
 
 
 def _cutout(image: Tensor, draws: Tensor) -> Tensor:
-    """Zeroes a square with its centre anywhere in the image."""
+    """Zeroes a square with its center anywhere in the image."""
     edges = []
     for axis, side in enumerate(image.shape[-2:]):
-        centre = (draws[:, axis] * side).floor()[:, None]
+        center = (draws[:, axis] * side).floor()[:, None]
         place = torch.arange(side, device=image.device)
-        edges.append((place - centre).abs() * 2 <= CUTOUT * side)
+        edges.append((place - center).abs() * 2 <= CUTOUT * side)
     hole = edges[0][:, None, :, None] & edges[1][:, None, None, :]
     return torch.where(hole, torch.zeros((), dtype=image.dtype, device=image.device), image)
 
 
-def _whole(draw: Tensor, side: int, share: float) -> Tensor:
-    """An integer in -n .. n, n = `share` of `side` rounded."""
-    most = round(share * side)
+def _whole(draw: Tensor, side: int, fraction: float) -> Tensor:
+    """An integer in -n .. n, n = `fraction` of `side` rounded."""
+    most = round(fraction * side)
     return (draw * (2 * most + 1)).floor().long() - most
 
 

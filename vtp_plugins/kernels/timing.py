@@ -70,10 +70,10 @@ def measure(
             seconds = _block(calls[name], repeats[name], clock)
             blocks[name].append((seconds, (wall() - start) / repeats[name]))
         order.append(order.pop(0))
-    return {name: summarise(times, repeats[name]) for name, times in blocks.items()}
+    return {name: summarize(times, repeats[name]) for name, times in blocks.items()}
 
 
-def summarise(times: list[tuple[float, float]], repeats: int) -> Timing:
+def summarize(times: list[tuple[float, float]], repeats: int) -> Timing:
     """Median and quartiles of a call's blocks, at least two pairs of clock and wall seconds."""
     low, median, high = statistics.quantiles([clock for clock, _ in times], n=4, method="inclusive")
     wall = statistics.median(seconds for _, seconds in times)

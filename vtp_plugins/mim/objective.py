@@ -41,7 +41,7 @@ class Mim(PrototypeObjective):
             targets["global"].patches[masks.mask].unsqueeze(1),
             mixture=torch.ones(1, 1, device=masks.mask.device),
             weights=masks.weight[masks.mask].unsqueeze(1) / crops,
-            centre=self.centre,
+            center=self.centre,
         )
         report = {
             "masked": masks.mask.double().mean(),

@@ -95,8 +95,8 @@ def _subset(x: Tensor, layout: Layout, drop_path: float) -> tuple[Tensor, Tensor
     return torch.cat(indices), torch.cat(factors), Layout(layouts)
 
 
-def initialise(module: nn.Module) -> None:
-    """Initial values of one module's own parameters; for ``root.apply(initialise)``.
+def initialize(module: nn.Module) -> None:
+    """Initial values of one module's own parameters; for ``root.apply(initialize)``.
 
     Linear weights: truncated normal of standard deviation 0.02, biases zero; convolutions uniform within
     1 / sqrt(fan in), as PyTorch's default; norms, scales and rotary periods their own.

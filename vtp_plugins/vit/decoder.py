@@ -11,7 +11,7 @@ from vtp_core.decoder import Decoder
 from vtp_core.ops import AttentionChoice
 from vtp_core.parameters import Dims
 from vtp_plugins.vit.attention import CropRows, Layout
-from vtp_plugins.vit.block import Block, initialise
+from vtp_plugins.vit.block import Block, initialize
 from vtp_plugins.vit.config import VitDecoderConfig
 from vtp_plugins.vit.norm import make_norm
 from vtp_plugins.vit.rope import AxialRope
@@ -41,7 +41,7 @@ class VitDecoder(Decoder):
 
     def reset_parameters(self) -> None:
         """Draws all initial values from torch's global generator (after `to_empty`, say)."""
-        self.apply(initialise)
+        self.apply(initialize)
 
     def use_attention(self, implementation: AttentionChoice) -> None:
         """Sets which attention implementation all blocks use (`vtp_core.ops.attention_choice`)."""

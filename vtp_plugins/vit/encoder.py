@@ -12,7 +12,7 @@ from vtp_core.features import Tokens
 from vtp_core.ops import AttentionChoice
 from vtp_core.parameters import ParamRule
 from vtp_plugins.vit.attention import CropRows, Layout
-from vtp_plugins.vit.block import Block, initialise
+from vtp_plugins.vit.block import Block, initialize
 from vtp_plugins.vit.config import VitEncoderConfig
 from vtp_plugins.vit.norm import make_norm
 from vtp_plugins.vit.rope import AxialRope
@@ -59,7 +59,7 @@ class VitEncoder(Encoder):
 
     def reset_parameters(self) -> None:
         """Draws all initial values from torch's global generator (after `to_empty`, say)."""
-        self.apply(initialise)
+        self.apply(initialize)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
         nn.init.zeros_(self.mask_token)

@@ -1,6 +1,6 @@
 """2-D axial rotary positions: where a patch lies, as angles by which queries and keys are turned.
 
-Half of the channel pairs turn with the row, half with the column. Coordinates are patch centres mapped to
+Half of the channel pairs turn with the row, half with the column. Coordinates are patch centers mapped to
 [-1, 1], each side on its own, so a grid of any shape spans the same range; periods rise geometrically from 1
 to the base. With d channels a head: d/4 periods, angles [row (d/4), column (d/4)] laid out twice.
 """
@@ -62,7 +62,7 @@ class AxialRope(nn.Module):
             periods = self._make_periods(dtype) if self.periods is None else self.periods
             periods = periods.to(device=like.device, dtype=dtype)
             sides = (torch.arange(0.5, side, dtype=dtype, device=like.device) / side for side in grid)
-            centres = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
-            angles = 2 * math.pi * (2 * centres - 1)[:, :, None] / periods
+            centers = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
+            angles = 2 * math.pi * (2 * centers - 1)[:, :, None] / periods
             angles = angles.flatten(1).repeat(1, 2)
             return Rope(angles.cos(), angles.sin())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtp_core.testing import ShapesSource, draw
-from vtp_core.testing.shapes import CLASSES, COLOURS
+from vtp_core.testing.shapes import CLASSES, COLORS
 
 
 @given(
@@ -19,9 +19,9 @@ def test_colours_and_class_are_those_of_the_caption(index: int, size: int, seed:
     _, front, shape, _, _, back, _ = drawing.caption.split()
     assert shape == CLASSES[drawing.label] == CLASSES[index % len(CLASSES)]
     shown = {tuple(int(v) for v in colour) for colour in drawing.image.reshape(-1, 3)}
-    assert shown == {COLOURS[front], COLOURS[back]}
+    assert shown == {COLORS[front], COLORS[back]}
     corner = tuple(int(v) for v in drawing.image[0, 0])
-    assert corner == COLOURS[back]
+    assert corner == COLORS[back]
 
 
 @given(index=st.integers(0, 1000), seed=st.integers(0, 3))

@@ -155,16 +155,16 @@ def test_chosen_blocks_do_not_grow_with_the_prototypes() -> None:
 
 @pytest.mark.parametrize("columns", [4, 50])
 @pytest.mark.parametrize("scale", [1.0, 1e3])
-def test_a_known_normaliser_changes_nothing(columns: int, scale: float) -> None:
+def test_a_known_normalizer_changes_nothing(columns: int, scale: float) -> None:
     """In the range of float32, and far beyond."""
     inputs = _inputs(6, 2, 3, 9)
     inputs["teacher_prototypes"] = inputs["teacher_prototypes"] * scale
     inputs["student"].requires_grad_(), inputs["prototypes"].requires_grad_()
-    normaliser = (
+    normalizer = (
         inputs["teacher"] @ inputs["teacher_prototypes"].T / inputs["temperatures"][1] + inputs["offset"]
     ).logsumexp(-1)
     blocks = Blocks(rows=4, columns=columns)
-    known = streamed_cross_entropy(**inputs, dtype=torch.float64, normaliser=normaliser, blocks=blocks)
+    known = streamed_cross_entropy(**inputs, dtype=torch.float64, normalizer=normalizer, blocks=blocks)
     for mine, plain in zip(known, _plain(inputs), strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-9, atol=1e-9)
     for mine, plain in zip(_gradients(known[0], inputs), _gradients(_plain(inputs)[0], inputs), strict=True):

@@ -31,8 +31,8 @@ def _targets(
     log = None if alone else lambda x: log_sum(step, x)
     found = sinkhorn(teacher, prototypes, temperature, log, **options)
     scores = teacher @ prototypes.T / temperature + found.offset
-    if found.normaliser is not None:
-        torch.testing.assert_close(found.normaliser, scores.logsumexp(1), rtol=1e-5, atol=1e-5)
+    if found.normalizer is not None:
+        torch.testing.assert_close(found.normalizer, scores.logsumexp(1), rtol=1e-5, atol=1e-5)
     return scores.softmax(1)
 
 
@@ -119,13 +119,13 @@ def test_equal_rows_are_spread_and_no_rows_do_no_harm() -> None:
     for log in (None, lambda x: log_sum(FakeStep({}), x)):
         nothing = sinkhorn(same[:0], _unit(4, 5, 2), 0.04, log)
         assert torch.isfinite(nothing.offset).all()
-        assert nothing.normaliser is None or nothing.normaliser.shape == (0,)
+        assert nothing.normalizer is None or nothing.normalizer.shape == (0,)
 
 
 def test_scores_too_far_apart_for_factors_are_assigned_in_the_log_domain() -> None:
     teacher, others = _unit(9, 5, 1).float(), _unit(6, 5, 2).float()
-    assert sinkhorn(teacher, others, 0.04).normaliser is not None
+    assert sinkhorn(teacher, others, 0.04).normalizer is not None
     beyond = sinkhorn(teacher, others * 100, 0.04)
     ranks = sinkhorn(teacher, others * 100, 0.04, lambda x: x)
-    assert beyond.normaliser is None
+    assert beyond.normalizer is None
     torch.testing.assert_close(beyond.offset, ranks.offset, rtol=0, atol=0)

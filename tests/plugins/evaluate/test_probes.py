@@ -78,14 +78,14 @@ def test_probe_is_deterministic_and_picks_a_strength() -> None:
     assert (first == test_label).double().mean() > 0.6
 
 
-@pytest.mark.parametrize("neighbours", [1, 5, 500])
-def test_knn_is_scikit_learns(neighbours: int) -> None:
+@pytest.mark.parametrize("neighbors", [1, 5, 500])
+def test_knn_is_scikit_learns(neighbors: int) -> None:
     train, label = blobs(150, 6, 4, seed=6)
     test, _ = blobs(70, 6, 4, seed=7)
-    ours = knn_predict(train, label, test, neighbours=neighbours, temperature=0.1, chunk=32)
+    ours = knn_predict(train, label, test, neighbors=neighbors, temperature=0.1, chunk=32)
     mean = train.mean(0).numpy()
     theirs = KNeighborsClassifier(
-        min(neighbours, 150), metric="cosine", algorithm="brute", weights=lambda d: np.exp(-d / 0.1)
+        min(neighbors, 150), metric="cosine", algorithm="brute", weights=lambda d: np.exp(-d / 0.1)
     ).fit(train.numpy() - mean, label.numpy())
     assert np.array_equal(ours.numpy(), theirs.predict(test.numpy() - mean))
 

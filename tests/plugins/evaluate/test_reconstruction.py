@@ -17,7 +17,7 @@ from vtp_core.errors import DataError
 from vtp_core.evaluation.runner import evaluate
 from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
 from vtp_plugins.evaluate_reconstruction.evaluator import Reconstruction
-from vtp_plugins.evaluate_reconstruction.metric import mean_colour, psnr, ssim
+from vtp_plugins.evaluate_reconstruction.metric import mean_color, psnr, ssim
 
 
 def pair(seed: int, size: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,9 +68,9 @@ def test_ssim_is_scipys(size: int) -> None:
     np.testing.assert_allclose(ssim(x, x).numpy(), 1, rtol=1e-12)
 
 
-def test_mean_colour() -> None:
+def test_mean_color() -> None:
     x, _ = pair(2)
-    flat = mean_colour(x)
+    flat = mean_color(x)
     assert flat.dtype == torch.uint8 and flat.shape == x.shape
     assert flat[1, 2].unique().tolist() == [round(x[1, 2].double().mean().item())]
 
@@ -90,7 +90,7 @@ def test_evaluator_averages_images_not_batches() -> None:
     expected = psnr(outputs.round(), images).mean().item()
     # The tokenizer computes in float32, so that a few pixels round the other way.
     assert results["psnr"]["value"] == pytest.approx(expected, abs=0.01)
-    assert results["psnr"]["baseline"] == pytest.approx(psnr(mean_colour(images), images).mean().item())
+    assert results["psnr"]["baseline"] == pytest.approx(psnr(mean_color(images), images).mean().item())
     assert results["psnr"]["baseline_name"] == "mean colour"
     assert "reconstruction-v1" in str(results["psnr"]["protocol"])
     assert results["ssim"]["value"] > results["ssim"]["baseline"]

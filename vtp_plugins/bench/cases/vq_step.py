@@ -62,10 +62,10 @@ def _ours(vectors: Tensor, codebook: Tensor) -> Call:
             counts.lerp_(new_counts, 1 - DECAY)
             sums.lerp_(new_sums, 1 - DECAY)
             codebook.copy_(sums / counts[:, None])
-        quantised = straight_through(vectors, codes)
+        quantized = straight_through(vectors, codes)
         commitment = (vectors - codes).square().mean()
-        torch.autograd.grad(quantised.sum() + commitment, vectors)
-        return quantised
+        torch.autograd.grad(quantized.sum() + commitment, vectors)
+        return quantized
 
     return call
 
@@ -79,9 +79,9 @@ def _peer(vectors: Tensor, codebook: Tensor) -> Call:
     module._codebook.cluster_size.data.fill_(1)
 
     def call() -> Tensor:
-        quantised, _, commitment = module(vectors[None])
-        torch.autograd.grad(quantised.sum() + commitment.sum(), vectors)
-        return quantised[0]
+        quantized, _, commitment = module(vectors[None])
+        torch.autograd.grad(quantized.sum() + commitment.sum(), vectors)
+        return quantized[0]
 
     return call
 
