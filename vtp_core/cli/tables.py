@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING, Any
 
 from vtp_core.errors import UsageError
+from vtp_core.recipe.toml_values import TomlError, parse_toml
 
 if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
@@ -29,7 +29,8 @@ def read_table(text: str, kind: Kind, plugins: Plugins) -> ComponentConfig:
     values: dict[str, Any] = {"use": text}
     if text.lstrip().startswith("{"):
         try:
-            values = tomllib.loads(f"table = {text}")["table"]
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{kind} {text!r}: not a TOML table ({error})") from error
+            values = parse_toml(f"table = {text}")["table"]
+        except TomlError as error:
+            shown = text if len(text) <= 200 else f"{text[:200]}..."
+            raise UsageError(f"{kind} {shown!r}: not a TOML table ({error})") from error
     return read_component(kind, values, plugins)

@@ -39,7 +39,7 @@ def find_recipe(name: str | Path) -> Path:
         UsageError: There is no such file and no such recipe.
     """
     path = Path(name)
-    if path.exists():
+    if os.path.exists(path):  # False, not an error, for a name that is too long
         return path
     shipped = shipped_recipes()
     if found := shipped.get(str(name)):

@@ -47,6 +47,8 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.counted = 0  # `lines` is the number of line ends before this position
+        self.lines = 0
         self.positions: dict[Path, Position] = {}
         self.lengths: dict[Path, int] = {}  # of arrays of tables, so far
 
@@ -67,7 +69,9 @@ class _Scanner:
                     self.positions[path] = Position(line, own or tag)
 
     def line(self) -> int:
-        return self.text.count("\n", 0, self.at) + 1
+        self.lines += self.text.count("\n", self.counted, self.at)
+        self.counted = self.at
+        return self.lines + 1
 
     def put(self, path: Path, line: int) -> None:
         """Records `path` and its parents that are new."""

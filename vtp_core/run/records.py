@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vtp_core.atomic import plain_size, write_json, write_text
 from vtp_core.errors import UsageError
 from vtp_core.recipe.history import RESOLVED, current_metrics
+from vtp_core.recipe.toml_values import TomlError, parse_toml
 from vtp_core.report.run_data import GALLERY, RunData, read_gallery
 from vtp_core.run.metrics import read_lines
 
@@ -136,8 +136,8 @@ class RunFolder:
         recipe_text = self.recipe.read_text(encoding="utf-8", errors="replace")
         recipe: dict[str, Any] = {}
         try:
-            recipe = tomllib.loads(recipe_text)
-        except tomllib.TOMLDecodeError as error:
+            recipe = parse_toml(recipe_text)
+        except TomlError as error:
             missing.append(f"resolved.toml can't be read: {error}")
         evaluation = self._object(self.evaluation, missing)
         return RunData(

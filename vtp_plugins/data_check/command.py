@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ def check(
 def _is_missing(path: str) -> bool:
     """Whether a plain path leads nowhere; the source that recognises a pattern or a URL looks itself."""
     other = any(sign in path for sign in "*?[{") or _SCHEME.match(path)
-    return not other and not Path(path).expanduser().exists()
+    return not other and not os.path.exists(os.path.expanduser(path))
 
 
 def _sources(

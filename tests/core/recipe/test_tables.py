@@ -213,7 +213,7 @@ def test_a_file_that_is_not_toml(case: str, write: Callable[..., str], plugins: 
 
 def test_files_that_cannot_be_read(write: Callable[..., str], plugins: Plugins, tmp_path: object) -> None:
     write(RECIPE, "folder/recipe.toml")
-    with pytest.raises(RecipeErrors, match="can't be read: Is a directory"):
+    with pytest.raises(RecipeErrors, match="can't be read: not a plain file"):
         load_recipe("folder", (), plugins)
     with open("binary.toml", "wb") as file:
         file.write(b"a = '\xff'")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -12,11 +10,13 @@ from typing import Any
 
 from vtp_core.recipe.problems import COMMAND_LINE, Origin, Problem, RecipeErrors, dotted
 from vtp_core.recipe.toml_lines import Path, scan
+from vtp_core.recipe.toml_values import MAX_DEPTH, TomlError, parse_toml, read_plain
 
 MAX_EXTENDS = 3
 """Largest depth of `extends` below the recipe itself."""
 
-_ERROR_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
+MAX_FILES = 32
+"""Most files that a recipe may read through `extends`; one that is read twice counts twice."""
 
 
 @dataclass
@@ -48,17 +48,19 @@ class Tree:
 
     def overlay(self, values: dict[str, Any], origins: dict[Path, Origin]) -> None:
         """Merges other values over these, key by key; a table with another `use` is replaced."""
-        self._merge((), self.values, values)
+        replaced: set[Path] = set()
+        self._merge((), self.values, values, replaced)
+        self._forget(replaced)
         self.origins.update(origins)
 
-    def _merge(self, path: Path, below: dict[str, Any], above: dict[str, Any]) -> None:
+    def _merge(self, path: Path, below: dict[str, Any], above: dict[str, Any], replaced: set[Path]) -> None:
         for key, value in above.items():
             here = (*path, key)
             old = below.get(key)
             if isinstance(old, dict) and isinstance(value, dict) and not _other_component(old, value):
-                self._merge(here, old, value)
+                self._merge(here, old, value, replaced)
             else:
-                self._forget(here)
+                replaced.add(here)
                 below[key] = value
 
     def remove(self, path: Path) -> bool:
@@ -69,17 +71,23 @@ class Tree:
         if not isinstance(table, dict) or path[-1] not in table:
             return False
         del table[path[-1]]
-        self._forget(path)
+        self._forget({path})
         return True
 
     def move(self, old: Path, new: Path) -> None:
         """Moves the origins of a renamed key and of everything below it."""
         moved = {known: origin for known, origin in self.origins.items() if known[: len(old)] == old}
-        self._forget(old)
+        self._forget({old})
         self.origins.update({(*new, *known[len(old) :]): origin for known, origin in moved.items()})
 
-    def _forget(self, path: Path) -> None:
-        for known in [known for known in self.origins if known[: len(path)] == path]:
+    def _forget(self, paths: set[Path]) -> None:
+        """Removes the origins of these paths and of everything below them, in one pass."""
+        inside = [
+            known
+            for known in self.origins
+            if any(known[:length] in paths for length in range(1, len(known) + 1))
+        ]
+        for known in inside:
             del self.origins[known]
 
 
@@ -91,40 +99,41 @@ def read_tree(path: FilePath, overrides: Sequence[str]) -> Tree:
     """Reads a recipe with all that it extends and the overrides of the command line.
 
     Raises:
-        RecipeErrors: A file is missing, not TOML, extends itself or goes too deep.
+        RecipeErrors: A file is missing, not TOML, extends itself or goes too deep, or a limit is passed.
     """
-    tree = _read(path, Origin(str(path), 1), ())
+    tree = _read(path, Origin(str(path), 1), (), [])
     for override in overrides:
         _override(tree, override)
     return tree
 
 
-def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...]) -> Tree:
-    """Reads one file merged over what it extends; `below` are the files that led here."""
+def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...], read: list[FilePath]) -> Tree:
+    """Reads one file merged over what it extends; `below` are the files that led here, `read` all so far."""
     name = str(path)
     key = "extends" if below else ""
-    if path.resolve() in (above := [file.resolve() for file in below]):
-        chain = " -> ".join(str(file) for file in (*below[above.index(path.resolve()) :], path))
+    if (real := os.path.realpath(path)) in (above := [os.path.realpath(file) for file in below]):
+        chain = " -> ".join(str(file) for file in (*below[above.index(real) :], path))
         message = f"{name} extends itself ({chain}); remove one of the links"
         raise RecipeErrors([Problem(named_at, key, message)])
     if len(below) > MAX_EXTENDS:
         raise RecipeErrors([Problem(named_at, key, f"{name} is more than {MAX_EXTENDS} files deep")])
+    read.append(path)
+    if len(read) > MAX_FILES:
+        message = f"the recipe reads more than {MAX_FILES} files through extends"
+        raise RecipeErrors([Problem(named_at, key, message)])
     text = _text(path, named_at, key)
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        match = _ERROR_LINE.search(str(error))
-        line = int(match.group(1)) if match else text.count("\n") + 1
-        message = f"not valid TOML: {_ERROR_LINE.sub('', str(error))}"
-        raise RecipeErrors([Problem(Origin(name, line), "", message)]) from None
+        values = parse_toml(text)
+    except TomlError as error:
+        raise RecipeErrors([Problem(Origin(name, error.line or 1), "", str(error))]) from None
     origins = {key_path: Origin(name, *position) for key_path, position in scan(text).items()}
 
     tree = Tree(name)
     bases, dropped = _strings(name, values, origins, "extends"), _strings(name, values, origins, "drop")
     for base, origin in bases:
         other = FilePath(os.path.normpath(path.parent / base))
-        read = _read(other, origin, (*below, path))
-        tree.overlay(read.values, read.origins)
+        base_tree = _read(other, origin, (*below, path), read)
+        tree.overlay(base_tree.values, base_tree.origins)
     for text_path, origin in dropped:
         if not tree.remove(tuple(text_path.split("."))):
             raise RecipeErrors([Problem(origin, "drop", f'what this recipe extends has no "{text_path}"')])
@@ -134,14 +143,15 @@ def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...]) -> Tree
 
 def _text(path: FilePath, named_at: Origin, key: str) -> str:
     try:
-        # No newline translation: a lone "\r" must stay an error of tomllib.
-        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+        return read_plain(path)
     except FileNotFoundError:
         message = f"there is no file {path}"
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 text (byte {error.start})"
     except OSError as error:
         message = f"{path} can't be read: {error.strerror}"
+    except TomlError as error:
+        message = f"{path} can't be read: {error}"
     raise RecipeErrors([Problem(named_at, key, message)])
 
 
@@ -164,15 +174,18 @@ def _override(tree: Tree, override: str) -> None:
     place = Origin(COMMAND_LINE, 0)
     key, equals, text = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
+    if len(path) >= MAX_DEPTH:
+        tree.problems.append(Problem(place, dotted(path[:3]), f"a key of more than {MAX_DEPTH - 1} parts"))
+        return
     if not equals or not all(path):
         message = f'expected KEY.PATH=VALUE, got "{override}"'
         tree.problems.append(Problem(place, key, message))
         return
     try:
-        parsed = tomllib.loads(f"value = {text}")
-        value = parsed["value"] if parsed.keys() == {"value"} else text
-    except tomllib.TOMLDecodeError:
-        value = text
+        value = _value(text)
+    except TomlError as error:
+        tree.problems.append(Problem(place, key, str(error)))
+        return
     if path[0] in ("extends", "drop"):
         tree.problems.append(Problem(place, key, "belongs in the recipe's file"))
         return
@@ -190,6 +203,17 @@ def _override(tree: Tree, override: str) -> None:
     # Tables on the way keep their place in a file: missing keys are reported there.
     for length in range(1, len(path)):
         tree.origins.setdefault(path[:length], place)
+
+
+def _value(text: str) -> Any:
+    """A value of the command line: TOML, else the text itself."""
+    try:
+        parsed = parse_toml(f"value = {text}")
+    except TomlError as error:
+        if not error.malformed:
+            raise
+        return text
+    return parsed["value"] if parsed.keys() == {"value"} else text
 
 
 def _inside(path: Path, value: Any, place: Origin) -> dict[Path, Origin]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, field_validator
 
 from vtp_core.config import ComponentConfig, Table
 from vtp_core.recipe.tables.slot import Slot
@@ -39,6 +40,15 @@ class RunConfig(Table):
     """Whether a trainable parameter without a gradient at its owner's first active step is an error."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of each rank; default: torch's choice."""
+
+    @field_validator("out")
+    @classmethod
+    def _check_out(cls, out: str) -> str:
+        if out.startswith("~"):
+            raise ValueError(
+                f"~ is not expanded; write {expanduser(out)}, or ./{out} for a folder of that name"
+            )
+        return out
 
 
 class ParallelConfig(Table):
