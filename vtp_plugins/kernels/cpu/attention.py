@@ -9,17 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
 from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
+from vtp_plugins.kernels.rotary_gradient import refuse_rotary_gradient
 
 WIDEST = 256
-"""Head width up to which the kernels go."""
+"""Largest head width of the kernels."""
 
 _MISSING = why_missing("_C_cpu")
 if _MISSING is None:
-    # Gives the operators of the library their shapes for tracing and their gradients.
+    # Registers shapes for tracing and gradients of the library's operators.
     import vtp_plugins.kernels.cpu.attention_operator  # noqa: F401
 
 
@@ -40,8 +40,9 @@ def run(
     The output lies in memory token by token, (B, N, H, d), as the projection after it reads it.
 
     Raises:
-        UsageError: The gradient of the rotary tables is asked for.
+        UsageError: The gradient of the rotary tables is required.
     """
+    refuse_rotary_gradient("cpu", rope)
     cos, sin = (None, None) if rope is None else (_table(rope.cos), _table(rope.sin))
     q_norm, k_norm = _weight(q_norm), _weight(k_norm)
     if cu_seqlens is not None:
@@ -53,8 +54,6 @@ def run(
 
 
 def _table(table: Tensor) -> Tensor:
-    if table.requires_grad and torch.is_grad_enabled():
-        raise UsageError('attention "cpu" has no gradient for rotary tables; detach them')
     return table.float() if table.dtype == torch.float64 else table
 
 
@@ -74,7 +73,7 @@ def _refuses(case: AttentionCase) -> str | None:
     if not 1 <= case.width <= WIDEST:
         return f"has head widths 1 to {WIDEST}, not {case.width}"
     if not torch.compiler.is_compiling():
-        cpu_isa()  # a wrong VTP_CPU_ISA is a UsageError here, no RuntimeError of C++
+        cpu_isa()  # raises UsageError for a wrong VTP_CPU_ISA, before C++ raises RuntimeError
     return None
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
 from vtp_plugins.kernels.cuda import availability
 from vtp_plugins.kernels.gpu import outdated, unless_measured
+from vtp_plugins.kernels.rotary_gradient import refuse_rotary_gradient
 from vtp_plugins.kernels.triton import availability as triton
 
 HEAD_WIDTHS = (32, 64, 96, 128)
@@ -34,18 +34,15 @@ def run(
     inputs give NaN.
 
     Raises:
-        UsageError: The gradient of the rotary tables is asked for.
+        UsageError: The gradient of the rotary tables is required.
     """
     from vtp_plugins.kernels.cuda.attention_operator import attention_forward
 
-    cos, sin = (None, None) if rope is None else rope
-    if cos is not None and sin is not None:
-        if torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad):
-            raise UsageError('attention "cuda" has no gradient for rotary tables; detach them')
-        cos, sin = cos.contiguous(), sin.contiguous()
+    refuse_rotary_gradient("cuda", rope)
+    cos, sin = (None, None) if rope is None else (rope.cos.contiguous(), rope.sin.contiguous())
     longest = q.shape[2]
     if cu_seqlens is not None:
-        # A trace can't read the lengths; blocks beyond a sequence's end leave at once.
+        # A trace can't read the lengths; blocks beyond a sequence's end return at once.
         tracing = torch.compiler.is_compiling()
         longest = q.shape[0] if tracing else max(cu_seqlens.diff().tolist(), default=0)
         cu_seqlens = cu_seqlens.to(q.device, torch.int32).contiguous()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtp_core.errors import UsageError
 from vtp_core.ops.attention_choice import AttentionCase, AttentionKernel, Rope
 from vtp_plugins.kernels.gpu import outdated, unless_measured
+from vtp_plugins.kernels.rotary_gradient import refuse_rotary_gradient
 from vtp_plugins.kernels.triton.availability import obstacle
 from vtp_plugins.kernels.triton.configuration import HEAD_WIDTHS
 
@@ -30,12 +30,11 @@ def run(
     """The contract of `vtp_core.ops.attention.vit_attention`; any strides.
 
     Raises:
-        UsageError: The gradient of the rotary tables is asked for.
+        UsageError: The gradient of the rotary tables is required.
     """
     from vtp_plugins.kernels.triton.attention_operator import attention_forward
 
-    if rope is not None and torch.is_grad_enabled() and (rope.cos.requires_grad or rope.sin.requires_grad):
-        raise UsageError('attention "triton" has no gradient for rotary tables; detach them')
+    refuse_rotary_gradient("triton", rope)
     cos, sin = (None, None) if rope is None else rope
     out, lse = attention_forward(q, k, v, q_norm, k_norm, cos, sin, cu_seqlens, scale)
     return out, lse if return_lse else None
