@@ -6,32 +6,30 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from vtp_core.data.crops.geometry import center_crop
+from vtp_core.data.decoding import convert_image
+from vtp_core.data.source import BadSample
 from vtp_core.errors import UsageError
 from vtp_core.pixels import normalize, to_uint8
-
-
-def rgb(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB: EXIF orientation applied, transparency composited over white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        gray = (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)
-        return Image.fromarray(gray).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+from vtp_core.recipe.tables.data import DecodeLimits
 
 
 def pixels_of(images: Sequence[Image.Image], size: int) -> Tensor:
-    """Pixels (B, 3, size, size) float32, ImageNet-normalised, by the centre crop that evaluation uses."""
+    """Pixels (B, 3, size, size) float32, ImageNet-normalised, by the conversion and crop of evaluation."""
     if not images:
         raise UsageError("preprocess: no images given")
-    crops = [center_crop(np.array(rgb(image)), size) for image in images]
+    crops = []
+    for index, image in enumerate(images):
+        if not isinstance(image, Image.Image):
+            raise UsageError(f"preprocess: image {index} is a {type(image).__name__}; give PIL images")
+        try:
+            rgb = convert_image(image, f"image {index}", DecodeLimits())
+        except BadSample as error:
+            raise UsageError(f"preprocess: {error}") from error
+        crops.append(center_crop(np.array(rgb), size))
     return normalize(torch.stack(crops).float() / 255)
 
 

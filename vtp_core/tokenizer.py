@@ -179,10 +179,13 @@ class Tokenizer(nn.Module):
         return latent
 
     def preprocess(self, images: Sequence[Image] | Image) -> Tensor:
-        """PIL images of any size and mode to pixels, by the evaluation's resize and centre crop.
+        """PIL images to pixels, by the conversion to RGB, the resize and the centre crop of evaluation.
 
         Returns:
             (B, 3, S, S) float32, ImageNet-normalised, on the tokenizer's device; S is ``config.image_size``.
+
+        Raises:
+            UsageError: No images, or one that `vtp_core.data.decoding.convert_image` refuses.
         """
         from vtp_core.images import pixels_of
 

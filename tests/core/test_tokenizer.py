@@ -173,6 +173,15 @@ def test_preprocess_of_unusual_modes() -> None:
     assert torch.equal(tokenizer.preprocess(turned), upright)
 
 
+def test_preprocess_refuses_what_the_loader_refuses() -> None:
+    good = Image.new("RGB", (20, 20))
+    floats = Image.fromarray(np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20))
+    with pytest.raises(UsageError, match=r"preprocess: image 1: floating-point pixels"):
+        toy_tokenizer().preprocess([good, floats])
+    with pytest.raises(UsageError, match=r"image 0: too small \(4x20"):
+        toy_tokenizer().preprocess(Image.new("RGB", (4, 20)))
+
+
 def test_an_empty_batch_of_images_is_refused() -> None:
     with pytest.raises(UsageError, match="no images"):
         toy_tokenizer().preprocess([])

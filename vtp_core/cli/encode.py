@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vtp_core.cli.options import fast_option, plugin_option
+from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 
@@ -32,12 +37,12 @@ def encode(
     """Encode IMAGES, files or folders, with the tokenizer in the folder ARTEFACT.
 
     The output holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is discrete,
-    and the names of the images in its metadata.
+    and the names of the images in its metadata. Images that can't be read are named and left out; the exit
+    code is then 3, and nothing is written if none is left.
     """
     import json
 
     import torch
-    from PIL import Image
 
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
@@ -54,17 +59,21 @@ def encode(
     if normalized and "codes" in model.capabilities:
         raise UsageError("--normalized: this tokenizer is discrete; its latents are not normalised")
     tensors: dict[str, list[torch.Tensor]] = {"latents": [], "indices": []}
+    names: list[str] = []
+    bad: list[BadSample] = []
     with torch.no_grad():
         for start in range(0, len(paths), rows):
-            opened = []
+            batch = []
             for path in paths[start : start + rows]:
                 try:
-                    with Image.open(path) as image:
-                        image.load()
-                        opened.append(image.copy())
-                except (OSError, ValueError, Image.DecompressionBombError) as error:
-                    raise DataError(f"{path}: can't be read ({error}); remove or repair it") from error
-            pixels = model.preprocess(opened)
+                    batch.append(model.preprocess(_open(path)))
+                    names.append(str(path))
+                except BadSample as error:
+                    bad.append(error)
+                    click.echo(f"left out: {error}", err=True)
+            if not batch:
+                continue
+            pixels = torch.cat(batch)
             if normalized:
                 tensors["latents"].append(model.encode_normalized(pixels).float())
                 continue
@@ -72,29 +81,48 @@ def encode(
             tensors["latents"].append(encoded.latent.float())
             if encoded.indices is not None:
                 tensors["indices"].append(encoded.indices)
+    if not names:
+        raise DataError(f"no image can be read, nothing is written; the first: {bad[0]}")
     whole = {name: torch.cat(parts) for name, parts in tensors.items() if parts}
     output.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"images": json.dumps([str(path) for path in paths]), "normalized": json.dumps(normalized)}
+    metadata = {"images": json.dumps(names), "normalized": json.dumps(normalized)}
     write_weights(output, whole, metadata)
     shape = " x ".join(str(size) for size in whole["latents"].shape)
     click.echo(f"{output}: latents {shape}")
+    if bad:
+        raise DataError(f"{len(bad)} of {len(paths)} images can't be read and were left out of {output}")
+
+
+def _open(path: Path) -> Image.Image:
+    from PIL import Image
+
+    from vtp_core.data.decoding import decode_image, read_file
+    from vtp_core.recipe.tables.data import DecodeLimits
+
+    limits = DecodeLimits()
+    return Image.fromarray(decode_image(read_file(path, str(path), limits.max_bytes), str(path), limits))
 
 
 def find_images(paths: tuple[Path, ...]) -> list[Path]:
-    """The given files, and all images below the given folders, sorted within each folder.
+    """The given files, and all images below the given folders but hidden ones, sorted within each folder.
 
     Raises:
         DataError: A path is missing, or there is no image.
     """
     found: list[Path] = []
+    hidden: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-            found += sorted(inside)
+            for file in sorted(path.rglob("*")):
+                if file.suffix.lower() in SUFFIXES and file.is_file():
+                    inside = file.relative_to(path).parts
+                    (hidden if any(part.startswith(".") for part in inside) else found).append(file)
         elif path.is_file():
             found.append(path)
         else:
             raise DataError(f"{path}: no such file or folder")
+    if hidden:
+        click.echo(f"skipped {len(hidden)} hidden files ({hidden[0]}); name them to encode them", err=True)
     if not found:
         raise DataError(f"{paths[0]}: no image with a suffix of {', '.join(sorted(SUFFIXES))}")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vtp_core.data.decoding import decode_image, decode_text
+from vtp_core.data.decoding import decode_image, decode_text, read_file
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -86,7 +86,7 @@ class ImageFolder:
         text = self._text(index, name, label) if "text" in fields else None
         image = None
         if "image" in fields:
-            image = decode_image(_contents(self.root / name, name), name, self.limits)
+            image = decode_image(read_file(self.root / name, name, self.limits.max_bytes), name, self.limits)
         return Sample(key=name, image=image, text=text, label=label)
 
     def _text(self, index: int, key: str, label: int | None) -> str:
@@ -95,11 +95,4 @@ class ImageFolder:
         path = self._caption_path(index)
         if not path.is_file():
             raise BadSample(key, "no caption", f"no file {path.name}")
-        return decode_text(_contents(path, key), key, self.limits)
-
-
-def _contents(path: Path, key: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadSample(key, "unreadable", str(error)) from error
+        return decode_text(read_file(path, key, self.limits.max_text_bytes), key, self.limits)

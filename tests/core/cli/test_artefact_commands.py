@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vtp_core import load
@@ -279,6 +280,37 @@ def test_normalised_latents_need_statistics_and_come_back(home: Path, tmp_path: 
             assert np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max() <= 1
 
 
+def test_encode_leaves_out_and_names_what_is_no_image(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is handed to Ghostscript, a header is believed before pixels, and the rest is written."""
+    mark, programs, photos = tmp_path / "ran", tmp_path / "bin", tmp_path / "photos"
+    programs.mkdir()
+    (programs / "gs").write_text(f"#!/bin/sh\ntouch {mark}\n[ $1 = --version ] && echo 10.0\n")
+    (programs / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    (photos / ".thumbnails").mkdir(parents=True)
+    Image.new("RGB", (20, 20), "red").save(photos / "b.png")
+    Image.new("RGB", (20, 20), "blue").save(photos / "z.png")
+    Image.new("RGB", (20, 20), "blue").save(photos / ".thumbnails" / "z.png")
+    Image.new("1", (9000, 9000)).save(photos / "huge.png")
+    (photos / "half.png").write_bytes((photos / "b.png").read_bytes()[:60])
+    (photos / "._b.png").write_bytes(b"\0\5\x16\7")
+    (photos / "script.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n0 0 64 64 rectfill\n"
+    )
+    out = tmp_path / "out.safetensors"
+    result = vtp("encode", home / "artefact", photos, "-o", out, "--rows", 2)
+    assert result.exit_code == 3 and not mark.exists(), result.output
+    assert "skipped 2 hidden files" in result.stderr and "internal" not in result.output
+    for name, reason in (("half", "image"), ("huge", "too many pixels"), ("script", "not an image")):
+        assert f"left out: {photos / name}.png: " in result.stderr and reason in result.stderr
+    assert "3 of 5 images can't be read and were left out" in result.output
+    with safe_open(out, "pt") as file:
+        assert json.loads(file.metadata()["images"]) == [str(photos / "b.png"), str(photos / "z.png")]
+        assert file.get_tensor("latents").shape[0] == 2
+
+
 def test_encode_and_decode_refusals(home: Path, tmp_path: Path) -> None:
     art = home / "artefact"
     (tmp_path / "empty").mkdir()
@@ -289,7 +321,7 @@ def test_encode_and_decode_refusals(home: Path, tmp_path: Path) -> None:
         (2, "give such a name", ("encode", art, home / "photos", "-o", tmp_path / "o.pt")),
         (3, "no such file", ("encode", art, tmp_path / "none", "-o", out)),
         (3, "no image with a suffix of", ("encode", art, tmp_path / "empty", "-o", out)),
-        (3, "can't be read", ("encode", art, tmp_path / "bad.png", "-o", out)),
+        (3, "no image can be read, nothing is written", ("encode", art, tmp_path / "bad.png", "-o", out)),
         (3, "no such file", ("decode", art, tmp_path / "none", "-o", tmp_path / "d")),
         (3, "not a latents file", ("decode", art, tmp_path / "bad.png", "-o", tmp_path / "d")),
         (3, "holds no tensor", ("decode", art, tmp_path / "other.safetensors", "-o", tmp_path / "d")),

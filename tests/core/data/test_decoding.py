@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import warnings
@@ -13,10 +14,10 @@ import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tests.core.data.making import encoded, noise
-from vtp_core.data.decoding import clean_text, decode_image, decode_text
+from vtp_core.data.decoding import clean_text, convert_image, decode_image, decode_text, read_file
 from vtp_core.data.source import BadSample
 from vtp_core.recipe.tables.data import DecodeLimits
 
@@ -103,6 +104,93 @@ def test_transparent_palette_is_laid_over_white() -> None:
     assert plain[3, 12].tolist() == [10, 20, 30]
 
 
+def png(depth: int, color: int, row: bytes, transparent: bytes) -> bytes:
+    """A PNG of 8 x 8 pixels, all rows alike, whose tRNS chunk names a transparent value."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 8, 8, depth, color, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + row) * 8)
+    body = chunk(b"IHDR", header) + chunk(b"tRNS", transparent) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+TRANSPARENT = {
+    "rgb": (8, 2, bytes([200, 10, 10] * 4 + [0, 0, 255] * 4), struct.pack(">3H", 200, 10, 10), [0, 0, 255]),
+    "rgb 16 bit": (
+        16,
+        2,
+        struct.pack(">24H", *[51218, 300, 0] * 4, *[0, 0, 65535] * 4),
+        struct.pack(">3H", 51218, 300, 0),
+        [0, 0, 255],
+    ),
+    "grey": (8, 0, bytes([30] * 4 + [90] * 4), struct.pack(">H", 30), [90] * 3),
+    "grey 16 bit": (
+        16,
+        0,
+        struct.pack(">8H", *[1000] * 4, *[257 * 90] * 4),
+        struct.pack(">H", 1000),
+        [90] * 3,
+    ),
+    "grey 4 bit": (4, 0, b"\x33\x33\xaa\xaa", struct.pack(">H", 3), [170] * 3),
+    "grey 2 bit": (2, 0, b"\x55\xaa", struct.pack(">H", 1), [170] * 3),
+    "1 bit": (1, 0, b"\x0f", struct.pack(">H", 0), [255] * 3),
+}
+"""Depth, colour type, a row of 4 transparent and 4 other pixels, the transparent value, the others' RGB."""
+
+
+@pytest.mark.parametrize("name", TRANSPARENT)
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_transparent_value_is_laid_over_white(name: str, opened: bool) -> None:
+    depth, color, row, transparent, other = TRANSPARENT[name]
+    data = png(depth, color, row, transparent)
+    if opened:
+        image = numpy.array(convert_image(Image.open(io.BytesIO(data)), "k", LIMITS))
+    else:
+        image = decode_image(data, "k", LIMITS)
+    assert (image[:, :4] == 255).all()
+    assert (image[:, 4:] == other).all()
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16"]
+)
+def test_an_opened_image_is_converted_as_its_file(mode: str) -> None:
+    picture = Image.fromarray(noise()).convert("RGBA" if mode == "RGBa" else "LA" if mode == "La" else "RGB")
+    picture = picture.convert("L").convert(mode) if mode == "I;16" else picture.convert(mode)
+    converted = convert_image(picture, "k", LIMITS)
+    assert converted.mode == "RGB"
+    if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        numpy.testing.assert_array_equal(numpy.array(converted), decode_image(encoded(picture), "k", LIMITS))
+
+
+def test_an_opened_image_has_the_limits_of_its_file() -> None:
+    floats = Image.fromarray(numpy.linspace(0, 1, 256, dtype=numpy.float32).reshape(16, 16))
+    cases = {
+        "floating-point pixels": floats,
+        "32-bit pixels": Image.fromarray(numpy.full((16, 16), 70_000, dtype=numpy.int32)),
+        "too many pixels": Image.new("L", (10_000, 10_000)),
+        "too small": Image.new("L", (7, 100)),
+        "not an image": Image.open(io.BytesIO(encoded(noise(), "PPM"))),
+        "truncated image": Image.open(io.BytesIO(encoded(noise(64, 64), "JPEG")[:1500])),
+    }
+    for expected, image in cases.items():
+        with pytest.raises(BadSample) as error:
+            convert_image(image, "key", LIMITS)
+        assert error.value.reason == expected
+
+
+def test_only_regular_files_are_read_and_no_more_than_allowed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("pipe.png", "none.png", "nul\0.png", "."):
+        with pytest.raises(BadSample, match="unreadable"):
+            read_file(tmp_path / name, "key", 10)
+    (tmp_path / "a").write_bytes(b"0123456789ab")
+    assert read_file(tmp_path / "a", "key", 12) == b"0123456789ab"
+    assert read_file(tmp_path / "a", "key", 5) == b"012345"
+
+
 @pytest.mark.parametrize("mode", ["L", "1", "LA"])
 def test_grey_becomes_three_equal_channels(mode: str) -> None:
     image = decode_image(encoded(Image.fromarray(noise()).convert(mode)), "k", LIMITS)
@@ -177,7 +265,7 @@ def test_orientation_is_applied_where_pillow_cannot_write_the_other_tags(
 
 def test_an_image_that_cannot_be_turned_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     data = with_orientation(Image.fromarray(noise(16, 24)), "PNG", 6)
-    monkeypatch.setattr(ImageOps, "exif_transpose", lambda image, in_place: 1 / 0)
+    monkeypatch.setattr(Image.Image, "transpose", lambda image, method: 1 / 0)
     assert reason(data) == "damaged image"
 
 
