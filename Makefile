@@ -15,7 +15,11 @@ NATIVE := $(shell find csrc/cpu csrc/cuda vtp_plugins/kernels/native -name '*.cp
 test slow examples wheel quickstart figures smoke sanitize: export HF_HUB_OFFLINE = 1
 test slow examples wheel smoke sanitize: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup dev native quickstart figures test slow lint format types layers check wheel examples smoke sanitize ci ci-rest clean
+# Parts of `make gpu`, with commas between; empty: all. It uses the environment if there is one, else PYTHON.
+PARTS ?=
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+.PHONY: help setup dev native quickstart figures test slow lint format types layers check wheel examples smoke sanitize gpu ci ci-rest clean
 
 help:  ## List the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +99,9 @@ smoke: $(VENV)/.ready-dev  ## Train every recipe of recipes/smoke for a few step
 
 sanitize: $(VENV)/.ready-dev  ## The C++ under the address and undefined-behaviour sanitizers; part of `slow`
 	$(BIN)/python -m pytest tests/plugins/kernels/test_sanitizers.py
+
+gpu:  ## On a machine with an NVIDIA GPU: build, test and measure there, in 5 minutes (PARTS=build,test,...)
+	$(GPU_PYTHON) -m benchmarks.gpu --parts "$(PARTS)"
 
 REST := slow wheel examples figures
 

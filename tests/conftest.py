@@ -32,6 +32,19 @@ def shared() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what runs on a GPU where there is none, or skips it if `-m` asks for it."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if torch.cuda.is_available() or not on_gpu:
+        return
+    if "gpu" in config.option.markexpr:
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device: make gpu on a machine with one"))
+        return
+    items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+    config.hook.pytest_deselected(items=on_gpu)
+
+
 @pytest.fixture(autouse=True)
 def _own_randomness() -> Iterator[None]:
     """Each test starts from the same global generators, and leaves them and torch's settings as they were."""

@@ -21,6 +21,7 @@ from vtp_plugins.bench.memory import peak_of
 @click.option("--rounds", default=5, show_default=True, help="Timed steps of each rung, at least 2.")
 @click.option("--rungs", help="Names, separated by semicolons; by default all but the compiled one.")
 @click.option("--tiny", is_flag=True, help="Tiny networks: whether it works, not how fast.")
+@click.option("--device", default="cpu", show_default=True, help='"cpu" or "cuda".')
 @click.option("--memory/--no-memory", default=True, help="Count gradients and activations.")
 @click.option("--reports", type=click.Path(path_type=Path), help="Write report and JSON here.")
 @click.option("--count", nargs=2, hidden=True, help="Child: rung and precision whose memory is counted.")
@@ -29,6 +30,7 @@ def main(
     rounds: int,
     rungs: str | None,
     tiny: bool,
+    device: str,
     memory: bool,
     reports: Path | None,
     count: tuple[str, str] | None,
@@ -46,15 +48,16 @@ def main(
         raise click.ClickException(f"no rung {min(unknown)!r}; there are: {'; '.join(RUNGS)}")
     names = [name for name in RUNGS if _wanted(name, asked)]
     try:
-        found = run_ladder(names, sizes, rounds)
-        if memory:
+        found = run_ladder(names, sizes, rounds, device)
+        if memory and device == "cpu":
             count_memory(found, sizes, tiny=tiny)
     except CaseError as error:
         raise click.ClickException(str(error)) from error
     click.echo(markdown(found))
     if reports is not None:
         reports.mkdir(parents=True, exist_ok=True)
-        stem = f"joint_step_{found['date']}"
+        where = "" if device == "cpu" else f"{device.replace(':', '_')}_"
+        stem = f"joint_step_{where}{found['date']}"
         (reports / f"{stem}.md").write_text(markdown(found))
         (reports / f"{stem}.json").write_text(json.dumps(found, indent=2) + "\n")
 

@@ -11,10 +11,11 @@ from benchmarks.joint_step.plain_steps import PlainSteps
 from benchmarks.joint_step.setting import Sizes, fixed_batches, recipe
 from vtp_core.plugins import load_plugins
 from vtp_core.run import build
+from vtp_core.run.kernels import choose_kernels
 from vtp_core.training.joint import JointStep
 from vtp_core.training.optim.guard import Guard
 from vtp_core.training.optim.update import Update
-from vtp_core.training.ranks.parallel import wrap
+from vtp_core.training.ranks.parallel import move, wrap
 from vtp_core.training.ranks.world import World
 from vtp_plugins.bench.config import Precision
 
@@ -60,11 +61,11 @@ class Rung:
     first: Losses
 
 
-def build_rung(name: str, precision: Precision, sizes: Sizes) -> Rung:
+def build_rung(name: str, precision: Precision, sizes: Sizes, device: str = "cpu") -> Rung:
     """Networks and optimisers of a rung; makes no step for a plain one and one for a joint one."""
     if RUNGS[name] is None:
-        return _plain(name, precision, sizes)
-    joint, batches = _joint(name, precision, sizes), fixed_batches(sizes)
+        return _plain(name, precision, sizes, torch.device(device))
+    joint, batches = _joint(name, precision, sizes, torch.device(device)), fixed_batches(sizes)
     index = iter(range(1_000_000))
 
     def step() -> Losses:
@@ -78,12 +79,14 @@ def build_rung(name: str, precision: Precision, sizes: Sizes) -> Rung:
 _TERMS = ("clip/contrast", "dino/distillation", "mim/distillation", "koleo/spread", "l1/pixels")
 
 
-def _joint(name: str, precision: Precision, sizes: Sizes) -> JointStep:
-    plugins, world = load_plugins(), World()
+def _joint(name: str, precision: Precision, sizes: Sizes, device: torch.device) -> JointStep:
+    plugins, world = load_plugins(), World(device=device)
     overrides = (f"run.precision={precision}", *(RUNGS[name] or ()))
     table = recipe(sizes, overrides, plugins, shared="shared encode" in name)
-    networks, _ = build.build_run_networks(table, plugins)
+    kernels = choose_kernels(table.kernels, plugins, device)
+    networks, _ = build.build_run_networks(table, plugins, kernels=kernels)
     build.apply_freezes(networks, table)
+    move(networks, device)
     ema = build.build_run_ema(networks, table)
     parallel = table.parallel
     wrap(
@@ -98,14 +101,14 @@ def _joint(name: str, precision: Precision, sizes: Sizes) -> JointStep:
     return JointStep(networks, world, build.forward_options(table), update, guard=guard)
 
 
-def _plain(name: str, precision: Precision, sizes: Sizes) -> Rung:
+def _plain(name: str, precision: Precision, sizes: Sizes, device: torch.device) -> Rung:
     plugins = load_plugins()
     networks, _ = build.build_run_networks(recipe(sizes, (), plugins), plugins)
     batches = fixed_batches(sizes)
     text = networks.named("objectives.clip.text")
     ids = text.tokenizer(batches["image"].text)  # type: ignore[operator]
     narrow = torch.bfloat16 if precision == "bfloat16" else None
-    steps = PlainSteps(sizes, networks, batches, ids, narrow)
+    steps = PlainSteps(sizes, networks, batches, ids, narrow, device)
     first: Losses = {}
     for loss in steps.losses.values():
         first |= {term: value.item() for term, value in loss()[1].items()}

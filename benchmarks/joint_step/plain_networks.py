@@ -26,10 +26,10 @@ class RmsNorm(nn.Module):
         return (unit * self.weight).to(x.dtype)
 
 
-def rope_tables(side: int, width: int) -> tuple[Tensor, Tensor]:
+def rope_tables(side: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines (side * side, width) of a square grid, periods 1 to 100."""
-    periods = 100 ** (2 * torch.arange(width // 4) / (width // 2))
-    centres = 2 * (torch.arange(side) + 0.5) / side - 1
+    periods = 100 ** (2 * torch.arange(width // 4, device=device) / (width // 2))
+    centres = 2 * (torch.arange(side, device=device) + 0.5) / side - 1
     rows, columns = centres.repeat_interleave(side), centres.repeat(side)
     angles = 2 * math.pi * torch.stack((rows, columns), 1)[:, :, None] / periods
     angles = angles.flatten(1).repeat(1, 2)
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
         if mask is not None:
             x = torch.where(mask[:, :, None], self.mask_token.to(x.dtype), x)
         x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), 1)
-        tables = rope_tables(images.shape[-1] // PATCH, self.head_width)
+        tables = rope_tables(images.shape[-1] // PATCH, self.head_width, images.device)
         for block in self.block:
             x = block(x, tables)
         y: Tensor = self.norm(x)
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
         """(R, d, h, h) to (R, 3, H, H)."""
         side = z.shape[-1]
         x = self.proj_in(z).flatten(2).transpose(1, 2).float()
-        tables = rope_tables(side, self.head_width)
+        tables = rope_tables(side, self.head_width, z.device)
         for block in self.block:
             x = block(x, tables)
         x = self.norm(x).transpose(1, 2).unflatten(2, (side, side))
@@ -184,7 +184,7 @@ class Text(nn.Module):
         x = self.token_embedding(ids) + self.positions
         for block in self.blocks:
             x = block(x)
-        y: Tensor = self.projection(self.norm(x)[torch.arange(len(ids)), ids.argmax(1)])
+        y: Tensor = self.projection(self.norm(x)[torch.arange(len(ids), device=ids.device), ids.argmax(1)])
         return y
 
 

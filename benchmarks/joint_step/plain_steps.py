@@ -27,6 +27,7 @@ class PlainSteps:
         batches: The rows of every step.
         ids: (B, T) token ids of the captions.
         autocast: Dtype of the networks' forwards; None: float32.
+        device: Where all of it goes.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class PlainSteps:
         batches: Mapping[str, Batch],
         ids: Tensor,
         autocast: torch.dtype | None,
+        device: torch.device,
     ) -> None:
         self.encoder, self.decoder, self.text = Encoder(sizes), Decoder(sizes), Text(sizes)
         self.head = Head(sizes)
@@ -43,8 +45,13 @@ class PlainSteps:
         self.latent = nn.Linear(sizes.width, setting.CHANNELS, bias=False)
         self.scale = nn.Parameter(torch.zeros(1))
         self._copy(networks)
+        for module in (self.encoder, self.decoder, self.text, self.head, self.image, self.latent):
+            module.to(device)
+        self.scale.data = self.scale.data.to(device)
+        self.device = device
         self.teacher = copy.deepcopy(nn.ModuleList((self.encoder, self.head))).requires_grad_(False)
-        self.batches, self.ids, self.autocast = batches, ids, autocast
+        self.batches = {view: batch.to(device) for view, batch in batches.items()}
+        self.ids, self.autocast = ids.to(device), autocast
         self.losses = {"clip": self.contrast, "ssl": self.distillation, "ae": self.pixels}
         self.optimizers = {
             "clip": self._adamw(self.encoder, self.text, self.image, extra=[self.scale]),
@@ -74,7 +81,7 @@ class PlainSteps:
             texts = self.text(self.ids)
         images, texts = (F.normalize(x.float(), dim=-1) for x in (images, texts))
         logits = self.scale.exp() * images @ texts.T
-        own = torch.arange(len(logits))
+        own = torch.arange(len(logits), device=self.device)
         loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
         return loss, {"clip/contrast": loss.detach()}
 
@@ -141,7 +148,7 @@ class PlainSteps:
         return torch.optim.AdamW(parameters, lr=setting.LEARNING_RATE, weight_decay=setting.WEIGHT_DECAY)
 
     def _cast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.autocast is not None)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast is not None)
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -15,13 +15,15 @@ def markdown(found: Mapping[str, Any]) -> str:
     plain = found["names"][0]
     rows = found["variants"]
     memory = "peak_bytes" in rows[found["reference"]]
+    peak = rows[found["reference"]].get("peak_fraction") is not None
     header = [
         "step",
         "precision",
-        "CPU s (quartiles)",
+        "s (quartiles)",
         "time / plain float32",
         "time / plain, same precision",
     ]
+    header += [f"% of {found['peak']} peak"] if peak else []
     header += ["peak MiB", "peak / plain float32", "peak / plain, same precision"] if memory else []
     lines = ["# joint_step", "", found["question"], "", f"## {found['shape']}", ""]
     lines += ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
@@ -31,12 +33,15 @@ def markdown(found: Mapping[str, Any]) -> str:
             others = rows[key(plain, "float32")], rows[key(plain, kind)]
             cells = [name, kind, f"{row['median']:.3f} ({row['low']:.3f} to {row['high']:.3f})"]
             cells += [f"{row['median'] / other['median']:.3f}" for other in others]
+            cells += [f"{row['peak_fraction'] * 100:.1f} %"] if peak else []
             if memory:
                 cells += _memory_cells(row, others)
             lines.append("| " + " | ".join(cells) + " |")
     left = [name for name in RUNGS if name not in found["names"]]
     lines += ["", f"- {WITHOUT_SWITCH}"]
     lines += [f"- Left out of this run: {', '.join(left)}."] if left else []
+    if peak:
+        lines.append("- Operations are those of the plain step, whatever a rung computes again.")
     if memory:
         lines.append("- Peak: counted allocations of a warm step beyond weights, moments and EMA copies.")
     low, high = found["load"]

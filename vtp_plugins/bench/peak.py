@@ -1,4 +1,4 @@
-"""The highest rate of multiply-adds that this machine reaches, measured by a loop that does nothing else."""
+"""The highest rate of multiply-adds that a CPU or GPU of this machine reaches, measured."""
 
 from __future__ import annotations
 
@@ -6,11 +6,38 @@ import statistics
 import time
 from collections.abc import Callable
 
-from vtp_plugins.kernels.timing import Clock
+from vtp_plugins.kernels.timing import Clock, clock_for
 
 ROUNDS = 9
 STEPS = 400_000
 """Steps of the loop in one round: some milliseconds."""
+
+
+SIDE = 8192
+"""Rows and columns of the products that a GPU is measured by."""
+
+
+def measure_device_peaks(device: str, side: int = SIDE) -> dict[str, float]:
+    """Floating point operations per second of products of large matrices, by precision.
+
+    Args:
+        device: As torch names it.
+        side: Rows and columns of the matrices.
+    """
+    import torch
+
+    clock, _ = clock_for(1, device)
+    peaks = {}
+    for precision in ("float32", "bfloat16"):
+        a, b = torch.randn(2, side, side, device=device, dtype=getattr(torch, precision)).unbind()
+        out = a @ b
+        rates = []
+        for _ in range(ROUNDS):
+            start = clock()
+            torch.mm(a, b, out=out)
+            rates.append(2.0 * side**3 / max(clock() - start, 1e-9))
+        peaks[precision] = statistics.median(rates)
+    return peaks
 
 
 def measure_peaks(threads: int, clock: Clock = time.thread_time) -> dict[str, float]:

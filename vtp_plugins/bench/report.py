@@ -134,7 +134,8 @@ def circumstances_of(found: Mapping[str, Any]) -> list[str]:
     ]
     if found["peaks"]:
         peaks = ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in found["peaks"].items())
-        lines.append(f"- Peak by a loop of multiply-adds at the start, these threads together: {peaks}.")
+        how = "products of large matrices" if "CUDA" in found["clock"] else "a loop of multiply-adds"
+        lines.append(f"- Peak by {how} at the start, these threads together: {peaks}.")
     if found["kernels"]:
         lines.append(f"- Our operators: {found['kernels']}.")
     return [

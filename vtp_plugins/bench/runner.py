@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 
+from vtp_core.ops import AttentionChoice, AttentionKernel, SearchKernel
+from vtp_core.ops.installed import installed_ranking
 from vtp_plugins.bench.case import CASES, BenchCase, CaseError, compare, complaints
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.memory import peak_bytes
-from vtp_plugins.bench.peak import measure_peaks
+from vtp_plugins.bench.peak import measure_device_peaks, measure_peaks
+from vtp_plugins.bench.peers.ours import usable
 from vtp_plugins.bench.report import Circumstances, result
 from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
@@ -41,7 +44,7 @@ class Runner:
         if rounds < 2:
             raise CaseError(f"{rounds} rounds have no spread: use 2 or more")
         _check_device(options.device)
-        kernels = serving()
+        kernels = serving(options.device)
         torch.set_num_threads(options.threads)
         self.options = options
         self.rounds = rounds
@@ -51,7 +54,9 @@ class Runner:
             date=datetime.date.today().isoformat(),
             clock=clock_name,
             threads=options.threads,
-            peaks=measure_peaks(options.threads) if options.device == "cpu" else {},
+            peaks=measure_peaks(options.threads)
+            if options.device == "cpu"
+            else measure_device_peaks(options.device),
             kernels=kernels,
         )
 
@@ -83,8 +88,13 @@ def _check_device(name: str) -> None:
         raise CaseError(f"device {name}: torch sees {count} here")
 
 
-def serving() -> str:
-    """Which native kernels serve our operators on this CPU."""
+def serving(device: str = "cpu") -> str:
+    """Which native kernels serve our operators on a device."""
+    if device != "cpu":
+        kernels = [*usable(AttentionKernel, device), *usable(SearchKernel, device)]
+        names = dict.fromkeys(kernel.name for kernel in kernels)
+        tuned = installed_ranking(AttentionChoice, torch.device(device)) is not None
+        return f"{', '.join(names) or 'torch only'}; {'tuned' if tuned else 'not tuned: auto is torch'}"
     return (
         f"native, {cpu_isa()}" if why_missing("_C_cpu") is None else "torch only (native kernels not built)"
     )

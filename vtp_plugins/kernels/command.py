@@ -71,8 +71,11 @@ def list_(as_json: bool) -> None:
 
 @kernels.command("build")
 @click.option("--cuda", is_flag=True, help="Fail if the CUDA kernels can't be built.")
+@click.option(
+    "--only", type=click.Choice(("cpu", "cuda")), help="Leave the kernels for the other as they are."
+)
 @click.option("--verbose", is_flag=True, help="Print all that a failing compiler says.")
-def build(cuda: bool, verbose: bool) -> None:
+def build(cuda: bool, only: str | None, verbose: bool) -> None:
     """Compiles the native kernels for the installed torch, beside the package.
 
     Needs a C++ compiler; the CUDA kernels are built too if nvcc and a torch with CUDA are there. Object files
@@ -81,7 +84,9 @@ def build(cuda: bool, verbose: bool) -> None:
     """
     if not os.access(PACKAGE, os.W_OK):
         raise UsageError(f"{PACKAGE} is not writable: install vtp-core in an environment of your own")
-    for module, needed in (("_C_cpu", True), ("_C_cuda", cuda)):
+    for module, needed in (("_C_cpu", True), ("_C_cuda", cuda or only == "cuda")):
+        if only is not None and not module.endswith(only):
+            continue
         reason = obstacle(module)
         kept = reason is not None and library(module).is_file()
         if reason is None:
@@ -91,6 +96,8 @@ def build(cuda: bool, verbose: bool) -> None:
         if reason is not None and needed:
             raise UsageError(f"{module} is {_outcome(reason, kept=kept)}")
         click.echo(f"{module}  {_outcome(reason, kept=kept) if reason else library(module)}")
+        if module == "_C_cuda" and reason is None:
+            click.echo("auto takes the CUDA kernels where they were measured: vtp kernels tune")
 
 
 kernels.add_command(tune)

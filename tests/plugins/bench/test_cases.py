@@ -3,16 +3,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 import torch
 
+from vtp_plugins.bench import peak
 from vtp_plugins.bench.case import CaseError, compare, load, names, shapes
 from vtp_plugins.bench.cases import attention
 from vtp_plugins.bench.command import CASE_NAMES
 from vtp_plugins.bench.config import BenchOptions
-from vtp_plugins.bench.gpu_limits import SHEETS, attention_limit, search_limit
+from vtp_plugins.bench.gpu_limits import SHEETS, attention_limit, search_limit, sheet_of
 
 SMALL = {
     "nearest_code": ("70x33x7", "5x200x1"),
@@ -116,13 +116,34 @@ def test_work_is_counted_as_two_operations_a_multiply_add() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "microseconds"), [((65536, 16384, 64), 139), ((65536, 8192, 8), 46), ((65536, 4096, 768), 417)]
+    ("shape", "microseconds"), [((65536, 16384, 64), 139), ((65536, 8192, 8), 44), ((65536, 4096, 768), 417)]
 )
 def test_the_paper_limit_of_a_search_is_the_slowest_of_its_parts(
-    shape: tuple[int, int, int], microseconds: float, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int], microseconds: float
 ) -> None:
-    answer: Callable[[str], str] = lambda device: next(iter(SHEETS))  # noqa: E731
-    monkeypatch.setattr(torch.cuda, "get_device_name", answer)
-    limit = search_limit("cuda", *shape)
-    assert limit is not None and limit * 1e6 == pytest.approx(microseconds, rel=0.02)
-    assert search_limit("cpu", *shape) is None and attention_limit("cpu", 1, 1, 1) is None
+    for name in ("NVIDIA H100 80GB HBM3", "NVIDIA H200"):
+        limit = search_limit(SHEETS[name], *shape)
+        assert limit is not None and limit * 1e6 == pytest.approx(microseconds, rel=0.02)
+
+
+def test_the_paper_limit_of_attention_is_the_slowest_of_its_parts() -> None:
+    sheet = SHEETS["NVIDIA H200"]
+    assert attention_limit(sheet, 989e12, 1, 1) == pytest.approx(1)
+    assert attention_limit(sheet, 989e12, 1, 1, "float32") == pytest.approx(6, rel=0.01)
+    assert attention_limit(sheet, 1, 16 * 132 * 1.83e9, 1) == pytest.approx(1)
+    assert attention_limit(sheet, 1, 1, 4.8e12) == pytest.approx(1)
+
+
+def test_a_device_without_a_sheet_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sheet_of("cpu") is None
+    names = {"cuda": "NVIDIA H200", "cuda:1": "NVIDIA GeForce"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    assert sheet_of("cuda") is SHEETS["NVIDIA H200"] and sheet_of("cuda:1") is None
+    assert search_limit(None, 1, 1, 1) is None and attention_limit(None, 1, 1, 1) is None
+
+
+def test_the_peak_of_a_device_is_that_of_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(peak, "clock_for", lambda threads, device: (lambda: next(ticks) * 0.5, ""))
+    rate = 2 * 16**3 / 0.5
+    assert peak.measure_device_peaks("cpu", side=16) == {"float32": rate, "bfloat16": rate}

@@ -83,6 +83,20 @@ def test_without_cuda_the_build_goes_on_and_says_why(package: Path, monkeypatch:
     assert code == 2 and "_C_cuda is not built: no nvcc" in output
 
 
+@pytest.mark.parametrize(("only", "module"), [("cpu", "_C_cpu"), ("cuda", "_C_cuda")])
+def test_one_module_is_built_alone(only: str, module: str, package: Path) -> None:
+    code, output = run("build", "--only", only)
+    assert code == 0, output
+    assert recorded(package) == {module: None}
+    assert ("vtp kernels tune" in output) == (only == "cuda")
+
+
+def test_cuda_alone_must_succeed(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "obstacle", lambda module: "no nvcc")
+    code, output = run("build", "--only", "cuda")
+    assert code == 2 and "_C_cuda is not built: no nvcc" in output
+
+
 def test_an_obstacle_takes_nothing_away(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("build")[0] == 0
     monkeypatch.setattr(command, "obstacle", lambda module: "no C++ compiler on PATH")

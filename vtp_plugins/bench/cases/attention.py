@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from vtp_core.ops import Rope, vit_attention
+from vtp_core.ops import AttentionChoice, AttentionKernel, Rope, vit_attention
 from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
-from vtp_plugins.bench.gpu_limits import attention_limit
+from vtp_plugins.bench.gpu_limits import attention_limit, sheet_of
 from vtp_plugins.bench.peers.attention import dense_peers, packed_peers
+from vtp_plugins.bench.peers.ours import usable
 from vtp_plugins.bench.peers.peer import Call, gather
 from vtp_plugins.bench.sizes import sizes
 
@@ -100,7 +102,7 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
     q, k, v = (x.detach().requires_grad_(asked.timed != "forward") for x in _views(projected, asked))
     offsets = torch.tensor([0, *asked.lengths], device=options.device).cumsum(0) if not asked.batch else None
 
-    def ours() -> Tensor:
+    def ours(choice: AttentionChoice | None = None) -> Tensor:
         return vit_attention(
             q,
             k,
@@ -109,9 +111,13 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
             k_norm=norm[1] if norm else None,
             rope=rope,
             cu_seqlens=offsets,
+            implementation=choice,
         )
 
     forwards: dict[str, Call] = {"vtp": ours}
+    if options.device != "cpu":
+        for kernel in usable(AttentionKernel, options.device):
+            forwards[f"vtp, {kernel.name}"] = partial(ours, AttentionChoice((kernel,)))
     skipped: dict[str, str] = {}
     if not asked.batch:
         forwards["vtp, one call a length"] = lambda: _ours_by_length(q, k, v, asked, norm, rope)
@@ -137,7 +143,9 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
         flop=flop,
         peak=options.precision,
         skipped=skipped,
-        limit=attention_limit(options.device, flop, pairs, 4.0 * projected.nbytes / 3),
+        limit=attention_limit(
+            sheet_of(options.device), flop, pairs, 4.0 * projected.nbytes / 3, options.precision
+        ),
     )
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from vtp_core.ops import nearest_code
+from vtp_core.ops import SearchChoice, SearchKernel, nearest_code
 from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
-from vtp_plugins.bench.gpu_limits import search_limit
+from vtp_plugins.bench.gpu_limits import search_limit, sheet_of
+from vtp_plugins.bench.peers.ours import usable
 from vtp_plugins.bench.peers.peer import gather, limit_threads
 from vtp_plugins.bench.peers.search import search_peers
 from vtp_plugins.bench.sizes import sizes
@@ -52,7 +53,8 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
         check=lambda found, expected: _check(found, expected, vectors, codebook),
         flop=2.0 * rows * codes * width,
         skipped=skipped,
-        limit=search_limit(options.device, rows, codes, width),
+        peak="float32" if options.device == "cpu" else "bfloat16",  # what screens the codes there
+        limit=search_limit(sheet_of(options.device), rows, codes, width, vectors.element_size()),
     )
 
 
@@ -69,7 +71,15 @@ def _ours(vectors: Tensor, codebook: Tensor) -> Mapping[str, Callable[[], Tensor
     ours = {"vtp": cached, "vtp, new codebook": packing}
     if _screens_in_bfloat16(vectors):
         ours["vtp, float32 alone"] = _limited(cached, "avx512")
+    if vectors.device.type != "cpu":
+        kernels = usable(SearchKernel, str(vectors.device))
+        ours |= {f"vtp, {kernel.name}": _by(kernel, vectors, codebook) for kernel in kernels}
     return ours
+
+
+def _by(kernel: SearchKernel, vectors: Tensor, codebook: Tensor) -> Callable[[], Tensor]:
+    choice = SearchChoice((kernel,))
+    return lambda: nearest_code(vectors, codebook, implementation=choice)[0]
 
 
 def _screens_in_bfloat16(vectors: Tensor) -> bool:

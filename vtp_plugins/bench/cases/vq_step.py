@@ -74,6 +74,7 @@ def _peer(vectors: Tensor, codebook: Tensor) -> Call:
     from vector_quantize_pytorch import VectorQuantize
 
     module = VectorQuantize(codebook.shape[1], codebook_size=codebook.shape[0], decay=DECAY).train()
+    module.to(vectors.device)
     module._codebook.embed.data.copy_(codebook[None])
     module._codebook.embed_avg.data.copy_(codebook[None])
     module._codebook.cluster_size.data.fill_(1)

@@ -83,8 +83,9 @@ def _by_length(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Call:
 def _padded(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Call:
     longest = max(lengths)
     places = torch.cat([row * longest + torch.arange(length) for row, length in enumerate(lengths)])
+    places = places.to(q.device)
     inside = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
-    mask = inside[:, None, None, :]
+    mask = inside[:, None, None, :].to(q.device)
 
     def call() -> Tensor:
         def pad(x: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ def _padded(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Call:
 
 
 def _jagged(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Call:
-    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    offsets = torch.tensor([0, *lengths]).cumsum(0).to(q.device)
 
     def call() -> Tensor:
         qs, ks, vs = (

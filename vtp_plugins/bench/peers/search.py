@@ -11,6 +11,8 @@ from vtp_plugins.bench.peers.peer import Call, Peer
 
 CHUNK = 256
 BLAS_CHUNK = 512
+DEVICE_SCORES = 2**27
+"""Scores that a GPU holds at a time, so that each launch is long."""
 LARGEST_MATRIX = 6 * 2**30
 """Bytes of an N x K score matrix beyond which a peer that materialises it is left out."""
 
@@ -34,7 +36,8 @@ def search_peers(vectors: Tensor, codebook: Tensor, threads: int) -> Iterator[Pe
         name="torch.cdist + argmin", build=lambda: _cdist(vectors, codebook), refuses=too_large or full
     )
     yield Peer(name="matmul + argmax", build=lambda: _matmul(vectors, codebook), refuses=too_large)
-    yield Peer(name=f"addmm, {CHUNK} rows", build=lambda: _chunked(vectors, codebook))
+    chunk = CHUNK if cpu is None else max(CHUNK, DEVICE_SCORES // codebook.shape[0])
+    yield Peer(name=f"addmm, {chunk} rows", build=lambda: _chunked(vectors, codebook, chunk))
     yield Peer(name="torch.compile", build=lambda: _compiled(vectors, codebook), refuses=too_large)
     yield Peer(name="faiss", build=lambda: _faiss(vectors, codebook, threads), needs=("faiss",), refuses=full)
     yield Peer(
@@ -67,10 +70,10 @@ def _matmul(vectors: Tensor, codebook: Tensor) -> Call:
     return call
 
 
-def _chunked(vectors: Tensor, codebook: Tensor) -> Call:
+def _chunked(vectors: Tensor, codebook: Tensor, chunk: int) -> Call:
     def call() -> Tensor:
         bias, columns = -_half_norms(codebook), codebook.T
-        return torch.cat([torch.addmm(bias, rows, columns).argmax(1) for rows in vectors.split(CHUNK)])
+        return torch.cat([torch.addmm(bias, rows, columns).argmax(1) for rows in vectors.split(chunk)])
 
     return call
 
@@ -118,6 +121,7 @@ def _vector_quantize(vectors: Tensor, codebook: Tensor) -> Call:
     from vector_quantize_pytorch import VectorQuantize
 
     module = VectorQuantize(codebook.shape[1], codebook_size=codebook.shape[0]).eval()
+    module.to(vectors.device)
     module._codebook.embed.data.copy_(codebook[None])
 
     def call() -> Tensor:

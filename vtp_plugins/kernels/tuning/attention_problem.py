@@ -80,6 +80,14 @@ class AttentionProblem:
             "width": self.case.width,
         }
 
+    def work(self) -> Mapping[str, float]:
+        """What a step can't avoid: operations of products, exponentials, bytes read and written."""
+        batch = self.rows[0].shape[0]
+        lengths = [self.case.tokens] * batch if self.starts is None else self.starts.diff().tolist()
+        pairs = float(self.shape.heads * sum(length**2 for length in lengths))
+        flop = 14 * self.shape.width * pairs  # two products forward, five backward
+        return {"flop": flop, "exponentials": 2 * pairs, "bytes": 8.0 * self.gradient.nbytes}
+
     def calls(self, kernel: AttentionKernel) -> Mapping[str, Call]:
         """Forward without a graph, and forward with backward."""
 

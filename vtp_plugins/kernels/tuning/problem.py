@@ -25,6 +25,10 @@ class Problem(Protocol):
         """The attributes of `case` that a ranking distinguishes, as JSON data."""
         ...
 
+    def work(self) -> Mapping[str, float]:
+        """What no implementation can avoid: ``flop``, ``bytes`` and, of attention, ``exponentials``."""
+        ...
+
     def calls(self, kernel: Any) -> Mapping[str, Call]:
         """What is timed of an implementation; ``"step"`` is what it takes in a training step."""
         ...

@@ -62,6 +62,11 @@ class SearchProblem:
             "width": self.shape.width,
         }
 
+    def work(self) -> Mapping[str, float]:
+        """What a search can't avoid: operations of products, bytes read."""
+        flop = 2.0 * self.case.rows * self.shape.codes * self.shape.width
+        return {"flop": flop, "bytes": float(self.vectors.nbytes + self.codebook.nbytes)}
+
     def calls(self, kernel: SearchKernel) -> Mapping[str, Call]:
         """The search; its gradients are torch's in every implementation."""
         return {"step": lambda: self._search(kernel, "l2")}

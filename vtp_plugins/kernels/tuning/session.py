@@ -36,6 +36,7 @@ class Measured:
         seconds: Name -> what was timed -> median seconds, of implementations and of yardsticks.
         implementations: Names of those that agreed with the reference.
         attributes: What a ranking distinguishes.
+        work: What no implementation can avoid, as `Problem.work` states it.
         refused: Name -> why it was not tried.
         failed: Name -> how it disagreed with the reference, or ended.
         skipped: Why nothing was timed, or None.
@@ -45,6 +46,7 @@ class Measured:
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     implementations: list[str] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: str | None = "not measured, the time was up"
@@ -202,7 +204,7 @@ class Session:
             case "timed":
                 measured = self._by_index[index]
                 measured.seconds, measured.attributes = event["seconds"], event["attributes"]
-                measured.implementations = event["implementations"]
+                measured.implementations, measured.work = event["implementations"], event["work"]
                 self._done(index, None)
 
     def _fail(self, index: int, name: str, reason: str) -> None:

@@ -66,6 +66,8 @@ def as_data(measured: Sequence[Measured]) -> list[Mapping[str, Any]]:
             "shape": str(SHAPES[it.index]),
             "seconds": it.seconds,
             "implementations": it.order,
+            "attributes": it.attributes,
+            "work": it.work,
             "failed": it.failed,
             "refused": it.refused,
             "skipped": it.skipped,

@@ -111,6 +111,7 @@ class Worker:
             seconds=seconds,
             implementations=list(agreed),
             attributes=dict(problem.attributes()),
+            work=dict(problem.work()),
         )
 
 

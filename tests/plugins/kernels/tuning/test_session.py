@@ -48,7 +48,7 @@ for index in order["shapes"]:
         trouble(index)
     seconds = {{name: {{"step": 1.0 + len(name)}} for name in (*agreed, "yardstick")}}
     row = {{"dtype": "float32", "tokens": 65}} if index < 8 else {{"dtype": "float32", "codes": 9}}
-    say(event="timed", index=index, seconds=seconds, implementations=agreed, attributes=row)
+    say(event="timed", index=index, seconds=seconds, implementations=agreed, attributes=row, work={{}})
 """
 
 
