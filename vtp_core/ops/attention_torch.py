@@ -26,7 +26,7 @@ _Dense = Callable[[Tensor, Tensor, Tensor, float, bool], tuple[Tensor, Tensor | 
 
 
 def accumulation(dtype: torch.dtype) -> torch.dtype:
-    """Dtype for sums over values of `dtype`: float32, or float64 if that is what they have."""
+    """Dtype for sums over values of `dtype`: float32, or float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

@@ -31,7 +31,7 @@ def search_choice(
         name: ``"auto"``, ``"reference"`` or the name of one of `kernels`.
         kernels: Implementations of plugins, preferred in this order, by default those that are installed;
             ``auto`` takes the reference last.
-        ranking: For ``auto``, what was measured; by default, with the installed ones, of this CUDA device.
+        ranking: Measured order for ``auto``. Default: with installed kernels, that of the current device.
 
     Raises:
         UsageError: There is no such implementation.
@@ -76,7 +76,7 @@ def nearest_code(
         exact: False allows a faster search whose code k is nearly the nearest: d(k) <= min d + 2 e with
             e = 2^-7 |x| C + (D + 16) 2^-23 (|x| + C)^2, C the largest norm of the codes (``weighted``: of
             vectors times sqrt(w); ``cosine``: of unit vectors). The distance returned is that of code k.
-        implementation: From `search_choice`; by default, what is installed and suits.
+        implementation: From `search_choice`. Default: ``auto`` among installed implementations.
 
     Returns:
         Index (...,) int64, and distance (...,) float32, float64 for float64 inputs.

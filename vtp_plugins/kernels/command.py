@@ -126,7 +126,7 @@ def _build(module: str, *, verbose: bool) -> str | None:
 
 
 def object_folder() -> Path:
-    """Where object files are kept between builds."""
+    """Folder of object files, kept between builds."""
     if csrc() != PACKAGE / "csrc":
         return csrc().parent / "build/native"
     return cache_folder() / "native"

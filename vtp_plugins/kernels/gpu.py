@@ -1,11 +1,11 @@
-"""Which GPUs of this machine can run the kernels for NVIDIA's."""
+"""Which GPUs of this machine can run the kernels for NVIDIA GPUs."""
 
 from __future__ import annotations
 
 import torch
 
 OLDEST = (8, 0)
-"""Compute capability from which on tensor cores multiply bfloat16 and copies are asynchronous."""
+"""Lowest compute capability with bfloat16 tensor cores and asynchronous copies."""
 
 
 def _capabilities() -> tuple[tuple[int, int], ...]:
@@ -15,11 +15,11 @@ def _capabilities() -> tuple[tuple[int, int], ...]:
 
 
 CAPABILITIES = _capabilities()
-"""Of each GPU. Read once: torch.compile follows a constant, and no driver is asked on every call."""
+"""Compute capability of each GPU, read once: a constant for torch.compile, without driver calls."""
 
 
 def missing() -> str | None:
-    """Why no GPU of this machine can, or None."""
+    """Reason why no GPU of this machine can run them, or None."""
     if not torch.cuda.is_available():
         return "needs a CUDA GPU"
     if torch.version.hip is not None:
@@ -29,10 +29,10 @@ def missing() -> str | None:
 
 
 def outdated(index: int | None) -> str | None:
-    """Why one GPU can't, or None.
+    """Reason why one GPU can't run them, or None.
 
     Args:
-        index: Of the device of a case's tensors; None: not known, so nothing is against it.
+        index: Device index of a case's tensors; None, if unknown, passes.
     """
     if index is None or index >= len(CAPABILITIES) or CAPABILITIES[index] >= OLDEST:
         return None

@@ -141,7 +141,7 @@ def _devices() -> list[torch.device]:
 
 
 def instruction_set() -> str:
-    """That of the native CPU kernels, after VTP_CPU_ISA, or why there is none."""
+    """Instruction set of the native CPU kernels, after VTP_CPU_ISA, or why there is none."""
     missing = why_missing("_C_cpu")
     if missing is not None:
         return f"none: _C_cpu {missing}"

@@ -66,7 +66,7 @@ class Meter(Observer):
         self._held: dict[int, StorageWeakRef] = {}
 
     def asked(self, key: Key) -> None:
-        """Notes who asks."""
+        """Records that the current objective uses a forward."""
         askers = self.asks.setdefault(key, [])
         if self._objective not in askers:
             askers.append(self._objective)

@@ -28,7 +28,7 @@ class Work:
         masked: Whether masked patches are replaced.
         crops: Crop set -> (crops a row, pixels a side), of an ``encode``.
         rows: Rows per rank.
-        objectives: Who asks; the first one makes it run, the others share it.
+        objectives: Objectives that use it; the first one triggers it, the others reuse its result.
         cost: Per rank, of all rows at once.
         chunk: The same of one chunk of `run.microbatch_rows`; equals `cost` if there is one chunk.
         chunks: Number of chunks.
@@ -71,8 +71,8 @@ def collect(
 
     Args:
         recipe: The recipe in full.
-        costs: What was measured.
-        step: Any of the measured steps: who asked for what.
+        costs: The measured costs.
+        step: Any of the measured steps, with the objectives that asked for each forward.
         groups: The step's groups.
         needs: Objective -> view -> what it asks.
         world_size: Ranks.

@@ -62,7 +62,7 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
     gradient, for_q_norm, for_k_norm = torch.ops.vtp_cpu.attention_backward(
         grad_out, grad_lse, q, k, v, out, lse, q_norm, k_norm, cos, sin, cu_seqlens, ctx.scale
     )
-    # Views of one tensor: who made q, k and v by one projection can join them again without a copy.
+    # Views of one tensor: the backward of a joint q, k, v projection can join them without a copy.
     for_q, for_k, for_v = gradient.unbind(-3)
     norms = (
         None if weight is None else found.to(weight.dtype)

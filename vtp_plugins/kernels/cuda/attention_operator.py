@@ -1,4 +1,4 @@
-"""What torch has to know of the operator ``vtp_cuda::attention_forward``: its shapes and its gradient.
+"""The operator ``vtp_cuda::attention_forward`` with its shapes and gradient.
 
 Needs the built module and triton, whose kernels make the gradient from the output and the log-sum-exp.
 """

@@ -1,4 +1,4 @@
-"""Why the CUDA C++ kernels can't run here, if they can't."""
+"""Whether the CUDA C++ kernels can run on this machine."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ MODULE = "_C_cuda"
 
 
 def obstacle() -> str | None:
-    """What is missing on this machine, or None; `gpu.outdated` says it of one of its GPUs."""
+    """Reason why they can't run on this machine, or None; `gpu.outdated` checks one GPU."""
     return gpu.missing() or why_missing(MODULE)

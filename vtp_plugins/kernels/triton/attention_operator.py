@@ -226,12 +226,12 @@ def _statistics(q: Tensor) -> Tensor:
 
 
 def _beside(q: Tensor, offsets: Tensor | None) -> Tensor | None:
-    """Offsets as the kernels read them: on the device of `q`, one after the other."""
+    """Offsets for the kernels: contiguous, on the device of `q`."""
     return None if offsets is None else offsets.to(q.device).contiguous()
 
 
 def _longest(q: Tensor, offsets: Tensor | None) -> int:
-    """Tokens of the longest sequence; offsets are read and checked here, out of sight of torch.compile."""
+    """Tokens of the longest sequence; reads and checks the offsets, which torch.compile does not trace."""
     if offsets is None:
         return q.shape[2]
     ends = offsets.tolist()

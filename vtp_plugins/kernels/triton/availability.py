@@ -1,4 +1,4 @@
-"""Why the Triton kernels can't run here, if they can't."""
+"""Whether the Triton kernels can run on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vtp_plugins.kernels import gpu
 
 @cache
 def obstacle() -> str | None:
-    """What is missing on this machine, or None; looked up once. `gpu.outdated` says it of one of its GPUs."""
+    """Reason why they can't run on this machine, or None, found once; `gpu.outdated` checks one GPU."""
     if importlib.util.find_spec("triton") is None:
         return "needs the package triton"
     if "TRITON_INTERPRET" in os.environ and interpreted():

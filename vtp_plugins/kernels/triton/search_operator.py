@@ -30,7 +30,7 @@ CENTRE_SAMPLE = 64
 """Codes whose median is the centre of the frame and whose spread is its unit."""
 
 MOST_SPLITS = 8
-"""Shares into which the codes are cut when there are few rows."""
+"""Largest number of parts into which the codes are split when there are few rows."""
 
 EXACT = {"enable_fp_fusion": False}
 """For kernels that compute distances: the definition rounds each product and each sum."""
@@ -143,7 +143,7 @@ def _search(
 
 
 def precision(screen: Screen) -> str:
-    """What Triton calls the arithmetic of the screen."""
+    """Triton's name for the arithmetic of the screen."""
     return "tf32x3" if screen == "tf32x3" else "ieee"
 
 
@@ -230,12 +230,12 @@ def _of_blocks(bounds: Tensor, codes: int) -> Tensor:
 
 
 def _processors(x: Tensor) -> int:
-    """How many programs run at the same time, in a rough count."""
+    """Estimated number of programs that run at the same time."""
     return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
 
 
 def _splits(row_tiles: int, blocks: int, processors: int) -> int:
-    """Shares of the codes, a power of two, so that every processor has work."""
+    """Parts of the codes, a power of two, so that every processor has work."""
     return min(next_power_of_2(max(1, 2 * processors // row_tiles)), next_power_of_2(blocks), MOST_SPLITS)
 
 

@@ -1,4 +1,4 @@
-"""What measured times hold for: a device, its driver, the versions and the sources of the kernels."""
+"""Key of measured times: the device, its driver, the versions and the sources of the kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the measurement asks of a shape whose inputs are on a device."""
+"""Interface of a measured shape with its inputs on a device."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from vtp_core.atomic import write_json
 
 FORMAT = 1
 LARGEST = 2**20
-"""Bytes of a file that is read."""
+"""Largest size in bytes of a file that is read."""
 
 
 def cache_folder() -> Path:
@@ -25,7 +25,7 @@ def cache_folder() -> Path:
 
 
 def results_file(key: Mapping[str, str]) -> Path:
-    """Where the results for a key are."""
+    """Path of the results for a key."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^a-z0-9]+", "-", key["device"].lower()).strip("-")[:40]
     return cache_folder() / "tuned" / f"{name}-{digest[:16]}.json"

@@ -17,7 +17,7 @@ OTHER_METRICS_ROWS = 512
 """Vectors for which cosine and weighted distances are compared; only ``l2`` is timed."""
 
 CHUNK_BYTES = 2**28
-"""Of the scores that matmul and argmin hold at a time."""
+"""Elements of the score matrix that matmul and argmin hold at a time."""
 
 DISTANCE = 1e-6
 """Largest relative error of a distance."""

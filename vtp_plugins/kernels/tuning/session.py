@@ -29,7 +29,7 @@ SILENCE = 180.0
 
 @dataclass(kw_only=True)
 class Measured:
-    """What became of one shape.
+    """Result of one shape.
 
     Attributes:
         index: Of `SHAPES`.

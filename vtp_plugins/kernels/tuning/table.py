@@ -1,4 +1,4 @@
-"""What was measured, as text."""
+"""Measured times as text tables and JSON data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TORCH = {"attention": "sdpa", "nearest_code": "reference"}
 
 
 def tables(measured: Sequence[Measured]) -> Iterator[str]:
-    """One table an operator: milliseconds of each implementation, the fastest first."""
+    """One table per operator: milliseconds of each implementation, the fastest first."""
     for operator in CHOICES:
         rows: list[tuple[str, ...]] = [(operator, "", "forward ms", "step ms", "against torch's own")]
         for it in measured:
