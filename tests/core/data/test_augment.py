@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.core.data.making import noise
 from vtp_core.data.augmentation import Crop
 from vtp_core.data.crops import color
 from vtp_core.data.crops.augment import BuiltInAugmentation
@@ -90,6 +91,60 @@ def test_centre_is_the_crop_of_adm(shape: tuple[int, int]) -> None:
     ours = hwc(center_crop(image, size))
     assert ours.shape == (size, size, 3)
     assert psnr(ours, resized[top : top + size, left : left + size]) > 50
+
+
+def whole_then_cut(image: numpy.ndarray, size: int) -> torch.Tensor:
+    """The centre crop of an image that is enlarged as a whole first, however long it is."""
+    height, width = image.shape[:2]
+    factor = size / min(height, width)
+    pixels = torch.nn.functional.interpolate(
+        torch.from_numpy(image).permute(2, 0, 1)[None],
+        size=(round(height * factor), round(width * factor)),
+        mode="bicubic",
+        antialias=True,
+        align_corners=False,
+    )[0]
+    top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
+    return pixels[:, top : top + size, left : left + size]
+
+
+ORDINARY = [(20, 31), (31, 20), (17, 17), (9, 144), (144, 9), (40, 333), (47, 752), (63, 500), (64, 1100)]
+
+
+@pytest.mark.parametrize("shape", ORDINARY)
+def test_center_crop_of_ordinary_images_is_cut_from_the_whole(shape: tuple[int, int]) -> None:
+    image = noise(*shape)
+    for size in (48, 64):
+        assert torch.equal(center_crop(image, size), whole_then_cut(image, size))
+
+
+@pytest.mark.parametrize("shape", [(8, 1000), (1000, 8), (9, 301), (31, 900), (900, 30)])
+def test_center_crop_of_a_strip_is_that_of_the_whole_strip(shape: tuple[int, int]) -> None:
+    """Up to the rounding of the strip's enlarged length to whole pixels."""
+    ramp = numpy.linspace(0, 255, max(shape)).astype(numpy.uint8)
+    ramp = ramp[:, None] if shape[0] > shape[1] else ramp[None]
+    image = numpy.ascontiguousarray(numpy.broadcast_to(ramp[..., None], (*shape, 3)))
+    ours, whole = center_crop(image, 48), whole_then_cut(image, 48)
+    assert ours.shape == (3, 48, 48)
+    assert (ours.int() - whole.int()).abs().max() <= 1
+    if 48 % min(shape) == 0:
+        strip = noise(*shape)
+        assert torch.equal(center_crop(strip, 48), whole_then_cut(strip, 48))
+
+
+def test_center_crop_never_enlarges_a_whole_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 x 60000 pixels would become 256 x 1920000: 1.5 GB."""
+    enlarged: list[int] = []
+    interpolate = torch.nn.functional.interpolate
+
+    def noting(pixels: torch.Tensor, size: tuple[int, int], **options: object) -> torch.Tensor:
+        enlarged.append(size[0] * size[1])
+        return interpolate(pixels, size=size, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", noting)
+    for shape in ((8, 60_000), (60_000, 8)):
+        assert center_crop(numpy.zeros((*shape, 3), dtype=numpy.uint8), 256).shape == (3, 256, 256)
+    assert len(enlarged) == 2 and max(enlarged) <= 256 * 256 * 17
 
 
 @given(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 Filter = Literal["bilinear", "bicubic"]
 _TRIES = 10
+_LONGEST = 16  # longer side of what `center_crop` enlarges, in shorter sides
 RATIO = (3 / 4, 4 / 3)  # width / height of random crops, as in Inception and everything after it
 
 
@@ -89,7 +90,8 @@ def center_crop(image: NDArray[numpy.uint8], size: int) -> Tensor:
     """The centre crop of ADM (Dhariwal and Nichol 2021), standard for reconstruction and generation.
 
     The image is halved with a box filter while its shorter side is at least twice `size`, resized to `size`
-    by bicubic interpolation, and cropped to the central square.
+    by bicubic interpolation, and cropped to the central square. A strip that would be enlarged is first
+    cut to a length of 16 times its shorter side, or it would take gigabytes.
 
     Args:
         image: (H, W, 3) uint8.
@@ -102,7 +104,20 @@ def center_crop(image: NDArray[numpy.uint8], size: int) -> Tensor:
     while min(height, width) >= 2 * size:
         height, width = height // 2, width // 2
         image = numpy.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+    image = _without_far_ends(image, size)
+    height, width = image.shape[:2]
     factor = size / min(height, width)
     pixels = resize(image, None, (round(height * factor), round(width * factor)), "bicubic")
     top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
     return pixels[:, top : top + size, left : left + size]
+
+
+def _without_far_ends(image: NDArray[numpy.uint8], size: int) -> NDArray[numpy.uint8]:
+    """The central part of a long image whose shorter side is under `size`; any other one as it is."""
+    height, width = image.shape[:2]
+    most = _LONGEST * min(height, width)
+    if min(height, width) >= size or max(height, width) <= most:
+        return image
+    # Whole pixels are cut at both ends alike, so that the centre stays where it is.
+    top, left = max(0, height - most) // 2, max(0, width - most) // 2
+    return image[top : height - top, left : width - left]
