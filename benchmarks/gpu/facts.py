@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vtp_core import installation
 from vtp_plugins.bench.gpu_limits import sheet_of
 from vtp_plugins.bench.peak import SIDE, measure_device_peaks
 from vtp_plugins.kernels.timing import clock_for
@@ -43,6 +44,9 @@ def facts(name: str, *, small: bool = False) -> dict[str, Any]:
         "triton": key["triton"],
         "cuda": key["cuda"],
         "python": platform.python_version(),
+        "missing": [
+            f"{item['name']}{item['needs']}" for item in installation.packages(extra=None) if not item["ok"]
+        ],
         "side": side,
         "measured": measured,
         "sheet": asdict(sheet) if sheet else None,

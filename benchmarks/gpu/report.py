@@ -71,6 +71,8 @@ def _machine(facts: Mapping[str, Any]) -> list[str]:
         f"{_tera(measured['bfloat16'])} FLOP/s in bfloat16, {_tera(measured['float32'])} in float32; a copy "
         f"moves {measured['bytes'] / 1e12:.2f} TB/s, read and written.",
     ]
+    if facts["missing"]:
+        lines.append(f"- Packages that are missing or too old here: {', '.join(facts['missing'])}.")
     if not sheet:
         return [*lines, "- No data sheet of this device is known: ratios below are to the measured rates."]
     lines.append(

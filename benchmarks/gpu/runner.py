@@ -19,10 +19,7 @@ PARTS: Mapping[str, ModuleType] = {
     "train": train,
     "vtp_s": vtp_s,
 }
-"""Name -> module with `SUMMARY`, `LIMIT` in seconds and `run(context)`, which returns lines of markdown."""
-
-RESERVE = 8.0
-"""Seconds that a part leaves to each one after it."""
+"""Name -> module, as `benchmarks.gpu.parts` describes them."""
 
 
 def chosen(text: str) -> list[str]:
@@ -45,7 +42,7 @@ def run_parts(
     tell: Callable[[str], None],
     parts: Mapping[str, ModuleType] = PARTS,
 ) -> list[Outcome]:
-    """Runs parts within a time; each has its own limit and what the others leave.
+    """Runs parts within a time; each has its own limit, and what is kept for those after it.
 
     Args:
         context: Its part and deadline change with each part.
@@ -61,8 +58,8 @@ def run_parts(
         outcome = Outcome(name=name, summary=part.SUMMARY)
         outcomes.append(outcome)
         start = time.monotonic()
-        reserved = RESERVE * (len(names) - position - 1)
-        context.part, context.deadline = name, min(start + part.LIMIT, end - reserved)
+        kept = sum(parts[later].KEPT for later in names[position + 1 :])
+        context.part, context.deadline = name, min(start + part.LIMIT, end - kept)
         context.log.unlink(missing_ok=True)
         tell(f"{name}: {part.SUMMARY}")
         try:

@@ -51,7 +51,8 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
     needs = group_needs(joint.needs, joint.needs)
     rows = {view: order["rows"].get(view, recipe.views[view].rows) for view in needs}
     batches = {
-        view: drawn_batches(recipe, {view: need}, dims, rows[view])[view] for view, need in needs.items()
+        view: drawn_batches(recipe, {view: need}, dims, rows[view])[view].to(device)
+        for view, need in needs.items()
     }
     clock, _ = clock_for(2, order["device"])
     losses, seconds = [], []

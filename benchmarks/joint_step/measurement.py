@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.joint_step.ladder import Rung, build_rung, disagreement
+from benchmarks.joint_step.ladder import CLOSE, CLOSE_ON_GPU, Rung, build_rung, disagreement
 from benchmarks.joint_step.setting import Sizes
 from vtp_plugins.bench.case import BenchCase, CaseError
 from vtp_plugins.bench.config import Precision
@@ -52,9 +52,10 @@ def run_ladder(names: Sequence[str], sizes: Sizes, rounds: int, device: str = "c
         raise CaseError("joint_step: steps are timed on one thread, by its CPU time")
     load = os.getloadavg()[0]
     rungs = {key(name, kind): build_rung(name, kind, sizes, device) for kind in PRECISIONS for name in names}
+    close = CLOSE if device == "cpu" else CLOSE_ON_GPU
     for name, rung in rungs.items():
         for other in (key(names[0], rung.precision), key(names[0], "float32")):
-            if complaint := disagreement(rung, rungs[other]):
+            if complaint := disagreement(rung, rungs[other], close):
                 raise CaseError(f"joint_step: {name} disagrees with {other}: {complaint}")
     clock, clock_name = clock_for(1, device)
     timings = _time(rungs, rounds, clock)

@@ -11,7 +11,7 @@ from benchmarks.gpu.context import Context
 
 H200 = {
     "name": "NVIDIA H200", "capability": "9.0", "memory_gib": 139.8, "driver": "580.159.04",
-    "torch": "2.14.1", "triton": "3.8.0", "cuda": "13.0", "python": "3.12.3", "side": 8192,
+    "torch": "2.14.1", "triton": "3.8.0", "cuda": "13.0", "python": "3.12.3", "side": 8192, "missing": [],
     "measured": {"bfloat16": 780e12, "float32": 50e12, "bytes": 4.3e12},
     "sheet": {"tensor": 989e12, "tf32": 495e12, "bytes": 4.8e12, "multiprocessors": 132, "clock": 1.83e9},
 }  # fmt: skip

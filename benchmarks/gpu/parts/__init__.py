@@ -1,1 +1,5 @@
-"""The parts of `make gpu`: `SUMMARY`, `LIMIT` in seconds and `run(context)` each. They import no torch."""
+"""The parts of `make gpu`. They import no torch.
+
+Each has `SUMMARY`; `LIMIT`, seconds after which it is ended; `KEPT`, seconds that are kept for it while the
+parts before it run; and `run(context)`, which returns lines of markdown.
+"""

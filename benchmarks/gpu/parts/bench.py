@@ -8,10 +8,12 @@ from benchmarks.gpu.context import Context, PartFailed
 
 SUMMARY = "vtp bench of both operators, and the joint step against three plain training steps"
 LIMIT = 75.0
+KEPT = 45.0
 
 SEARCH = "65536x8192x8,65536x16384x64,65536x16384x256"
 DENSE = "forward:64x6x257x64,both+norm+rope:64x6x257x64"
 PACKED = "both:6x64:64x257+256x50"
+RUNGS = "joint;joint, own attention;joint, own attention, shared encode"
 
 
 def run(context: Context) -> list[str]:
@@ -61,7 +63,7 @@ def _joint_step(context: Context) -> list[str]:
     folder = context.folder / "joint_step"
     for old in folder.glob("*.md"):
         old.unlink()
-    size = ["--tiny"] if context.small else ["--rows", "256"]
+    size = ["--tiny"] if context.small else ["--rows", "256", "--rungs", RUNGS]
     context.python(
         "-m", "benchmarks.joint_step", "--device", context.device, *size,
         "--rounds", "2" if context.small else "5", "--no-memory", "--reports", str(folder),

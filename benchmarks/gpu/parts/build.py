@@ -6,6 +6,7 @@ from benchmarks.gpu.context import Context
 
 SUMMARY = "compiles the CUDA C++ kernels for this GPU"
 LIMIT = 75.0
+KEPT = 20.0
 
 
 def run(context: Context) -> list[str]:

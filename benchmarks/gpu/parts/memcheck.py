@@ -11,6 +11,7 @@ from vtp_plugins.kernels.native import toolkit
 
 SUMMARY = "compute-sanitizer memcheck on the smallest case of every kernel"
 LIMIT = 70.0
+KEPT = 30.0
 
 
 def run(context: Context) -> list[str]:

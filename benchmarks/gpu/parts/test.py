@@ -11,6 +11,7 @@ from benchmarks.gpu.context import Context, PartFailed
 
 SUMMARY = "tests on the device: Triton and CUDA C++, forward and backward, against float64 on the CPU"
 LIMIT = 75.0
+KEPT = 40.0
 FOLDER = "tests/plugins/kernels/gpu"
 SHOWN = 20
 
