@@ -1,14 +1,18 @@
-"""Results of a tokenizer's `encode` and `decode`, with diffusers' names.
+"""Results of a tokenizer's `encode` and `decode`, with diffusers' names, and the check that they are finite.
 
 Shapes: B images, d latent channels, h x w positions, Q codebooks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from vtp_core.errors import NumericError
 
 DETERMINISTIC_LOGVAR = -30.0
 """Log variance of a deterministic latent: the minimum to which diffusers clamps."""
@@ -80,3 +84,31 @@ class Decoded:
     """
 
     sample: Tensor
+
+
+def require_finite(caller: str, values: Mapping[str, Tensor | None], model: nn.Module | None = None) -> None:
+    """Refuses NaN and infinite values; one synchronisation with the device, none while tracing.
+
+    Args:
+        caller: What computed them, for the message.
+        values: Name -> tensor with the batch as its first dimension, in the order of computation.
+        model: Where to look for weights that are not finite.
+
+    Raises:
+        NumericError: Names the first such tensor and its row.
+    """
+    if torch.compiler.is_compiling():
+        return
+    known = {
+        name: value.detach() for name, value in values.items() if value is not None and not value.is_meta
+    }
+    if not known or bool(torch.stack([value.isfinite().all() for value in known.values()]).all()):
+        return
+    name, value = next((name, value) for name, value in known.items() if not value.isfinite().all())
+    row = int((~value.reshape(len(value), -1).isfinite().all(1)).nonzero()[0, 0])
+    advice = ""
+    if model is not None:
+        weights = chain(model.named_parameters(), model.named_buffers())
+        broken = next((key for key, weight in weights if not weight.isfinite().all()), None)
+        advice = "; check the weights" if broken is None else f"; its weight {broken} is not finite"
+    raise NumericError(f"{caller}: {name} not finite (row {row} of {len(value)}){advice}", row=row)

@@ -26,9 +26,17 @@ class DataError(VtpError):
 
 
 class NumericError(VtpError):
-    """Losses or gradients stayed non-finite; nothing was updated with them."""
+    """Values that are not finite: losses or gradients of a run, or outputs of a tokenizer.
+
+    Attributes:
+        row: Row of the batch that has them, or None.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        self.row = row
+        super().__init__(message)
 
 
 class CheckpointError(VtpError):

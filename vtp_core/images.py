@@ -12,6 +12,7 @@ from torch import Tensor
 from vtp_core.data.crops.geometry import center_crop
 from vtp_core.data.decoding import convert_image
 from vtp_core.data.source import BadSample
+from vtp_core.encoded import require_finite
 from vtp_core.errors import UsageError
 from vtp_core.pixels import normalize, to_uint8
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -34,8 +35,9 @@ def pixels_of(images: Sequence[Image.Image], size: int) -> Tensor:
 
 
 def images_of(pixels: Tensor) -> list[Image.Image]:
-    """8-bit images of ImageNet-normalised pixels (B, 3, H, W)."""
+    """8-bit images of ImageNet-normalised pixels (B, 3, H, W); NumericError if one is not finite."""
     if pixels.dim() != 4 or pixels.shape[1] != 3:
         raise UsageError(f"postprocess: expected pixels (B, 3, H, W), got {tuple(pixels.shape)}")
+    require_finite("postprocess", {"the pixels are": pixels})
     arrays = to_uint8(pixels.detach(), "imagenet").permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(array) for array in arrays]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.bottleneck import Bottleneck
 from vtp_core.decoder import Decoder
-from vtp_core.encoded import DETERMINISTIC_LOGVAR, Decoded, Encoded, LatentDistribution
+from vtp_core.encoded import DETERMINISTIC_LOGVAR, Decoded, Encoded, LatentDistribution, require_finite
 from vtp_core.encoder import Encoder
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent
@@ -113,6 +113,7 @@ class Tokenizer(nn.Module):
 
         Raises:
             UsageError: Another shape or type, or a tokenizer without a decoder.
+            NumericError: The latent or the image is not finite.
         """
         if self.decoder is None:
             raise UsageError("decode: this tokenizer has no decoder; train it with a [decoder]")
@@ -122,7 +123,9 @@ class Tokenizer(nn.Module):
                 f"decode: expected a float latent (B, {channels}, h, w), got {latent.dtype} "
                 f"{tuple(latent.shape)}; use decode_indices for codes"
             )
-        return Decoded(sample=convert(self.decoder(latent), self.decoder.value_range, "imagenet"))
+        sample = convert(self.decoder(latent), self.decoder.value_range, "imagenet")
+        require_finite("decode", {"the latent is": latent, "the decoder's output is": sample}, self.decoder)
+        return Decoded(sample=sample)
 
     def decode_indices(self, indices: Tensor) -> Decoded:
         """Images of codes (B, Q, h, w) int64, as in ``encode(pixels).indices``."""
@@ -152,11 +155,14 @@ class Tokenizer(nn.Module):
         if getattr(head, "reads", "features") == "latent":
             features = self.bottleneck(features)
         embedding: Tensor = head(features)
+        require_finite("embed_image", {"the image embedding is": embedding}, head)
         return embedding
 
     def embed_text(self, texts: Sequence[str] | str) -> Tensor:
         """L2-normalised text embeddings (B, E); needs an objective that exports ``embed_text``."""
-        embedding: Tensor = self._export("embed_text")([texts] if isinstance(texts, str) else list(texts))
+        head = self._export("embed_text")
+        embedding: Tensor = head([texts] if isinstance(texts, str) else list(texts))
+        require_finite("embed_text", {"the text embedding is": embedding}, head)
         return embedding
 
     def generate(self, indices: Tensor, seed: int = 0) -> Tensor:
@@ -197,7 +203,11 @@ class Tokenizer(nn.Module):
         return pixels_of(sequence, self.config.image_size).to(self.device)
 
     def postprocess(self, pixels: Tensor) -> list[Image]:
-        """ImageNet-normalised pixels (B, 3, H, W) to 8-bit PIL images, clamped and rounded."""
+        """ImageNet-normalised pixels (B, 3, H, W) to 8-bit PIL images, clamped and rounded.
+
+        Raises:
+            NumericError: A pixel is not finite.
+        """
         from vtp_core.images import images_of
 
         return images_of(pixels)

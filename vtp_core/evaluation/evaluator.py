@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vtp_core.batch import Batch
 from vtp_core.config import ComponentConfig
-from vtp_core.encoded import Encoded
+from vtp_core.encoded import Encoded, require_finite
 from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
 from vtp_core.features import Features, Tally
 from vtp_core.pixels import to_uint8
@@ -42,12 +42,19 @@ class Observation:
         """Encoder tokens, with the layers that the bottleneck and the exported image head read."""
         head = self.model.exports["embed_image"] if "embed_image" in self.model.exports else None
         layers = {*self.model.bottleneck.layers, *getattr(head, "layers", ())}
-        return self.model.features(self.batch.image, sorted(layers))
+        features = self.model.features(self.batch.image, sorted(layers))
+        tokens = features["global"]
+        values = {"patch tokens are": tokens.patches, "the class token is": tokens.cls}
+        taps = {f"tokens of layer {layer} are": value for layer, value in tokens.layers.items()}
+        require_finite("encoder", {**taps, **values}, self.model.encoder)
+        return features
 
     @cached_property
     def encoded(self) -> Encoded:
         """Latents; of a variational bottleneck the mode."""
-        return self.model.encode_features(self.features)
+        encoded = self.model.encode_features(self.features)
+        require_finite("bottleneck", {"the latent is": encoded.latent}, self.model.bottleneck)
+        return encoded
 
     @cached_property
     def image(self) -> Tensor:
@@ -82,7 +89,9 @@ class GeneratedBatch:
     @cached_property
     def latent(self) -> Tensor:
         """(B, d, h, w)."""
-        return self.model.generate(self.indices, self.seed)
+        latent = self.model.generate(self.indices, self.seed)
+        require_finite("generate", {"the generated latent is": latent}, self.model.exports["generate"])
+        return latent
 
     @cached_property
     def image(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.encoded import require_finite
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.protocol import IMAGE_PROTOCOL
@@ -21,13 +22,18 @@ def measure_latents(model: Tokenizer, data: EvaluationSet, *, rows: int = 64) ->
         model: A tokenizer in eval mode, with a `config`.
         data: The images to encode, usually the training set.
         rows: Samples per batch.
+
+    Raises:
+        NumericError: A latent is not finite.
     """
     if model.config is None:
         raise UsageError("measure_latents: the tokenizer has no config; build it with config=")
     shift = total = squares = torch.zeros(0)
     count = images = 0
     for batch in data.batches(model.config.image_size, rows):
-        latent = model.encode(batch.to(model.device).image).latent.double().transpose(0, 1).flatten(1)
+        encoded = model.encode(batch.to(model.device).image).latent
+        require_finite("latent statistics", {"the latent is": encoded}, model)
+        latent = encoded.double().transpose(0, 1).flatten(1)
         if not images:
             shift = latent.mean(1, keepdim=True)
             total, squares = torch.zeros_like(shift[:, 0]), torch.zeros_like(shift[:, 0])

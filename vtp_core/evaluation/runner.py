@@ -75,7 +75,7 @@ def evaluate(
 
     Raises:
         UsageError: An evaluator needs what the tokenizer or the data lack.
-        NumericError: A metric is not finite.
+        NumericError: An output of the tokenizer or a metric is not finite.
     """
     world = world if world is not None else World()
     if model.config is None:
@@ -91,16 +91,19 @@ def evaluate(
     counts: dict[str, Tensor] = {}
     results: Results = {}
     with Gathering(world) as ranks, _eval_mode(model):
-        for evaluator in evaluators.values():
-            evaluator.begin(model, tuple(held_out.source.classes) if held_out is not None else ())
+        for name, evaluator in evaluators.items():
+            with _named(name):
+                evaluator.begin(model, tuple(held_out.source.classes) if held_out is not None else ())
         for split, data in sets.items():
-            users = [
-                e for e in evaluators.values() if (e.uses_train if split == "train" else e.uses_held_out)
-            ]
+            users = {
+                name: e
+                for name, e in evaluators.items()
+                if (e.uses_train if split == "train" else e.uses_held_out)
+            }
             counts[split] = torch.tensor(_observe(model, data, split, users, rows, world))
         for needed in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
             if needed is not None:
-                users = [evaluator for evaluator in evaluators.values() if evaluator.generated == needed]
+                users = {name: e for name, e in evaluators.items() if e.generated == needed}
                 _generate(model, needed, users, rows, world)
         facts = ranks.from_first(partial(_facts, sets, ranks.gather(Tally(sums=counts))))
         for name, evaluator in evaluators.items():
@@ -120,29 +123,36 @@ def evaluate(
 
 
 def _observe(
-    model: Tokenizer, data: EvaluationSet, split: Split, users: Sequence[Evaluator], rows: int, world: World
+    model: Tokenizer,
+    data: EvaluationSet,
+    split: Split,
+    users: Mapping[str, Evaluator],
+    rows: int,
+    world: World,
 ) -> int:
     """Passes this rank's samples of a set to evaluators; returns their number."""
     assert model.config is not None
-    fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users))
+    fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users.values()))
     count = 0
     for batch in data.batches(model.config.image_size, rows, world.rank, world.size, fields):
         count += len(batch)
         seen = Observation(model, batch.to(model.device), split)
-        for evaluator in users:
-            evaluator.update(seen)
+        for name, evaluator in users.items():
+            with _named(name, batch.keys):
+                evaluator.update(seen)
     return count
 
 
 def _generate(
-    model: Tokenizer, needed: GeneratedPass, users: Sequence[Evaluator], rows: int, world: World
+    model: Tokenizer, needed: GeneratedPass, users: Mapping[str, Evaluator], rows: int, world: World
 ) -> None:
     """Passes this rank's generated samples to evaluators."""
     indices = torch.arange(world.rank, needed.samples, world.size, device=model.device)
     for part in indices.split(rows) if len(indices) else ():
         seen = GeneratedBatch(model, part, needed.seed)
-        for evaluator in users:
-            evaluator.update_generated(seen)
+        for name, evaluator in users.items():
+            with _named(name):
+                evaluator.update_generated(seen)
 
 
 def _facts(sets: Mapping[Split, EvaluationSet], counts: Tally | None) -> dict[Split, SetFacts]:
@@ -164,6 +174,17 @@ def _scores(name: str, evaluator: Evaluator, state: Tally | None) -> dict[str, S
 
 def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
+
+
+@contextmanager
+def _named(evaluator: str, keys: Sequence[str] = ()) -> Iterator[None]:
+    """Adds the evaluator, and the key of the sample where it is known, to a NumericError."""
+    try:
+        yield
+    except NumericError as error:
+        known = error.row is not None and error.row < len(keys)
+        sample = f"sample {keys[error.row]}: " if error.row is not None and known else ""
+        raise NumericError(f"evaluator {evaluator}: {sample}{error}") from error
 
 
 @contextmanager

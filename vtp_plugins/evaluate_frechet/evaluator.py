@@ -102,6 +102,6 @@ class Frechet(Evaluator):
         wrong = (~features.isfinite().all(1)).nonzero()
         if len(wrong):
             raise NumericError(
-                f"evaluator frechet: {name} of sample {keys[int(wrong[0])]}: features of "
+                f"{name} of sample {keys[int(wrong[0])]}: features of "
                 f"{self.config.network} are not finite; check its weights"
             )
