@@ -43,9 +43,17 @@ def decode(
             values = file.get_tensor("latents")
             metadata = file.metadata() or {}
         names = json.loads(metadata.get("images", "[]"))
-        normalized = json.loads(metadata.get("normalized", "false")) is True
-    except (SafetensorError, OSError, ValueError) as error:
+        normalized = json.loads(metadata.get("normalized", "false"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise DataError(f"{latents}: not a latents file ({error}); use a file of `vtp encode`") from error
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise DataError(
+            f"{latents}: `images` of its metadata is no list of names; use a file of `vtp encode`"
+        )
+    if not isinstance(normalized, bool):
+        raise DataError(f"{latents}: `normalized` of its metadata is neither true nor false")
+    if values.dim() != 4 or len(values) == 0:
+        raise DataError(f"{latents}: expected latents (n, d, h, w), found {tuple(values.shape)}")
     output.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
         for start in range(0, len(values), rows):
@@ -53,7 +61,12 @@ def decode(
             decoded = model.decode_normalized(part) if normalized else model.decode(part)
             for offset, image in enumerate(model.postprocess(decoded.sample)):
                 index = start + offset
-                # Names come from an untrusted file: only the stem, which can't leave the folder.
-                stem = Path(str(names[index])).stem if index < len(names) else "image"
+                stem = _stem(names[index]) if index < len(names) else "image"
                 image.save(output / f"{index:06d}-{stem}.png")
     click.echo(f"{output}: {len(values)} images")
+
+
+def _stem(name: str) -> str:
+    """What a file name may hold of a name from an untrusted file: it can't leave the folder, and fits."""
+    stem = "".join(letter if letter.isprintable() else "_" for letter in Path(name).stem.replace("\\", "_"))
+    return stem.encode()[:200].decode(errors="ignore") or "image"

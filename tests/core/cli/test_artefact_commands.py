@@ -332,6 +332,54 @@ def test_encode_and_decode_refusals(home: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("message", "metadata"),
+    [
+        ("no list of names", {"images": '{"a": 1}'}),
+        ("no list of names", {"images": "5"}),
+        ("no list of names", {"images": '[["a"]]'}),
+        ("not a latents file", {"images": "x"}),
+        ("not a latents file", {"images": "[" * 100_000}),
+        ("not a latents file", {"images": "[" + "9" * 5000 + "]"}),
+        ("neither true nor false", {"normalized": "1"}),
+        ("not a latents file", {"normalized": "[" * 100_000}),
+    ],
+)
+def test_decode_refuses_hostile_metadata(
+    home: Path, tmp_path: Path, message: str, metadata: dict[str, str]
+) -> None:
+    save_file({"latents": torch.zeros(1, 6, 2, 2)}, tmp_path / "a.safetensors", metadata)
+    result = vtp("decode", home / "artefact", tmp_path / "a.safetensors", "-o", tmp_path / "d")
+    assert result.exit_code == 3 and message in result.output, result.output
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 2, 2), (1, 3)])
+def test_decode_refuses_latents_of_wrong_shape(home: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    save_file({"latents": torch.zeros(shape)}, tmp_path / "a.safetensors")
+    result = vtp("decode", home / "artefact", tmp_path / "a.safetensors", "-o", tmp_path / "d")
+    assert result.exit_code == 3 and "expected latents (n, d, h, w)" in result.output, result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("../../up.png", "up"),
+        ("/", "image"),
+        ("a\0b.png", "a_b"),
+        ("a\\b\n.png", "a_b_"),
+        ("\udcff.png", "_"),
+        ("é" * 5000, "é" * 100),
+    ],
+)
+def test_decode_writes_any_name_into_its_folder(home: Path, tmp_path: Path, name: str, written: str) -> None:
+    metadata = {"images": json.dumps([name])}
+    save_file({"latents": torch.zeros(1, 6, 2, 2)}, tmp_path / "a.safetensors", metadata)
+    result = vtp("decode", home / "artefact", tmp_path / "a.safetensors", "-o", tmp_path / "d")
+    assert result.exit_code == 0, result.output
+    assert [file.name for file in (tmp_path / "d").iterdir()] == [f"000000-{written}.png"]
+
+
 def test_export_of_student_and_teacher(home: Path, tmp_path: Path) -> None:
     for weights in ("student", "teacher"):
         result = vtp("export", home / "run", tmp_path / weights, "--weights", weights, "--limit", 7)
