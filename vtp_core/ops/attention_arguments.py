@@ -1,6 +1,7 @@
-"""Checks of the arguments of `vit_attention`, before an implementation sees them.
+"""Checks of the arguments of `vit_attention`, before an implementation is called.
 
-Kernels take addresses: a tensor of another shape, dtype or device would be read as if it were as it should.
+Kernels read memory by address: a tensor of another shape, dtype or device would be read wrongly or out of
+bounds.
 """
 
 from __future__ import annotations

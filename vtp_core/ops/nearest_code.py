@@ -3,7 +3,7 @@
     index, distance = nearest_code(vectors, codebook)
 
 The contract is here; `nearest_code_distance` defines the distance, `nearest_code_torch` is the reference,
-`nearest_code_operator` the operator that torch sees, `nearest_code_choice` the choice of implementations.
+`nearest_code_operator` is the torch operator, `nearest_code_choice` the choice of implementations.
 """
 
 from __future__ import annotations

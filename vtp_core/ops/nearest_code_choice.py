@@ -74,7 +74,7 @@ class SearchChoice(Choice[SearchKernel]):
     case = SearchCase
 
     def __post_init__(self) -> None:
-        """Takes a key now: inside torch.compile only the string is read."""
+        """Assigns the key here: inside torch.compile only the string is read."""
         if not self.kernels:  # an empty string stands for the installed implementations
             raise ValueError("SearchChoice: kernels must name at least one implementation")
         names = ",".join(kernel.name for kernel in self.kernels)

@@ -14,7 +14,7 @@ from vtp_plugins.bench.config import BenchOptions, Precision
 CASES = "vtp_plugins.bench.cases"
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
-"""What torch's RuntimeErrors say then."""
+"""Texts of torch's RuntimeErrors when memory runs out."""
 
 
 class CaseError(Exception):
@@ -92,7 +92,7 @@ def load(name: str, shape: str, options: BenchOptions, packages: Sequence[str] =
 
 @contextmanager
 def complaints(what: str, advice: str = "") -> Iterator[None]:
-    """Makes one line of what operators and allocators have against a shape.
+    """Turns errors of operators and allocators into a one-line `CaseError`.
 
     Raises:
         CaseError: There was a ValueError, or too little memory.

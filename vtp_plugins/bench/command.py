@@ -90,7 +90,7 @@ def bench(
 
 
 def _check_writable(option: str, path: Path) -> None:
-    """Complains before anything is timed."""
+    """Checks an output path before anything is timed."""
     folder = path.absolute().parent
     if path.is_dir():
         raise UsageError(f"{option} {path}: is a folder; name a file")

@@ -1,4 +1,4 @@
-"""What `vtp bench` and `python -m benchmarks` ask of every case. Imports no torch."""
+"""Options of `vtp bench` and `python -m benchmarks` for every case. Imports no torch."""
 
 from __future__ import annotations
 

@@ -68,13 +68,13 @@ def variants(
         work: What is timed.
         options: Whether to include the peers.
     """
-    found = {"vtp": _with_attention(_twin(model), "auto", work)}
-    packed = _twin(model)
+    found = {"vtp": _with_attention(_copy(model), "auto", work)}
+    packed = _copy(model)
     if pack_linears(packed):
         found["vtp, packed linear layers"] = _with_attention(packed, "auto", work)
     if options.peers:
-        found["SDPA"] = _with_attention(_twin(model), "sdpa", work)
-        compiled = _with_attention(_twin(model), "sdpa", work)
+        found["SDPA"] = _with_attention(_copy(model), "sdpa", work)
+        compiled = _with_attention(_copy(model), "sdpa", work)
         found["SDPA, torch.compile"] = torch.compile(compiled)
     return found
 
@@ -86,14 +86,14 @@ def check(found: object, expected: object, close: float) -> str | None:
     return None if error <= close else f"relative error {error:.1e}"
 
 
-def _twin(model: Tokenizer) -> Tokenizer:
+def _copy(model: Tokenizer) -> Tokenizer:
     """A copy of the modules that shares the weights."""
     return copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
 
 
-def _with_attention(twin: Tokenizer, name: str, work: Callable[[Tokenizer], Tensor]) -> Callable[[], Tensor]:
+def _with_attention(model: Tokenizer, name: str, work: Callable[[Tokenizer], Tensor]) -> Callable[[], Tensor]:
     choice = attention_choice(name)
-    for part in (twin.encoder, twin.decoder):
+    for part in (model.encoder, model.decoder):
         assert isinstance(part, nn.Module)
         use_attention = getattr(part, "use_attention", None)
         if use_attention is not None:
@@ -101,6 +101,6 @@ def _with_attention(twin: Tokenizer, name: str, work: Callable[[Tokenizer], Tens
 
     def call() -> Tensor:
         with torch.no_grad():  # an inference tensor can't be traced
-            return work(twin)
+            return work(model)
 
     return call

@@ -13,7 +13,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def check(path: Path) -> None:
-    """Complains before anything is timed.
+    """Checks that a picture can be drawn, before anything is timed.
 
     Raises:
         UsageError: The suffix is no format, or matplotlib is not installed.

@@ -15,7 +15,7 @@ SHOWN = ("torch", "triton", "numpy", "pillow")
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """Under which a case was measured.
+    """Conditions under which a case was measured.
 
     Attributes:
         date: Day of the measurement, ISO 8601.

@@ -1,4 +1,4 @@
-"""Runs cases under one set of circumstances: threads, clock and peaks are settled once, at the start."""
+"""Runs cases under the same conditions: threads, clock and peaks are set once, at the start."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _check_device(name: str) -> None:
 
 
 def serving(device: str = "cpu") -> str:
-    """Which native kernels serve our operators on a device."""
+    """Names of the native kernels that our operators can use on a device."""
     if device != "cpu":
         kernels = [*usable(AttentionKernel, device), *usable(SearchKernel, device)]
         names = dict.fromkeys(kernel.name for kernel in kernels)

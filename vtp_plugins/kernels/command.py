@@ -20,7 +20,7 @@ from vtp_plugins.kernels.native.sources import PACKAGE, csrc
 from vtp_plugins.kernels.tuning.command import tune
 from vtp_plugins.kernels.tuning.results import cache_folder
 
-# Loads a module as a new process would, and says what it can do.
+# Loads a module in a new process and prints what it offers.
 PROBE = {
     "_C_cpu": "import torch, vtp_plugins.kernels._C_cpu; print(torch.ops.vtp_cpu.isa())",
     "_C_cuda": "import torch, vtp_plugins.kernels._C_cuda; print('loaded')",

@@ -41,6 +41,7 @@ def diagnose() -> Diagnosis:
                 f"{' '.join(filter(None, (it['operator'], it['name'])))}: {it['missing'] or 'ready'}"
                 for it in implementations()
             ],
+            "measured": [f"{it['device']} ({it['name']}): {it['state']}" for it in measurements()],
         },
         problems=[
             f"{it['module']} {missing}; run vtp kernels build"

@@ -109,4 +109,4 @@ def test_a_kernel_that_can_not_be_imported_is_listed_with_its_error(monkeypatch:
 def test_the_plugin_offers_its_diagnosis() -> None:
     (component,) = load_plugins(only=["kernels"]).components("diagnostic")
     assert component.name == "kernels"
-    assert list(diagnose(component).facts) == ["native", "kernels"]
+    assert list(diagnose(component).facts) == ["native", "kernels", "measured"]

@@ -1,1 +1,1 @@
-"""The cases of `vtp bench`, one file each: `SHAPES`, `FORMAT` and `build(shape, options) -> Case`."""
+"""The cases of `vtp bench`, one file each: `SHAPES`, `FORMAT` and `build(shape, options) -> BenchCase`."""

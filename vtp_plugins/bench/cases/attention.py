@@ -42,8 +42,8 @@ CLOSE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a shape says.
+class Layout:
+    """A parsed shape.
 
     Attributes:
         timed: ``"forward"``, ``"backward"`` or ``"both"``.
@@ -64,7 +64,7 @@ class Asked:
     width: int
 
 
-def read(shape: str) -> Asked:
+def read(shape: str) -> Layout:
     """The parts of a shape.
 
     Raises:
@@ -77,11 +77,11 @@ def read(shape: str) -> Asked:
     packed = re.fullmatch(r"([^:]+):([^:]+)", numbers)
     if packed is None:
         batch, heads, tokens, width = sizes(numbers, 4)
-        return Asked(timed, bool(norm), bool(rope), batch, heads, (tokens,) * batch, width)
+        return Layout(timed, bool(norm), bool(rope), batch, heads, (tokens,) * batch, width)
     heads, width = sizes(packed[1], 2)
     runs = [sizes(run, 2) for run in packed[2].split("+")]
     lengths = tuple(tokens for count, tokens in runs for _ in range(count))
-    return Asked(timed, bool(norm), bool(rope), 0, heads, lengths, width)
+    return Layout(timed, bool(norm), bool(rope), 0, heads, lengths, width)
 
 
 def build(shape: str, options: BenchOptions) -> BenchCase:
@@ -149,7 +149,7 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
     )
 
 
-def _views(projected: Tensor, asked: Asked) -> tuple[Tensor, Tensor, Tensor]:
+def _views(projected: Tensor, asked: Layout) -> tuple[Tensor, Tensor, Tensor]:
     if not asked.batch:
         q, k, v = projected.unbind(1)
         return q, k, v
@@ -158,7 +158,7 @@ def _views(projected: Tensor, asked: Asked) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def _rope(asked: Asked, options: BenchOptions) -> Rope:
+def _rope(asked: Layout, options: BenchOptions) -> Rope:
     rows = asked.lengths[0] if asked.batch else sum(asked.lengths)
     angles = torch.rand(rows, asked.width // 2, device=options.device) * 6.28
     return Rope(torch.cat((angles.cos(),) * 2, 1), torch.cat((angles.sin(),) * 2, 1))
@@ -168,7 +168,7 @@ def _ours_by_length(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    asked: Asked,
+    asked: Layout,
     norm: tuple[Tensor, Tensor] | None,
     rope: Rope | None,
 ) -> Tensor:

@@ -25,6 +25,6 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
         shape=shape,
         rows=images,
         unit="images",
-        variants=variants(model, lambda twin: twin.decode(latent).sample, options),
+        variants=variants(model, lambda tokenizer: tokenizer.decode(latent).sample, options),
         check=lambda found, expected: check(found, expected, CLOSE[options.precision]),
     )

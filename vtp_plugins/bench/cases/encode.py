@@ -22,6 +22,6 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
         shape=shape,
         rows=images,
         unit="images",
-        variants=variants(model, lambda twin: twin.encode(pixels).latent, options),
+        variants=variants(model, lambda tokenizer: tokenizer.encode(pixels).latent, options),
         check=lambda found, expected: check(found, expected, CLOSE[options.precision]),
     )

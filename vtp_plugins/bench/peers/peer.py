@@ -1,4 +1,4 @@
-"""A peer: another library's way to do the job of a case, if it is installed."""
+"""Peers: implementations of a case's job in other libraries, where those are installed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """One other way.
+    """An alternative implementation of a case's job.
 
     Attributes:
         name: As the table calls it.
         build: Binds the inputs and returns the call.
         needs: Modules that it imports.
-        refuses: Why it is of no use for this case, or None.
+        refuses: Reason why it can't run this case, or None.
     """
 
     name: str

@@ -101,7 +101,7 @@ def library(module: str, folder: Path = PACKAGE) -> Path:
 def record(folder: Path, reasons: Mapping[str, str | None]) -> None:
     """Adds the results of modules to a folder's record: None, or the reason why one was not built.
 
-    The library of an earlier build goes with its reason: it would be one of other sources.
+    A module with a reason loses its library: an earlier build would be of other sources.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for module in (module for module, reason in reasons.items() if reason is not None):

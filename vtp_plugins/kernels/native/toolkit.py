@@ -48,7 +48,7 @@ class Toolkit:
 def candidates() -> Iterator[Path]:
     """Folders that may be a toolkit, in order of preference.
 
-    An `nvcc` on PATH is often a script or a link elsewhere, so it is asked where it works from.
+    An `nvcc` on PATH is often a script or a link elsewhere, so it is asked for its own folder.
     """
     yield from (Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name))
     if nvcc := shutil.which("nvcc"):
@@ -78,7 +78,7 @@ def architecture_flags(toolkit: Toolkit, asked: str) -> list[str]:
     """Nvcc's flags for the GPUs to compile for.
 
     Args:
-        toolkit: Which knows some.
+        toolkit: The toolkit that compiles.
         asked: As torch's TORCH_CUDA_ARCH_LIST: versions with an optional ``a``, ``f`` or ``+PTX``, separated
             by spaces or semicolons; empty: those of `ARCHITECTURES` that the toolkit knows.
 

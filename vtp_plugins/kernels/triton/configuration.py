@@ -37,7 +37,7 @@ SETTLE_ROWS = 8
 
 @dataclass(frozen=True)
 class ScreenTiles:
-    """How the screen or the sweep of the search is cut.
+    """Tile sizes of the screen or the sweep of the search.
 
     Attributes:
         rows: Vectors of a tile.
@@ -56,7 +56,7 @@ class ScreenTiles:
 
 @dataclass(frozen=True)
 class Tiles:
-    """How an attention kernel is cut.
+    """Tile sizes of an attention kernel.
 
     Attributes:
         queries: Queries of a tile.
@@ -81,7 +81,7 @@ class AttentionTiles:
 
 
 def nearest_architecture(capability: tuple[int, int]) -> Architecture:
-    """The architecture whose settings a GPU of this compute capability takes.
+    """The architecture whose settings are used for a GPU of this compute capability.
 
     12.x has the shared memory and the instructions of 8.x, not those of 10.x.
     """
@@ -95,7 +95,7 @@ def padded_width(width: int) -> int:
 
 
 def aligned_width(width: int) -> bool:
-    """Whether Triton knows of rows of this width, one after the other, that they begin at aligned addresses.
+    """Whether Triton can assume that contiguous rows of this width begin at aligned addresses.
 
     It specialises integers on whether 16 divides them, and nothing finer.
     """

@@ -37,7 +37,7 @@ EXACT = {"enable_fp_fusion": False}
 
 
 class _Frame(NamedTuple):
-    """Where the search takes place, and what it compares.
+    """Origin and scale of the coordinates in which the search compares.
 
     Attributes:
         centre: (D,) float64, m.

@@ -1,1 +1,1 @@
-"""The ahead-of-time gate: what the compiler makes of every kernel on every architecture, against a table."""
+"""The ahead-of-time gate: resources of every compiled kernel on every architecture, against a table."""

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compile_all(cases: list[GateCase], jobs: int) -> dict[str, Resources]:
-    """Name of each case -> what was made of it."""
+    """Resources of each case, by name."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         found = {}
         for case, resources in zip(cases, pool.map(compile_case, cases), strict=True):

@@ -1,4 +1,4 @@
-"""Compiles one case without a GPU and reads what came out: registers, spills, shared memory, instructions."""
+"""Compiles one case without a GPU and reads registers, spills, shared memory and instructions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
 
 @dataclass(frozen=True)
 class Resources:
-    """What a compiled kernel takes.
+    """Resources of a compiled kernel.
 
     Attributes:
         registers: Registers of a thread.

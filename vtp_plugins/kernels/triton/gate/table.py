@@ -1,4 +1,4 @@
-"""The table of resources that is checked in, and what counts as worse than it."""
+"""The checked-in table of resources, and the rules for what is worse than it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def problems(case: GateCase, found: Resources, row: Mapping[str, Any] | None) ->
     """What is wrong with a compiled case, one line each.
 
     Args:
-        case: What was compiled.
-        found: What came out.
+        case: The case.
+        found: Its resources.
         row: Its row of the table, or None if it has none.
     """
     limit = SHARED_MEMORY[case.architecture]
