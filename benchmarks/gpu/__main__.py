@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left = options.seconds - (time.monotonic() - start)
     outcomes = run_parts(context, names, left, lambda line: print(line, flush=True))
     notes.append(f"{time.monotonic() - start:.0f} s in all; logs of the commands: {options.work}.")
-    path = report.write(options.out, context.facts, outcomes, date, notes)
+    # Nothing was measured on a device that can't be examined: such a report stays with the logs.
+    out = options.out if context.facts else options.work
+    path = report.write(out, context.facts, outcomes, date, notes)
     print(f"report: {path}", flush=True)
     failed = not context.facts or any(outcome.failure is not None for outcome in outcomes)
     return int(failed)

@@ -27,7 +27,7 @@ def run(context: Context) -> list[str]:
     """
     file = context.folder / "tune.json"
     file.unlink(missing_ok=True)
-    seconds = str(max(1.0, context.left - FINISH))
+    seconds = f"{max(1.0, context.left - FINISH):.0f}"
     rounds = "2" if context.small else "5"
     context.vtp(
         "kernels", "tune", "--device", context.device, "--rounds", rounds, "--seconds", seconds,
