@@ -119,7 +119,9 @@ class Component:
         try:
             with isolated():
                 return import_object(target)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:  # the user's
+            raise
+        except BaseException as error:
             raise self.broken(f"failed to import: {one_line(error)}", target) from error
 
     def broken(self, what: str, target: object = None) -> BrokenComponent:

@@ -32,7 +32,9 @@ def diagnose(component: Component) -> Diagnosis:
     try:
         with isolated():
             found = target()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # the user's
+        raise
+    except BaseException as error:
         raise component.broken(f"failed: {one_line(error)}") from error
     if not isinstance(found, Diagnosis):
         raise component.broken(f"returned {type(found).__name__}, not a vtp_core.plugins.Diagnosis")

@@ -7,7 +7,9 @@ reach a run's numbers or a command's output, so plugins are imported and their h
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -70,6 +72,40 @@ def _states() -> list[_State]:
 
 
 @contextlib.contextmanager
+def _descriptor_to_standard_error() -> Iterator[None]:
+    """Sends what is written to file descriptor 1, by C code or a child process, to standard error."""
+    _flush()
+    try:
+        saved = os.dup(1)
+    except OSError:  # closed
+        yield
+        return
+    try:
+        try:
+            os.dup2(2, 1)
+        except OSError:
+            with open(os.devnull, "wb") as sink:
+                os.dup2(sink.fileno(), 1)
+        yield
+    finally:
+        _flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _flush() -> None:
+    """Writes out what Python and the C library hold back for standard output."""
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+    if os.name == "posix":
+        library = ctypes.CDLL(None)
+        with contextlib.suppress(ValueError):  # the symbol has another name
+            library.fflush(ctypes.c_void_p.in_dll(library, "stdout"))
+
+
+@contextlib.contextmanager
 def isolated() -> Iterator[list[str]]:
     """Restores random states and torch's default dtype afterwards; standard output goes to standard error.
 
@@ -82,7 +118,7 @@ def isolated() -> Iterator[list[str]]:
     states = _states()
     stream = _ToStandardError()
     try:
-        with contextlib.redirect_stdout(stream):
+        with _descriptor_to_standard_error(), contextlib.redirect_stdout(stream):
             yield notices
     finally:
         if stream.used:

@@ -134,7 +134,9 @@ def _load(plugins: Plugins, found: _Found) -> BaseException | None:
                 version=found.version,
                 alias=found.alias,
             )
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # the user's
+        raise
+    except BaseException as error:
         _fail(plugins, found, one_line(error), "".join(traceback.format_exception(error)))
         return error
     plugins.note(found.name, notices)

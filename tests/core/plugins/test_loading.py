@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -64,6 +65,9 @@ def test_the_distribution_vtp_core_comes_through_the_same_door_with_bare_names(s
         ("vtp_api = (", "SyntaxError: '(' was never closed"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("raise BaseException('at the base')", "BaseException: at the base"),
+        ("class Odd(BaseException): pass\nraise Odd('of its own')", "Odd: of its own"),
+        (GOOD + "    raise GeneratorExit\n", "GeneratorExit"),
         (GOOD.replace("vtp_api = 2", ""), "it does not state its API version"),
         (GOOD.replace("vtp_api = 2", "vtp_api = 7"), "vtp_api 7, this vtp-core has 2; upgrade vtp-core"),
         (GOOD.replace("register_objectives", "register_objetives"), "did you mean register_objectives?"),
@@ -340,6 +344,38 @@ def test_prints_and_random_state_do_not_leak(site, capsys, place):
     if place in ("import", "hook"):
         (plugin,) = plugins
         assert [note.split()[0] for note in plugin.notices] == ["printed"] + ["changed"] * 4
+
+
+WRITES = """
+import ctypes, os, subprocess, sys
+os.write(1, b"to the descriptor ")
+sys.__stdout__.write("to the first stream ")
+subprocess.run(["echo", "from a child"])
+ctypes.CDLL(None).puts(b"from C")
+"""
+
+
+def test_what_is_written_to_the_descriptor_does_not_reach_standard_output(site, capfd):
+    site("writes", WRITES + GOOD.replace("nowhere:", "writes_target:"))
+    site("unused", WRITES + "class Thing: pass\n", module="writes_target")
+    print("before")
+    item = load_plugins(only=["writes"]).find("objective", "writes.thing")
+    with pytest.raises(UsageError, match=r"is not a vtp_core.objective"):
+        item.load_target()
+    os.write(1, b"after")
+    out, err = capfd.readouterr()
+    assert out == "before\nafter"
+    for words in ("to the descriptor", "to the first stream", "from a child", "from C"):
+        assert err.count(words) == 2
+
+
+@pytest.mark.parametrize("error", ["BaseException('x')", "SystemExit(0)"])
+def test_a_component_that_ends_its_import_is_one_error(site, error):
+    site("ends", GOOD.replace("nowhere:", "ends_target:"))
+    site("unused", f"raise {error}", module="ends_target")
+    item = load_plugins(only=["ends"]).find("objective", "ends.thing")
+    with pytest.raises(UsageError, match="failed to import: "):
+        item.load_target()
 
 
 def test_a_quiet_plugin_has_no_notices(site):
