@@ -9,7 +9,7 @@ import click
 
 from vtp_core.cli.options import fast_option, plugin_option
 from vtp_core.data.source import BadSample
-from vtp_core.errors import DataError, UsageError
+from vtp_core.errors import DataError, NumericError, UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +47,7 @@ def encode(
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
     from vtp_core.artefact.weights import write_weights
+    from vtp_core.encoded import require_finite
     from vtp_core.plugins import load_plugins
 
     if output.suffix != ".safetensors":
@@ -74,12 +75,15 @@ def encode(
             if not batch:
                 continue
             pixels = torch.cat(batch)
-            if normalized:
-                tensors["latents"].append(model.encode_normalized(pixels).float())
-                continue
-            encoded = model.encode(pixels)
-            tensors["latents"].append(encoded.latent.float())
-            if encoded.indices is not None:
+            encoded = None if normalized else model.encode(pixels)
+            latent = model.encode_normalized(pixels) if encoded is None else encoded.latent
+            try:
+                require_finite("encode", {"the latent is": latent}, model)
+            except NumericError as error:
+                image = names[-len(batch) :][error.row or 0]
+                raise NumericError(f"{image}: {error}; nothing is written") from error
+            tensors["latents"].append(latent.float())
+            if encoded is not None and encoded.indices is not None:
                 tensors["indices"].append(encoded.indices)
     if not names:
         raise DataError(f"no image can be read, nothing is written; the first: {bad[0]}")

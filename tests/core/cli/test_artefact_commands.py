@@ -215,6 +215,18 @@ def test_encode_and_decode_are_the_tokenizers(home: Path, tmp_path: Path) -> Non
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected).astype(int)).max() <= 1
 
 
+def test_latents_that_are_not_finite_are_not_written(home: Path, tmp_path: Path) -> None:
+    model = load(home / "artefact")
+    with torch.no_grad():
+        next(model.bottleneck.parameters()).fill_(float("nan"))
+    model.save(tmp_path / "broken")
+    out = tmp_path / "latents.safetensors"
+    result = vtp("encode", tmp_path / "broken", home / "photos", "-o", out)
+    assert result.exit_code == 4, result.output
+    assert "blue0.png: encode: the latent is not finite (row 0 of 12)" in result.output
+    assert not out.exists()
+
+
 PREPARING = """
 from vtp_core.plugins import hookimpl
 vtp_api = 2
