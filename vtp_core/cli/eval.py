@@ -57,6 +57,7 @@ def eval_(
     from vtp_core.evaluation.opening import open_set
     from vtp_core.evaluation.runner import evaluate, why_not
     from vtp_core.plugins import load_plugins
+    from vtp_core.run.progress import show_pass
 
     plugins = load_plugins(plugin_files)
     sources = Sources(plugins)
@@ -87,7 +88,7 @@ def eval_(
         evaluators[key] = evaluator
     if not evaluators:
         raise UsageError("no evaluator can run on this tokenizer and these sources; the lines above say why")
-    results = evaluate(model, evaluators, held_out, train, rows=rows)
+    results = evaluate(model, evaluators, held_out, train, rows=rows, show=show_pass)
     click.echo(results_table(results))
     for protocol in dict.fromkeys(str(entry["protocol"]) for entry in results.values()):
         click.echo(f"protocol: {protocol}")

@@ -21,6 +21,8 @@ def report(run: Path, output: Path | None, plugin_files: tuple[Path, ...]) -> No
     Makes the reconstructions first, if the artefact is newer than them.
     """
     from vtp_core.plugins import load_plugins
+    from vtp_core.run.progress import show_pass
     from vtp_core.run.report import build_report
 
-    click.echo(f"report: {build_report(run, output, plugins=load_plugins(plugin_files))}")
+    path = build_report(run, output, plugins=load_plugins(plugin_files), show=show_pass)
+    click.echo(f"report: {path}")

@@ -101,5 +101,8 @@ def _train(recipe: Recipe, plugins: Plugins, *, resume: bool, allow_change: bool
     if done.results:
         click.echo(results_table(done.results))
     folder = RunFolder(done.folder)
+    if not done.results and (gallery := folder.read().gallery):
+        shown = f"median PSNR {gallery['psnr']['median']:.2f} dB, {gallery['held_out']}"
+        click.echo(f"reconstructions  {shown}")
     click.echo(f"tokenizer  {folder.tokenizer}")
     click.echo(f"report     {folder.report}")

@@ -8,12 +8,32 @@ from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.encoded import require_finite
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import IMAGE_PROTOCOL
 from vtp_core.tokenizer import Tokenizer
 
+GPU_SAMPLES, CPU_SAMPLES = 10_000, 2_000
+"""Most samples that statistics are measured on unless a number is given; 10,000 as in the VTP release."""
+
+
+def statistics_samples(device: torch.device, asked: int | None = None, limit: int | None = None) -> int:
+    """Number of samples for the statistics of a run; 0: none are measured.
+
+    Args:
+        device: Where the tokenizer computes.
+        asked: What was asked for; None: what the device allows, at most `limit`.
+        limit: ``evaluate.limit``.
+    """
+    if asked is not None:
+        return asked
+    most = CPU_SAMPLES if device.type == "cpu" else GPU_SAMPLES
+    return min(limit or most, most)
+
 
 @torch.no_grad()
-def measure_latents(model: Tokenizer, data: EvaluationSet, *, rows: int = 64) -> ArtefactConfig:
+def measure_latents(
+    model: Tokenizer, data: EvaluationSet, *, rows: int = 64, show: Show = silent
+) -> ArtefactConfig:
     """The tokenizer's config with measured `latents_mean`, `latents_std` and their protocol.
 
     Sums are float64 over all positions of the latents' mode, shifted by the first batch's mean.
@@ -22,6 +42,7 @@ def measure_latents(model: Tokenizer, data: EvaluationSet, *, rows: int = 64) ->
         model: A tokenizer in eval mode, with a `config`.
         data: The images to encode, usually the training set.
         rows: Samples per batch.
+        show: Shows the progress.
 
     Raises:
         NumericError: A latent is not finite.
@@ -30,16 +51,18 @@ def measure_latents(model: Tokenizer, data: EvaluationSet, *, rows: int = 64) ->
         raise UsageError("measure_latents: the tokenizer has no config; build it with config=")
     shift = total = squares = torch.zeros(0)
     count = images = 0
-    for batch in data.batches(model.config.image_size, rows):
-        encoded = model.encode(batch.to(model.device).image).latent
-        require_finite("latent statistics", {"the latent is": encoded}, model)
-        latent = encoded.double().transpose(0, 1).flatten(1)
-        if not images:
-            shift = latent.mean(1, keepdim=True)
-            total, squares = torch.zeros_like(shift[:, 0]), torch.zeros_like(shift[:, 0])
-        latent = latent - shift
-        total, squares = total + latent.sum(1), squares + latent.square().sum(1)
-        count, images = count + latent.shape[1], images + len(batch)
+    with show(f"latent statistics: {data.name}", len(data.indices())) as advance:
+        for batch in data.batches(model.config.image_size, rows):
+            encoded = model.encode(batch.to(model.device).image).latent
+            require_finite("latent statistics", {"the latent is": encoded}, model)
+            latent = encoded.double().transpose(0, 1).flatten(1)
+            if not images:
+                shift = latent.mean(1, keepdim=True)
+                total, squares = torch.zeros_like(shift[:, 0]), torch.zeros_like(shift[:, 0])
+            latent = latent - shift
+            total, squares = total + latent.sum(1), squares + latent.square().sum(1)
+            count, images = count + latent.shape[1], images + len(batch)
+            advance(len(batch))
     facts = data.facts(images)
     mean = total / count
     # A constant channel keeps its scale.

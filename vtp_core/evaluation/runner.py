@@ -15,6 +15,7 @@ from vtp_core.errors import NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation, Split
 from vtp_core.evaluation.gathering import Gathering
+from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import EvaluationProtocol, GeneratedPass, Metric, Score, SetFacts
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
@@ -55,6 +56,7 @@ def evaluate(
     *,
     rows: int = 64,
     world: World | None = None,
+    show: Show = silent,
 ) -> Results:
     """Measures a tokenizer, whose training mode is restored afterwards.
 
@@ -68,6 +70,7 @@ def evaluate(
         train: The set that probes are fitted on.
         rows: Samples per batch.
         world: The ranks of the evaluation; None: this process alone.
+        show: Shows the progress of each pass.
 
     Returns:
         Metric -> what `Score.entry` returns, on all ranks. A metric that two evaluators have is
@@ -100,11 +103,11 @@ def evaluate(
                 for name, e in evaluators.items()
                 if (e.uses_train if split == "train" else e.uses_held_out)
             }
-            counts[split] = torch.tensor(_observe(model, data, split, users, rows, world))
+            counts[split] = torch.tensor(_observe(model, data, split, users, rows, world, show))
         for needed in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
             if needed is not None:
                 users = {name: e for name, e in evaluators.items() if e.generated == needed}
-                _generate(model, needed, users, rows, world)
+                _generate(model, needed, users, rows, world, show)
         facts = ranks.from_first(partial(_facts, sets, ranks.gather(Tally(sums=counts))))
         for name, evaluator in evaluators.items():
             protocol = EvaluationProtocol(
@@ -116,7 +119,9 @@ def evaluate(
                 weights=model.config.weights,
             )
             state = ranks.gather(evaluator.state())
-            for metric, score in ranks.from_first(partial(_scores, name, evaluator, state)).items():
+            with show(f"computing {name}"):
+                scores = ranks.from_first(partial(_scores, name, evaluator, state))
+            for metric, score in scores.items():
                 about = evaluator.metrics.get(metric, Metric(title=metric.replace("_", " ")))
                 results[f"{name}.{metric}" if metric in results else metric] = score.entry(about, protocol)
     return results
@@ -129,30 +134,40 @@ def _observe(
     users: Mapping[str, Evaluator],
     rows: int,
     world: World,
+    show: Show,
 ) -> int:
     """Passes this rank's samples of a set to evaluators; returns their number."""
     assert model.config is not None
     fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users.values()))
     count = 0
-    for batch in data.batches(model.config.image_size, rows, world.rank, world.size, fields):
-        count += len(batch)
-        seen = Observation(model, batch.to(model.device), split)
-        for name, evaluator in users.items():
-            with _named(name, batch.keys):
-                evaluator.update(seen)
+    with show(f"evaluation: {data.name}", len(data.indices())) as advance:
+        for batch in data.batches(model.config.image_size, rows, world.rank, world.size, fields):
+            count += len(batch)
+            seen = Observation(model, batch.to(model.device), split)
+            for name, evaluator in users.items():
+                with _named(name, batch.keys):
+                    evaluator.update(seen)
+            advance(len(batch) * world.size)
     return count
 
 
 def _generate(
-    model: Tokenizer, needed: GeneratedPass, users: Mapping[str, Evaluator], rows: int, world: World
+    model: Tokenizer,
+    needed: GeneratedPass,
+    users: Mapping[str, Evaluator],
+    rows: int,
+    world: World,
+    show: Show,
 ) -> None:
     """Passes this rank's generated samples to evaluators."""
     indices = torch.arange(world.rank, needed.samples, world.size, device=model.device)
-    for part in indices.split(rows) if len(indices) else ():
-        seen = GeneratedBatch(model, part, needed.seed)
-        for name, evaluator in users.items():
-            with _named(name):
-                evaluator.update_generated(seen)
+    with show("evaluation: generated images", needed.samples) as advance:
+        for part in indices.split(rows) if len(indices) else ():
+            seen = GeneratedBatch(model, part, needed.seed)
+            for name, evaluator in users.items():
+                with _named(name):
+                    evaluator.update_generated(seen)
+            advance(len(part) * world.size)
 
 
 def _facts(sets: Mapping[Split, EvaluationSet], counts: Tally | None) -> dict[Split, SetFacts]:

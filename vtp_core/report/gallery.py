@@ -1,9 +1,9 @@
-"""Reconstructions of held-out images for the report: spread over the set, the worst, the median."""
+"""Reconstructions for the report, of held-out images if there are any: spread, the worst, the median."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from vtp_core.atomic import replacing_folder
+from vtp_core.data.source import Sample, Source
 from vtp_core.errors import UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Observation
+from vtp_core.evaluation.progress import Show, silent
 from vtp_core.report.run_data import GALLERY
 from vtp_core.tokenizer import Tokenizer
 
@@ -57,6 +59,8 @@ def write_gallery(
     extremes: int = 4,
     rows: int = 64,
     made_from: str = "",
+    trained_on: bool = False,
+    show: Show = silent,
 ) -> Path:
     """Writes PNG files and ``samples.json`` into `folder`, which is replaced.
 
@@ -65,12 +69,14 @@ def write_gallery(
 
     Args:
         model: A tokenizer in eval mode, with a `config` and a decoder.
-        data: Held-out images.
+        data: The images, of which bad ones are left out if `skip_bad` is set.
         folder: Usually ``samples`` of the run folder.
         count: Images spread evenly over the set.
         extremes: Worst ones, and as many around the median.
         rows: Images at a time.
         made_from: Hash of the weights, stored in ``samples.json``.
+        trained_on: Whether they are training images, for lack of others; the page says so.
+        show: Shows the progress.
 
     Returns:
         ``samples.json``.
@@ -80,17 +86,22 @@ def write_gallery(
     size = model.config.image_size
     scores: list[float] = []
     moments = _Moments()
-    for batch in data.batches(size, rows):
-        seen = Observation(model, batch.to(model.device), "held_out")
-        scores += _psnr(seen.image, seen.reconstruction).tolist()
-        moments.add(seen.encoded.latent)
+    read = _ReadIndices(data.source)
+    with show(f"reconstructions: {data.name}", len(data.indices())) as advance:
+        for batch in replace(data, source=read).batches(size, rows):
+            seen = Observation(model, batch.to(model.device), "held_out")
+            scores += _psnr(seen.image, seen.reconstruction).tolist()
+            moments.add(seen.encoded.latent)
+            advance(len(batch))
     facts = data.facts(len(scores))
+    whose = "training images, none are held out: " if trained_on else ""
     chosen = _choose(scores, count, extremes)
     basis = moments.basis()
     fields = frozenset({"image", "text"}) & data.source.fields
     shown: list[Shown] = []
     with replacing_folder(folder) as new:
-        for batch in data.subset([index for _, index in chosen]).batches(size, rows, fields=fields):
+        subset = Subset(data.source, [read.indices[index] for _, index in chosen])
+        for batch in replace(data, source=subset, limit=None).batches(size, rows, fields=fields):
             seen = Observation(model, batch.to(model.device), "held_out")
             latent = _colors(seen.encoded.latent, basis)
             error = (seen.image.int() - seen.reconstruction.int()).abs().mul(ERROR_GAIN).clamp_max(255)
@@ -111,7 +122,8 @@ def write_gallery(
         record = {
             "images": [asdict(item) for item in shown],
             "made_from": made_from,
-            "held_out": str(facts),
+            "held_out": f"{whose}{facts}",
+            "trained_on": trained_on,
             "image_size": size,
             "psnr": {
                 "values": [round(score, 4) for score in sorted(scores)],
@@ -121,6 +133,22 @@ def write_gallery(
         }
         (new / GALLERY).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return folder / GALLERY
+
+
+class _ReadIndices:
+    """A source that notes which of its samples could be read, in order."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.indices = source, list[int]()
+        self.fields, self.classes = source.fields, source.classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int, fields: frozenset[str]) -> Sample:
+        sample = self.source.read(index, fields)
+        self.indices.append(index)
+        return sample
 
 
 def _choose(scores: list[float], count: int, extremes: int) -> list[tuple[str, int]]:

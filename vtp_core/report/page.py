@@ -24,7 +24,7 @@ IMAGE_SIDE = 256
 """Largest side of an embedded image in pixels."""
 
 GROUPS = {
-    "spread": "Spread evenly over the held-out set",
+    "spread": "Spread evenly over the set",
     "worst": "The worst of the set",
     "median": "Around the median",
 }
@@ -164,7 +164,7 @@ def _data(run: RunData) -> Iterable[Fact]:
         settings = ", ".join(f"{key} = {value}" for key, value in source.items() if key != "use")
         yield Fact(name="training data", value=str(source.get("use", "?")), note=settings)
     if held_out := run.gallery.get("held_out"):
-        yield Fact(name="held-out data", value=str(held_out), note="")
+        yield Fact(name="images shown", value=str(held_out), note="")
     bad = sum(run.bad_samples.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(run.bad_samples.items()))
     yield Fact(name="bad samples", value=str(bad), note=reasons or "none was replaced")

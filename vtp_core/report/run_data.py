@@ -57,7 +57,13 @@ def read_gallery(data: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not scores:
         raise ValueError("no image was measured")
-    return {"images": images, "psnr": psnr, "latent": latent, "held_out": str(data.get("held_out", ""))}
+    return {
+        "images": images,
+        "psnr": psnr,
+        "latent": latent,
+        "held_out": str(data.get("held_out", "")),
+        "trained_on": data.get("trained_on") is True,
+    }
 
 
 def table(value: object) -> Mapping[str, Any]:

@@ -10,18 +10,17 @@ from vtp_core.artefact.assembly import assemble, load_training_state
 from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.data.opening import Sources
 from vtp_core.errors import NumericError, UsageError, VtpError
-from vtp_core.evaluation.latents import measure_latents
+from vtp_core.evaluation.latents import measure_latents, statistics_samples
 from vtp_core.evaluation.opening import build_evaluators, open_recipe_sets, open_set
+from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.runner import Results, evaluate, why_not
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.opening import Run
+from vtp_core.run.progress import show_pass
 from vtp_core.run.report import build_report
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.saving.state import whole
-
-STATISTICS_SAMPLES = 10_000
-"""Most training samples that the latents' statistics are measured on (as in the VTP release)."""
 
 
 def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"] = "student") -> Tokenizer:
@@ -56,7 +55,7 @@ def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None
             raise UsageError(f"evaluators.{name}: {reason}; leave it out or change the data")
 
 
-def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Results:
+def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None, show: Show = silent) -> Results:
     """Runs the recipe's evaluators on the present weights; all ranks call it, rank 0 writes ``eval.json``."""
     evaluators = build_evaluators(run.recipe, run.plugins)
     if not evaluators:
@@ -69,6 +68,7 @@ def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None) -> Res
         train,
         rows=run.recipe.evaluate.rows,
         world=run.world,
+        show=show,
     )
     if run.world.rank == 0:
         run.folder.write_evaluation(results)
@@ -91,20 +91,23 @@ def finish(run: Run) -> Results:
     recipe = run.recipe
     failure: VtpError | None = None
     results: Results = {}
+    show: Show = show_pass if run.world.rank == 0 else silent
     tokenizer = current_tokenizer(run, recipe.run.steps)
     _require_finite(tokenizer, run)
     if run.world.rank == 0:
-        tokenizer.save(run.folder.tokenizer)
+        with show(f"writing {run.folder.tokenizer}"):
+            tokenizer.save(run.folder.tokenizer)
     try:
-        results = evaluate_run(run, recipe.run.steps, tokenizer)
+        results = evaluate_run(run, recipe.run.steps, tokenizer, show)
     except VtpError as error:
         failure = error
     if run.world.rank == 0:
-        limit = min(recipe.evaluate.limit or STATISTICS_SAMPLES, STATISTICS_SAMPLES)
-        statistics = open_set(recipe.data.source, run.sources, limit, skip_bad=True)
-        tokenizer.config = measure_latents(tokenizer, statistics, rows=recipe.evaluate.rows)
-        tokenizer.save(run.folder.tokenizer)
-        build_report(run.folder.path, plugins=run.plugins, sources=run.sources)
+        table = recipe.evaluate
+        if count := statistics_samples(run.world.device, table.statistics_samples, table.limit):
+            data = open_set(recipe.data.source, run.sources, count, skip_bad=True)
+            tokenizer.config = measure_latents(tokenizer, data, rows=table.rows, show=show)
+            tokenizer.save(run.folder.tokenizer)
+        build_report(run.folder.path, plugins=run.plugins, sources=run.sources, show=show)
     if failure is not None:
         raise failure
     return results

@@ -12,6 +12,7 @@ import torch
 
 from vtp_core.batch import Batch
 from vtp_core.errors import Preempted
+from vtp_core.evaluation.progress import silent
 from vtp_core.run.callback import Callbacks, RunInfo
 from vtp_core.run.finish import evaluate_run
 from vtp_core.run.metrics import MetricsLog
@@ -81,8 +82,8 @@ class Loop:
                     if made % run.recipe.run.checkpoint_every == 0 or made == self.total or asked:
                         self._save(made)
                     every = run.recipe.evaluate.every
-                    if every and made % every == 0 and made < self.total:
-                        self._evaluate(made)
+                    if every and made % every == 0 and made < self.total and not asked:
+                        self._evaluate(made, bar)
                     if asked and made < self.total:
                         raise Preempted(
                             f"stopped by a signal after step {made}; the state is saved, "
@@ -150,9 +151,9 @@ class Loop:
         if self.first:
             self.callbacks.checkpoint(made, saved.path)
 
-    def _evaluate(self, made: int) -> None:
+    def _evaluate(self, made: int, bar: RunProgress | None) -> None:
         began = time.perf_counter()
-        results = evaluate_run(self.run, made)
+        results = evaluate_run(self.run, made, show=silent if bar is None else bar.show)
         if self.first:
             self.callbacks.evaluate(made, results)
         # rows_per_s excludes the time of evaluation.

@@ -1,13 +1,20 @@
-"""Progress of a run: a bar with loss, rate and time left on a terminal, plain lines elsewhere."""
+"""Progress on standard error, of steps and of passes over data: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from vtp_core.evaluation.progress import Advance
+
+LINE_SECONDS = 10.0
+"""Least time between two lines of a pass where there is no terminal."""
 
 
 class RunProgress:
@@ -21,15 +28,12 @@ class RunProgress:
 
     def __init__(self, total: int, start: int = 0, console: Console | None = None) -> None:
         self.total, self.start = total, start
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = console or _stderr()
         self._began = time.perf_counter()
         self._bar: Progress | None = None
         if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"),
-                console=self._console,
-            )  # fmt: skip
-            self._task = self._bar.add_task("", total=total, completed=start)
+            self._bar = _bars(self._console)
+            self._task = self._bar.add_task("step", total=total, completed=start, state="")
         self._text = ""
 
     def __enter__(self) -> RunProgress:
@@ -50,7 +54,7 @@ class RunProgress:
     def step(self, made: int) -> None:
         """Moves the bar to `made` finished steps, resumed ones included."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=made, description=f"{self._text}  left {self.left(made)}")
+            self._bar.update(self._task, completed=made, state=f"{self._text}  left {self.left(made)}")
 
     def log(self, made: int, loss: float, rows_per_s: float) -> None:
         """Shows the values of a logged step.
@@ -72,7 +76,64 @@ class RunProgress:
     def left(self, made: int) -> str:
         """Estimated time left, h:mm:ss, from the mean time of the steps so far; ``?`` before the first."""
         here = made - self.start
-        if here <= 0:
-            return "?"
-        pace = (time.perf_counter() - self._began) / here
-        return str(timedelta(seconds=round(pace * (self.total - made))))
+        return _left(self._began, here, self.total - made) if here > 0 else "?"
+
+    @contextmanager
+    def show(self, title: str, total: int = 0) -> Iterator[Advance]:
+        """Shows a pass during the run, as `vtp_core.evaluation.progress.Show`; its time is no step's."""
+        began = time.perf_counter()
+        with _pass(self._console, self._bar, title, total) as advance:
+            yield advance
+        self._began += time.perf_counter() - began
+
+
+@contextmanager
+def show_pass(title: str, total: int = 0, console: Console | None = None) -> Iterator[Advance]:
+    """Shows a pass on standard error, as `vtp_core.evaluation.progress.Show`."""
+    console = console or _stderr()
+    bars = _bars(console) if console.is_terminal else None
+    with bars or nullcontext(), _pass(console, bars, title, total) as advance:
+        yield advance
+
+
+@contextmanager
+def _pass(console: Console, bars: Progress | None, title: str, total: int) -> Iterator[Advance]:
+    began = last = time.perf_counter()
+    done = 0
+    if bars is None:
+        console.print(f"{title}: {total} images" if total else title, markup=False)
+    else:
+        task = bars.add_task(title, total=total or None, state="")
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done = min(done + count, total)
+        state = f"left {_left(began, done, total - done)}" if done else ""
+        now = time.perf_counter()
+        if bars is not None:
+            bars.update(task, completed=done, state=state)
+        elif now - last >= LINE_SECONDS and done < total:
+            last = now
+            console.print(f"{title}: {done}/{total}  {state}", markup=False)
+
+    try:
+        yield advance
+    finally:
+        if bars is not None:
+            bars.remove_task(task)
+            console.print(f"{title}: {done} images" if total else title, markup=False)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False), MofNCompleteColumn(), BarColumn(),
+        TextColumn("{task.fields[state]}", markup=False), console=console,
+    )  # fmt: skip
+
+
+def _left(began: float, done: int, rest: int) -> str:
+    return str(timedelta(seconds=round((time.perf_counter() - began) / done * rest)))

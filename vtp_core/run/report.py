@@ -10,9 +10,13 @@ from pathlib import Path
 from vtp_core.atomic import write_text
 from vtp_core.data.opening import Sources
 from vtp_core.errors import VtpError
+from vtp_core.evaluation.progress import Show, silent
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.report.page import render
 from vtp_core.run.records import RunFolder
+
+TRAINING_IMAGES = 256
+"""Most training images that are reconstructed where none are held out."""
 
 
 def build_report(
@@ -21,17 +25,19 @@ def build_report(
     *,
     plugins: Plugins | None = None,
     sources: Sources | None = None,
+    show: Show = silent,
 ) -> Path:
     """Writes the report of a run.
 
-    The reconstructions are made from the run's artefact and held-out set, unless its folder ``samples`` was
-    made from the same weights.
+    The reconstructions are made from the run's artefact and held-out set, or some training images if there is
+    none, unless its folder ``samples`` was made from the same weights.
 
     Args:
         run_folder: A folder that ``vtp run`` wrote; missing parts are named on the page.
         output: The file to write; None: ``report.html`` in the run folder.
         plugins: Where the artefact's components are looked up; None: the installed ones.
         sources: The run's sources, if this process has them open.
+        show: Shows the progress.
 
     Returns:
         The file.
@@ -40,7 +46,7 @@ def build_report(
         UsageError: `run_folder` is no run folder.
     """
     folder = RunFolder(run_folder)
-    problem = refresh_gallery(folder, plugins, sources)
+    problem = refresh_gallery(folder, plugins, sources, show)
     run = folder.read()
     if problem:
         missing = f"the reconstructions could not be made: {problem}"
@@ -51,7 +57,9 @@ def build_report(
     return path
 
 
-def refresh_gallery(folder: RunFolder, plugins: Plugins | None, sources: Sources | None) -> str | None:
+def refresh_gallery(
+    folder: RunFolder, plugins: Plugins | None, sources: Sources | None, show: Show = silent
+) -> str | None:
     """Makes the reconstructions of a run, if it has an artefact and they are not of its weights.
 
     Returns:
@@ -65,18 +73,26 @@ def refresh_gallery(folder: RunFolder, plugins: Plugins | None, sources: Sources
     if _made_from(folder.gallery) == made_from:
         return None
     from vtp_core.artefact.loading import load
-    from vtp_core.evaluation.opening import open_recipe_sets
+    from vtp_core.evaluation.opening import open_recipe_sets, open_set
     from vtp_core.recipe import load_recipe
     from vtp_core.report.gallery import write_gallery
 
     try:
         plugins = plugins if plugins is not None else load_plugins()
         recipe = load_recipe(folder.recipe, plugins=plugins)
-        held_out, _ = open_recipe_sets(recipe, sources or Sources(plugins, recipe.data.decode))
-        if held_out is None:
-            return "the recipe has no held-out data ([evaluate] source)"
-        tokenizer = load(folder.tokenizer, plugins=plugins)
-        write_gallery(tokenizer, held_out, folder.samples, rows=recipe.evaluate.rows, made_from=made_from)
+        sources = sources or Sources(plugins, recipe.data.decode)
+        held_out, _ = open_recipe_sets(recipe, sources)
+        limit = min(recipe.evaluate.limit or TRAINING_IMAGES, TRAINING_IMAGES)
+        data = held_out or open_set(recipe.data.source, sources, limit, skip_bad=True)
+        write_gallery(
+            load(folder.tokenizer, plugins=plugins),
+            data,
+            folder.samples,
+            rows=recipe.evaluate.rows,
+            made_from=made_from,
+            trained_on=held_out is None,
+            show=show,
+        )
     except VtpError as error:
         return " ".join(str(error).split())
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from vtp_core.data.opening import Sources
-from vtp_core.errors import DistributedError
+from vtp_core.errors import DistributedError, Preempted
 from vtp_core.evaluation.runner import Results
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import dump_toml
@@ -76,7 +76,7 @@ def train(
                 _log.info("all %d steps are made; measuring again", run.start)
             else:
                 Loop(run, _callbacks(recipe, plugins, first=world.rank == 0))()
-            results = finish(run)
+            results = _finish(run)
     except RuntimeError as error:
         if world.size == 1 or not _lost_connection(error):
             raise
@@ -85,6 +85,16 @@ def train(
             "see the error of the rank that stopped first, and continue with --resume"
         ) from error
     return Done(folder=folder.path, results=results) if world.rank == 0 else None
+
+
+def _finish(run: Run) -> Results:
+    try:
+        return finish(run)
+    except KeyboardInterrupt:
+        raise Preempted(
+            f"{run.folder}: interrupted after the last step; its {run.recipe.run.steps} steps are saved. "
+            "The same command with --resume makes what is missing of tokenizer, evaluation and report"
+        ) from None
 
 
 def _write_records(run: Run) -> None:
