@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vtp_core.schedule import NotNegative
 from vtp_core.view import ViewNeed
@@ -71,6 +71,19 @@ def _untrained(table: _Model) -> _Model:
 
 class SourceConfig(ComponentConfig):
     """A table ``[data.source]`` or ``[data.sources.NAME]``."""
+
+    part: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] | None = None
+    """Keep the samples whose key's hash lies between these fractions: `[0.0, 0.9]` to train on and
+    `[0.9, 1.0]` to evaluate on share none, and a new sample moves no other. None: all."""
+    exclude: tuple[str, ...] = ()
+    """Keys of samples to leave out, such as files that can't be read."""
+
+    @field_validator("part")
+    @classmethod
+    def _part_rises(cls, part: tuple[float, float] | None) -> tuple[float, float] | None:
+        if part is not None and part[0] >= part[1]:
+            raise ValueError(f"the first fraction must be below the second, got {list(part)}")
+        return part
 
     def offers(self) -> frozenset[str] | None:
         """Fields of each sample, of "image", "text", "label" and "latent"; None: unknown until it is opened.

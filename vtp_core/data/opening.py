@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from vtp_core.config import AugmentationConfig, ComponentConfig
+from vtp_core.config import AugmentationConfig, ComponentConfig, SourceConfig
+from vtp_core.data.part import Part
 from vtp_core.data.source import Source
 from vtp_core.recipe.tables.data import DataConfig, DecodeLimits
 
@@ -29,7 +30,10 @@ def open_source(config: ComponentConfig, limits: DecodeLimits, plugins: Plugins)
         UsageError: No plugin offers it.
     """
     target = plugins.find("source", config.use).load_target()
-    return cast("Callable[[ComponentConfig, DecodeLimits], Source]", target)(config, limits)
+    source = cast("Callable[[ComponentConfig, DecodeLimits], Source]", target)(config, limits)
+    if isinstance(config, SourceConfig) and (config.part or config.exclude):
+        return Part(source, config)
+    return source
 
 
 class Sources:

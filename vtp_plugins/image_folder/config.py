@@ -26,7 +26,11 @@ class ImageFolderConfig(SourceConfig):
 
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:
-        """A folder with an image in it or below it."""
+        """A folder with an image in it or below it, unless a `metadata.jsonl` or its like describes them."""
+        if any(
+            (Path(path).expanduser() / f"metadata.{kind}").is_file() for kind in ("jsonl", "csv", "parquet")
+        ):
+            return None
         endings = tuple(f".{extension}" for extension in cls.model_fields["extensions"].default)
         for _, below, names in os.walk(Path(path).expanduser()):
             below[:] = [name for name in below if not name.startswith(".")]

@@ -109,6 +109,8 @@ def test_without_any_source_the_next_step_is_named() -> None:
         ([], "{{00..01}}.tar", "webdataset", {"urls": "{root}/{{00..01}}.tar"}),
         (["x.png"], "", "image_folder", {"path": "{root}"}),
         (["cat/deep/x.JPG"], "", "image_folder", {"path": "{root}"}),
+        (["x.png", "metadata.jsonl"], "", "image_list", {"path": "{root}"}),
+        (["x.csv"], "x.csv", "image_list", {"path": "{root}/x.csv"}),
     ],
 )
 def test_what_the_built_in_sources_recognise(

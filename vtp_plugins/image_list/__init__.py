@@ -1,0 +1,1 @@
+"""The source `image_list`: image files that a table lists, with captions and labels."""
