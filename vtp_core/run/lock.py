@@ -29,20 +29,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
         UsageError: Another process holds it; names its host, process and time. Or a file that a run writes
             in place is a link.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.require_plain()
-    # A soft lock would outlive a process that is killed.
-    lock = FileLock(folder.lock, timeout=0, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(
-            f"{folder}: another run holds this folder ({_holder(folder)}): wait for it, stop it, "
-            "or choose another run.out"
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        # Some network file systems have no locks; a run must be possible there too.
-        _log.warning("%s: no lock (%s); a second run on this folder would not be noticed", folder.lock, error)
+    lock = _acquire(folder)
     time = datetime.now(UTC).isoformat(timespec="seconds")
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": time}
     # Not in the lock's own file: versions of filelock truncate it when a second process tries the lock.
@@ -53,11 +40,47 @@ def locked(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     finally:
+        _release(folder, lock)
+
+
+def _acquire(folder: RunFolder) -> FileLock:
+    # A soft lock would outlive a process that is killed.
+    lock = FileLock(folder.lock, timeout=0, fallback_to_soft=False)
+    for attempt in range(10):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.require_plain()
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"{folder}: another run holds this folder ({_holder(folder)}): wait for it, stop it, "
+                "or choose another run.out"
+            ) from None
+        except FileNotFoundError:
+            if attempt < 9:  # a run that was refused has just removed its empty folder
+                continue
+            raise
+        except (OSError, NotImplementedError) as error:
+            # Some network file systems have no locks; a run must be possible there too.
+            _log.warning(
+                "%s: no lock (%s); a second run on this folder would not be noticed", folder.lock, error
+            )
+        break
+    return lock
+
+
+def _release(folder: RunFolder, lock: FileLock) -> None:
+    """Frees the folder. What is removed is removed under the lock: later it may be another run's."""
+    try:
         folder.lock_holder.unlink(missing_ok=True)
-        lock.release()
         if set(folder.path.iterdir()) <= {folder.lock}:
             folder.lock.unlink(missing_ok=True)
             folder.path.rmdir()
+    except OSError as error:
+        if folder.path.exists():  # else a user removed it
+            _log.warning("%s: could not be cleaned up (%s)", folder, error)
+    finally:
+        lock.release()
 
 
 def _holder(folder: RunFolder) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
 import time
@@ -23,6 +24,8 @@ from vtp_core.run.spikes import SpikeWatch
 from vtp_core.training.joint import StepResult
 from vtp_core.training.ranks.replicas import check_replicas
 from vtp_core.training.saving.checkpoint import save
+
+_log = logging.getLogger(__name__)
 
 
 class Loop:
@@ -61,6 +64,12 @@ class Loop:
             log = bar = None
             if self.first:
                 log = stack.enter_context(MetricsLog(run.folder.metrics, run.start or None))
+                if log.damaged:
+                    _log.warning(
+                        "%s: %d damaged lines stay in it and are left out of the report",
+                        run.folder.metrics,
+                        log.damaged,
+                    )
                 bar = stack.enter_context(RunProgress(self.total, run.start))
                 self.callbacks.run_start(info)
             try:

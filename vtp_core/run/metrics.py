@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+
+from vtp_core.atomic import replacing_file
 
 
 class MetricsLog:
@@ -18,15 +21,19 @@ class MetricsLog:
 
     Args:
         path: The file; its folder exists.
-        last_step: On a resume, the largest ``step`` to keep; later lines and an unfinished line are removed.
-            None empties the file.
+        last_step: On a resume, the largest ``step`` to keep; later lines and an unfinished line are removed,
+            damaged lines between those that stay are kept. None empties the file.
+
+    Attributes:
+        damaged: Number of damaged lines that stay in the file.
     """
 
     def __init__(self, path: Path, last_step: int | None = None) -> None:
+        self.damaged = 0
         if last_step is None:
             path.write_text("", encoding="utf-8")
-        else:
-            _cut(path, last_step)
+        elif path.is_file():
+            self.damaged = _cut(path, last_step)
         self._file: TextIO = path.open("a", encoding="utf-8", newline="\n")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -57,33 +64,46 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The objects of a JSON-lines file and the number of damaged or unfinished lines; none without a file."""
     if not path.is_file():
         return [], 0
-    rows = [_parse(line) for line in path.read_bytes().splitlines(keepends=True)]
+    rows = [row for _, row in _lines(path)]
     whole = [row for row in rows if row is not None]
     return whole, len(rows) - len(whole)
 
 
-def _cut(path: Path, last_step: int) -> None:
-    """Truncates the file before its first line that is later than `last_step` or damaged."""
-    if not path.is_file():
-        return
-    size = 0
-    with path.open("rb+") as file:
+def step_of(record: Mapping[str, Any]) -> int | None:
+    """The ``step`` of a line; None if it has none, which counts as damage."""
+    step = record.get("step")
+    return step if type(step) is int else None
+
+
+def _cut(path: Path, last_step: int) -> int:
+    """Removes lines later than `last_step` with what follows them, and an unfinished line.
+
+    Returns:
+        Number of damaged lines that stay.
+    """
+    damaged, later = 0, False
+    with replacing_file(path) as file:
+        for line, record in _lines(path):
+            step = None if record is None else step_of(record)
+            if step is not None:
+                later = step > last_step
+            elif not line.endswith(b"\n"):
+                continue
+            if not later:
+                file.write(line)
+                damaged += step is None
+    return damaged
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Each line with its object, None for one that is damaged or unfinished."""
+    with path.open("rb") as file:
         for line in file:
-            record = _parse(line)
-            if record is None or not isinstance(record.get("step"), int) or record["step"] > last_step:
-                break
-            size += len(line)
-        file.truncate(size)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+            record = None
+            if line.endswith(b"\n"):
+                with suppress(ValueError, RecursionError):
+                    record = json.loads(line)
+            yield line, record if isinstance(record, dict) else None
 
 
 def _number(value: float) -> float | None:

@@ -14,7 +14,7 @@ import torch
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources
 from vtp_core.data.source import Source
-from vtp_core.errors import DistributedError, UsageError
+from vtp_core.errors import CheckpointError, DistributedError, UsageError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run import build
@@ -32,10 +32,10 @@ from vtp_core.training.optim.guard import Guard
 from vtp_core.training.optim.optimizer import MainOptimizer
 from vtp_core.training.optim.update import Update
 from vtp_core.training.ranks.parallel import build_mesh, move, wrap
-from vtp_core.training.ranks.rank_objects import gather_objects
+from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank
 from vtp_core.training.ranks.world import World
 from vtp_core.training.saving.checkpoint import load
-from vtp_core.training.saving.folder import Checkpoint, find_latest
+from vtp_core.training.saving.folder import Checkpoint, find_latest, published
 from vtp_core.training.saving.state import training_state
 from vtp_core.view import ViewNeed
 
@@ -213,11 +213,17 @@ def training_loader(
 def _checkpoint(
     folder: RunFolder, recipe: Recipe, plugins: Plugins, *, allow_change: bool
 ) -> Checkpoint | None:
-    """The checkpoint that a run resumes from; None if there is none yet."""
-    if not folder.has_checkpoints():
+    """The checkpoint that a run resumes from; None if none was published yet."""
+    if not on_first_rank(lambda: published(folder.checkpoints)):
         _log.warning("%s: no checkpoint to resume from; the run starts at step 0", folder)
         return None
-    checkpoint = find_latest(folder.checkpoints)
+    try:
+        checkpoint = find_latest(folder.checkpoints)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. To start at step 0, move {folder.checkpoints} away and use --resume again, or choose "
+            "another folder with -s run.out=FOLDER"
+        ) from None
     path, manifest = checkpoint.path, checkpoint.manifest
     if manifest.step > recipe.run.steps:
         raise UsageError(

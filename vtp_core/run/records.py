@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vtp_core.atomic import plain_size, write_json, write_text
 from vtp_core.errors import UsageError
 from vtp_core.recipe.history import RESOLVED, current_metrics
 from vtp_core.recipe.toml_values import TomlError, parse_toml
 from vtp_core.report.run_data import GALLERY, RunData, read_gallery
-from vtp_core.run.metrics import read_lines
+from vtp_core.run.metrics import read_lines, step_of
 
 if TYPE_CHECKING:
     from vtp_core.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -70,17 +73,15 @@ class RunFolder:
         """Whether it is a run folder: one with a resolved recipe."""
         return self.recipe.is_file()
 
-    def has_checkpoints(self) -> bool:
-        """Whether a checkpoint was begun."""
-        return any(self.checkpoints.glob("step-*"))
-
     def require_new(self) -> None:
         """Refuses a folder that already holds logged steps or checkpoints.
 
         Raises:
             UsageError: It does.
         """
-        if self.read_metrics() or any(self.checkpoints.glob("*")):
+        # A save that was killed leaves a folder that ends in .tmp; the next one removes it.
+        begun = self.metrics.is_file() and self.metrics.stat().st_size > 0
+        if begun or any(path.suffix != ".tmp" for path in self.checkpoints.glob("*")):
             raise UsageError(
                 f"{self}: already holds a run; continue it with --resume, or choose another folder with "
                 f"-s run.out=FOLDER. Nothing was touched."
@@ -107,9 +108,18 @@ class RunFolder:
         write_text(self.recipe, text)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        """Writes ``environment.json``; what earlier starts wrote stays under ``earlier`` if it differs."""
-        before = self._object(self.environment, [])
-        earlier = list(before.pop("earlier", []))
+        """Writes ``environment.json``; what earlier starts wrote stays under ``earlier`` if it differs.
+
+        A damaged one says nothing of earlier starts; a warning names it and the file is written anew.
+        """
+        problems: list[str] = []
+        before = self._object(self.environment, problems) if self.environment.exists() else {}
+        earlier = before.pop("earlier", [])
+        if not isinstance(earlier, list):
+            problems.append(f"{self.environment.name}: earlier is no list")
+            earlier = []
+        for problem in problems:
+            _log.warning("%s: %s; what it said of earlier starts is lost", self, problem)
         if before and before != json.loads(json.dumps(environment)):
             earlier.append(before)
         write_json(self.environment, {**environment, "earlier": earlier} if earlier else environment)
@@ -160,8 +170,8 @@ class RunFolder:
             missing.append(f"no {name}")
             return {}
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        except (OSError, ValueError, RecursionError) as error:
             missing.append(f"{name} can't be read: {error}")
             return {}
         if not isinstance(data, dict):
@@ -170,12 +180,14 @@ class RunFolder:
         return data
 
     def _metrics(self, missing: list[str]) -> list[dict[str, Any]]:
-        rows, damaged = read_lines(self.metrics)
+        lines, damaged = read_lines(self.metrics)
+        rows = [row for row in lines if step_of(row) is not None]
+        damaged += len(lines) - len(rows)
         if not self.metrics.is_file():
             missing.append(f"no {self.metrics.name}")
         if damaged:
             missing.append(f"{self.metrics.name}: {damaged} lines can't be read")
-        return [current_metrics(row) for row in rows if isinstance(row.get("step"), int)]
+        return [current_metrics(row) for row in rows]
 
     def _gallery(self, missing: list[str]) -> dict[str, Any]:
         data = self._object(self.gallery, missing)
@@ -191,3 +203,7 @@ class RunFolder:
         lines = [line for path in paths for line in read_lines(path)[0]]
         distinct = {(str(line.get("source")), str(line.get("index"))): line for line in lines}
         return dict(Counter(str(line.get("reason", "unknown")) for line in distinct.values()))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")

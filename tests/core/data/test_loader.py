@@ -294,6 +294,15 @@ def test_few_bad_samples_of_a_small_set_do_not_stop() -> None:
         quarantine.add(0, [bad_read(index) for index in range(10, 12)])
 
 
+def test_a_line_that_a_kill_cut_takes_no_other_with_it(tmp_path) -> None:
+    path = tmp_path / "quarantine-0.jsonl"
+    path.write_text('{"step": 3, "ro')
+    for index in (1, 2):
+        Quarantine(0.01, path).add(1000, [bad_read(index)])
+    cut, *whole = path.read_text().splitlines()
+    assert cut == '{"step": 3, "ro' and [json.loads(line)["index"] for line in whole] == [1, 2]
+
+
 def test_zero_allows_none() -> None:
     with pytest.raises(DataError):
         Quarantine(0.0).add(1000, [bad_read(0)])

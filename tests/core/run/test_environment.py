@@ -10,12 +10,14 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
 import scipy
 import torch
+from filelock import FileLock
 from rich.console import Console
 
 import vtp_core
@@ -73,6 +75,20 @@ def test_an_earlier_environment_stays_if_it_differs(tmp_path):
     assert read == {"torch": "3", "earlier": [{"torch": "1"}, {"torch": "2"}]}
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ['{"torch": "1"', "\x00\x00", "[1]", '{"torch": NaN}', '{"torch": "1", "earlier": 3}', "[" * 100_000],
+    ids=range(6),
+)
+def test_a_damaged_environment_is_named_and_written_anew(tmp_path, caplog, damage):
+    (tmp_path / "environment.json").write_text(damage)
+    RunFolder(tmp_path).write_environment({"torch": "2"})
+    read = json.loads((tmp_path / "environment.json").read_text())
+    assert read["torch"] == "2" and read.get("earlier", [{"torch": "1"}]) == [{"torch": "1"}]
+    (warning,) = caplog.messages
+    assert "environment.json" in warning and "earlier starts" in warning
+
+
 def test_a_second_run_on_a_folder_is_refused_until_the_first_is_killed(tmp_path):
     folder = RunFolder(tmp_path / "run")
     process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
@@ -104,6 +120,41 @@ def test_a_folder_without_anything_is_removed_when_it_is_released(tmp_path):
     with locked(RunFolder(tmp_path / "run")):
         assert (tmp_path / "run").is_dir()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("when", ["before the release", "after the release"])
+def test_a_start_that_frees_the_folder_never_makes_two_holders(tmp_path, monkeypatch, when):
+    """Another start takes the folder while the first one frees it; then a third one is refused."""
+    folder, release = RunFolder(tmp_path / "run"), FileLock.release
+    with ExitStack() as others:
+
+        def other_start(lock, *arguments, **options):
+            monkeypatch.setattr(FileLock, "release", release)
+            if when == "after the release":
+                release(lock, *arguments, **options)
+            others.enter_context(locked(folder))
+            release(lock, *arguments, **options)
+
+        with locked(folder):
+            monkeypatch.setattr(FileLock, "release", other_start)
+        assert folder.lock.exists()
+        with pytest.raises(UsageError, match="another run holds this folder"), locked(folder):
+            pass
+    assert not folder.path.exists()
+
+
+def test_a_start_waits_out_a_folder_that_is_being_removed(tmp_path, monkeypatch):
+    folder, plain = RunFolder(tmp_path / "run"), RunFolder.require_plain
+    removed = []
+
+    def remove_once(self):
+        plain(self)
+        if not removed:
+            removed.append(self.path.rmdir())
+
+    monkeypatch.setattr(RunFolder, "require_plain", remove_once)
+    with locked(folder):
+        assert folder.lock.exists() and removed
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

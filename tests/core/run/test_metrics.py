@@ -66,3 +66,50 @@ def test_resuming_without_a_file_begins_one(tmp_path):
     with MetricsLog(tmp_path / "metrics.jsonl", last_step=5) as log:
         log.write(6, {})
     assert RunFolder(tmp_path).read_metrics() == [{"step": 6}]
+
+
+@given(
+    total=st.integers(2, 8),
+    saved=st.integers(1, 8),
+    flips=st.sets(st.integers(0, 400), max_size=4),
+    mask=st.integers(1, 255),
+)
+def test_a_resume_loses_no_whole_line_to_a_damaged_one(tmp_path_factory, total, saved, flips, mask):
+    path = tmp_path_factory.mktemp("run") / "metrics.jsonl"
+    with MetricsLog(path) as log:
+        for step in range(1, total + 1):
+            log.write(step, line(step))
+    data = bytearray(path.read_bytes())
+    for place in flips:
+        if place < len(data):
+            data[place] ^= mask
+    path.write_bytes(data)
+    before = [record for record in RunFolder(path.parent).read_metrics() if record["step"] <= saved]
+    with MetricsLog(path, last_step=saved) as log:
+        log.write(saved + 1, {})
+    after = RunFolder(path.parent).read_metrics()
+    assert after[:-1] == before and after[-1] == {"step": saved + 1}
+    assert path.read_bytes().count(b"\n") == len(after) + log.damaged
+
+
+def test_damaged_lines_are_counted_and_stay_where_they_are(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        '{"step": 1}',
+        '{"step": 2, "lr": }',
+        '{"step": 3}',
+        '{"step": true}',
+        '{"step": 5}',
+        "x",
+        '{"st',
+    ]
+    path.write_text("\n".join(lines))
+    with MetricsLog(path, last_step=4) as log:
+        log.write(5, {})
+    assert log.damaged == 2
+    assert path.read_text().splitlines() == [*lines[:4], '{"step": 5}']
+
+
+def test_a_line_nested_without_end_is_a_damaged_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + '\n{"step": 1}\n')
+    assert RunFolder(tmp_path).read_metrics() == [{"step": 1}]

@@ -189,8 +189,56 @@ def test_all_checkpoints_damaged(tmp_path: Path):
     before = snapshot(tmp_path / "run")
     result = vtp(tmp_path, "run.steps=1", resume=True)
     assert result.exit_code == 5
-    assert "no usable checkpoint" in one_line(result)
+    message = one_line(result)
+    assert "no usable checkpoint: " in message and "manifest.json" in message
+    assert f"move {tmp_path / 'run/checkpoints'} away and use --resume again" in message
     assert snapshot(tmp_path / "run") == before
+    (tmp_path / "run/checkpoints").rename(tmp_path / "away")  # what the message says works
+    assert vtp(tmp_path, "run.steps=1", resume=True).exit_code == 0
+    assert [line["step"] for line in metrics(tmp_path)] == [1]
+
+
+class Killed(BaseException):
+    """Nothing handles it: what a kill leaves is left."""
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_killed_in_the_first_save(finished: Path, tmp_path: Path, monkeypatch, caplog, resume):
+    def kill(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("vtp_core.training.saving.checkpoint.rename_folder", kill)
+        vtp(tmp_path, "run.checkpoint_every=2")
+    (left,) = (tmp_path / "run/checkpoints").iterdir()
+    assert left.name == "step-00000002.tmp"
+    result = vtp(tmp_path, "run.checkpoint_every=2", resume=resume)
+    if not resume:  # it holds logged steps; what the message says works
+        assert result.exit_code == 2 and "continue it with --resume" in one_line(result)
+        result = vtp(tmp_path, "run.checkpoint_every=2", resume=True)
+    assert result.exit_code == 0, result.output
+    assert any("the run starts at step 0" in message for message in caplog.messages)
+    assert_same_bits(state(tmp_path), state(finished))
+    assert metrics(tmp_path) == metrics(finished)
+
+
+def test_a_save_that_was_killed_before_anything_was_logged_leaves_a_new_folder(tmp_path: Path):
+    (tmp_path / "run/checkpoints/step-00000002.tmp").mkdir(parents=True)
+    assert vtp(tmp_path, "run.steps=1").exit_code == 0
+
+
+def test_damaged_files_of_an_earlier_start_lose_no_line(finished: Path, tmp_path: Path, caplog):
+    stop = 'callbacks.stop={use = "faulty.signal", at = 5, first = true}'
+    assert vtp(tmp_path, "run.checkpoint_every=2", stop).exit_code == 75
+    for name, place in (("metrics.jsonl", 3), ("environment.json", 0)):
+        data = bytearray((tmp_path / "run" / name).read_bytes())
+        data[place] ^= 1
+        (tmp_path / "run" / name).write_bytes(data)
+    result = vtp(tmp_path, "run.checkpoint_every=2", stop, resume=True)
+    assert result.exit_code == 0, result.output
+    assert metrics(tmp_path) == metrics(finished)[1:]
+    assert any("metrics.jsonl: 1 damaged lines stay" in message for message in caplog.messages)
+    assert "metrics.jsonl: 1 lines can&#39;t be read" in (tmp_path / "run/report.html").read_text()
 
 
 def test_resume_without_a_checkpoint_starts_at_step_0(tmp_path: Path, caplog: pytest.LogCaptureFixture):

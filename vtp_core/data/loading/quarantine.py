@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from os import SEEK_END
 from pathlib import Path
 
 from vtp_core.errors import DataError
@@ -93,8 +94,12 @@ class Quarantine:
             return
         lines = "".join(json.dumps(asdict(item)) + "\n" for item in bad)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(lines)
+        with self.path.open("ab+") as file:
+            if file.tell() > 0:
+                file.seek(-1, SEEK_END)
+                if file.read(1) != b"\n":  # a process was killed in the middle of its last line
+                    lines = "\n" + lines
+            file.write(lines.encode())
 
 
 def histogram(reasons: Mapping[str, int]) -> str:

@@ -62,7 +62,7 @@ def find_latest(folder: Path) -> Checkpoint:
             _log.warning("%s; using %s instead", problem, path.name)
         return Checkpoint(path=path, manifest=manifest)
     reasons = ": " + "; ".join(problems) if problems else ""
-    raise CheckpointError(f"{home}: no usable checkpoint{reasons}; start without --resume")
+    raise CheckpointError(f"{home}: no usable checkpoint{reasons}")
 
 
 def verify(path: Path) -> Manifest:
