@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from vtp_core.encoder import Encoder
     from vtp_core.errors import DataError, UsageError, VtpError
     from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation
-    from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
+    from vtp_core.evaluation.intervals import score_of
+    from vtp_core.evaluation.protocol import Baseline, GeneratedPass, Metric, Score
     from vtp_core.features import Features, Latent, Losses, Reconstruction, Tally, Tokens
     from vtp_core.objective import AdversarialObjective, Objective
     from vtp_core.parameters import Dims, ParamRule
@@ -71,7 +72,8 @@ _NAMES = {
     "vtp_core.encoder": ("Encoder",),
     "vtp_core.errors": ("DataError", "UsageError", "VtpError"),
     "vtp_core.evaluation.evaluator": ("Evaluator", "GeneratedBatch", "Observation"),
-    "vtp_core.evaluation.protocol": ("GeneratedPass", "Metric", "Score"),
+    "vtp_core.evaluation.intervals": ("score_of",),
+    "vtp_core.evaluation.protocol": ("Baseline", "GeneratedPass", "Metric", "Score"),
     "vtp_core.features": ("Features", "Latent", "Losses", "Reconstruction", "Tally", "Tokens"),
     "vtp_core.objective": ("AdversarialObjective", "Objective"),
     "vtp_core.parameters": ("Dims", "ParamRule"),
@@ -96,6 +98,7 @@ __all__ = [
     "Augmentation",
     "AugmentationConfig",
     "BadSample",
+    "Baseline",
     "Batch",
     "Bottleneck",
     "Callback",
@@ -146,6 +149,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "load",
+    "score_of",
     "value_at",
 ]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vtp_core.config import ComponentConfig
 from vtp_core.evaluation.evaluator import Evaluator, Observation
+from vtp_core.evaluation.intervals import score_of
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.plugins import hookimpl
@@ -48,9 +49,7 @@ class Distances(Evaluator):
 
     requires = frozenset({"encode", "decode"})
     metrics = {
-        "perceptual": Metric(
-            title="Perceptual distance", higher_is_better=False, baseline_name="mean colour"
-        ),
+        "perceptual": Metric(title="Perceptual distance", higher_is_better=False),
         "frechet": Metric(
             title="Fréchet distance", higher_is_better=False, digits=1, baseline_name="mean colour"
         ),
@@ -61,7 +60,7 @@ class Distances(Evaluator):
         super().__init__(config)
         self._network = build_network(config.network, config.weights)
         self._moments: dict[str, Moments] = {}
-        self._sums = torch.zeros(3, dtype=torch.float64)
+        self._distances: list[Tensor] = []
 
     @property
     def protocol(self) -> str:
@@ -74,7 +73,7 @@ class Distances(Evaluator):
         self._network.to(model.device)
         channels = self._network.features(torch.zeros(1, 3, 64, 64, device=model.device))[-1].shape[1]
         self._moments = {name: Moments(channels) for name in ("image", "output", "flat")}
-        self._sums = torch.zeros(3, dtype=torch.float64)
+        self._distances = []
 
     def update(self, seen: Observation) -> None:
         """Counts a held-out batch."""
@@ -88,26 +87,25 @@ class Distances(Evaluator):
         for name, features in maps.items():
             self._moments[name].add(features[-1].mean((2, 3)))
         heads = self._network.heads()
-        scores = [
-            feature_distance(maps[name], maps["image"], heads).double().sum() for name in ("output", "flat")
-        ]
-        self._sums += torch.stack([*scores, torch.tensor(float(len(image)))]).double().cpu()
+        scores = [feature_distance(maps[name], maps["image"], heads).double() for name in ("output", "flat")]
+        self._distances.append(torch.stack(scores, 1).cpu())
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
         return self._network.features(resized(pixels / 127.5 - 1, self.config.side))
 
     def state(self) -> Tally:
-        """Sums over images."""
+        """Sums over images, and each image's distances."""
+        distances = torch.cat([torch.zeros(0, 2, dtype=torch.float64), *self._distances])
         moments = {name: found.sums for name, found in self._moments.items()}
-        return Tally(sums={"scores": self._sums, **moments})
+        return Tally(sums=moments, rows={"distances": distances})
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """`perceptual` and `frechet`."""
         channels = self._moments["image"].channels
         found = {name: Moments(channels, state.sums[name]).mean_and_covariance() for name in self._moments}
-        own, flat = (state.sums["scores"][:2] / state.sums["scores"][2]).tolist()
+        own, flat = state.rows["distances"].unbind(1)
         return {
-            "perceptual": Score(value=own, baseline=flat),
+            "perceptual": score_of(own, {"mean colour": flat}),
             "frechet": Score(
                 value=frechet_distance(found["output"], found["image"]),
                 baseline=frechet_distance(found["flat"], found["image"]),

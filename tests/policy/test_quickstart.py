@@ -36,19 +36,19 @@ def test_images_are_reconstructed(figures: dict[str, Any]) -> None:
 def test_images_and_captions_find_each_other(figures: dict[str, Any]) -> None:
     recall = figures["retrieval_r5"]
     assert recall["baseline_name"] == "chance"
-    assert recall["value"] >= 3 * recall["baseline"]
+    assert recall["value"] >= 3 * recall["baseline"] and recall["verdict"] == "better"
 
 
 def test_latents_are_better_neighbours_than_pixels(figures: dict[str, Any]) -> None:
     neighbours = figures["knn"]
-    assert neighbours["baseline_name"] == "raw pixels"
+    assert set(neighbours["baselines"]) == {"raw pixels", "largest class"}
     assert neighbours["value"] > neighbours["baseline"]
 
 
 @pytest.mark.parametrize("term", ["clip/contrast", "dino/distillation", "mim/distillation", "l1/pixels"])
 def test_losses_fall(run: Path, term: str) -> None:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    losses = [row[f"loss/{term}"] for row in rows]
+    losses = [row[f"loss/{term}"] for row in rows if f"loss/{term}" in row]
     third = len(losses) // 3
     assert third >= 5
     assert mean(losses[-third:]) < mean(losses[: third // 2])

@@ -9,24 +9,37 @@ from vtp_core.cli.output import table
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line for each metric, with value and baseline; ``eval.json`` has the whole protocols.
+    """One line for each metric: value, interval, strongest trivial answer and verdict; then the notes.
 
     Args:
         results: What `vtp_core.evaluation.runner.evaluate` returned.
     """
-    rows: list[tuple[str, ...]] = [("metric", "title", "value", "better", "baseline", "protocol")]
+    rows: list[tuple[str, ...]] = [("metric", "title", "value", "95 %", "better", "baseline", "", "protocol")]
     for metric, entry in results.items():
         baseline = _number(entry["baseline"], entry)
         if entry["baseline_name"] and entry["baseline"] is not None:
             baseline = f"{baseline} ({entry['baseline_name']})"
         better = "higher" if entry["higher_is_better"] else "lower"
         protocol = str(entry["protocol"]).partition(";")[0].partition(" ")[0]
-        rows.append((metric, str(entry["title"]), _number(entry["value"], entry), better, baseline, protocol))
-    return table(rows)
+        bounds = entry["interval"]
+        rows.append(
+            (
+                metric,
+                str(entry["title"]),
+                _number(entry["value"], entry),
+                "-" if bounds is None else " to ".join(_number(bound, entry, "") for bound in bounds),
+                better,
+                baseline,
+                str(entry["verdict"] or "-"),
+                protocol,
+            )
+        )
+    notes = [f"note: {entry['title']}: {note}" for entry in results.values() for note in entry["notes"]]
+    return "\n".join([table(rows), *notes])
 
 
-def _number(value: float | None, entry: Mapping[str, Any]) -> str:
+def _number(value: float | None, entry: Mapping[str, Any], unit: str | None = None) -> str:
     if value is None:
         return "-"
     number = f"{value:.4g}" if entry["digits"] is None else f"{value:.{entry['digits']}f}"
-    return f"{number} {entry['unit']}".rstrip()
+    return f"{number} {entry['unit'] if unit is None else unit}".rstrip()

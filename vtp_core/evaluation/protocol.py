@@ -6,8 +6,10 @@ which changes with anything that changes a number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 IMAGE_PROTOCOL = "centre-crop-v1"
 """Resize and centre crop of `vtp_core.evaluation.dataset.evaluation_batches`, 8-bit pixels."""
@@ -84,6 +86,10 @@ class EvaluationProtocol:
         return "; ".join([*parts, f"{self.weights} weights"])
 
 
+Verdict = Literal["better", "within noise", "worse"]
+"""A value beside its strongest trivial answer; "within noise" is within two standard errors."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """Title, unit and direction of a metric, as tables and the report show them.
@@ -93,7 +99,7 @@ class Metric:
         unit: ``dB``, or empty for a fraction, an index or a distance.
         higher_is_better: Direction.
         digits: Decimals to show; None: four significant digits.
-        baseline_name: What its baseline is: ``mean colour``, ``raw pixels``, ``chance``.
+        baseline_name: What `Score.baseline` is, for metrics with one trivial answer: ``mean colour``.
     """
 
     title: str
@@ -104,29 +110,82 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """A metric's value and what to compare it with.
+class Baseline:
+    """Value of a trivial answer under the same protocol.
 
     Attributes:
         value: The number.
-        baseline: Value of a trivial solution under the same protocol, or None.
+        error: Standard error of the score's value minus this one, paired by sample; None: unknown.
+    """
+
+    value: float
+    error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A metric's value, how sure it is, and what to compare it with.
+
+    `vtp_core.evaluation.intervals.score_of` makes one of a number per sample.
+
+    Attributes:
+        value: The number.
+        baseline: Value of the trivial answer that `Metric.baseline_name` names, or None.
+        baselines: Trivial answers by name; the value is compared with the strongest.
+        error: Standard error of the value over samples, or None.
+        interval: Two bounds of the value; None: two standard errors to each side.
         also: Further numbers that explain the value, by name.
+        notes: Sentences that a reader of the number should know.
     """
 
     value: float
     baseline: float | None = None
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    error: float | None = None
+    interval: tuple[float, float] | None = None
     also: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def entry(self, metric: Metric, protocol: EvaluationProtocol) -> dict[str, object]:
         """The entry of ``eval.json``."""
+        given = dict(self.baselines)
+        if self.baseline is not None:
+            given[metric.baseline_name] = Baseline(value=self.baseline, error=self.error)
+        given = {name: trivial for name, trivial in given.items() if math.isfinite(trivial.value)}
+        sign = 1 if metric.higher_is_better else -1
+        best = max(given, key=lambda name: sign * given[name].value, default=None)
+        interval = self.interval
+        if interval is None and self.error is not None:
+            interval = (self.value - 2 * self.error, self.value + 2 * self.error)
         return {
             "value": self.value,
             "protocol": str(protocol),
-            "baseline": self.baseline,
-            "baseline_name": metric.baseline_name,
+            "baseline": None if best is None else given[best].value,
+            "baseline_name": metric.baseline_name if best is None else best,
+            "baselines": {name: trivial.value for name, trivial in given.items()},
+            "verdict": None if best is None else verdict(sign * self.value, sign, given[best]),
+            "error": self.error,
+            "interval": None if interval is None else list(interval),
             "title": metric.title,
             "unit": metric.unit,
             "higher_is_better": metric.higher_is_better,
             "digits": metric.digits,
             "also": dict(self.also),
+            "notes": list(self.notes),
         }
+
+
+def verdict(signed_value: float, sign: int, trivial: Baseline) -> Verdict | None:
+    """The state of a value beside a trivial answer; None if the error of the difference is unknown.
+
+    Args:
+        signed_value: The value times `sign`.
+        sign: 1 if higher is better, else -1.
+        trivial: The answer to compare with.
+    """
+    if trivial.error is None or not math.isfinite(trivial.error):
+        return None
+    gain = signed_value - sign * trivial.value
+    if abs(gain) <= 2 * trivial.error:
+        return "within noise"
+    return "better" if gain > 0 else "worse"

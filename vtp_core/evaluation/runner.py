@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -123,7 +122,8 @@ def evaluate(
                 scores = ranks.from_first(partial(_scores, name, evaluator, state))
             for metric, score in scores.items():
                 about = evaluator.metrics.get(metric, Metric(title=metric.replace("_", " ")))
-                results[f"{name}.{metric}" if metric in results else metric] = score.entry(about, protocol)
+                key = f"{name}.{metric}" if metric in results else metric
+                results[key] = {**score.entry(about, protocol), "evaluator": name}
     return results
 
 
@@ -183,12 +183,8 @@ def _scores(name: str, evaluator: Evaluator, state: Tally | None) -> dict[str, S
     for metric, score in evaluator.compute(state).items():
         if not math.isfinite(score.value):
             raise NumericError(f"evaluator {name}: {metric} is {score.value}; check the weights")
-        scores[metric] = replace(score, baseline=_finite(score.baseline))
+        scores[metric] = score
     return scores
-
-
-def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None
 
 
 @contextmanager

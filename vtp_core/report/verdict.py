@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
+from vtp_core.evaluation.protocol import Verdict
 from vtp_core.report.chart import number
 from vtp_core.report.run_data import RunData, is_number, table
 
+VERDICTS = get_args(Verdict)
 MOST_DIGITS = 12
 """Decimals that a page shows, whatever a file asks for."""
 
@@ -32,8 +34,10 @@ class ShownScore:
         value: With its unit.
         baseline: With its unit, or empty.
         baseline_name: What the baseline is.
-        better: Whether it beats the baseline; None without one.
-        times: The value as a multiple of the baseline, if that is chance.
+        interval: Its bounds, or empty.
+        verdict: "better", "within noise" or "worse" than the baseline, by two standard errors; empty if
+            the file doesn't say.
+        times: The value as a multiple of chance, where chance is known.
         bar: Length of the value's bar, percent.
         mark: Position of the baseline on it, percent, or None.
         protocol: How it was measured.
@@ -45,7 +49,8 @@ class ShownScore:
     value: str
     baseline: str
     baseline_name: str
-    better: bool | None
+    interval: str
+    verdict: str
     times: str
     bar: float
     mark: float | None
@@ -111,8 +116,10 @@ def alarms(run: RunData) -> list[str]:
             name = key.removeprefix("report/").removesuffix("/alarm")
             found.append(f"{name} had an alarm in {len(steps)} logged steps, first step {steps[0]}")
     for score in scores(run):
-        if score.better is False:
-            found.append(f"{score.title} does not beat its baseline ({score.baseline_name})")
+        if score.verdict == "worse":
+            found.append(f"{score.title} is worse than a trivial answer ({score.baseline_name})")
+        if score.verdict == "within noise":
+            found.append(f"{score.title} can't be told from a trivial answer ({score.baseline_name})")
         if "PARTIAL" in score.protocol:
             found.append(f"{score.title} was measured on a part of its set")
     if run.bad_samples:
@@ -123,23 +130,26 @@ def alarms(run: RunData) -> list[str]:
 def _score(name: str, entry: dict[str, Any]) -> ShownScore:
     value = float(entry["value"])
     baseline = float(entry["baseline"]) if is_number(entry.get("baseline")) else None
+    name_of_baseline = str(entry.get("baseline_name") or "baseline")
     unit = str(entry.get("unit") or "")
     fraction = not unit and 0 <= value <= 1
     # Files of older versions hold no `digits`.
     digits = entry.get("digits", 2 if unit else 3 if fraction else None)
     top = 1.0 if fraction else max(abs(value), abs(baseline or 0.0), 1e-12) * 1.15
-    better = None
-    if baseline is not None:
-        better = value > baseline if entry.get("higher_is_better", True) is not False else value < baseline
-    chance = entry.get("baseline_name") == "chance"
+    chance = table(entry.get("baselines")).get("chance", baseline if name_of_baseline == "chance" else None)
+    bounds = entry.get("interval")
+    interval = ""
+    if isinstance(bounds, list) and len(bounds) == 2 and all(is_number(bound) for bound in bounds):
+        interval = " to ".join(_shown(bound, "", digits) for bound in bounds)
     return ShownScore(
         metric=name,
         title=str(entry.get("title") or name.replace("_", " ")),
         value=_shown(value, unit, digits),
         baseline=_shown(baseline, unit, digits) if baseline is not None else "",
-        baseline_name=str(entry.get("baseline_name") or "baseline"),
-        better=better,
-        times=f"{value / baseline:.1f} x" if chance and baseline else "",
+        baseline_name=name_of_baseline,
+        interval=interval,
+        verdict=str(state) if (state := entry.get("verdict")) in VERDICTS else "",
+        times=f"{value / chance:.1f} x chance" if is_number(chance) and chance else "",
         bar=_percent(value / top),
         mark=_percent(baseline / top) if baseline is not None else None,
         protocol=str(entry.get("protocol", "")),

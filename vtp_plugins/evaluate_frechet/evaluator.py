@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,16 +10,19 @@ from torch import Tensor
 
 from vtp_core.errors import NumericError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
-from vtp_core.evaluation.protocol import Metric, Score
+from vtp_core.evaluation.protocol import Baseline, Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_frechet.config import FrechetConfig
-from vtp_plugins.evaluate_frechet.metric import Moments, frechet_distance
+from vtp_plugins.evaluate_frechet.metric import Moments, frechet_distance, jackknife_error
 from vtp_plugins.evaluate_frechet.network import PooledFeatures
 from vtp_plugins.pretrained.lookup import RANDOM
 
 SHORT_NAMES = {"tf_efficientnet_lite0": "efflite0"}
 """timm's name -> suffix of the metric; other networks have their own name as suffix."""
+MEAN_COLOR = "mean colour"
+GROUPS = 4
+"""Parts of the set, by hash of the key, that the jackknife leaves out in turn; each costs two distances."""
 
 
 class Frechet(Evaluator):
@@ -34,7 +38,7 @@ class Frechet(Evaluator):
     def __init__(self, config: FrechetConfig) -> None:
         super().__init__(config)
         self._network = PooledFeatures(config.network, config.weights, config.resize)
-        self._moments: dict[str, Moments] = {}
+        self._moments: dict[str, list[Moments]] = {}
 
     @property
     def protocol(self) -> str:
@@ -47,9 +51,7 @@ class Frechet(Evaluator):
     def metrics(self) -> Mapping[str, Metric]:
         """`fd_<network>`."""
         title = f"Fréchet distance, {self.config.network.removeprefix('timm:')}"
-        return {
-            self._metric: Metric(title=title, higher_is_better=False, digits=2, baseline_name="mean colour")
-        }
+        return {self._metric: Metric(title=title, higher_is_better=False, digits=2)}
 
     @property
     def least_samples(self) -> int:
@@ -67,7 +69,8 @@ class Frechet(Evaluator):
         """Resets the sums and moves the network to the tokenizer's device."""
         self._network.to(model.device)
         self._moments = {
-            name: Moments(self._network.width) for name in ("image", "reconstruction", "mean colour")
+            name: [Moments(self._network.width) for _ in range(GROUPS)]
+            for name in ("image", "reconstruction", MEAN_COLOR)
         }
 
     def update(self, seen: Observation) -> None:
@@ -76,27 +79,41 @@ class Frechet(Evaluator):
         shown = {
             "image": seen.image,
             "reconstruction": seen.reconstruction,
-            "mean colour": flat.expand_as(seen.image),
+            MEAN_COLOR: flat.expand_as(seen.image),
         }
+        group = torch.tensor([zlib.crc32(key.encode("utf-8", "replace")) % GROUPS for key in seen.batch.keys])
         for name, image in shown.items():
             features = self._network(image)
             self._check(features, name, seen.batch.keys)
-            self._moments[name].add(features)
+            for number, moments in enumerate(self._moments[name]):
+                moments.add(features.cpu()[group == number])
 
     def state(self) -> Tally:
-        """Sums over images."""
-        return Tally(sums={name: moments.sums for name, moments in self._moments.items()})
+        """Sums over the images of each group."""
+        return Tally(
+            sums={name: torch.stack([m.sums for m in parts]) for name, parts in self._moments.items()}
+        )
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`fd_<network>`."""
-        image, reconstruction, flat = (
-            Moments(self._network.width, state.sums[name]).mean_and_covariance() for name in self._moments
-        )
+        """`fd_<network>`; standard errors by the jackknife over groups."""
+        value, flat = self._distances({name: sums.sum(0) for name, sums in state.sums.items()})
+        groups = [g for g in range(GROUPS) if state.sums["image"][g, 0] > 0]
+        without = [
+            self._distances({name: sums.sum(0) - sums[g] for name, sums in state.sums.items()})
+            for g in (groups if len(groups) > 1 else ())
+        ]
+        own = [one for one, _ in without]
+        baseline = Baseline(value=flat, error=jackknife_error([one - other for one, other in without]))
         return {
-            self._metric: Score(
-                value=frechet_distance(reconstruction, image), baseline=frechet_distance(flat, image)
-            )
+            self._metric: Score(value=value, baselines={MEAN_COLOR: baseline}, error=jackknife_error(own))
         }
+
+    def _distances(self, sums: Mapping[str, Tensor]) -> tuple[float, float]:
+        """Distances of reconstructions and of mean colours to the images."""
+        image, reconstruction, flat = (
+            Moments(self._network.width, sums[name]).mean_and_covariance() for name in self._moments
+        )
+        return frechet_distance(reconstruction, image), frechet_distance(flat, image)
 
     def _check(self, features: Tensor, name: str, keys: Sequence[str]) -> None:
         wrong = (~features.isfinite().all(1)).nonzero()

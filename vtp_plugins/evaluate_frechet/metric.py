@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -57,3 +59,15 @@ def frechet_distance(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -
     inner = torch.linalg.eigvalsh(root @ other_covariance @ root)
     trace = covariance.trace() + other_covariance.trace() - 2 * inner.clamp_min(0).sqrt().sum()
     return float((mean - other_mean).square().sum() + trace.clamp_min(0))
+
+
+def jackknife_error(without: Sequence[float]) -> float | None:
+    """Standard error of a number from its values without each part of the samples; None of one part or none.
+
+    Source:
+        Efron and Tibshirani 1993, equation 11.5.
+    """
+    if len(without) < 2:
+        return None
+    values = torch.tensor(without, dtype=torch.float64)
+    return float(((len(values) - 1) * values.var(correction=0)).sqrt())

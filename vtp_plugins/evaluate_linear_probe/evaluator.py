@@ -13,19 +13,19 @@ from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_linear_probe.config import LinearProbeConfig
 from vtp_plugins.evaluate_linear_probe.metric import probe
-from vtp_plugins.probes.vectors import VectorStore, accuracy, majority, per_class_accuracy
+from vtp_plugins.probes.vectors import VectorStore, top_1
 
 
 class LinearProbe(Evaluator):
     """Top-1 accuracy of a logistic regression on frozen features.
 
-    The baseline is the same classifier on raw pixels, averaged to at most 32 x 32.
+    Compared with the same classifier on raw pixels, averaged to at most 32 x 32, and with the largest class.
     """
 
     requires = frozenset({"encode"})
     fields = frozenset({"label"})
     uses_train = True
-    metrics = {"linear_probe": Metric(title="Linear probe, top-1", digits=3, baseline_name="raw pixels")}
+    metrics = {"linear_probe": Metric(title="Linear probe, top-1", digits=3)}
     config: LinearProbeConfig
 
     def __init__(self, config: LinearProbeConfig) -> None:
@@ -73,13 +73,5 @@ class LinearProbe(Evaluator):
             state.rows["held_out.pixels"],
             self.config.strengths,
         )
-        score = Score(
-            value=accuracy(predicted, label),
-            baseline=accuracy(from_pixels, label),
-            also={
-                "majority_class": majority(label),
-                "per_class": per_class_accuracy(predicted, label),
-                "strength": strength,
-            },
-        )
+        score = top_1(predicted, label, {"raw pixels": from_pixels}, also={"strength": strength})
         return {"linear_probe": score}

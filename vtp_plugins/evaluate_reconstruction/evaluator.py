@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
+from vtp_core.evaluation.intervals import score_of
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
 from vtp_plugins.evaluate_reconstruction.metric import WINDOW, mean_color, psnr, ssim
+
+MEAN_COLOR = "mean colour"
 
 
 class Reconstruction(Evaluator):
@@ -23,14 +27,14 @@ class Reconstruction(Evaluator):
 
     requires = frozenset({"encode", "decode"})
     metrics = {
-        "psnr": Metric(title="PSNR", unit="dB", digits=2, baseline_name="mean colour"),
-        "ssim": Metric(title="SSIM", digits=3, baseline_name="mean colour"),
+        "psnr": Metric(title="PSNR", unit="dB", digits=2),
+        "ssim": Metric(title="SSIM", digits=3),
     }
     config: ReconstructionConfig
 
     def __init__(self, config: ReconstructionConfig) -> None:
         super().__init__(config)
-        self._sums = torch.zeros(5, dtype=torch.float64)
+        self._scores: list[Tensor] = []
 
     @property
     def protocol(self) -> str:
@@ -38,8 +42,8 @@ class Reconstruction(Evaluator):
         return "reconstruction-v1 (mode latent, float32, 8 bit by clamp and round, mean of images)"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
-        """Resets the sums."""
-        self._sums = torch.zeros(5, dtype=torch.float64)
+        """Clears the collected numbers."""
+        self._scores = []
 
     def update(self, seen: Observation) -> None:
         """Adds a held-out batch."""
@@ -48,18 +52,16 @@ class Reconstruction(Evaluator):
             raise DataError(f"evaluator reconstruction: SSIM needs images of {WINDOW} px or more")
         flat = mean_color(image)
         scores = (psnr(output, image), ssim(output, image), psnr(flat, image), ssim(flat, image))
-        sums = torch.stack([score.sum() for score in scores]).cpu()
-        self._sums += torch.cat([sums, torch.tensor([len(image)], dtype=torch.float64)])
+        self._scores.append(torch.stack(scores, 1).cpu())
 
     def state(self) -> Tally:
-        """Sums over images."""
-        return Tally(sums={"scores": self._sums})
+        """PSNR and SSIM of each image, and those of its mean colour."""
+        return Tally(rows={"scores": torch.cat([torch.zeros(0, 4, dtype=torch.float64), *self._scores])})
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """`psnr` and `ssim`."""
-        sums = state.sums["scores"]
-        own_psnr, own_ssim, flat_psnr, flat_ssim = (sums[:4] / sums[4]).tolist()
+        own_psnr, own_ssim, flat_psnr, flat_ssim = state.rows["scores"].unbind(1)
         return {
-            "psnr": Score(value=own_psnr, baseline=flat_psnr),
-            "ssim": Score(value=own_ssim, baseline=flat_ssim),
+            "psnr": score_of(own_psnr, {MEAN_COLOR: flat_psnr}),
+            "ssim": score_of(own_ssim, {MEAN_COLOR: flat_ssim}),
         }

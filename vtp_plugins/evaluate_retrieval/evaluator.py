@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
+from vtp_core.evaluation.intervals import HITS, OTHER_HITS, judged, resampled
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
@@ -43,8 +44,7 @@ class Retrieval(Evaluator):
     def metrics(self) -> Mapping[str, Metric]:
         """`retrieval_r<k>`."""
         return {
-            f"retrieval_r{k}": Metric(title=f"Retrieval, recall at {k}", digits=3, baseline_name="chance")
-            for k in self.config.at
+            f"retrieval_r{k}": Metric(title=f"Retrieval, recall at {k}", digits=3) for k in self.config.at
         }
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
@@ -90,12 +90,29 @@ class Retrieval(Evaluator):
                 "text_to_image": float((to_image < k).double().mean()),
             }
             by_chance = min(k / len(distinct), 1.0), chance(counts, len(caption), k)
-            scores[f"retrieval_r{k}"] = Score(
-                value=sum(directions.values()) / 2,
-                baseline=sum(by_chance) / 2,
+            scores[f"retrieval_r{k}"] = judged(
+                sum(directions.values()) / 2,
+                _draws(to_text < k, to_image < k, inverse, counts),
+                {"chance": (sum(by_chance) / 2, torch.tensor(sum(by_chance) / 2))},
                 also={**directions, "distinct_captions": len(distinct)},
             )
         return scores
+
+
+def _draws(to_text: Tensor, to_image: Tensor, caption: Tensor, images: Tensor) -> Tensor:
+    """Recalls of sets of captions that are drawn with all their images, against the whole gallery.
+
+    Args:
+        to_text: (n,) bool, whether each image found its caption.
+        to_image: (k,) bool, whether each distinct caption found an image.
+        caption: (n,) int64, index of each image's caption.
+        images: (k,) int64, images of each caption.
+    """
+    found = torch.zeros(len(images), dtype=torch.float64).scatter_add_(0, caption, to_text.double())
+    extra = torch.stack([HITS, torch.ones(4, dtype=torch.float64), OTHER_HITS], 1)
+    terms = torch.cat([torch.stack([found, images.double(), to_image.double()], 1), extra])
+    mean_found, mean_images, mean_to_image = resampled(terms).unbind(1)
+    return (mean_found / mean_images + mean_to_image) / 2
 
 
 def _digest(text: str) -> int:

@@ -15,7 +15,7 @@ from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
 from vtp_plugins.evaluate_zero_shot.prompts import classes_of, templates_of
-from vtp_plugins.probes.vectors import accuracy, majority, per_class_accuracy
+from vtp_plugins.probes.vectors import top_1
 
 _BATCH = 256
 """Prompts per batch; ImageNet has 80,000 prompts."""
@@ -24,12 +24,12 @@ _BATCH = 256
 class ZeroShot(Evaluator):
     """Top-1 accuracy of the class whose prompts lie nearest to the image (CLIP, section 3.1.4).
 
-    The baseline is chance, 1 / classes: the chance level of `per_class` for any distribution of classes.
+    Compared with chance, 1 / classes, and with the largest class.
     """
 
     requires = frozenset({"encode", "embed_image", "embed_text"})
     fields = frozenset({"label"})
-    metrics = {"zero_shot": Metric(title="Zero-shot by class name, top-1", digits=3, baseline_name="chance")}
+    metrics = {"zero_shot": Metric(title="Zero-shot by class name, top-1", digits=3)}
     config: ZeroShotConfig
 
     def __init__(self, config: ZeroShotConfig) -> None:
@@ -86,9 +86,4 @@ class ZeroShot(Evaluator):
                 f"evaluator zero_shot: a held-out label is {int(label.max())}, but there are only "
                 f"{len(self._classes)} class names; set `classes` to those of the labels"
             )
-        score = Score(
-            value=accuracy(predicted, label),
-            baseline=1 / len(self._classes),
-            also={"majority_class": majority(label), "per_class": per_class_accuracy(predicted, label)},
-        )
-        return {"zero_shot": score}
+        return {"zero_shot": top_1(predicted, label, {"chance": 1 / len(self._classes)})}

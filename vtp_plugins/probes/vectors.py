@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vtp_core.evaluation.evaluator import Observation
+from vtp_core.evaluation.intervals import score_of
+from vtp_core.evaluation.protocol import Score
 from vtp_core.features import Tally
 
 Reading = Literal["cls", "patches", "cls_patches", "latent", "latent_map"]
@@ -70,17 +73,40 @@ class VectorStore:
         return Tally(rows=rows)
 
 
-def accuracy(predicted: Tensor, label: Tensor) -> float:
-    """Fraction of correct predictions."""
-    return float((predicted == label).double().mean())
+def top_1(
+    predicted: Tensor,
+    label: Tensor,
+    trivial: Mapping[str, Tensor | float],
+    *,
+    also: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
+) -> Score:
+    """Accuracy of predictions, compared with the largest class and further trivial answers.
+
+    Args:
+        predicted: (n,) int64.
+        label: (n,) int64, the true classes.
+        trivial: Name -> predictions (n,) int64, or an expected accuracy.
+        also: Further numbers.
+        notes: `Score.notes`.
+    """
+    largest = torch.bincount(label).argmax()
+    return score_of(
+        predicted == label,
+        {
+            "largest class": label == largest,
+            **{n: t == label if isinstance(t, Tensor) else t for n, t in trivial.items()},
+        },
+        also={
+            "majority_class": float((label == largest).double().mean()),
+            "per_class": per_class_accuracy(predicted, label),
+            **(also or {}),
+        },
+        notes=notes,
+    )
 
 
 def per_class_accuracy(predicted: Tensor, label: Tensor) -> float:
     """Mean of the classes' accuracies, over classes that occur; 1 / classes by chance."""
     right = (predicted == label).double()
     return float(torch.stack([right[label == c].mean() for c in torch.bincount(label).nonzero()]).mean())
-
-
-def majority(label: Tensor) -> float:
-    """Fraction of the most frequent class."""
-    return float(torch.bincount(label).max()) / len(label)

@@ -42,6 +42,7 @@ def measured(world: World, count: int) -> dict[str, Tensor]:
     found = {}
     for name, entry in results.items():
         numbers = {"value": entry["value"], "baseline": entry["baseline"], **entry["also"]}
+        numbers |= {"error": entry["error"], "low": entry["interval"][0]}
         found |= {f"{name}.{key}": torch.tensor(v, dtype=torch.float64) for key, v in numbers.items()}
         text = torch.tensor(list(str(entry["protocol"]).encode()), dtype=torch.uint8)
         found[f"{name}.protocol"] = text

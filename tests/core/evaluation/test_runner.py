@@ -77,23 +77,26 @@ def test_a_metric_is_shown_as_its_evaluator_says_or_under_its_own_name() -> None
 
     results = evaluate(toy_tokenizer(text=False), {"e": Two()}, drawn_set("val", 7, 0))
     del results["images"]["protocol"], results["not_described"]["protocol"]
+    alone = {"baseline": None, "baselines": {}, "verdict": None, "error": None, "interval": None, "notes": []}
     assert results["images"] == {
-        "value": 7.0, "baseline": None, "baseline_name": "none", "title": "Images", "unit": "n",
-        "higher_is_better": False, "digits": 0, "also": {},
+        **alone, "value": 7.0, "baseline_name": "none", "title": "Images", "unit": "n",
+        "higher_is_better": False, "digits": 0, "also": {}, "evaluator": "e",
     }  # fmt: skip
     assert results["not_described"] == {
-        "value": 0.123456, "baseline": None, "baseline_name": "", "title": "not described", "unit": "",
-        "higher_is_better": True, "digits": None, "also": {"x": 1.0},
+        **alone, "value": 0.123456, "baseline_name": "", "title": "not described", "unit": "",
+        "higher_is_better": True, "digits": None, "also": {"x": 1.0}, "evaluator": "e",
     }  # fmt: skip
 
 
 def test_the_table_of_results() -> None:
     results = evaluate(toy_tokenizer(text=False), {"e": Described(value=1.5)}, drawn_set("val", 7, 0))
-    results["other"] = {**results["images"], "title": "Other", "digits": None, "baseline": 0.5, "unit": ""}
+    other = {"title": "Other", "digits": None, "baseline": 0.5, "unit": "", "verdict": "worse"}
+    results["other"] = {**results["images"], **other, "interval": [9, 12.25], "notes": ["a reason"]}
     assert results_table(results).splitlines() == [
-        "metric  title   value  better  baseline    protocol",
-        "images  Images  10 n   lower   -           count-v1",
-        "other   Other   10.5   lower   0.5 (none)  count-v1",
+        "metric  title   value  95 %        better  baseline           protocol",
+        "images  Images  10 n   -           lower   -           -      count-v1",
+        "other   Other   10.5   9 to 12.25  lower   0.5 (none)  worse  count-v1",
+        "note: Other: a reason",
     ]
 
 

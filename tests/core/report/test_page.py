@@ -111,13 +111,25 @@ def test_a_run_without_loose_plugins_has_none_in_its_command(run: Path) -> None:
     assert "vtp run resolved.toml\n" in read(build_report(run)).text
 
 
-def test_a_missed_baseline_is_an_alarm_and_chance_gives_a_factor(run: Path) -> None:
+def test_verdicts_are_shown_and_bad_ones_are_alarms(run: Path) -> None:
     entry = json.loads((run / "eval.json").read_text())["psnr"]
+    low, high = entry["interval"]
+    assert f"{low:.2f} to {high:.2f}" in read(build_report(run)).text
     chance = {"value": 0.3, "protocol": "q", "baseline": 0.1, "baseline_name": "chance", "also": {"x": 0.2}}
-    edit(run / "eval.json", psnr={**entry, "baseline": entry["value"] + 1}, zero_shot=chance)
+    ssim = {**entry, "title": "SSIM", "verdict": "within noise"}
+    edit(run / "eval.json", psnr={**entry, "verdict": "worse"}, ssim=ssim, zero_shot=chance)
     text = read(build_report(run)).text
-    assert "3.0 x" in text
-    assert "PSNR does not beat its baseline (mean colour)" in text
+    assert "3.0 x chance" in text and "within noise" in text
+    assert "PSNR is worse than a trivial answer (mean colour)" in text
+    assert "SSIM can't be told from a trivial answer (mean colour)" in text
+    assert "zero shot" not in text.split("Numbers")[0]  # a file of an earlier version tells no error
+
+
+@pytest.mark.parametrize("value", [3, "3", [1], [1, "x"], [[1], 2], {"low": 1}])
+def test_intervals_and_verdicts_that_make_no_sense_are_left_aside(run: Path, value: object) -> None:
+    entry = {"value": 12.5, "protocol": "p", "interval": value, "verdict": value, "baselines": value}
+    (run / "eval.json").write_text(json.dumps({"fd": entry}))
+    assert "12.5" in read(build_report(run)).text
 
 
 def test_all_text_is_escaped(run: Path) -> None:
@@ -164,7 +176,7 @@ def test_the_file_says_how_a_metric_is_shown(run: Path) -> None:
     page = read(build_report(run))
     for text in ("Fréchet <i>", "12.3 nats", "20.0 nats", "noise", "Plain", "12.35"):
         assert text in page.text, text
-    assert "does not beat" not in page.text  # lower is better
+    assert "trivial answer (noise)" not in page.text  # no error, so no verdict
 
 
 @pytest.mark.parametrize("digits", [-1, 10**9, True, 2.5, "3", [1]])

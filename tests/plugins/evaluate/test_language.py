@@ -137,7 +137,9 @@ def test_zero_shot_with_known_class_embeddings() -> None:
     config = ZeroShotConfig(templates=("{class}",))
     results = evaluate(aligned(held_out), {"z": ZeroShot(config)}, held_out, rows=9)
     entry = results["zero_shot"]
-    assert entry["value"] > 0.9 and entry["baseline"] == pytest.approx(1 / 3)
+    assert entry["value"] > 0.9 and entry["baselines"]["chance"] == pytest.approx(1 / 3)
+    assert entry["baseline_name"] == "largest class" and entry["baseline"] == entry["also"]["majority_class"]
+    assert entry["verdict"] == "better"
     assert set(entry["also"]) == {"majority_class", "per_class"}
 
 

@@ -1,0 +1,101 @@
+"""Intervals against closed forms, and the verdict beside the strongest trivial answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vtp_core.evaluation.intervals import score_of
+from vtp_core.evaluation.protocol import Baseline, EvaluationProtocol, Metric, Score, Verdict
+
+PROTOCOL = EvaluationProtocol(name="p-v1", image_size=16)
+
+
+def entry(score: Score, *, higher: bool = True) -> Mapping[str, object]:
+    return score.entry(Metric(title="M", higher_is_better=higher), PROTOCOL)
+
+
+def hits(right: int, count: int) -> torch.Tensor:
+    return torch.arange(count) < right
+
+
+@given(st.integers(0, 10_000))
+def test_errors_of_means_are_those_of_the_formula(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    own = torch.randn(80, generator=draw, dtype=torch.float64) * 3 + 20
+    other = own - 1 + 0.2 * torch.randn(80, generator=draw, dtype=torch.float64)
+    score = score_of(own, {"other": other})
+    assert score.value == pytest.approx(float(own.mean()))
+    assert score.error == pytest.approx(float(own.std()) / 80**0.5, rel=0.12)
+    # Paired: the spread of the difference, which is far smaller than that of either.
+    assert score.baselines["other"].error == pytest.approx(float((own - other).std()) / 80**0.5, rel=0.12)
+    assert score.interval is not None and score.interval[0] < score.value < score.interval[1]
+    assert score.interval[1] - score.interval[0] == pytest.approx(4 * score.error, rel=0.15)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 20), (20, 20), (3, 50), (25, 50), (700, 1000)])
+def test_errors_of_proportions_are_agresti_and_coulls(right: int, count: int) -> None:
+    share = (right + 2) / (count + 4)
+    score = score_of(hits(right, count))
+    assert score.value == right / count
+    assert score.error == pytest.approx((share * (1 - share) / (count + 4)) ** 0.5, rel=0.1)
+
+
+def test_intervals_depend_on_neither_order_nor_chance() -> None:
+    values, other = torch.rand(50, dtype=torch.float64), torch.rand(50, dtype=torch.float64)
+    order = torch.randperm(50)
+    one, two = score_of(values, {"t": other}), score_of(values[order], {"t": other[order]})
+    assert one.error == pytest.approx(two.error, rel=1e-12) and one.interval == pytest.approx(two.interval)
+    assert one.baselines["t"].error == pytest.approx(two.baselines["t"].error, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("right", "trivial", "verdict"),
+    [
+        (30, 0.1, "better"),
+        (12, 0.1, "within noise"),
+        (8, 0.1, "within noise"),
+        (2, 0.2, "worse"),
+        (0, 0.02, "within noise"),  # 0 of 100 is no proof of less than 0.02
+    ],
+)
+def test_three_states_beside_a_known_chance(right: int, trivial: float, verdict: Verdict) -> None:
+    assert entry(score_of(hits(right, 100), {"chance": trivial}))["verdict"] == verdict
+
+
+def test_a_green_verdict_needs_the_strongest_answer_and_two_standard_errors() -> None:
+    """Zero-shot of .140 is above chance, .05, and below the largest class, .223."""
+    shown = entry(score_of(hits(140, 1000), {"chance": 0.05, "largest class": hits(223, 1000)}))
+    assert (shown["baseline"], shown["baseline_name"]) == (0.223, "largest class")
+    assert shown["baselines"] == {"chance": pytest.approx(0.05), "largest class": 0.223}
+    assert shown["verdict"] == "worse"
+
+
+def test_where_lower_is_better_the_strongest_answer_is_the_lowest() -> None:
+    trivial = {"a": Baseline(value=2.0, error=0.4), "b": Baseline(value=3.0, error=0.4)}
+    for value, verdict in ((1.0, "better"), (1.5, "within noise"), (2.9, "worse")):
+        shown = entry(Score(value=value, baselines=trivial), higher=False)
+        assert (shown["baseline_name"], shown["verdict"]) == ("a", verdict)
+
+
+def test_pairs_tell_what_separate_errors_can_not() -> None:
+    """The same images are hard for both: 60 and 54 of 100 right, all of the 54 among the 60."""
+    shown = entry(score_of(hits(60, 100), {"raw pixels": hits(54, 100)}))
+    assert shown["verdict"] == "better"
+    other = torch.arange(100) >= 46  # as many, of other images
+    assert entry(score_of(hits(60, 100), {"raw pixels": other}))["verdict"] == "within noise"
+
+
+def test_without_an_error_there_is_no_verdict() -> None:
+    shown = entry(Score(value=3.0, baseline=1.0))
+    assert shown["baseline"] == 1.0 and shown["verdict"] is None and shown["interval"] is None
+    assert entry(Score(value=3.0, baseline=1.0, error=0.5))["verdict"] == "better"
+    assert entry(Score(value=3.0, baseline=1.0, error=0.5))["interval"] == [2.0, 4.0]
+    alone = entry(score_of(torch.tensor([3.0]), {"t": torch.tensor([1.0])}))
+    assert alone["baseline"] == 1.0 and alone["verdict"] is None
+    none = entry(Score(value=3.0, baseline=float("nan"), error=0.1))
+    assert none["baseline"] is None and none["verdict"] is None
