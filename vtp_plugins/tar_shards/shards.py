@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
-from vtp_plugins.tar_shards.index import ShardIndex, load_index
+from vtp_plugins.tar_shards.index import ShardIndex
+from vtp_plugins.tar_shards.keys import Keys
+from vtp_plugins.tar_shards.sidecar import load_index
 from vtp_plugins.tar_shards.subset import Subset, smallest
 
 _OPEN_FILES = 32
@@ -57,7 +59,7 @@ class Shards:
         self._problems: dict[str, list[str]] = {}
         self._paths: list[Path] = []
         self._stats: list[tuple[int, int]] = []
-        self._keys: list[NDArray[numpy.bytes_]] = []
+        self._keys: list[Keys] = []
         self._hashes: list[NDArray[numpy.uint64]] = []
         self._held = 0
         self._columns: dict[str, list[tuple[NDArray[numpy.int64], NDArray[numpy.int64]]]] = {
@@ -100,6 +102,8 @@ class Shards:
         for place, extension in enumerate(index.extensions):
             count = int((index.offsets[:, place] >= 0).sum())
             self.found[extension] = self.found.get(extension, 0) + count
+        for extension, count in index.others.items():
+            self.found[extension] = self.found.get(extension, 0) + count
         places = {name: index.column(extensions) for name, extensions in columns.items()}
         used = numpy.zeros(len(index), dtype=bool)
         for offset, _ in places.values():
@@ -110,7 +114,7 @@ class Shards:
             return
         self._paths.append(path)
         self._stats.append((index.size, index.mtime))
-        self._keys.append(index.keys[used])
+        self._keys.append(index.keys.select(used))
         for name, (offset, length) in places.items():
             self._columns[name].append((offset[used], length[used]))
         if subset is not None:
@@ -127,7 +131,8 @@ class Shards:
         chosen = smallest(numpy.concatenate(self._hashes), subset.size)
         for shard, kept in enumerate(numpy.split(chosen, list(accumulate(lengths))[:-1])):
             if not kept.all():
-                self._keys[shard], self._hashes[shard] = self._keys[shard][kept], self._hashes[shard][kept]
+                self._keys[shard] = self._keys[shard].select(kept)
+                self._hashes[shard] = self._hashes[shard][kept]
                 for pairs in self._columns.values():
                     offset, length = pairs[shard]
                     pairs[shard] = offset[kept], length[kept]
@@ -156,7 +161,7 @@ class Shards:
     def key(self, index: int) -> str:
         """Key of a sample: its path in the archive without extension."""
         shard, row = self._locate(index)
-        return bytes(self._keys[shard][row]).decode("utf-8", errors="replace")
+        return self._keys[shard][row].decode("utf-8", errors="replace")
 
     def shard(self, index: int) -> Path:
         """The file that holds a sample."""

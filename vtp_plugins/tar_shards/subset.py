@@ -13,6 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from vtp_core.data.draw import integer
+from vtp_plugins.tar_shards.keys import Keys
 
 _SLACK = 1 << 16
 
@@ -34,23 +35,19 @@ class Subset:
         """Samples that may be held before the largest hashes are dropped: the subset and a quarter."""
         return self.size + max(self.size // 4, _SLACK)
 
-    def hashes(self, shard: str, keys: NDArray[numpy.bytes_]) -> NDArray[numpy.uint64]:
+    def hashes(self, shard: str, keys: Keys) -> NDArray[numpy.uint64]:
         """A number for each sample of a shard, uniform over 64 bits.
 
         Args:
             shard: File name of the shard; keys repeat between shards.
-            keys: (samples,) names of the samples.
+            keys: Names of the samples.
 
         Returns:
             (samples,): the key's words of 8 bytes, each mixed in by the finaliser of SplitMix64.
         """
         state = numpy.full(len(keys), integer("subset", self.seed, shard), dtype=numpy.uint64)
-        width = -(-max(keys.dtype.itemsize, 1) // 8) * 8
-        words = keys.astype(f"S{width}").view("<u8").reshape(len(keys), width // 8)
-        for place in range(width // 8):
-            word = words[:, place].astype(numpy.uint64)
-            # Padding is zero and must not count: shards pad their keys to different lengths.
-            state = numpy.where(word != 0, _mix(state ^ word), state)
+        for rows, words in keys.words():
+            state[rows] = _mix(state[rows] ^ words)
         return state
 
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from tests.core.data.making import samples, write_tar
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
-from vtp_plugins.tar_shards import index as index_module
-from vtp_plugins.tar_shards.index import build_index, load_index, split_name
+from vtp_plugins.tar_shards.index import build_index, split_name
 from vtp_plugins.tar_shards.shards import Shards
 
 KNOWN = ["png", "txt", "cls", "jpg", "seg.png"]
@@ -124,50 +123,6 @@ def test_links_and_devices_are_ignored(tmp_path: Path) -> None:
 def test_apples_hidden_files_are_ignored(tmp_path: Path) -> None:
     index = build_index(write_tar(tmp_path / "a.tar", [("._a.png", b"x"), ("a.png", b"y")]), KNOWN)
     assert [index.key(0)] == ["a"] and index.problems == {"hidden member": 1}
-
-
-def test_cache_is_used_until_the_shard_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shard = write_tar(tmp_path / "a.tar", samples(3))
-    first = load_index(shard, KNOWN)
-    assert (tmp_path / "a.tar.vtp-index.npz").exists()
-    built: list[Path] = []
-    real = index_module.build_index
-    monkeypatch.setattr(index_module, "build_index", lambda *a: built.append(a[0]) or real(*a))
-    again = load_index(shard, KNOWN)
-    assert not built
-    assert (again.offsets == first.offsets).all() and (again.keys == first.keys).all()
-    assert again.extensions == first.extensions and again.problems == first.problems
-    load_index(shard, ["png"])
-    assert len(built) == 1  # other extensions: another index
-    write_tar(shard, samples(4))
-    assert len(load_index(shard, KNOWN)) == 4
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nonsense", b"nonsense"])
-def test_damaged_cache_is_built_anew(tmp_path: Path, content: bytes) -> None:
-    shard = write_tar(tmp_path / "a.tar", samples(3))
-    load_index(shard, KNOWN)
-    place = tmp_path / "a.tar.vtp-index.npz"
-    place.write_bytes(content)
-    assert len(load_index(shard, KNOWN)) == 3
-    assert len(place.read_bytes()) > len(content)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", place.name]
-
-
-def test_read_only_folder_uses_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shard = write_tar(tmp_path / "a.tar", samples(3))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    real = index_module._write
-
-    def refuse(place: Path, *rest: object) -> None:
-        if place.parent == tmp_path:
-            raise PermissionError(place)
-        real(place, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(index_module, "_write", refuse)
-    load_index(shard, KNOWN)
-    assert not (tmp_path / "a.tar.vtp-index.npz").exists()
-    assert len(list((tmp_path / "cache" / "vtp" / "shards").iterdir())) == 1
 
 
 def test_unusable_shards_are_named_and_the_rest_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""The names of many samples, stored end to end. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy
+from numpy.typing import NDArray
+
+
+class Keys:
+    """Names of samples in UTF-8, none longer in memory because another one is.
+
+    Args:
+        data: (bytes,) uint8: each name, followed by a zero.
+    """
+
+    def __init__(self, data: NDArray[numpy.uint8]) -> None:
+        self.data = data
+        self._ends = numpy.flatnonzero(data == 0)
+
+    @classmethod
+    def of(cls, keys: Iterable[bytes]) -> Keys:
+        """Stores names; zeros in them are left out."""
+        joined = b"".join(key.replace(b"\0", b"") + b"\0" for key in keys)
+        return cls(numpy.frombuffer(joined, dtype=numpy.uint8))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, row: int) -> bytes:
+        start = int(self._ends[row - 1]) + 1 if row else 0
+        return self.data[start : self._ends[row]].tobytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.data.tobytes().split(b"\0")[:-1])
+
+    def select(self, rows: NDArray[numpy.bool_]) -> Keys:
+        """The names of the marked rows, (rows,)."""
+        return Keys(self.data[numpy.repeat(rows, numpy.diff(self._ends, prepend=-1))])
+
+    def words(self) -> Iterator[tuple[NDArray[numpy.intp], NDArray[numpy.uint64]]]:
+        """The names as words of 8 bytes, padded with zeros: the first of each name, the second, and so on.
+
+        Yields:
+            Rows that are long enough to have the word, and their words.
+        """
+        starts = numpy.concatenate([[0], self._ends[:-1] + 1])[: len(self)]
+        lengths = self._ends - starts
+        within = numpy.arange(8)
+        for place in range(0, int(lengths.max(initial=0)), 8):
+            rows = numpy.flatnonzero(lengths > place)
+            at = numpy.minimum(starts[rows, None] + place + within, self._ends[rows, None])  # a zero
+            yield rows, numpy.ascontiguousarray(self.data[at]).view("<u8")[:, 0].astype(numpy.uint64)
