@@ -26,9 +26,12 @@ _SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a text file (UTF-8): a reader sees the old text or the new one, never a part."""
+    """Replaces a text file (UTF-8): a reader sees the old text or the new one, never a part.
+
+    Lone surrogates, as in file names that are not UTF-8, are written as escapes.
+    """
     with replacing_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, data: object) -> None:

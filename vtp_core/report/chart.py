@@ -198,4 +198,6 @@ def _csv(series: Mapping[str, Points]) -> str:
     writer.writerow(["step", *series])
     for x in sorted(rows):
         writer.writerow([number(x), *(rows[x].get(name, "") for name in series)])
-    return "data:text/csv;base64," + base64.b64encode(text.getvalue().encode()).decode()
+    return (
+        "data:text/csv;base64," + base64.b64encode(text.getvalue().encode(errors="backslashreplace")).decode()
+    )

@@ -14,6 +14,9 @@ import jinja2
 from PIL import Image
 
 import vtp_core
+from vtp_core.data.decoding import decode_image, read_file
+from vtp_core.data.source import BadSample
+from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_core.report.chart import Axis, Chart, line_chart, number
 from vtp_core.report.run_data import RunData, is_number, table
 from vtp_core.report.verdict import Fact, alarms, facts, scores
@@ -22,6 +25,8 @@ IMAGE_BUDGET = 3_500_000
 """Largest size of all embedded images in bytes; keeps the page under 5 MB."""
 IMAGE_SIDE = 256
 """Largest side of an embedded image in pixels."""
+IMAGE_LIMITS = DecodeLimits(min_side=1)
+"""Limits on the files that are embedded: a picture of a latent may have one pixel."""
 
 GROUPS = {
     "spread": "Spread evenly over the set",
@@ -41,12 +46,12 @@ def render(run: RunData) -> str:
     )
     environment.filters["number"] = _shown
     environment.filters["decibel"] = lambda value: f"{float(value):.2f} dB"
-    groups, omitted = _images(run)
+    groups, omitted, unreadable = _images(run)
     return environment.get_template("report.html.j2").render(
         name=run.name,
         version=vtp_core.__version__,
         facts=facts(run),
-        alarms=alarms(run),
+        alarms=[*alarms(run), *([f"samples: {unreadable} images can't be read"] if unreadable else [])],
         scores=scores(run),
         groups=groups,
         omitted=omitted,
@@ -108,9 +113,9 @@ def _keys(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def _images(run: RunData) -> tuple[list[dict[str, Any]], int]:
-    """Groups of rows with their images as ``data:`` URLs, and the number of rows left out for size."""
-    spent = omitted = 0
+def _images(run: RunData) -> tuple[list[dict[str, Any]], int, int]:
+    """Groups of rows with images as ``data:`` URLs; rows left out for size; images that can't be read."""
+    spent = omitted = unreadable = 0
     groups: dict[str, list[dict[str, Any]]] = {}
     for item in run.gallery.get("images", []):
         row = {key: item.get(key, "") for key in ("key", "caption", "psnr")}
@@ -118,21 +123,24 @@ def _images(run: RunData) -> tuple[list[dict[str, Any]], int]:
             # Only the last part of the stored name, so that it can't point outside of the folder.
             row[kind] = _embedded(run.images / Path(str(item.get(kind, ""))).name)
             spent += len(row[kind])
+            unreadable += not row[kind]
         if spent > IMAGE_BUDGET:
             omitted += 1
             continue
         groups.setdefault(str(item.get("group", "")), []).append(row)
-    return [{"title": GROUPS.get(name, name), "rows": rows} for name, rows in groups.items()], omitted
+    shown = [{"title": GROUPS.get(name, name), "rows": rows} for name, rows in groups.items()]
+    return shown, omitted, unreadable
 
 
 def _embedded(path: Path) -> str:
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
-            data = io.BytesIO()
-            image.convert("RGB").save(data, "PNG", optimize=True)
-    except (OSError, Image.DecompressionBombError):
+        stored = read_file(path, path.name, IMAGE_LIMITS.max_bytes)
+        image = Image.fromarray(decode_image(stored, path.name, IMAGE_LIMITS))
+    except BadSample:
         return ""
+    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    image.save(data, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 

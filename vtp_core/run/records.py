@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -143,11 +143,12 @@ class RunFolder:
         if not self.exists():
             raise UsageError(f"{self}: not a run folder (no resolved.toml); give one that `vtp run` wrote")
         missing: list[str] = []
-        recipe_text = self.recipe.read_text(encoding="utf-8", errors="replace")
+        recipe_text = ""
         recipe: dict[str, Any] = {}
         try:
+            recipe_text = self.recipe.read_text(encoding="utf-8", errors="replace")
             recipe = parse_toml(recipe_text)
-        except TomlError as error:
+        except (OSError, TomlError) as error:
             missing.append(f"resolved.toml can't be read: {error}")
         evaluation = self._object(self.evaluation, missing)
         return RunData(
@@ -160,16 +161,16 @@ class RunFolder:
             gallery=self._gallery(missing),
             images=self.samples,
             artefact=self._object(self.tokenizer / "config.json", missing),
-            bad_samples=self._bad_samples(),
+            bad_samples=self._bad_samples(missing),
             missing=missing,
         )
 
     def _object(self, path: Path, missing: list[str]) -> dict[str, Any]:
         name = path.relative_to(self.path)
-        if not path.is_file():
-            missing.append(f"no {name}")
-            return {}
         try:
+            if not path.is_file():
+                missing.append(f"no {name}")
+                return {}
             data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         except (OSError, ValueError, RecursionError) as error:
             missing.append(f"{name} can't be read: {error}")
@@ -180,14 +181,24 @@ class RunFolder:
         return data
 
     def _metrics(self, missing: list[str]) -> list[dict[str, Any]]:
-        lines, damaged = read_lines(self.metrics)
-        rows = [row for row in lines if step_of(row) is not None]
-        damaged += len(lines) - len(rows)
         if not self.metrics.is_file():
             missing.append(f"no {self.metrics.name}")
-        if damaged:
-            missing.append(f"{self.metrics.name}: {damaged} lines can't be read")
+        rows = self._lines(self.metrics, missing, lambda row: step_of(row) is not None)
         return [current_metrics(row) for row in rows]
+
+    def _lines(
+        self, path: Path, missing: list[str], whole: Callable[[dict[str, Any]], bool] = bool
+    ) -> list[dict[str, Any]]:
+        """The objects of a file; lines that hold none, or none that is `whole`, are counted as damaged."""
+        try:
+            lines, damaged = read_lines(path)
+        except OSError as error:
+            missing.append(f"{path.name} can't be read: {error}")
+            return []
+        rows = [line for line in lines if whole(line)]
+        if damaged := damaged + len(lines) - len(rows):
+            missing.append(f"{path.name}: {damaged} lines can't be read")
+        return rows
 
     def _gallery(self, missing: list[str]) -> dict[str, Any]:
         data = self._object(self.gallery, missing)
@@ -197,10 +208,10 @@ class RunFolder:
             missing.append(f"samples/{self.gallery.name} is not what the report writes ({error})")
             return {}
 
-    def _bad_samples(self) -> dict[str, int]:
+    def _bad_samples(self, missing: list[str]) -> dict[str, int]:
         """Reason -> samples; one that two ranks or two starts met counts once."""
         paths = sorted(self.path.glob("quarantine-*.jsonl"))
-        lines = [line for path in paths for line in read_lines(path)[0]]
+        lines = [line for path in paths for line in self._lines(path, missing)]
         distinct = {(str(line.get("source")), str(line.get("index"))): line for line in lines}
         return dict(Counter(str(line.get("reason", "unknown")) for line in distinct.values()))
 

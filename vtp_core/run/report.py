@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from vtp_core.data.opening import Sources
 from vtp_core.errors import VtpError
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.plugins import Plugins, load_plugins
+from vtp_core.plugins.component import one_line
+from vtp_core.recipe import load_recipe
 from vtp_core.report.page import render
 from vtp_core.run.records import RunFolder
+
+_log = logging.getLogger(__name__)
 
 TRAINING_IMAGES = 256
 """Most training images that are reconstructed where none are held out."""
@@ -68,17 +73,16 @@ def refresh_gallery(
     weights = folder.tokenizer / "model.safetensors"
     if not weights.is_file() or not folder.exists():
         return None
-    with weights.open("rb") as file:
-        made_from = hashlib.file_digest(file, "sha256").hexdigest()
-    if _made_from(folder.gallery) == made_from:
-        return None
-    from vtp_core.artefact.loading import load
-    from vtp_core.evaluation.opening import open_recipe_sets, open_set
-    from vtp_core.recipe import load_recipe
-    from vtp_core.report.gallery import write_gallery
-
     try:
+        with weights.open("rb") as file:
+            made_from = hashlib.file_digest(file, "sha256").hexdigest()
+        if _made_from(folder.gallery) == made_from:
+            return None
         plugins = plugins if plugins is not None else load_plugins()
+        from vtp_core.artefact.loading import load
+        from vtp_core.evaluation.opening import open_recipe_sets, open_set
+        from vtp_core.report.gallery import write_gallery
+
         recipe = load_recipe(folder.recipe, plugins=plugins)
         sources = sources or Sources(plugins, recipe.data.decode)
         held_out, _ = open_recipe_sets(recipe, sources)
@@ -95,11 +99,16 @@ def refresh_gallery(
         )
     except VtpError as error:
         return " ".join(str(error).split())
+    except Exception as error:  # of any kind: a folder that can't give images still gets its page
+        _log.debug("reconstructions", exc_info=error)
+        return one_line(error)
     return None
 
 
 def _made_from(gallery: Path) -> str | None:
     try:
+        if not gallery.is_file():
+            return None
         return str(json.loads(gallery.read_text(encoding="utf-8"))["made_from"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
