@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from collections.abc import Iterator
@@ -186,3 +187,13 @@ def test_the_record_is_of_the_run_that_made_it(nano: Tokenizer) -> None:
     lines = [json.loads(line) for line in (RECORD / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == nano.config.step == recipe.run.steps
     assert lines[-1]["loss/dino/distillation"] < lines[0]["loss/dino/distillation"]
+
+
+def test_every_file_that_is_loaded_has_its_hash() -> None:
+    """By hashlib; `load` compares the same list, so that a flipped byte of the installation is refused."""
+    lines = (folder() / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    files = {path.relative_to(folder()).as_posix(): path for path in folder().rglob("*") if path.is_file()}
+    assert sums.keys() == files.keys() - {"README.md", "SHA256SUMS"}
+    for name, digest in sums.items():
+        assert hashlib.sha256(files[name].read_bytes()).hexdigest() == digest
