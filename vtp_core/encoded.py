@@ -11,6 +11,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from vtp_core.errors import NumericError
 
@@ -84,6 +85,11 @@ class Decoded:
     """
 
     sample: Tensor
+
+
+# So that `torch.export` and `torch.compile` see the tensors inside.
+for _class in (LatentDistribution, Encoded, Decoded):
+    _pytree.register_dataclass(_class)
 
 
 def require_finite(caller: str, values: Mapping[str, Tensor | None], model: nn.Module | None = None) -> None:

@@ -180,8 +180,3 @@ def test_preprocess_refuses_what_the_loader_refuses() -> None:
         toy_tokenizer().preprocess([good, floats])
     with pytest.raises(UsageError, match=r"image 0: too small \(4x20"):
         toy_tokenizer().preprocess(Image.new("RGB", (4, 20)))
-
-
-def test_an_empty_batch_of_images_is_refused() -> None:
-    with pytest.raises(UsageError, match="no images"):
-        toy_tokenizer().preprocess([])

@@ -138,7 +138,8 @@ class TextHead(nn.Module):
         self.table = nn.Embedding(64, width)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        index = torch.tensor([(len(text) * 7 + ord(text[0])) % 64 for text in texts])
+        codes = [(len(text) * 7 + ord(text[0])) % 64 for text in texts]
+        index = torch.tensor(codes, dtype=torch.int64)
         return F.normalize(self.table(index), dim=1)
 
 

@@ -61,7 +61,7 @@ Written by vtp-core {version}.
 from vtp_core import load
 
 tokenizer = load("PATH/TO/THIS/FOLDER")
-pixels = tokenizer.preprocess([image])            # PIL images
+pixels = tokenizer.preprocess(["photo.png"])      # paths, PIL images or arrays
 latent = tokenizer.encode(pixels).latent          # (B, {channels}, {side}, {side})
 images = tokenizer.postprocess(tokenizer.decode(latent).sample)
 ```

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from vtp_core.artefact.config import is_artefact
 from vtp_core.artefact.folder import read_artefact
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.tokenizer import Tokenizer
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 class Format(Protocol):
@@ -36,26 +40,59 @@ class Format(Protocol):
         ...
 
 
-def load(folder: str | Path, *, plugins: Plugins | None = None) -> Tokenizer:
-    """The tokenizer of a folder, in eval mode on the CPU; uses neither pickle nor training code.
+def load(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    plugins: Plugins | None = None,
+) -> Tokenizer:
+    """The tokenizer of a folder, in eval mode; uses neither pickle nor training code.
 
     Args:
         folder: The ``tokenizer`` folder of a run, what ``vtp export`` wrote, or a folder of another project
             of an installed format. Or the name of a tokenizer that ships with an installed plugin,
             ``"vtp-nano"``, if there is no folder of that name.
+        device: Where its weights go, such as ``"cuda"``; None: the CPU.
+        dtype: Floating type of its weights, ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"float64"`` or
+            torch's object; None: float32.
         plugins: Where components and formats are looked up; None: the installed ones.
 
     Raises:
         CheckpointError: The folder is missing, damaged, unknown or written by a newer version.
-        UsageError: A component's plugin is not installed.
+        UsageError: A component's plugin is not installed, or there is no such device or dtype.
     """
+    if not isinstance(folder, str | Path):
+        raise UsageError(f"load: expected a folder or a name, got a {type(folder).__name__}")
+    place = _device(device), _dtype(dtype)
     plugins = plugins if plugins is not None else load_plugins()
     folder = locate(folder, plugins)
     reader = None if is_artefact(folder) else _reader(folder, plugins)
     if reader is None and not is_artefact(folder) and is_artefact(inner := folder / "tokenizer"):
         raise CheckpointError(f"{folder}: a run folder, not a tokenizer; load {inner}")
     # A folder of unknown format is read as our own, whose errors say what is wrong with it.
-    return read_artefact(folder, plugins) if reader is None else reader.read(folder)
+    tokenizer = read_artefact(folder, plugins) if reader is None else reader.read(folder)
+    return tokenizer.to(device=place[0], dtype=place[1])
+
+
+def _device(name: str | torch.device | None) -> torch.device | None:
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # as torch says that it has none
+        raise UsageError(f"load: device {name}: {str(error).splitlines()[0]}; see `vtp doctor`") from error
+    return device
+
+
+def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    if name is None:
+        return None
+    known = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES}
+    if (dtype := known.get(str(name).removeprefix("torch."))) is None:
+        raise UsageError(f"load: dtype {name}: expected one of {', '.join(known)}")
+    return dtype
 
 
 def locate(folder: str | Path, plugins: Plugins) -> Path:

@@ -49,6 +49,7 @@ def encode(
     from vtp_core.artefact.weights import write_weights
     from vtp_core.encoded import require_finite
     from vtp_core.plugins import load_plugins
+    from vtp_core.tokenizer.checks import check_finite_features, check_finite_latent
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: latents are written as .safetensors; give such a name")
@@ -75,16 +76,22 @@ def encode(
             if not batch:
                 continue
             pixels = torch.cat(batch)
-            encoded = None if normalized else model.encode(pixels)
-            latent = model.encode_normalized(pixels) if encoded is None else encoded.latent
             try:
-                require_finite("encode", {"the latent is": latent}, model)
+                if normalized:
+                    latent, indices = model.encode_normalized(pixels), None
+                    require_finite("encode", {"the latent is": latent}, model)
+                else:
+                    features = model.features(pixels, model.bottleneck.layers)
+                    check_finite_features(features, model.encoder)
+                    encoded = model.encode_features(features)
+                    check_finite_latent(encoded, model.bottleneck)
+                    latent, indices = encoded.latent, encoded.indices
             except NumericError as error:
                 image = names[-len(batch) :][error.row or 0]
                 raise NumericError(f"{image}: {error}; nothing is written") from error
             tensors["latents"].append(latent.float())
-            if encoded is not None and encoded.indices is not None:
-                tensors["indices"].append(encoded.indices)
+            if indices is not None:
+                tensors["indices"].append(indices)
     if not names:
         raise DataError(f"no image can be read, nothing is written; the first: {bad[0]}")
     whole = {name: torch.cat(parts) for name, parts in tensors.items() if parts}

@@ -19,6 +19,7 @@ from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
 from vtp_core.features import Features, Tally
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.checks import check_finite_features, check_finite_latent
 
 Split = Literal["train", "held_out"]
 
@@ -43,17 +44,14 @@ class Observation:
         head = self.model.exports["embed_image"] if "embed_image" in self.model.exports else None
         layers = {*self.model.bottleneck.layers, *getattr(head, "layers", ())}
         features = self.model.features(self.batch.image, sorted(layers))
-        tokens = features["global"]
-        values = {"patch tokens are": tokens.patches, "the class token is": tokens.cls}
-        taps = {f"tokens of layer {layer} are": value for layer, value in tokens.layers.items()}
-        require_finite("encoder", {**taps, **values}, self.model.encoder)
+        check_finite_features(features, self.model.encoder)
         return features
 
     @cached_property
     def encoded(self) -> Encoded:
         """Latents; of a variational bottleneck the mode."""
         encoded = self.model.encode_features(self.features)
-        require_finite("bottleneck", {"the latent is": encoded.latent}, self.model.bottleneck)
+        check_finite_latent(encoded, self.model.bottleneck)
         return encoded
 
     @cached_property

@@ -3,7 +3,7 @@
     from vtp_core import load
 
     tokenizer = load("runs/quickstart/tokenizer")
-    pixels = tokenizer.preprocess([image])              # PIL images -> (B, 3, H, W), ImageNet-normalised
+    pixels = tokenizer.preprocess(["photo.png"])        # images -> (B, 3, H, W), ImageNet-normalised
     latent = tokenizer.encode(pixels).latent            # (B, d, h, w)
     images = tokenizer.postprocess(tokenizer.decode(latent).sample)
 
@@ -27,11 +27,24 @@ from vtp_core.encoder import Encoder
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent
 from vtp_core.pixels import convert
+from vtp_core.tokenizer.checks import (
+    checked_codes,
+    checked_features,
+    checked_latent,
+    checked_layers,
+    checked_pixels,
+    checked_samples,
+    checked_size,
+    checked_texts,
+    place_of,
+)
+from vtp_core.tokenizer.summary import summary
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vtp_core.artefact.compact import Storage
+    from vtp_core.tokenizer.images import Images
 
 
 class Tokenizer(nn.Module):
@@ -71,29 +84,42 @@ class Tokenizer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next((p.device for p in self.parameters()), torch.device("cpu"))
+        return place_of(self)[0]
 
-    def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the weights, of the pixels of `preprocess` and of latents."""
+        return place_of(self)[1]
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels d of the latent."""
+        return self.bottleneck.channels
+
+    def __repr__(self) -> str:
+        """What it is in at most ten lines; ``tokenizer.encoder`` and the others show their modules."""
+        return summary(self)
+
+    def features(self, pixels: Tensor | Images, layers: Sequence[int] = ()) -> Features:
         """Encoder tokens before the bottleneck.
 
         Args:
-            pixels: (B, 3, H, W) floating point, ImageNet-normalised; H and W are multiples of the patch.
+            pixels: (B, 3, H, W) floating point, ImageNet-normalised; H and W are multiples of the patch. Or
+                what `preprocess` takes, but tensors.
             layers: Encoder blocks to tap.
 
         Raises:
-            UsageError: The pixels have another shape, type or range.
+            UsageError: The pixels have another shape, type, range or device, or there is no such block.
         """
-        self._check_pixels(pixels)
-        (tokens,) = self.encoder([pixels.unsqueeze(1)], [None], layers=tuple(layers), drop_path=0.0)
-        return Features(crops={"global": tokens})
+        return self._features("features", pixels, layers)
 
-    def encode(self, pixels: Tensor) -> Encoded:
-        """Latents of images; `pixels` as for `features`."""
-        return self.encode_features(self.features(pixels, self.bottleneck.layers))
+    def encode(self, pixels: Tensor | Images) -> Encoded:
+        """Latents of images; `pixels` as for `features`. Nothing in it waits for a GPU."""
+        return self.encode_features(self._features("encode", pixels, self.bottleneck.layers))
 
     def encode_features(self, features: Features) -> Encoded:
         """Latents of features that tap at least ``bottleneck.layers``."""
-        latent: Latent = self.bottleneck(features)
+        latent: Latent = self.bottleneck(checked_features("encode_features", features))
         mean, logvar = latent.z, None
         if latent.logvar is not None:
             logvar = latent.logvar["global"][:, 0].transpose(1, 2).reshape(mean.shape)
@@ -117,12 +143,7 @@ class Tokenizer(nn.Module):
         """
         if self.decoder is None:
             raise UsageError("decode: this tokenizer has no decoder; train it with a [decoder]")
-        channels = self.bottleneck.channels
-        if latent.dim() != 4 or latent.shape[1] != channels or not latent.is_floating_point():
-            raise UsageError(
-                f"decode: expected a float latent (B, {channels}, h, w), got {latent.dtype} "
-                f"{tuple(latent.shape)}; use decode_indices for codes"
-            )
+        latent = checked_latent("decode", latent, self.latent_channels, self.decoder, self)
         sample = convert(self.decoder(latent), self.decoder.value_range, "imagenet")
         require_finite("decode", {"the latent is": latent, "the decoder's output is": sample}, self.decoder)
         return Decoded(sample=sample)
@@ -131,27 +152,34 @@ class Tokenizer(nn.Module):
         """Images of codes (B, Q, h, w) int64, as in ``encode(pixels).indices``."""
         if not self.bottleneck.codebook_sizes:
             raise UsageError("decode_indices: the latent of this tokenizer is continuous; use decode(latent)")
-        return self.decode(self.bottleneck.decode_codes(indices))
+        codes = checked_codes("decode_indices", indices, self.bottleneck.codebook_sizes, self)
+        return self.decode(self.bottleneck.decode_codes(codes))
 
-    def encode_normalized(self, pixels: Tensor) -> Tensor:
+    def encode_normalized(self, pixels: Tensor | Images) -> Tensor:
         """Latents (B, d, h, w) with zero mean and unit variance per channel, times `scaling_factor`."""
         mean, factor = self._statistics("encode_normalized")
         latent = self.encode(pixels).latent
-        return (latent - mean.to(latent)) * factor.to(latent)
+        return (latent - mean.to(latent, non_blocking=True)) * factor.to(latent, non_blocking=True)
 
     def decode_normalized(self, latent: Tensor) -> Decoded:
         """Images of what `encode_normalized` returns."""
         mean, factor = self._statistics("decode_normalized")
+        latent = checked_latent("decode_normalized", latent, self.latent_channels, self)
         return self.decode(latent / factor.to(latent) + mean.to(latent))
 
-    def embed_image(self, pixels: Tensor) -> Tensor:
-        """L2-normalised image embeddings (B, E); needs an objective that exports ``embed_image``."""
+    def embed_image(self, pixels: Tensor | Images) -> Tensor:
+        """L2-normalised image embeddings (B, E); needs an objective that exports ``embed_image``.
+
+        Args:
+            pixels: As for `features`.
+        """
         head = self._export("embed_image")
-        return self.embed_features(self.features(pixels, getattr(head, "layers", ())))
+        return self.embed_features(self._features("embed_image", pixels, getattr(head, "layers", ())))
 
     def embed_features(self, features: Features) -> Tensor:
         """L2-normalised image embeddings (B, E) of features."""
         head = self._export("embed_image")
+        checked_features("embed_features", features)
         if getattr(head, "reads", "features") == "latent":
             features = self.bottleneck(features)
         embedding: Tensor = head(features)
@@ -161,7 +189,7 @@ class Tokenizer(nn.Module):
     def embed_text(self, texts: Sequence[str] | str) -> Tensor:
         """L2-normalised text embeddings (B, E); needs an objective that exports ``embed_text``."""
         head = self._export("embed_text")
-        embedding: Tensor = head([texts] if isinstance(texts, str) else list(texts))
+        embedding: Tensor = head(checked_texts("embed_text", texts))
         require_finite("embed_text", {"the text embedding is": embedding}, head)
         return embedding
 
@@ -180,35 +208,42 @@ class Tokenizer(nn.Module):
             raise UsageError(
                 "generate: a tokenizer without a config has no image size; build it with config="
             )
+        indices = checked_samples("generate", indices, seed, self.device)
         side = self.config.image_size // self.encoder.patch
         latent: Tensor = head.generate(indices, seed, (self.bottleneck.channels, side, side))
         return latent
 
-    def preprocess(self, images: Sequence[Image] | Image) -> Tensor:
-        """PIL images to pixels, by the conversion to RGB, the resize and the centre crop of evaluation.
+    def preprocess(self, images: Images, size: int | tuple[int, int] | None = None) -> Tensor:
+        """Images to pixels, by the conversion to RGB, the resize and the centre crop of evaluation.
+
+        Args:
+            images: A path, a PIL image or an array, a batch in one array, or several of these. An array has
+                one of the shapes (H, W), (H, W, C) and (C, H, W) with 1, 3 or 4 channels, a batch one more
+                axis in front; uint8, uint16, or floating point in [0, 1], which is rounded to 8 bit.
+            size: Side of the pixels, or rows and columns; None: ``config.image_size``, as in training.
 
         Returns:
-            (B, 3, S, S) float32, ImageNet-normalised, on the tokenizer's device; S is ``config.image_size``.
+            (B, 3, rows, columns), ImageNet-normalised, in the tokenizer's dtype and on its device.
 
         Raises:
-            UsageError: No images, or one that `vtp_core.data.decoding.convert_image` refuses.
+            UsageError: Something that is no image, or one that `vtp_core.data.decoding` refuses.
         """
-        from vtp_core.images import pixels_of
+        from vtp_core.tokenizer.images import pixels_of
 
-        if self.config is None:
-            raise UsageError(
-                "preprocess: a tokenizer without a config has no image size; build it with config="
-            )
-        sequence = list(images) if isinstance(images, Sequence) else [images]
-        return pixels_of(sequence, self.config.image_size).to(self.device)
+        if size is None and self.config is None:
+            raise UsageError("preprocess: a tokenizer without a config has no image size; give size=")
+        chosen = size if size is not None or self.config is None else self.config.image_size
+        pixels = pixels_of(images, checked_size("preprocess", chosen, self.encoder.patch))
+        return pixels.to(device=self.device, dtype=self.dtype)
 
     def postprocess(self, pixels: Tensor) -> list[Image]:
         """ImageNet-normalised pixels (B, 3, H, W) to 8-bit PIL images, clamped and rounded.
 
         Raises:
             NumericError: A pixel is not finite.
+            UsageError: Another shape, or no floating-point tensor.
         """
-        from vtp_core.images import images_of
+        from vtp_core.tokenizer.images import images_of
 
         return images_of(pixels)
 
@@ -235,26 +270,19 @@ class Tokenizer(nn.Module):
             )
         return self.exports[capability]
 
+    def _features(self, caller: str, pixels: Tensor | Images, layers: Sequence[int]) -> Features:
+        if not isinstance(pixels, Tensor):
+            pixels = self.preprocess(pixels)
+        pixels = checked_pixels(caller, pixels, self.encoder.patch, self.encoder, self)
+        taps = checked_layers(caller, layers, self.encoder.depth)
+        (tokens,) = self.encoder([pixels.unsqueeze(1)], [None], layers=taps, drop_path=0.0)
+        return Features(crops={"global": tokens})
+
     def _statistics(self, caller: str) -> tuple[Tensor, Tensor]:
+        """Mean and factor of normalised latents, (1, d, 1, 1) each."""
         config = self.config
         if config is None or config.latents_mean is None or config.latents_std is None:
             raise UsageError(f"{caller}: the artefact holds no latent statistics; write it with `vtp export`")
         mean = torch.tensor(config.latents_mean, dtype=torch.float64).view(1, -1, 1, 1)
         std = torch.tensor(config.latents_std, dtype=torch.float64).view(1, -1, 1, 1)
         return mean, config.scaling_factor / std
-
-    def _check_pixels(self, pixels: Tensor) -> None:
-        patch = self.encoder.patch
-        if not pixels.is_floating_point():
-            raise UsageError(
-                f"encode: got {pixels.dtype} pixels; expected float, ImageNet-normalised: use preprocess()"
-            )
-        if pixels.dim() != 4 or pixels.shape[1] != 3:
-            raise UsageError(f"encode: expected pixels (B, 3, H, W), got {tuple(pixels.shape)}")
-        height, width = pixels.shape[-2:]
-        if height % patch or width % patch or not height or not width:
-            raise UsageError(f"encode: height and width must be multiples of {patch}, got {height} x {width}")
-        if not torch.compiler.is_compiling() and pixels.numel() and pixels.detach().abs().amax() > 10:
-            raise UsageError(
-                "encode: pixels beyond +-10 are not ImageNet-normalised (0 to 255 perhaps): use preprocess()"
-            )

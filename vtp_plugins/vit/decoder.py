@@ -66,6 +66,6 @@ class VitDecoder(Decoder):
         x = x.flatten(0, 1)
         for block in self.block:
             x = block(x, layout)
-        x = self.norm(x).view(rows, height, width, -1).permute(0, 3, 1, 2)
+        x = self.norm(x).view(rows, height, width, self.config.width).permute(0, 3, 1, 2)
         # Under autocast the image still leaves in the parameters' dtype, for the losses.
         return F.pixel_shuffle(self.proj_out(x).to(dtype), self.upscale)

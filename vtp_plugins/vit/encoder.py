@@ -182,4 +182,4 @@ class VitEncoder(Encoder):
         touch = 0 * self.mask_token
         if self.cls_token is None:
             return patches + touch
-        return torch.cat(((self.cls_token + touch).expand(len(patches), -1, -1), patches), dim=1)
+        return torch.cat(((self.cls_token + touch).expand(patches.shape[0], -1, -1), patches), dim=1)

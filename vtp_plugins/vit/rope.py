@@ -60,7 +60,8 @@ class AxialRope(nn.Module):
         dtype = torch.float64 if (like.dtype, self.dtype) == (torch.float64, torch.float32) else self.dtype
         with torch.no_grad():
             periods = self._make_periods(dtype) if self.periods is None else self.periods
-            periods = periods.to(device=like.device, dtype=dtype)
+            # Not blocking: a copy to a GPU that waits would stop the host in every forward.
+            periods = periods.to(device=like.device, dtype=dtype, non_blocking=True)
             sides = (torch.arange(0.5, side, dtype=dtype, device=like.device) / side for side in grid)
             centers = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
             angles = 2 * math.pi * (2 * centers - 1)[:, :, None] / periods

@@ -18,6 +18,7 @@ from vtp_core.errors import UsageError
 from vtp_core.features import Features
 from vtp_core.parameters import Dims
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.checks import checked_pixels
 from vtp_plugins.clip.image import ImageHead
 from vtp_plugins.clip.text import TextTower
 from vtp_plugins.linear.bottleneck import LinearBottleneck
@@ -199,7 +200,7 @@ class VTPModel(Tokenizer):
         blocks = range(depth - n, depth) if isinstance(n, int) else n
         if not blocks or not all(0 <= block < depth for block in blocks):
             raise UsageError(f"get_intermediate_layers_feature: n = {n}, but the encoder has {depth} blocks")
-        self._check_pixels(image)
+        image = checked_pixels("get_intermediate_layers_feature", image, self.encoder.patch, self.encoder)
         outputs = self.encoder.intermediate(image, tuple(blocks), normed=norm)
         grid = (image.shape[2] // self.encoder.patch, image.shape[3] // self.encoder.patch)
         entries: list[Any] = []

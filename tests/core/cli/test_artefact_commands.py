@@ -223,8 +223,76 @@ def test_latents_that_are_not_finite_are_not_written(home: Path, tmp_path: Path)
     out = tmp_path / "latents.safetensors"
     result = vtp("encode", tmp_path / "broken", home / "photos", "-o", out)
     assert result.exit_code == 4, result.output
-    assert "blue0.png: encode: the latent is not finite (row 0 of 12)" in result.output
+    assert "blue0.png: bottleneck: the latent is not finite (row 0 of 12)" in result.output
     assert not out.exists()
+
+
+DISCRETE = """
+import torch
+from torch import nn
+import vtp_core as vtp
+
+vtp_api = 2
+
+class Config(vtp.ComponentConfig):
+    use: str = "signs"
+
+class Signs(vtp.Bottleneck):
+    channels, codebook_sizes = 1, (2,)
+
+    def __init__(self, config, dims):
+        super().__init__()
+        self.proj = nn.Linear(dims.width, 1)
+
+    def forward(self, features):
+        tokens = features["global"]
+        codes = (self.proj(tokens.patches)[..., 0] > 0).long()
+        patches = self.decode_codes(codes.unsqueeze(-1)).to(tokens.patches.dtype)
+        codes = codes.unflatten(2, tokens.grid).unsqueeze(2)
+        return vtp.Latent(
+            crops={"global": vtp.Tokens(patches=patches, grid=tokens.grid)}, codes={"global": codes}
+        )
+
+    def decode_codes(self, codes):
+        return codes * 2.0 - 1
+
+@vtp.hookimpl
+def register_bottlenecks(register):
+    register("signs", Signs, config=Config, summary="Signs.")
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("encoder", "blue0.png: encoder: patch tokens are not finite (row 0 of 12); its weight"),
+        (
+            "bottleneck",
+            "blue0.png: bottleneck: its weight proj.weight is not finite, so its codes mean nothing",
+        ),
+        (None, ""),
+    ],
+)
+def test_codes_of_a_tokenizer_that_is_not_finite_are_not_written(
+    home: Path, tmp_path: Path, part: str | None, message: str
+) -> None:
+    """Codes, and the latents that stand for them, are finite whatever they were computed from."""
+    plugin = tmp_path / "own.py"
+    plugin.write_text(DISCRETE)
+    plugins = load_plugins((plugin,))
+    base = load(home / "artefact").config
+    assert base is not None
+    model = assemble(base.model_copy(update={"bottleneck": {"use": "own.signs"}, "decoder": None}), plugins)
+    if part is not None:
+        with torch.no_grad():
+            next(getattr(model, part).parameters()).fill_(float("nan"))
+    model.save(tmp_path / "discrete")
+    out = tmp_path / "codes.safetensors"
+    result = vtp("encode", tmp_path / "discrete", home / "photos", "-o", out, "--plugin", plugin)
+    if part is None:
+        assert result.exit_code == 0 and load_file(out)["indices"].shape == (12, 1, 2, 2), result.output
+    else:
+        assert result.exit_code == 4 and message in result.output and not out.exists(), result.output
 
 
 PREPARING = """

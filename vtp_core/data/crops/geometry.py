@@ -86,38 +86,40 @@ def resize(image: NDArray[numpy.uint8], box: Box | None, size: tuple[int, int], 
     return F.interpolate(pixels[None], size=size, mode=filter, antialias=True, align_corners=False)[0]
 
 
-def center_crop(image: NDArray[numpy.uint8], size: int) -> Tensor:
+def center_crop(image: NDArray[numpy.uint8], size: int | tuple[int, int]) -> Tensor:
     """The centre crop of ADM (Dhariwal and Nichol 2021), standard for reconstruction and generation.
 
-    The image is halved with a box filter while its shorter side is at least twice `size`, resized to `size`
-    by bicubic interpolation, and cropped to the central square. A strip that would be enlarged is first
-    cut to a length of 16 times its shorter side, or it would take gigabytes.
+    The image is halved with a box filter while it is at least twice as large as the result, resized by
+    bicubic interpolation until it just covers it, and cropped to its center. A strip that would be enlarged
+    is first cut to a length of 16 times what the crop needs, or it would take gigabytes.
 
     Args:
         image: (H, W, 3) uint8.
-        size: Side of the result.
+        size: Side of a square result, or its rows and columns.
 
     Returns:
-        (3, size, size) uint8.
+        (3, rows, columns) uint8.
     """
+    rows, columns = (size, size) if isinstance(size, int) else size
     height, width = image.shape[:2]
-    while min(height, width) >= 2 * size:
+    while height >= 2 * rows and width >= 2 * columns:
         height, width = height // 2, width // 2
         image = numpy.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
-    image = _without_far_ends(image, size)
+    image = _without_far_ends(image, rows, columns)
     height, width = image.shape[:2]
-    factor = size / min(height, width)
+    factor = max(rows / height, columns / width)
     pixels = resize(image, None, (round(height * factor), round(width * factor)), "bicubic")
-    top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
-    return pixels[:, top : top + size, left : left + size]
+    top, left = (pixels.shape[1] - rows) // 2, (pixels.shape[2] - columns) // 2
+    return pixels[:, top : top + rows, left : left + columns]
 
 
-def _without_far_ends(image: NDArray[numpy.uint8], size: int) -> NDArray[numpy.uint8]:
-    """The central part of a long image whose shorter side is under `size`; any other one as it is."""
+def _without_far_ends(image: NDArray[numpy.uint8], rows: int, columns: int) -> NDArray[numpy.uint8]:
+    """The central part of a long image that would be enlarged; any other one as it is."""
     height, width = image.shape[:2]
-    most = _LONGEST * min(height, width)
-    if min(height, width) >= size or max(height, width) <= most:
+    factor = max(rows / height, columns / width)
+    if factor <= 1:
         return image
-    # Whole pixels are cut at both ends alike, so that the centre stays where it is.
-    top, left = max(0, height - most) // 2, max(0, width - most) // 2
+    tallest, widest = (max(1, round(_LONGEST * side / factor)) for side in (rows, columns))
+    # Whole pixels are cut at both ends alike, so that the center stays where it is.
+    top, left = max(0, height - tallest) // 2, max(0, width - widest) // 2
     return image[top : height - top, left : width - left]
