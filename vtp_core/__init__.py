@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from vtp_core.evaluation.intervals import score_of
     from vtp_core.evaluation.protocol import Baseline, GeneratedPass, Metric, Score
     from vtp_core.features import Features, Latent, Losses, Reconstruction, Tally, Tokens
+    from vtp_core.math.moments import Moments
+    from vtp_core.math.row_noise import row_rand, row_randn
     from vtp_core.objective import AdversarialObjective, Objective
     from vtp_core.parameters import Dims, ParamRule
     from vtp_core.pixels import ValueRange
@@ -75,6 +77,7 @@ _NAMES = {
     "vtp_core.evaluation.intervals": ("score_of",),
     "vtp_core.evaluation.protocol": ("Baseline", "GeneratedPass", "Metric", "Score"),
     "vtp_core.features": ("Features", "Latent", "Losses", "Reconstruction", "Tally", "Tokens"),
+    "vtp_core.math.moments": ("Moments",),
     "vtp_core.objective": ("AdversarialObjective", "Objective"),
     "vtp_core.parameters": ("Dims", "ParamRule"),
     "vtp_core.pixels": ("ValueRange",),
@@ -82,6 +85,7 @@ _NAMES = {
     "vtp_core.plugins.hookspecs": ("Register", "hookimpl"),
     "vtp_core.recipe.tables.data": ("DecodeLimits",),
     "vtp_core.recipe.tables.optimizer": ("AdamWConfig",),
+    "vtp_core.math.row_noise": ("row_rand", "row_randn"),
     "vtp_core.run.callback": ("Callback", "RunInfo"),
     "vtp_core.schedule": ("Schedule", "Scheduled", "value_at"),
     "vtp_core.step": ("Step", "Teacher"),
@@ -121,6 +125,7 @@ __all__ = [
     "LatentDistribution",
     "Losses",
     "Metric",
+    "Moments",
     "Objective",
     "ObjectiveConfig",
     "Observation",
@@ -149,6 +154,8 @@ __all__ = [
     "__version__",
     "hookimpl",
     "load",
+    "row_rand",
+    "row_randn",
     "score_of",
     "value_at",
 ]

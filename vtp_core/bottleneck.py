@@ -18,12 +18,14 @@ class Bottleneck(nn.Module):
         codebook_sizes: Codes of each codebook; empty if the latent is continuous.
         layers: Encoder blocks that it taps besides the last one.
         calibration_rows: Samples that `observe` needs before step 0; 0: no calibration.
+        sample_rows: Global rows of a call whose `Tally.rows` are kept; over a calibration, in all.
     """
 
     channels: int
     codebook_sizes: tuple[int, ...] = ()
     layers: tuple[int, ...] = ()
     calibration_rows: int = 0
+    sample_rows: int = 64
 
     def forward(self, features: Features) -> Latent:
         """Latent tokens of every crop set, class token included if the encoder has one.
@@ -49,15 +51,29 @@ class Bottleneck(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} has no codebook")
 
+    def decoder_input(self, z: Tensor, seeds: Tensor) -> Tensor:
+        """The latent map as the decoder sees it in a training step, such as with noise; else it sees `z`.
+
+        Uses no parameter. Called for frozen bottlenecks too.
+
+        Args:
+            z: (B, d, h, w).
+            seeds: (B,) int64, for `row_randn` and `row_rand`.
+        """
+        return z
+
     def observe(self, features: Features) -> Tally | None:
         """Sums for `calibrate` of one batch; None: it needs no calibration."""
         return None
 
     def calibrate(self, tally: Tally) -> None:
-        """Sets state from the reduced sums; once, before step 0 and before sharding; saved."""
+        """Sets state from the reduced tally, before step 0 and sharding; not if its state was loaded."""
 
     def after_step(self, tally: Tally, index: int) -> None:
-        """Updates state (codebook EMA, revival) from the step's reduced tally, the same on all ranks."""
+        """Updates state (codebook EMA, revival) from the step's reduced tally, the same on all ranks.
+
+        Not called while the bottleneck is frozen.
+        """
 
     def rules(self) -> Sequence[ParamRule]:
         """Multipliers by parameter name; the first pattern that matches holds."""

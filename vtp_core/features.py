@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
+from vtp_core.math.moments import Moments
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
@@ -38,15 +40,18 @@ class Tokens:
 class Tally:
     """Statistics of a forward pass, for `after_step` and `calibrate`.
 
-    The core adds `sums` over calls, chunks and ranks, and concatenates `rows` (a bounded sample).
+    The core adds `sums` and merges `moments` over calls, chunks and ranks, and joins `rows`, a sample: the
+    first `Bottleneck.sample_rows` global rows of each call, the same at any world size.
 
     Attributes:
         sums: Detached tensors of a fixed shape each.
-        rows: Detached tensors, sample rows first.
+        rows: Detached tensors, the rows of the batch first.
+        moments: Moments of vectors.
     """
 
     sums: Mapping[str, Tensor] = field(default_factory=dict)
     rows: Mapping[str, Tensor] = field(default_factory=dict)
+    moments: Mapping[str, Moments] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +60,12 @@ class Features:
 
     Attributes:
         crops: Crop set name -> its tokens.
+        seeds: (B,) int64 in a training step: one seed a row for `row_randn` and `row_rand`, which makes a
+            bottleneck's noise the same at any world size and in any row chunks. None elsewhere.
     """
 
     crops: Mapping[str, Tokens]
+    seeds: Tensor | None = None
 
     def __getitem__(self, name: str) -> Tokens:
         return self.crops[name]

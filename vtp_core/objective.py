@@ -56,7 +56,10 @@ class Objective(nn.Module):
         return ()
 
     def after_step(self, tally: Tally, index: int) -> None:
-        """Updates own state (a centre, a queue) from the step's reduced tally, the same on all ranks."""
+        """Updates own state (a centre, a queue) from the step's reduced tally, the same on all ranks.
+
+        Not called while the objective is frozen.
+        """
 
 
 class AdversarialObjective(Objective):

@@ -69,7 +69,19 @@ class Step(ABC):
 
     @abstractmethod
     def frozen(self, name: str) -> nn.Module:
-        """The frozen network ``[frozen.NAME]``; gradients reach its input."""
+        """The frozen network ``[frozen.NAME]``; gradients reach its input. Without: `frozen_features`."""
+
+    @abstractmethod
+    def frozen_features(self, name: str, view: str, layers: tuple[int, ...] = ()) -> Features:
+        """What the frozen network makes of the view's global crops: once a step for all objectives.
+
+        Without gradient, in row chunks.
+
+        Args:
+            name: Of ``[frozen.NAME]``.
+            view: A view that the objective declares.
+            layers: Blocks to tap.
+        """
 
     @abstractmethod
     def shared(self, path: str) -> nn.Module:

@@ -51,10 +51,10 @@ def build_run_networks(
     for name, config in recipe.objectives.items():
         with seeded(seed, "init", "objectives", name):
             objectives[name] = plugins.find("objective", config.use).load_target()(config, parts.dims)
-    frozen = {
-        name: _frozen(name, table, plugins, load=load_frozen).requires_grad_(False).eval()
-        for name, table in recipe.frozen.items()
-    }
+    frozen: dict[str, nn.Module] = {}
+    for name, table in recipe.frozen.items():
+        with seeded(seed, "init", "frozen", name):
+            frozen[name] = _frozen(name, table, plugins, load=load_frozen).requires_grad_(False).eval()
     networks = Networks(
         encoder=parts.encoder,
         bottleneck=parts.bottleneck,

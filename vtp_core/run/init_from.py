@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -19,7 +20,20 @@ from vtp_core.training.saving.checkpoint import find_latest, load_available
 from vtp_core.training.saving.state import model_state
 
 
-def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Initialised:
+    """What `init_from` did.
+
+    Attributes:
+        lines: What was loaded and what was not.
+        whole: Owners all of whose tensors were loaded.
+    """
+
+    lines: list[str]
+    whole: frozenset[str]
+
+
+def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins) -> Initialised:
     """Loads the tensors of `source` that the networks have too, in place, before sharding.
 
     An objective that is not in the source keeps its fresh weights. Any other tensor that only one side has is
@@ -30,9 +44,6 @@ def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins
             ships with an installed plugin; or the table that holds one of these.
         networks: The stage's modules.
         plugins: To read an artefact.
-
-    Returns:
-        Lines that say what was loaded and what was not.
 
     Raises:
         CheckpointError: Nothing is there, shapes differ, or source and recipe are of different networks.
@@ -55,11 +66,15 @@ def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins
     if not any(name.startswith("tokenizer.") for name in loaded):
         raise CheckpointError(f"init_from: {folder} holds no weights of this recipe's tokenizer")
     _check(folder, loaded, missing, [name for name in unused if not _matches(name, table.fresh)])
-    return [
-        f"init_from {folder}: {len(loaded)} tensors loaded",
-        *_listed("starts fresh", (*missing, *fresh)),
-        *_listed("not used here", unused),
-    ]
+    started = {_owner(name) for name in (*missing, *fresh)}
+    return Initialised(
+        lines=[
+            f"init_from {folder}: {len(loaded)} tensors loaded",
+            *_listed("starts fresh", (*missing, *fresh)),
+            *_listed("not used here", unused),
+        ],
+        whole=frozenset(_owner(name) for name in loaded) - started,
+    )
 
 
 def _from_artefact(

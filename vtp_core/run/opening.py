@@ -117,8 +117,11 @@ def open_run(
         for line in lines:
             _log.warning(line)
     networks, dims = build.build_run_networks(recipe, plugins, kernels=kernels)
+    loaded: frozenset[str] = frozenset()
     if recipe.init_from is not None and checkpoint is None:
-        for line in init_from(recipe.init_from, networks, plugins):
+        initialised = init_from(recipe.init_from, networks, plugins)
+        loaded = initialised.whole
+        for line in initialised.lines:
             _log.info(line)
     build.apply_freezes(networks, recipe)
     move(networks, world.device)
@@ -126,9 +129,12 @@ def open_run(
     loader = partial(training_loader, recipe, plugins, named, needs, world, folder, dims.patch)
     options = build.forward_options(recipe)
     rows = networks.bottleneck.calibration_rows
-    if rows and checkpoint is None:
+    if rows and checkpoint is None and "bottleneck" not in loaded:
         view = next(iter(next(iter(needs.values()))))
-        calibrate(networks, world, options, loader(0), view, rows)
+        steps = -(-rows // recipe.views[view].rows)
+        alone = {"bottleneck": {view: ViewNeed()}}
+        batches = training_loader(recipe, plugins, named, alone, world, folder, dims.patch, 0, steps)
+        calibrate(networks, world, options, batches, view, rows)
     ema = build.build_run_ema(networks, recipe)
     wrap(
         networks,
@@ -178,6 +184,7 @@ def training_loader(
     folder: RunFolder,
     patch: int,
     start: int,
+    steps: int | None = None,
 ) -> Loader:
     """The loader of a run's training data.
 
@@ -190,6 +197,7 @@ def training_loader(
         folder: Where bad samples are noted.
         patch: Pixels a patch side.
         start: First step.
+        steps: Step after the last one; default: that of the run.
     """
     return Loader(
         recipe.views,
@@ -199,7 +207,7 @@ def training_loader(
         rank=world.rank,
         world_size=world.size,
         start_step=start,
-        steps=recipe.run.steps,
+        steps=recipe.run.steps if steps is None else steps,
         patch=patch,
         workers=recipe.data.workers,
         prefetch=recipe.data.prefetch,

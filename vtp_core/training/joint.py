@@ -80,6 +80,7 @@ class JointStep:
         self.update, self.critics = update, critics
         self.guard = guard or Guard(max_skipped=0)
         self.needs = {name: objective.views() for name, objective in networks.objectives.items()}
+        self._sample_rows = {"bottleneck": networks.bottleneck.sample_rows}
         self.groups: list[Group] = build_groups(self.needs, last=networks.adversaries())
 
     def __call__(self, batches: Mapping[str, Batch], index: int, *, measure: bool = False) -> StepResult:
@@ -92,7 +93,9 @@ class JointStep:
                     self._run_group(group, batches, index, result, tallies, kept, measure=measure)
             if self.update is not None:
                 active = [name for name in self.networks.objectives if self._active(name, index)]
-                result.gradients |= self.update(index, reduce_tallies(tallies, self.world), active)
+                result.gradients |= self.update(
+                    index, reduce_tallies(tallies, self.world, self._sample_rows), active
+                )
         except SkipStep as reason:
             result.skipped = str(reason)
         if self.update is not None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vtp_core.bottleneck import Bottleneck
 from vtp_core.features import Features, Latent, Tokens
 from vtp_core.parameters import Dims
+from vtp_core.math.row_noise import row_randn
 from vtp_plugins.kl.config import KlConfig
 from vtp_plugins.kl.loss import kl_to_standard_normal
 
@@ -36,13 +37,13 @@ class KlBottleneck(Bottleneck):
         nn.init.zeros_(self.moments.bias)
 
     def forward(self, features: Features) -> Latent:
-        """Latent tokens of every crop set; training samples them from torch's global generator."""
+        """Latent tokens of every crop set; training samples them, by row in a training step."""
         crops, logvars, divergences = {}, {}, []
-        for name, tokens in features.crops.items():
+        for draw, (name, tokens) in enumerate(features.crops.items()):
             mean, logvar = self._moments(tokens.patches)
             patches = mean
             if self.training:
-                patches = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+                patches = mean + (0.5 * logvar).exp() * _noise(mean, features.seeds, draw)
             cls = None if tokens.cls is None else self._moments(tokens.cls)[0]
             crops[name] = Tokens(patches=patches, grid=tokens.grid, cls=cls)
             logvars[name] = logvar
@@ -66,3 +67,9 @@ class KlBottleneck(Bottleneck):
         mean, logvar = y.chunk(2, dim=-1)
         # A copy: a sharded module must not return views of one tensor.
         return mean.clone(), logvar.clamp(*LOGVAR_RANGE)
+
+
+def _noise(mean: Tensor, seeds: Tensor | None, draw: int) -> Tensor:
+    if seeds is None:
+        return torch.randn_like(mean)
+    return row_randn(seeds, *mean.shape[1:], draw=draw, dtype=mean.dtype)

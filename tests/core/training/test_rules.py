@@ -16,8 +16,10 @@ from tests.core.training.toy import Clip, Dino, Mim, add_teachers, batches, buil
 from vtp_core.errors import DistributedError, NumericError, UsageError
 from vtp_core.training.forward.forwards import Forwards
 from vtp_core.training.forward.options import ForwardOptions
+from vtp_core.training.forward.step import EngineStep
 from vtp_core.training.joint import JointStep
 from vtp_core.training.ranks.world import World
+from vtp_core.view import ViewNeed
 
 ALONE = World()
 
@@ -215,3 +217,22 @@ def test_toy_objectives_are_what_the_rules_need():
     assert Dino().teachers == ("head", "tokenizer.encoder") and Dino.shares == ("head",)
     assert Mim().config.masked
     assert all(parameter.ndim for parameter in Clip().parameters())
+
+
+def test_frozen_features_are_made_once_for_all_objectives() -> None:
+    networks = build("last_layer")
+    networks.frozen = {"vfm": build("last_layer", seed=1).encoder.requires_grad_(False).eval()}
+    views = {"rec": batches(0)["rec"]}
+    calls: list[int] = []
+    networks.frozen["vfm"].register_forward_hook(lambda *_: calls.append(1))
+    needs = {"rec": ViewNeed()}
+    options = ForwardOptions(microbatch_rows=3)
+    forwards = Forwards(networks, World(), views, needs, options, 0)
+    first = EngineStep(forwards, "l1", needs).frozen_features("vfm", "rec", (0,))
+    again = EngineStep(forwards, "gan", needs).frozen_features("vfm", "rec", (0,))
+    assert len(calls) == 3  # chunks of 3, 3 and 2 rows
+    assert first.patches is again.patches
+    plain = networks.frozen["vfm"]([views["rec"].crops["global"]], [None], layers=(0,))[0]
+    torch.testing.assert_close(first.patches, plain.patches, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(first["global"].layers[0], plain.layers[0], rtol=1e-12, atol=1e-12)
+    assert not first.patches.requires_grad

@@ -70,7 +70,7 @@ def test_the_smoke_recipe_has_the_sizes_of_the_tiny_model() -> None:
 @torch.no_grad()
 def test_unmodified_it_is_the_same_network(vtp_tiny_l: Path) -> None:
     mine = networks()
-    lines = init_from(str(vtp_tiny_l), mine, PLUGINS)
+    lines = init_from(str(vtp_tiny_l), mine, PLUGINS).lines
     tensors = load_file(vtp_tiny_l / "model.safetensors")
     assert lines[0] == f"init_from {vtp_tiny_l}: {len(tensors)} tensors loaded"
     fresh = [line for line in lines if "starts fresh" in line]
@@ -147,7 +147,7 @@ ALLOWED = {
 @pytest.mark.parametrize(("fresh", "change", "names"), ALLOWED.values(), ids=ALLOWED)
 def test_what_the_recipe_names_starts_fresh(vtp_tiny_l: Path, fresh: str, change: str, names: str) -> None:
     loaded, drawn = networks(change), model_state(networks(change))
-    lines = init_from(InitFromConfig(path=str(vtp_tiny_l), fresh=(fresh,)), loaded, PLUGINS)
+    lines = init_from(InitFromConfig(path=str(vtp_tiny_l), fresh=(fresh,)), loaded, PLUGINS).lines
     parts = {name: tensor for name, tensor in model_state(loaded).items() if name.startswith("tokenizer.")}
     kept = {name for name, tensor in parts.items() if torch.equal(tensor, drawn[name])}
     expected = {name for name in parts if names in name}
@@ -169,7 +169,7 @@ def test_a_released_head_does_not_start_fresh_under_another_name(vtp_tiny_l: Pat
         CheckpointError, match=r'"contrast" would start fresh, but .* has one like it, "clip"'
     ):
         init_from(str(vtp_tiny_l), built, PLUGINS)
-    lines = init_from(InitFromConfig(path=str(vtp_tiny_l), fresh=("contrast",)), built, PLUGINS)
+    lines = init_from(InitFromConfig(path=str(vtp_tiny_l), fresh=("contrast",)), built, PLUGINS).lines
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["objectives.contrast", "objectives.clip"]
 
 
@@ -178,7 +178,7 @@ def test_a_model_without_decoder_or_text(tmp_path: Path) -> None:
     folder = write(tmp_path / "bare", bare, draw(bare))
     with pytest.raises(CheckpointError, match=r"lacks tokenizer\.decoder\.proj_in\.weight and"):
         init_from(str(folder), networks(), PLUGINS)
-    lines = init_from(InitFromConfig(path=str(folder), fresh=("decoder",)), networks(), PLUGINS)
+    lines = init_from(InitFromConfig(path=str(folder), fresh=("decoder",)), networks(), PLUGINS).lines
     assert sum("starts fresh" in line for line in lines) == 3  # decoder, and heads that were not released
 
 

@@ -7,7 +7,6 @@ decoder's last layer. There ``through = "output"`` takes the norms at the decode
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -21,19 +20,12 @@ from vtp_core.training.ranks.world import World
 _log = logging.getLogger(__name__)
 
 
-def warn_if_alone(name: str, cuts: Sequence[Cut], position: int) -> None:
-    """Warns once per process that an adaptive weight is 0 because no other gradient is there.
-
-    Args:
-        name: The objective's.
-        cuts: Of the forward whose output the weight is balanced at.
-        position: Of that output among the forward's.
-    """
-    if all(cut.leaves()[position].grad is None for cut in cuts):
-        _warn_once(
-            f"objectives.{name}: its weight adapts to the gradients of other objectives on the same output, "
-            "and none has one there: it trains nothing. Add one on its view, or make the weight fixed"
-        )
+def warn_alone(name: str) -> None:
+    """Warns once per process that an objective's adaptive weight is 0: no other gradient is there."""
+    _warn_once(
+        f"objectives.{name}: its weight adapts to the gradients of other objectives on the same output, "
+        "and none has one there: it trains nothing. Add one on its view, or make the weight fixed"
+    )
 
 
 @cache

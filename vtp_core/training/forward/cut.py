@@ -152,6 +152,44 @@ class Cut:
             part, _ = self._run(chunk, grad=True)
             yield slice(chunk.start - offset, chunk.stop - offset), part
 
+    def input_gradients(
+        self, pending: Mapping[int, Tensor], aux_scale: float = 1.0
+    ) -> Iterator[tuple[Tensor, slice, Tensor]]:
+        """Gradients at the inputs, from those that have reached the outputs; nothing is accumulated.
+
+        Runs the network again. Every rank that ran the forward has to call it, in the same order.
+
+        Args:
+            pending: ``id`` of an output -> gradient that would still reach it, besides its own.
+            aux_scale: Factor of the aux terms.
+
+        Yields:
+            (input leaf, its rows, their gradient).
+        """
+        if not self._live:
+            return
+        totals = [_total(leaf, pending) for leaf in self._leaves]
+        if not self.aux and all(total is None for total in totals):
+            return
+        offset = self._chunks[0].start
+        for chunk in self._chunks:
+            part, links = self._run(chunk, grad=True)
+            rows = slice(chunk.start - offset, chunk.stop - offset)
+            outputs = zip(tree_flatten(part.rows)[0], totals, strict=True)
+            pairs = [(out, grad[rows]) for out, grad in outputs if grad is not None and out.requires_grad]
+            scale = aux_scale * self._share(chunk)
+            pairs += [
+                (term, torch.full_like(term, scale)) for term in part.aux.values() if term.requires_grad
+            ]
+            if not pairs or not links:
+                continue
+            tensors, grads = zip(*pairs, strict=True)
+            copies = [copy for _, copy in links]
+            found = torch.autograd.grad(tensors, copies, grads, allow_unused=True)
+            for (source, _), grad in zip(links, found, strict=True):
+                if grad is not None:
+                    yield source, chunk, grad
+
     def leaves(self) -> list[Tensor]:
         """The output tensors."""
         return [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
@@ -205,6 +243,14 @@ def _detach(leaf: Any) -> Any:
 
 def _grad(leaf: Any) -> Tensor | None:
     return leaf.grad if isinstance(leaf, Tensor) else None
+
+
+def _total(leaf: Any, pending: Mapping[int, Tensor]) -> Tensor | None:
+    """The gradient at an output: what has reached it and what is pending."""
+    own, further = _grad(leaf), pending.get(id(leaf))
+    if own is None or further is None:
+        return further if own is None else own
+    return own + further
 
 
 def _accumulate(source: Tensor, rows: slice, grad: Tensor, inner: dict[int, tuple[Tensor, Tensor]]) -> None:

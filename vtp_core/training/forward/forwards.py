@@ -5,21 +5,23 @@ A forward grows with what is asked: after 4 decoded rows, an objective that need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from vtp_core.batch import Batch
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Reconstruction, Tally
+from vtp_core.math.row_noise import row_seeds
 from vtp_core.training.forward.cut import Cut, Part, Tree, even_split, join_rows, split_rows, take_rows
 from vtp_core.training.forward.forward import Forward
 from vtp_core.training.forward.options import ForwardOptions
-from vtp_core.training.forward.seeds import seeded
+from vtp_core.training.forward.seeds import derive_seed, seeded
 from vtp_core.training.networks import Networks
 from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
@@ -51,9 +53,14 @@ class Forwards:
         self.networks, self.world, self.batches, self.needs = networks, world, batches, needs
         self.options, self.index = options, index
         self._memo: dict[tuple[object, ...], Forward] = {}
-        self._tape: list[tuple[Cut, Forward]] = []
+        self.tape: list[tuple[Cut, Forward]] = []
         self._calls: list[Cut] = []
         self._gathered: list[FSDPModule] = []
+
+    @property
+    def made(self) -> Iterable[Forward]:
+        """The forwards so far."""
+        return self._memo.values()
 
     def rows(self, view: str, need: ViewNeed) -> int:
         """Local rows of a view that a need covers."""
@@ -82,19 +89,35 @@ class Forwards:
         key = (role, "encode", view, masked)
         return self._extend(key, self.rows(view, self.needs[view]), [(0, inputs)], network, module)
 
+    def encode_frozen(self, name: str, module: nn.Module, view: str, layers: tuple[int, ...]) -> Forward:
+        """Features that a frozen encoder makes of the global crops of all rows that the group uses."""
+        batch = self.batches[view]
+
+        def network(rows: Tree) -> Part:
+            (tokens,) = module([rows["image"]], [None], layers=layers)
+            return Part(rows=Features(crops={"global": tokens}))
+
+        key = ("frozen", "encode", name, view, layers)
+        sources = [(0, {"image": batch.crops["global"]})]
+        return self._extend(key, self.rows(view, self.needs[view]), sources, network, module)
+
     def tokenize(
         self, role: Role, view: str, *, masked: bool, rows: int, encoder: nn.Module, module: nn.Module
     ) -> Forward:
         """Latent tokens of the first `rows` local rows of a view."""
         encoded = self.encode(role, view, masked=masked, module=encoder)
 
-        def network(features: Tree) -> Part:
-            latent: Latent = module(features)
+        def network(tree: Tree) -> Part:
+            latent: Latent = module(replace(tree["features"], seeds=tree["seeds"]))
             kept = {"crops": dict(latent.crops), "codes": latent.codes, "logvar": latent.logvar}
             return Part(rows=kept, aux=latent.aux, report=latent.report, tally=latent.tally)
 
-        sources = [(start, cut.outputs) for start, cut in zip(encoded.starts, encoded.cuts, strict=True)]
-        return self._extend((role, "tokenize", view, masked), rows, sources, network, module)
+        key = (role, "tokenize", view, masked)
+        sources = [
+            (start, {"features": cut.outputs, "seeds": self._row_seeds(key, start, cut.row_count)})
+            for start, cut in zip(encoded.starts, encoded.cuts, strict=True)
+        ]
+        return self._extend(key, rows, sources, network, module)
 
     def latent_sources(self, role: Role, view: str) -> list[tuple[int, Tree]]:
         """(first row, tokens of the global crops) of each cut that `tokenize` made for a view."""
@@ -107,12 +130,18 @@ class Forwards:
 
     def reconstruct(self, view: str, sources: Sequence[tuple[int, Tree]], *, rows: int) -> Forward:
         """Images of the first `rows` local rows of a view, from (first row, latent tokens)."""
-        decoder = self.networks.decoder
+        bottleneck, decoder = self.networks.bottleneck, self.networks.decoder
 
-        def network(tokens: Tree) -> Part:
-            return Part(rows=decoder(Latent(crops={"global": tokens}).z))
+        def network(tree: Tree) -> Part:
+            z = Latent(crops={"global": tree["tokens"]}).z
+            return Part(rows=decoder(bottleneck.decoder_input(z, tree["seeds"])))
 
-        return self._extend(("student", "reconstruct", view, False), rows, sources, network, decoder)
+        key = ("student", "reconstruct", view, False)
+        seeded_sources = [
+            (start, {"tokens": tokens, "seeds": self._row_seeds(key, start, len(tokens.patches))})
+            for start, tokens in sources
+        ]
+        return self._extend(key, rows, seeded_sources, network, decoder)
 
     def call(
         self, key: tuple[object, ...], module: nn.Module, inputs: tuple[Tensor, ...], parts: int
@@ -136,22 +165,6 @@ class Forwards:
         self._calls.append(cut)
         return cut.outputs
 
-    def origin(self, tensor: Tensor) -> tuple[Forward, int, int]:
-        """The forward that returned `tensor`, with how many rows and at which position.
-
-        Raises:
-            ValueError: No verb of the step returned it.
-        """
-        for forward in self._memo.values():
-            for rows, tree in forward.given.items():
-                tensors = [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
-                for position, leaf in enumerate(tensors):
-                    if leaf is tensor:
-                        return forward, rows, position
-        raise ValueError(
-            "`at` must be a tensor that a verb of this step returned, such as reconstruct(view).image"
-        )
-
     def backward_loss(self, loss: Tensor) -> None:
         """Differentiates an objective's loss down to the cut points, through the modules that it called."""
         if loss.requires_grad:
@@ -161,8 +174,8 @@ class Forwards:
 
     def backward(self) -> None:
         """Runs the cuts backward in reverse order and drops them."""
-        while self._tape:
-            cut, forward = self._tape.pop()
+        while self.tape:
+            cut, forward = self.tape.pop()
             cut.backward(cut.row_count / max(forward.rows, 1))
 
     def keep_gathered(self, module: nn.Module) -> None:
@@ -180,7 +193,7 @@ class Forwards:
             unit.reshard()
         self._gathered.clear()
         self._calls.clear()
-        self._tape.clear()
+        self.tape.clear()
         self._memo.clear()
 
     def aux(self) -> dict[str, Tensor]:
@@ -225,6 +238,12 @@ class Forwards:
                 found.setdefault(f"{key[1]}.{key[2]}", []).extend(tensors)
         return found
 
+    def _row_seeds(self, key: tuple[object, ...], start: int, rows: int) -> Tensor:
+        """Seeds of the local rows from `start` on, the same at any world size."""
+        device = self.world.device
+        numbers = (torch.arange(rows, device=device) + start) * self.world.size + self.world.rank
+        return row_seeds(derive_seed(self.options.seed, self.index, *key), numbers)
+
     def _student_tokenizes(self) -> list[Forward]:
         return [f for key, f in self._memo.items() if key[:2] == ("student", "tokenize") and key[-1]]
 
@@ -246,7 +265,7 @@ class Forwards:
                 continue
             chunks = split_rows(first - start, last - start, self.options.microbatch_rows)
             cut = self._cut(key, chunks, tree, network, module, start)
-            self._tape.append((cut, forward))
+            self.tape.append((cut, forward))
             forward.cuts.append(cut)
             forward.starts.append(first)
             forward.rows = last

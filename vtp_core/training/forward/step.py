@@ -16,9 +16,10 @@ from vtp_core.batch import Batch
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Reconstruction
 from vtp_core.step import Step, Teacher
-from vtp_core.training.forward.balance import confined, last_layer_norms, output_norm, warn_if_alone
+from vtp_core.training.forward.balance import confined, last_layer_norms, output_norm, warn_alone
 from vtp_core.training.forward.cut import split_rows, take_rows
 from vtp_core.training.forward.forwards import Forwards, Role
+from vtp_core.training.forward.pending import gradient_at, origin
 from vtp_core.training.forward.seeds import derive_seed, generator, seeded
 from vtp_core.view import ViewNeed
 
@@ -116,6 +117,13 @@ class EngineStep(Step):
             raise UsageError(f"objective {self.name!r} needs a frozen network; add a table [frozen.{name}]")
         return networks[name]
 
+    @torch.no_grad()
+    def frozen_features(self, name: str, view: str, layers: tuple[int, ...] = ()) -> Features:
+        self._need(view)
+        rows = len(self.batch(view))
+        features: Features = self._forwards.encode_frozen(name, self.frozen(name), view, layers).first(rows)
+        return features
+
     def call(self, module: nn.Module, *rows: Tensor) -> Tensor:
         chunk = self._forwards.options.microbatch_rows
         local = max(len(self.batch(view)) for view in self._needs)
@@ -159,11 +167,11 @@ class EngineStep(Step):
         eps: float = 1e-4,
         limit: float = 1e4,
     ) -> tuple[Tensor, Tensor]:
-        forward, rows, position = self._forwards.origin(at)
+        forward, rows, position = origin(self._forwards.made, at)
         (own,) = torch.autograd.grad(loss, at)
-        others = forward.gradient(rows, position)
-        if self.rank == 0:
-            warn_if_alone(self.name, forward.cuts, position)
+        others, found = gradient_at(self._forwards.tape, forward, rows, position)
+        if self.rank == 0 and not found:
+            warn_alone(self.name)
         if through == "output":
             norms = [output_norm(gradient, self._world) for gradient in (others, own)]
         else:

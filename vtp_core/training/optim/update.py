@@ -66,10 +66,10 @@ class Update:
             raise SkipStep(reason)
         self.optimizer.step()
         self.optimizer.clamp()
-        if "bottleneck" in tallies:
+        if "bottleneck" in tallies and self.networks.bottleneck.training:  # a frozen part is in eval mode
             self.networks.bottleneck.after_step(tallies["bottleneck"], index)
         for name, objective in self.networks.objectives.items():
-            if name in tallies:
+            if name in tallies and objective.training:
                 objective.after_step(tallies[name], index)
         if self.ema is not None:
             self.ema.update(index, self.total)

@@ -1,0 +1,1 @@
+"""Moments of vectors, and random numbers by row."""
