@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from vtp_core.bottleneck import Bottleneck
 from vtp_core.features import Features, Latent, Tokens
-from vtp_core.parameters import Dims
 from vtp_core.math.row_noise import row_randn
+from vtp_core.parameters import Dims
 from vtp_plugins.kl.config import KlConfig
 from vtp_plugins.kl.loss import kl_to_standard_normal
 
