@@ -84,7 +84,10 @@ def make_record(
 
 def _last(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Losses and what objectives report at the last logged step."""
-    return {name: value for name, value in metrics[-1].items() if name.startswith(("loss/", "report/"))}
+    last = next(
+        line for line in reversed(metrics) if "samples" in line
+    )  # evaluations have lines of their own
+    return {name: value for name, value in last.items() if name.startswith(("loss/", "report/"))}
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:

@@ -86,5 +86,28 @@ def tokenizer_from_checkpoint(
     return tokenizer, load_training_state(tokenizer, {name: state[name] for name in loaded}, weights)
 
 
+def newest_tokenizer(
+    path: Path, recipe: Recipe, plugins: Plugins, weights: Literal["student", "teacher"] = "student"
+) -> tuple[Tokenizer, list[str], str]:
+    """The tokenizer of the checkpoint that `vtp_core.training.saving.folder.find_latest` finds.
+
+    Args:
+        path: A run folder, or one of its checkpoints, such as ``RUN/checkpoints/best``.
+        recipe: The recipe of the run.
+        plugins: Where components are looked up.
+        weights: Whether to take the student or the teacher.
+
+    Returns:
+        As `tokenizer_from_checkpoint`, and the checkpoint's name.
+    """
+    from vtp_core.training.saving.folder import find_latest
+
+    found = find_latest(path)
+    model, without = tokenizer_from_checkpoint(
+        found.path, recipe, plugins, step=found.manifest.step, weights=weights
+    )
+    return model, without, found.path.name
+
+
 def _plain(table: ComponentConfig) -> dict[str, object]:
     return table.model_dump(mode="json", by_alias=True)

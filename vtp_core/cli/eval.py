@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
     from vtp_core.evaluation.evaluator import Evaluator
     from vtp_core.plugins import Plugins
+    from vtp_core.tokenizer import Tokenizer
 
 
 HELD_OUT = "val"
@@ -44,12 +45,11 @@ def eval_(
     fast: bool,
     plugin_files: tuple[Path, ...],
 ) -> None:
-    """Measure the tokenizer in the folder ARTEFACT.
+    """Measure the tokenizer in the folder ARTEFACT, or in a checkpoint (RUN/checkpoints/best).
 
     TABLE is a component's name, or an inline table as in a recipe: '{ use = "NAME", split = "val" }'. Of a
     --source that has splits, the split "val" is measured unless the table names another.
     """
-    from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
     from vtp_core.atomic import write_json
     from vtp_core.cli.results import results_table
@@ -61,7 +61,7 @@ def eval_(
 
     plugins = load_plugins(plugin_files)
     sources = Sources(plugins)
-    model = load(artefact, plugins=plugins)
+    model = _model(artefact, plugins)
     held_out = train = None
     if source is not None:
         held_out = open_set(read_held_out(source, plugins), sources, limit)
@@ -94,6 +94,18 @@ def eval_(
         click.echo(f"protocol: {protocol}")
     if output is not None:
         write_json(output, results)
+
+
+def _model(path: Path, plugins: Plugins) -> Tokenizer:
+    from vtp_core.artefact.from_recipe import newest_tokenizer
+    from vtp_core.artefact.loading import load
+    from vtp_core.recipe import load_recipe
+    from vtp_core.run.records import RunFolder
+
+    run = RunFolder.holding(path)
+    if run.path == path or not run.exists():
+        return load(path, plugins=plugins)
+    return newest_tokenizer(path, load_recipe(run.recipe, plugins=plugins), plugins)[0]
 
 
 def read_held_out(text: str, plugins: Plugins) -> ComponentConfig:

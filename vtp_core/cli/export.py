@@ -64,7 +64,8 @@ def export(
 ) -> None:
     """Write the tokenizer of SOURCE to FOLDER.
 
-    SOURCE is a run folder, of which the newest checkpoint is taken, a tokenizer's folder, or the name of a
+    SOURCE is a run folder, of which the newest checkpoint is taken, one of its checkpoints
+    (RUN/checkpoints/best), a tokenizer's folder, or the name of a
     tokenizer that ships with a plugin. Of a run, statistics of the latents are measured; only the artefact
     format holds them.
     """
@@ -78,9 +79,9 @@ def export(
     writer = None if format_name == OWN_FORMAT else find_format(format_name, plugins)
     if writer is not None and storage != "full":
         raise UsageError(f"--storage {storage}: format {format_name} has its own storage; leave it out")
-    if (run := RunFolder(source)).exists():
+    if (run := RunFolder.holding(source)).exists():
         count = limit or CPU_SAMPLES if statistics and writer is None else 0
-        model, origin = _of_run(run, weights, count, plugins)
+        model, origin = _of_run(run, source, weights, count, plugins)
     elif (source / "config.json").is_file():
         if weights == "teacher":
             raise UsageError(f"{source}: a tokenizer folder holds no teacher; give the run folder")
@@ -102,23 +103,19 @@ def export(
 
 
 def _of_run(
-    run: RunFolder, weights: Literal["student", "teacher"], limit: int, plugins: Plugins
+    run: RunFolder, source: Path, weights: Literal["student", "teacher"], limit: int, plugins: Plugins
 ) -> tuple[Tokenizer, str]:
-    """The tokenizer of a run's newest checkpoint, with statistics of `limit` samples, and a name for it."""
+    """The tokenizer of the checkpoint that `source` means, with statistics of `limit` samples; its name."""
     from vtp_core.artefact.assembly import training_modules
-    from vtp_core.artefact.from_recipe import tokenizer_from_checkpoint
+    from vtp_core.artefact.from_recipe import newest_tokenizer
     from vtp_core.data.opening import Sources
     from vtp_core.evaluation.latents import measure_latents
     from vtp_core.evaluation.opening import open_set
     from vtp_core.recipe import load_recipe
     from vtp_core.run.progress import show_pass
-    from vtp_core.training.saving.folder import find_latest
 
     recipe = load_recipe(run.recipe, plugins=plugins)
-    checkpoint = find_latest(run.path)
-    model, without = tokenizer_from_checkpoint(
-        checkpoint.path, recipe, plugins, step=checkpoint.manifest.step, weights=weights
-    )
+    model, without, checkpoint = newest_tokenizer(source, recipe, plugins, weights)
     if without and without == [name for name, part in training_modules(model).items() if part.state_dict()]:
         raise UsageError(f"{run}: no part of the tokenizer has a teacher; export the student")
     for name in without:
@@ -126,4 +123,4 @@ def _of_run(
     if limit:
         data = open_set(recipe.data.source, Sources(plugins, recipe.data.decode), limit)
         model.config = measure_latents(model, data, show=show_pass)
-    return model, f"{weights} of {checkpoint.path.name}"
+    return model, f"{weights} of {checkpoint}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtp_core.cli.output import table
+from vtp_core.evaluation.protocol import shown
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -27,7 +28,9 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
                 metric,
                 str(entry["title"]),
                 _number(entry["value"], entry),
-                "-" if bounds is None else " to ".join(_number(bound, entry, "") for bound in bounds),
+                "-"
+                if bounds is None
+                else " to ".join(shown(bound, {**entry, "unit": ""}) for bound in bounds),
                 better,
                 baseline,
                 str(entry["verdict"] or "-"),
@@ -38,8 +41,5 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([table(rows), *notes])
 
 
-def _number(value: float | None, entry: Mapping[str, Any], unit: str | None = None) -> str:
-    if value is None:
-        return "-"
-    number = f"{value:.4g}" if entry["digits"] is None else f"{value:.{entry['digits']}f}"
-    return f"{number} {entry['unit'] if unit is None else unit}".rstrip()
+def _number(value: float | None, entry: Mapping[str, Any]) -> str:
+    return "-" if value is None else shown(value, entry)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 IMAGE_PROTOCOL = "centre-crop-v1"
 """Resize and centre crop of `vtp_core.evaluation.dataset.evaluation_batches`, 8-bit pixels."""
@@ -173,6 +173,12 @@ class Score:
             "also": dict(self.also),
             "notes": list(self.notes),
         }
+
+
+def shown(value: float, entry: Mapping[str, Any]) -> str:
+    """A number with the decimals and the unit of its entry in ``eval.json``."""
+    number = f"{value:.4g}" if entry["digits"] is None else f"{value:.{entry['digits']}f}"
+    return f"{number} {entry['unit']}".rstrip()
 
 
 def verdict(signed_value: float, sign: int, trivial: Baseline) -> Verdict | None:

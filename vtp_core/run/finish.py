@@ -10,6 +10,7 @@ from vtp_core.artefact.assembly import assemble, load_training_state
 from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.data.opening import Sources
 from vtp_core.errors import NumericError, UsageError, VtpError
+from vtp_core.evaluation.history import find_metric
 from vtp_core.evaluation.latents import measure_latents, statistics_samples
 from vtp_core.evaluation.opening import build_evaluators, open_recipe_sets, open_set
 from vtp_core.evaluation.progress import Show, silent
@@ -20,6 +21,8 @@ from vtp_core.run.opening import Run
 from vtp_core.run.progress import show_pass
 from vtp_core.run.report import build_report
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.training.ranks.rank_objects import on_first_rank
+from vtp_core.training.saving.best import improves, write_best
 from vtp_core.training.saving.state import whole
 
 
@@ -38,11 +41,12 @@ def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None
 
     Raises:
         DataError: A source is empty.
-        UsageError: An evaluator needs what the recipe's tokenizer or data lacks.
+        UsageError: An evaluator needs what the recipe's tokenizer or data lacks, or ``evaluate.best`` names
+            a metric that its evaluator doesn't declare.
     """
     sets = open_recipe_sets(recipe, sources)
     evaluators = build_evaluators(recipe, plugins)
-    if not evaluators:
+    if not recipe.evaluators:
         return
     config = artefact_config(recipe, plugins)
     try:
@@ -50,9 +54,17 @@ def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None
             tokenizer = assemble(config, plugins)
     except (NotImplementedError, RuntimeError):  # a component that needs real memory to be built
         tokenizer = assemble(config, plugins)
+    owner, _, metric = (recipe.evaluate.best or "").partition(".")
+    if owner and owner not in evaluators:
+        raise UsageError(f"evaluate.best: evaluator {owner} reads data; set evaluate.source to held-out data")
     for name, evaluator in evaluators.items():
         if reason := why_not(evaluator, tokenizer, *sets):
             raise UsageError(f"evaluators.{name}: {reason}; leave it out or change the data")
+    if owner and metric not in (declared := evaluators[owner].metrics):
+        raise UsageError(
+            f"evaluate.best: evaluator {owner} declares no metric {metric!r}, so its direction is unknown; "
+            f"it declares {', '.join(declared) or 'none'}"
+        )
 
 
 def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None, show: Show = silent) -> Results:
@@ -71,8 +83,26 @@ def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None, show: 
         show=show,
     )
     if run.world.rank == 0:
-        run.folder.write_evaluation(results)
+        run.folder.write_evaluation(step, results)
     return results
+
+
+def is_best(run: Run, step: int, results: Results) -> bool:
+    """Whether ``evaluate.best`` is better than in the best checkpoint so far; every rank calls it."""
+    name = run.recipe.evaluate.best
+    entry = None if name is None else find_metric(results, name)
+    if name is None or entry is None:
+        return False
+    value, higher = float(entry["value"]), bool(entry["higher_is_better"])
+    return on_first_rank(lambda: improves(run.folder.checkpoints, step, name, value, higher))
+
+
+def note_best(run: Run, step: int, results: Results) -> None:
+    """Notes the checkpoint of a step as the best one; rank 0 calls it after `is_best`."""
+    name = run.recipe.evaluate.best
+    entry = find_metric(results, name or "")
+    if name is not None and entry is not None:
+        write_best(run.folder.checkpoints, f"step-{step:08d}", name, float(entry["value"]))
 
 
 def finish(run: Run) -> Results:
@@ -99,6 +129,8 @@ def finish(run: Run) -> Results:
             tokenizer.save(run.folder.tokenizer)
     try:
         results = evaluate_run(run, recipe.run.steps, tokenizer, show)
+        if is_best(run, recipe.run.steps, results) and run.world.rank == 0:
+            note_best(run, recipe.run.steps, results)
     except VtpError as error:
         failure = error
     if run.world.rank == 0:

@@ -13,15 +13,17 @@ import torch
 
 from vtp_core.batch import Batch
 from vtp_core.errors import Preempted
+from vtp_core.evaluation.history import summary
 from vtp_core.evaluation.progress import silent
 from vtp_core.run.callback import Callbacks, RunInfo
-from vtp_core.run.finish import evaluate_run
+from vtp_core.run.finish import evaluate_run, is_best, note_best
 from vtp_core.run.metrics import MetricsLog
 from vtp_core.run.opening import Run
 from vtp_core.run.progress import RunProgress
 from vtp_core.run.signals import StopFlag
 from vtp_core.run.spikes import SpikeWatch
 from vtp_core.training.joint import StepResult
+from vtp_core.training.ranks.rank_objects import on_first_rank
 from vtp_core.training.ranks.replicas import check_replicas
 from vtp_core.training.saving.checkpoint import save
 
@@ -41,6 +43,7 @@ class Loop:
         self.total = run.recipe.run.steps
         self.first = run.world.rank == 0
         self._since = (time.perf_counter(), run.start)
+        self._saved = run.start
 
     def __call__(self) -> None:
         """Runs from the run's first step to the last.
@@ -73,6 +76,8 @@ class Loop:
                 bar = stack.enter_context(RunProgress(self.total, run.start))
                 self.callbacks.run_start(info)
             try:
+                if self._due(run.start) and not on_first_rank(lambda: run.folder.evaluated(run.start)):
+                    self._evaluate(run.start, bar)  # what ended the earlier start came before it
                 for index, batches in run.loader(run.start):
                     logged = self._logged(index)
                     result = run.joint(batches, index, measure=logged)
@@ -90,8 +95,7 @@ class Loop:
                     asked = stop.asked(run.world)
                     if made % run.recipe.run.checkpoint_every == 0 or made == self.total or asked:
                         self._save(made)
-                    every = run.recipe.evaluate.every
-                    if every and made % every == 0 and made < self.total and not asked:
+                    if self._due(made) and not asked:
                         self._evaluate(made, bar)
                     if asked and made < self.total:
                         raise Preempted(
@@ -102,6 +106,11 @@ class Loop:
             finally:
                 if self.first:
                     self.callbacks.run_end(made, finished)
+
+    def _due(self, made: int) -> bool:
+        """Whether an evaluation is due after a step; that of the last step comes with the run's end."""
+        every = self.run.recipe.evaluate.every
+        return bool(every) and made % every == 0 and 0 < made < self.total
 
     def _logged(self, index: int) -> bool:
         return (index + 1) % self.run.recipe.run.log_every == 0 or index in (0, self.total - 1)
@@ -157,12 +166,20 @@ class Loop:
         )
         if saved.nonfinite is None:
             run.guard.last_checkpoint = saved.path.name
+            self._saved = made
         if self.first:
             self.callbacks.checkpoint(made, saved.path)
 
     def _evaluate(self, made: int, bar: RunProgress | None) -> None:
         began = time.perf_counter()
         results = evaluate_run(self.run, made, show=silent if bar is None else bar.show)
+        if bar is not None and results:
+            bar.message(f"step {made}: {summary(results)}")
+        if is_best(self.run, made, results):
+            if self._saved != made:
+                self._save(made)
+            if self.first and self._saved == made:
+                note_best(self.run, made, results)
         if self.first:
             self.callbacks.evaluate(made, results)
         # rows_per_s excludes the time of evaluation.

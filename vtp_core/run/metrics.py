@@ -17,7 +17,8 @@ class MetricsLog:
     """Appends to a run's ``metrics.jsonl``. A context manager, used on rank 0.
 
     Keys are flat: ``step``, ``samples``, ``loss/<objective>/<term>``, ``weighted/<objective>``,
-    ``grad_norm/<owner>``, ``lr``, ``rows_per_s`` and whatever an objective reports.
+    ``grad_norm/<owner>``, ``lr``, ``rows_per_s`` and whatever an objective reports. An evaluation has a
+    line of its own, ``eval/<metric>`` (`vtp_core.evaluation.history`).
 
     Args:
         path: The file; its folder exists.
@@ -40,12 +41,11 @@ class MetricsLog:
         """Appends the line of one logged step.
 
         Args:
-            step: Its number; it grows from line to line.
+            step: Its number; it never falls from line to line.
             values: Name -> number. NaN and infinities, which JSON lacks, are written as null.
         """
-        record = {"step": step, **{name: _number(value) for name, value in values.items()}}
         # One write a line: a reader that follows the file sees whole lines.
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.write(_line(step, values))
         self._file.flush()
 
     def __enter__(self) -> MetricsLog:
@@ -58,6 +58,12 @@ class MetricsLog:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def append_line(path: Path, step: int, values: Mapping[str, float]) -> None:
+    """Appends a line as `MetricsLog.write` does, also while one is open."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(_line(step, values))
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -104,6 +110,11 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
                 with suppress(ValueError, RecursionError):
                     record = json.loads(line)
             yield line, record if isinstance(record, dict) else None
+
+
+def _line(step: int, values: Mapping[str, float]) -> str:
+    record = {"step": step, **{name: _number(value) for name, value in values.items()}}
+    return json.dumps(record, allow_nan=False) + "\n"
 
 
 def _number(value: float) -> float | None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vtp_core.atomic import plain_size, write_json, write_text
 from vtp_core.errors import UsageError
+from vtp_core.evaluation.history import PREFIX, metrics_row
 from vtp_core.recipe.history import RESOLVED, current_metrics
 from vtp_core.recipe.toml_values import TomlError, parse_toml
 from vtp_core.report.run_data import GALLERY, RunData, read_gallery
-from vtp_core.run.metrics import read_lines, step_of
+from vtp_core.run.metrics import append_line, read_lines, step_of
 
 if TYPE_CHECKING:
     from vtp_core.recipe import Recipe
@@ -61,6 +62,11 @@ class RunFolder:
     def of(cls, recipe: Recipe) -> RunFolder:
         """The folder that a recipe's ``run.out`` names."""
         return cls(recipe.run.out.replace("<name>", recipe.name))
+
+    @classmethod
+    def holding(cls, path: Path) -> RunFolder:
+        """The run folder that a path names, or that of its checkpoint: ``RUN/checkpoints/best``."""
+        return cls(path.parent.parent if path.parent.name == "checkpoints" else path)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -124,9 +130,17 @@ class RunFolder:
             earlier.append(before)
         write_json(self.environment, {**environment, "earlier": earlier} if earlier else environment)
 
-    def write_evaluation(self, results: Mapping[str, Mapping[str, object]]) -> None:
-        """Writes ``eval.json``: metric -> entry."""
+    def write_evaluation(self, step: int, results: Mapping[str, Mapping[str, object]]) -> None:
+        """Writes ``eval.json``: metric -> entry; ``metrics.jsonl`` keeps a line for each evaluation."""
         write_json(self.evaluation, results)
+        row = metrics_row(results)
+        if {"step": step, **row} not in self.read_metrics():  # the last one may be repeated
+            append_line(self.metrics, step, row)
+
+    def evaluated(self, step: int) -> bool:
+        """Whether ``metrics.jsonl`` has an evaluation of that step."""
+        rows = [row for row in self.read_metrics() if row["step"] == step]
+        return any(key.startswith(PREFIX) for row in rows for key in row)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines of ``metrics.jsonl``; none if there is no file."""

@@ -95,9 +95,9 @@ def arguments(
     return ["run", str(path), "--plugin", str(plugin), *chosen, *(["--resume"] if resume else [])]
 
 
-def vtp(folder: Path, *sets: str, **options: Any) -> Result:
+def vtp(folder: Path, *sets: str, options: tuple[str, ...] = (), **more: Any) -> Result:
     """Runs it in this process."""
-    return CliRunner().invoke(main, arguments(folder, *sets, **options))
+    return CliRunner().invoke(main, [*arguments(folder, *sets, **more), *options])
 
 
 def start(folder: Path, *sets: str, options: tuple[str, ...] = (), **more: Any) -> subprocess.Popen:

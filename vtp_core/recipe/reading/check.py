@@ -11,7 +11,7 @@ from vtp_core.recipe.reading.files import Tree
 from vtp_core.recipe.reading.parts import Parts
 from vtp_core.recipe.tables.data import DataConfig
 from vtp_core.recipe.tables.optimizer import EmaConfig
-from vtp_core.recipe.tables.run import ParallelConfig
+from vtp_core.recipe.tables.run import EvaluateConfig, ParallelConfig
 from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.view import ViewNeed
 
@@ -38,6 +38,7 @@ def check(tree: Tree, parts: Parts, world_size: int | None) -> None:
     _check_sources(tree, parts)
     _check_objectives(tree, parts, ranks)
     _check_names(tree, parts)
+    _check_best(tree, parts)
 
 
 def _check_ranks(tree: Tree, parts: Parts, ranks: int, parallel: ParallelConfig) -> None:
@@ -223,6 +224,19 @@ def _check_names(tree: Tree, parts: Parts) -> None:
             _check_network(tree, ("ema", "networks", index), name, objectives)
         for name in ema.momenta:
             _check_network(tree, ("ema", "momenta", name), name, objectives)
+
+
+def _check_best(tree: Tree, parts: Parts) -> None:
+    """Checks that ``evaluate.best`` names an evaluator that runs during training."""
+    table = parts.get(EvaluateConfig, "evaluate")
+    if table is None or table.best is None:
+        return
+    evaluator, known = table.best.partition(".")[0], parts.names.get("evaluators", [])
+    if evaluator not in known and parts.complete("evaluators"):
+        advice = did_you_mean(evaluator, known)
+        tree.report(("evaluate", "best"), f"there is no [evaluators.{evaluator}]; {advice}")
+    if not table.every and parts.sure("evaluate", "every"):
+        tree.report(("evaluate", "best"), "nothing is measured before the end; set evaluate.every")
 
 
 def _check_network(tree: Tree, path: tuple[str | int, ...], name: str, objectives: list[str]) -> None:

@@ -78,6 +78,8 @@ class EvaluateConfig(Table):
 
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between evaluations; 0: only at the end."""
+    best: Annotated[str, Field(pattern=r"^[^.\s]+\.\S+$")] | None = None
+    """`EVALUATOR.METRIC`: the checkpoint where it is best stays as `checkpoints/best`; needs `every`."""
     source: Annotated[SerializeAsAny[ComponentConfig], Slot("source")] | None = None
     """Held-out samples; without it only evaluators that read no data run."""
     train_source: Annotated[SerializeAsAny[ComponentConfig], Slot("source")] | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vtp_core.errors import CheckpointError
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
+from vtp_core.training.saving.best import BEST, read_best
 from vtp_core.training.saving.manifest import MANIFEST, Manifest, check_files, read_manifest
 from vtp_core.training.saving.safe_reader import SafeReader
 
@@ -39,7 +40,7 @@ def find_latest(folder: Path) -> Checkpoint:
     ``latest`` is not used: a process may be killed after the rename and before it is replaced.
 
     Args:
-        folder: A run folder, its ``checkpoints`` folder or a checkpoint itself.
+        folder: A run folder, its ``checkpoints`` folder, a checkpoint itself, or its ``checkpoints/best``.
 
     Returns:
         The checkpoint. Damaged or incomplete newer ones are named in a warning.
@@ -47,6 +48,7 @@ def find_latest(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: There is none.
     """
+    folder = on_first_rank(lambda: _named(folder))
     if on_first_rank((folder / MANIFEST).is_file):
         return Checkpoint(path=folder, manifest=verify(folder))
     inner = folder / "checkpoints"
@@ -63,6 +65,16 @@ def find_latest(folder: Path) -> Checkpoint:
         return Checkpoint(path=path, manifest=manifest)
     reasons = ": " + "; ".join(problems) if problems else ""
     raise CheckpointError(f"{home}: no usable checkpoint{reasons}")
+
+
+def _named(path: Path) -> Path:
+    """The checkpoint that ``checkpoints/best`` names; any other path itself."""
+    if path.name != BEST or path.is_dir():
+        return path
+    best = read_best(path.parent)
+    if best is None:
+        raise CheckpointError(f"{path}: names no checkpoint that is there; set evaluate.best in the recipe")
+    return best.path
 
 
 def verify(path: Path) -> Manifest:
@@ -109,14 +121,15 @@ def published(folder: Path) -> list[Path]:
 
 
 def rotate(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints; the newest finite one stays in any case."""
-    good = None
+    """Removes all but the newest `keep` checkpoints; the newest finite one and the best one stay."""
+    good, best = None, read_best(folder)
+    spared = None if best is None else best.path
     for number, path in enumerate(published(folder)):
         try:
             finite = read_manifest(path).finite
         except CheckpointError:
             finite = False
-        if number >= keep and not (finite and good is None):
+        if number >= keep and path != spared and not (finite and good is None):
             remove(path)
         elif finite and good is None:
             good = path
