@@ -120,6 +120,7 @@ def test_the_best_checkpoint_and_the_curve_outlive_a_stop(tmp_path: Path, whole:
         ),
         ((BEST, "evaluate.every=0"), "nothing is measured before the end; set evaluate.every"),
         (('evaluate.best="steps"',), "evaluate.best"),
+        (('evaluate.best="r.psnr"', "evaluators.r.use='reconstruction'"), "evaluator r reads data; set"),
         (('evaluate.best="steps.scores"',), "evaluator steps declares no metric 'scores'"),
     ],
 )
