@@ -6,6 +6,7 @@ image is a `BadSample`, never a partly grey image. `docs/data.md` has the table 
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import stat
@@ -176,14 +177,20 @@ def _grayscale_16_bit(image: Image.Image, key: str) -> Image.Image:
 
 
 def decode_text(data: bytes, key: str, limits: DecodeLimits) -> str:
-    """Decodes a caption from UTF-8, with invalid bytes replaced, and applies `clean_text`.
+    """Decodes a caption with `decode_utf` and applies `clean_text`.
 
     Raises:
         BadSample: It is empty or too long.
     """
     if len(data) > limits.max_text_bytes:
         raise BadSample(key, "caption too long", f"{len(data)} bytes")
-    return clean_text(data.decode("utf-8", errors="replace"), key, limits)
+    return clean_text(decode_utf(data), key, limits)
+
+
+def decode_utf(data: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 if its byte-order mark says so; invalid bytes are replaced."""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
 def clean_text(text: str, key: str, limits: DecodeLimits) -> str:

@@ -32,7 +32,9 @@ def recognise(path: str, plugins: Plugins) -> ComponentConfig:
     for component in plugins.components("source"):
         try:
             keys = _keys(component, path)
-        except Exception as error:  # a plugin's own code may fail in any way
+        except KeyboardInterrupt:  # the user's
+            raise
+        except BaseException as error:  # a plugin's own code may fail in any way
             said = str(error) if type(error) is ValueError else one_line(error)
             reasons.append(f"{component.name}: {said}")
         else:

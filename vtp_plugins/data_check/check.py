@@ -147,7 +147,7 @@ def summary(report: CheckReport) -> list[str]:
     if report.duplicate_images:
         lines.append(f"double   {report.duplicate_images} samples have the pixels of an earlier one")
     for what, places in report.problems.items():
-        lines.append(f"shards   {what}: {len(places)}, the first: {places[0]}")
+        lines.append(f"found    {what}: {len(places)}, the first: {places[0]}")
     lines += [f"bad      {reason}: {count}" for reason, count in report.bad.most_common()]
     lines += [f"         {line}" for line in report.first_bad]
     return lines

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def check(
             report = check_source(open_source(config, limits, plugins), limit)
         except DataError as error:
             # Most errors of a source name its path already.
-            said = str(error).startswith(f"{Path(name).expanduser()}: ")
+            said = str(error).startswith(f"{Path(expanduser(name))}: ")
             broken.append(str(error) if said else f"{name}: {error}")
             continue
         results[name] = report.as_dict()
@@ -85,7 +86,7 @@ def check(
 def _is_missing(path: str) -> bool:
     """Whether a plain path leads nowhere; the source that recognises a pattern or a URL looks itself."""
     other = any(sign in path for sign in "*?[{") or _SCHEME.match(path)
-    return not other and not os.path.exists(os.path.expanduser(path))
+    return not other and not os.path.exists(expanduser(path))
 
 
 def _sources(

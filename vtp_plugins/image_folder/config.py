@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Self
 
 from pydantic import field_validator, model_validator
 
 from vtp_core.config import SourceConfig
+from vtp_plugins.image_folder.files import files_below
 
 
 class ImageFolderConfig(SourceConfig):
@@ -28,15 +29,12 @@ class ImageFolderConfig(SourceConfig):
     def recognise(cls, path: str) -> Mapping[str, object] | None:
         """A folder with an image in it or below it, unless a `metadata.jsonl` or its like describes them."""
         if any(
-            (Path(path).expanduser() / f"metadata.{kind}").is_file() for kind in ("jsonl", "csv", "parquet")
+            (Path(expanduser(path)) / f"metadata.{kind}").is_file() for kind in ("jsonl", "csv", "parquet")
         ):
             return None
         endings = tuple(f".{extension}" for extension in cls.model_fields["extensions"].default)
-        for _, below, names in os.walk(Path(path).expanduser()):
-            below[:] = [name for name in below if not name.startswith(".")]
-            if any(name.lower().endswith(endings) and not name.startswith(".") for name in names):
-                return {"path": path}
-        return None
+        found = files_below(Path(expanduser(path)), endings, {})
+        return {"path": path} if any(True for _ in found) else None
 
     @field_validator("extensions")
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 
 from vtp_core.data.decoding import decode_image, decode_text, read_file
@@ -10,13 +11,14 @@ from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.image_folder.config import ImageFolderConfig
+from vtp_plugins.image_folder.files import LINKED, files_below
 
 
 class ImageFolder:
-    """Image files below a folder.
+    """Image files below a folder; links to folders are followed.
 
     Its subfolders are the classes, in order of name; without any, samples have no label. Captions come from a
-    template or from ``NAME.txt`` beside the image.
+    template or from ``NAME.txt`` beside the image, if most images have one.
 
     Args:
         config: Its table.
@@ -29,10 +31,13 @@ class ImageFolder:
     def __init__(self, config: ImageFolderConfig, limits: DecodeLimits) -> None:
         self.config = config
         self.limits = limits
-        self.root = Path(config.path).expanduser()
+        self.root = Path(expanduser(config.path))
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; check the path of the source")
-        self._files = self._list()
+        self._problems: dict[str, list[str]] = {}
+        endings = tuple("." + extension for extension in config.extensions)
+        found = sorted(files_below(self.root, (*endings, ".txt"), self._problems))
+        self._files = [name for name in found if name.lower().endswith(endings)]
         if not self._files:
             raise DataError(f"{self.root}: no file ends in {', '.join(config.extensions)}")
         tops = [path.split("/", 1)[0] if "/" in path else "" for path in self._files]
@@ -44,27 +49,25 @@ class ImageFolder:
         fields = {"image"}
         if self.classes:
             fields.add("label")
-        if config.caption is not None or self._caption_path(0).is_file():
+        if config.caption is not None or self._has_captions(frozenset(found)):
             fields.add("text")
         self.fields = frozenset(fields)
 
-    def _list(self) -> list[str]:
-        endings = tuple("." + extension for extension in self.config.extensions)
-        found: list[str] = []
-        for folder, below, names in os.walk(self.root):
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            inside = Path(folder).relative_to(self.root)
-            found += [
-                (inside / name).as_posix()
-                for name in names
-                if name.lower().endswith(endings) and not name.startswith(".")
-            ]
-        return sorted(found)
+    def _has_captions(self, files: frozenset[str]) -> bool:
+        """Whether most images have a caption; exceptions are problems."""
+        have = sum(_caption_name(name) in files for name in self._files)
+        most = 2 * have > len(self)
+        if 0 < have < len(self):
+            what = "sample without a caption" if most else "not used: few samples have a caption"
+            count = len(self) - have if most else have
+            self._problems[what] = [f"{self.root}: {count} of {len(self)}"]
+        return most
 
     def _check_classes(self) -> None:
         folders = {
             item.name for item in self.root.iterdir() if item.is_dir() and not item.name.startswith(".")
         }
+        folders -= {name for name in self._problems.get(LINKED, ()) if "/" not in name}
         if self.classes and (empty := sorted(folders - set(self.classes))):
             raise DataError(
                 f"{self.root}: {len(empty)} class folders have no image: {', '.join(empty[:5])}; "
@@ -76,23 +79,28 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._files)
 
-    def _caption_path(self, index: int) -> Path:
-        return (self.root / self._files[index]).with_suffix(".txt")
+    def problems(self) -> Mapping[str, Sequence[str]]:
+        """Folder that was skipped, or field that some samples lack -> where."""
+        return self._problems
 
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """Reads one sample; see `vtp_core.data.source.Source.read`."""
         name = self._files[index]
         label = self._labels[index] if self.classes else None
-        text = self._text(index, name, label) if "text" in fields else None
+        text = self._text(name, label) if "text" in fields else None
         image = None
         if "image" in fields:
             image = decode_image(read_file(self.root / name, name, self.limits.max_bytes), name, self.limits)
         return Sample(key=name, image=image, text=text, label=label)
 
-    def _text(self, index: int, key: str, label: int | None) -> str:
+    def _text(self, key: str, label: int | None) -> str:
         if self.config.caption is not None:
             return self.config.caption.format_map({"class": "" if label is None else self.classes[label]})
-        path = self._caption_path(index)
+        path = self.root / _caption_name(key)
         if not path.is_file():
             raise BadSample(key, "no caption", f"no file {path.name}")
         return decode_text(read_file(path, key, self.limits.max_text_bytes), key, self.limits)
+
+
+def _caption_name(name: str) -> str:
+    return name.rpartition(".")[0] + ".txt"

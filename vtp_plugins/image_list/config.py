@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Self
 
@@ -37,7 +38,7 @@ class ImageListConfig(SourceConfig):
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:
         """A table by its ending, and a folder with `metadata.jsonl`, `.csv` or `.parquet`."""
-        table = Path(path).expanduser()
+        table = Path(expanduser(path))
         return {"path": path} if table.suffix.lower() in ENDINGS or find_metadata(table) else None
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 
 from vtp_core.data.decoding import clean_text, decode_image, read_file
@@ -36,7 +37,7 @@ class ImageList:
         self.config = config
         self.limits = limits
         self.table = _table(config)
-        self.root = self.table.parent if config.root is None else Path(config.root).expanduser()
+        self.root = self.table.parent if config.root is None else Path(expanduser(config.root))
         self._columns = [
             [name.lower() for name in names] for names in (config.image, config.text, config.label)
         ]
@@ -129,7 +130,7 @@ class ImageList:
         if "image" in fields:
             if "://" in key:
                 raise BadSample(key, "an address, not a file", "download the images first")
-            data = read_file(self.root / Path(key).expanduser(), key, self.limits.max_bytes)
+            data = read_file(self.root / Path(expanduser(key)), key, self.limits.max_bytes)
             image = decode_image(data, key, self.limits)
         return Sample(key=key, image=image, text=text, label=label)
 
@@ -138,7 +139,7 @@ _WORDS = {"text": "caption", "label": "label"}
 
 
 def _table(config: ImageListConfig) -> Path:
-    path = Path(config.path).expanduser()
+    path = Path(expanduser(config.path))
     table = find_metadata(path) if path.is_dir() else path
     if table is None or table.suffix.lower() not in ENDINGS:
         raise DataError(

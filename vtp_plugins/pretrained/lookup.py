@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 
 from torch import Tensor
@@ -53,7 +54,7 @@ def find_weights(network: str, path: str | None = None) -> Pretrained:
     if path is not None:
         if path == RANDOM:
             raise UsageError(f"weights of {network}: 'random' is not a file; this use needs trained weights")
-        file = Path(path).expanduser()
+        file = Path(expanduser(path))
         return Pretrained(network=network, origin=f"file {file.name}", state=read_state(file))
     state = read_package(network)
     if state is not None:

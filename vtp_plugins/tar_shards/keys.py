@@ -52,3 +52,29 @@ class Keys:
             rows = numpy.flatnonzero(lengths > place)
             at = numpy.minimum(starts[rows, None] + place + within, self._ends[rows, None])  # a zero
             yield rows, numpy.ascontiguousarray(self.data[at]).view("<u8")[:, 0].astype(numpy.uint64)
+
+
+def parts_of_others(keys: Keys, has: NDArray[numpy.bool_]) -> NDArray[numpy.bool_]:
+    """Marks rows that are no samples: their key is another's and a suffix, and that one has all they have.
+
+    In webdataset's convention ``KEY.jpg`` and the mask ``KEY.seg.png`` are one sample. ``img.v1.jpg`` and
+    ``img.v2.jpg`` without an ``img.jpg`` are two.
+
+    Args:
+        keys: Names of a shard's samples.
+        has: (samples, columns), whether a sample has a member for a column.
+
+    Returns:
+        (samples,).
+    """
+    parts = numpy.zeros(len(keys), dtype=bool)
+    if not (keys.data == ord(".")).any():
+        return parts
+    rows = {key: row for row, key in enumerate(keys)}
+    for key, row in rows.items():
+        end = key.find(b".", key.rfind(b"/") + 2)
+        while end > 0 and not parts[row]:
+            whole = rows.get(key[:end])
+            parts[row] = whole is not None and bool((has[whole] >= has[row]).all())
+            end = key.find(b".", end + 1)
+    return parts

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_plugins.tar_shards.index import ShardIndex
-from vtp_plugins.tar_shards.keys import Keys
+from vtp_plugins.tar_shards.keys import Keys, parts_of_others
 from vtp_plugins.tar_shards.sidecar import load_index
 from vtp_plugins.tar_shards.subset import Subset, smallest
 
@@ -110,6 +110,11 @@ class Shards:
             used |= offset >= 0
         if not used.all():
             self._problem("sample without a known member (skipped)", f"{path}: {int((~used).sum())}")
+        has = numpy.stack([offset >= 0 for offset, _ in places.values()], axis=1)
+        if (parts := used & parts_of_others(index.keys, has)).any():
+            first = index.key(int(parts.argmax()))
+            self._problem("part of another sample (not read)", f"{path}: {int(parts.sum())}, such as {first}")
+            used &= ~parts
         if not used.any():
             return
         self._paths.append(path)
@@ -147,6 +152,11 @@ class Shards:
     def problems(self) -> Mapping[str, Sequence[str]]:
         """Problem found while indexing -> where, with its number."""
         return self._problems
+
+    def has(self, index: int, column: str) -> bool:
+        """Whether a sample has a member for `column`."""
+        shard, row = self._locate(index)
+        return bool(self._columns[column][shard][0][row] >= 0)
 
     def count(self, column: str) -> int:
         """Number of samples that have a member for `column`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -58,7 +59,7 @@ def read_model(kind: type[_Model], folder: str | Path, rope_dtype: RopeDtype | N
 
 def _local(folder: str | Path) -> Path:
     """The folder, downloaded if it is no folder but reads like the name of a Hub repository."""
-    path = Path(folder).expanduser()
+    path = Path(expanduser(folder))
     if path.is_dir():
         return path
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder)):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -31,19 +31,19 @@ class WebDatasetConfig(SourceConfig):
     image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
     """Extensions of images, in order of preference."""
     text: tuple[str, ...] = ("txt", "caption")
-    """Extensions of captions."""
+    """Extensions of captions; such a file has precedence over the JSON object."""
     label: tuple[str, ...] = ("cls", "label")
-    """Extensions of class indices."""
+    """Extensions of class indices; such a file has precedence over the JSON object."""
     latent: tuple[str, ...] = ("latent.npy",)
     """Extensions of cached latents (NumPy, never pickled)."""
     record: tuple[str, ...] = ("json",)
-    """Extensions of JSON objects with further fields."""
+    """Extensions of JSON objects, read only for captions and classes that have no file of their own."""
     record_text: tuple[str, ...] = ("text", "caption")
-    """Keys of the caption in the JSON object, if there is no caption file."""
+    """Keys of the caption in the JSON object, the first that is there."""
     record_label: tuple[str, ...] = ("cls", "label")
-    """Keys of the class in the JSON object: an index, or a name of `classes`."""
+    """Keys of the class in the JSON object, the first that is there: an index, or a name of `classes`."""
     ignored: tuple[str, ...] = ()
-    """Further extensions with dots that are part of a sample and not read (`seg.png`)."""
+    """Further extensions that are part of a sample and not read; `KEY.seg.png` beside `KEY.jpg` never is."""
     classes: tuple[str, ...] = ()
     """Class names by index; labels outside are an error."""
     caption: str | None = None
@@ -58,9 +58,9 @@ class WebDatasetConfig(SourceConfig):
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:
         """Paths that end in ``.tar``, and a folder that holds such files."""
-        folder = Path(path).expanduser()
+        folder = Path(expanduser(path))
         if folder.is_dir():
-            return {"urls": f"{glob.escape(path)}/*.tar"} if any(folder.glob("*.tar")) else None
+            return {"urls": f"{path}/*.tar"} if any(folder.glob("*.tar")) else None
         if path.startswith("pipe:") or path.endswith(".tar"):
             return {"urls": cls._only_files(path)}
         return None

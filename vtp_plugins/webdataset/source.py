@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
-from vtp_core.data.decoding import clean_text, decode_image, decode_text
+from vtp_core.data.decoding import clean_text, decode_image, decode_text, decode_utf
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.tar_shards.shards import Shards
 from vtp_plugins.tar_shards.subset import Subset
 from vtp_plugins.webdataset.config import WebDatasetConfig
+from vtp_plugins.webdataset.latent import decode_latent
 from vtp_plugins.webdataset.urls import find_shards
+
+_SCANNED = 256
+"""Samples whose JSON is read to see whether it has captions and labels."""
+_MOST_JSON = 1 << 22
+"""Largest JSON object, in bytes."""
+_MOST_CLASSES = 1 << 24
+_WORDS = {"image": "an image", "latent": "a latent", "text": "a caption", "label": "a label"}
 
 
 class WebDataset:
@@ -47,27 +55,26 @@ class WebDataset:
         paths = find_shards(config.urls, allow_missing=config.allow_missing)
         subset = None if config.subset is None else Subset(config.subset.size, config.subset.seed)
         self.shards = Shards(paths, columns, ignored=config.ignored, cache=config.index_cache, subset=subset)
+        self._problems: dict[str, Sequence[str]] = {}
         self.fields = self._fields()
 
     def _fields(self) -> frozenset[str]:
-        """Fields that samples have; those in JSON objects are taken from the first one."""
-        found = {name for name in ("image", "text", "label", "latent") if self.shards.count(name)}
-        if not found & {"image", "latent"}:
+        """Images if there are any, and what most samples have of the rest; exceptions are problems."""
+        counts = self._counts()
+        if not counts["image"][0] and not counts["latent"][0]:
             extensions = ", ".join(f"{name} ({count})" for name, count in self.shards.found.items())
             raise DataError(
                 f"{self.config.urls}: 0 of {len(self.shards)} samples have an image; found members "
                 f"{extensions}; name the right extension in `image`"
             )
-        if self.shards.count("json"):
-            for index in range(len(self.shards)):
-                try:
-                    record = self._json(index)
-                except BadSample:
-                    continue
-                if record:
-                    found |= {"text"} if any(key in record for key in self.config.record_text) else set()
-                    found |= {"label"} if any(key in record for key in self.config.record_label) else set()
-                    break
+        found = {name for name, (have, of) in counts.items() if 2 * have > of}
+        found.add("image" if counts["image"][0] else "latent")
+        for name, (have, of) in counts.items():
+            if 0 < have < of:
+                what = "sample without" if name in found else "not used: few samples have"
+                read = "" if of == len(self.shards) else " that were looked at"
+                count = of - have if name in found else have
+                self._problems[f"{what} {_WORDS[name]}"] = [f"{self.config.urls}: {count} of {of}{read}"]
         template = self.config.caption
         if template is not None:
             needs = {"label"} if "{class}" in template else set()
@@ -79,23 +86,41 @@ class WebDataset:
             found.add("text")
         return frozenset(found)
 
+    def _counts(self) -> dict[str, tuple[int, int]]:
+        """Field -> samples that have it, of how many; JSON objects are read for samples without the file."""
+        total = len(self.shards)
+        counts = {name: (self.shards.count(name), total) for name in _WORDS}
+        in_json = {"text": self.config.record_text, "label": self.config.record_label}
+        wanted = {name: keys for name, keys in in_json.items() if counts[name][0] < total}
+        if wanted and self.shards.count("json"):
+            rows = sorted({place * total // _SCANNED for place in range(_SCANNED)})
+            have = dict.fromkeys(wanted, 0)
+            for row in rows:
+                try:
+                    record = self._json(row)
+                except BadSample:
+                    record = {}
+                for name, keys in wanted.items():
+                    given = any(record.get(key) is not None for key in keys)
+                    have[name] += given or self.shards.has(row, name)
+            counts |= {name: (count, len(rows)) for name, count in have.items()}
+        return counts
+
     def __len__(self) -> int:
         return len(self.shards)
 
     def problems(self) -> Mapping[str, Sequence[str]]:
-        """Problem found while indexing -> where."""
-        return self.shards.problems()
+        """Problem found while indexing, or field that some samples lack -> where."""
+        return {**self.shards.problems(), **self._problems}
 
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """Reads one sample; see `vtp_core.data.source.Source.read`."""
         key = self.shards.key(index)
-        record: dict[str, Any] | None = None
+        record = functools.cache(lambda: self._json(index))
         template = self.config.caption if "text" in fields else None
         text: str | None = None
         label: int | None = None
         # Cheap fields first: a sample without a caption need not be decoded.
-        if fields & {"text", "label"}:
-            record = self._json(index)
         if "label" in fields or (template and "{class}" in template):
             label = self._label(index, key, record)
         if "text" in fields:
@@ -125,8 +150,10 @@ class WebDataset:
         data = self._bytes(index, "json")
         if data is None:
             return {}
+        if len(data) > _MOST_JSON:
+            raise BadSample(self.shards.key(index), "damaged json", f"{len(data)} bytes")
         try:
-            record = json.loads(data.decode("utf-8", errors="replace"))
+            record = json.loads(decode_utf(data))
         except (ValueError, RecursionError) as error:
             raise BadSample(self.shards.key(index), "damaged json", str(error)) from error
         if not isinstance(record, dict):
@@ -135,48 +162,44 @@ class WebDataset:
             )
         return record
 
-    def _text(self, index: int, key: str, record: dict[str, Any] | None) -> str:
+    def _text(self, index: int, key: str, record: Callable[[], dict[str, Any]]) -> str:
         data = self._bytes(index, "text")
         if data is not None:
             return decode_text(data, key, self.limits)
         for name in self.config.record_text:
-            value = (record or {}).get(name)
+            value = record().get(name)
             if isinstance(value, str):
                 return clean_text(value, key, self.limits)
         raise BadSample(key, "no caption")
 
-    def _label(self, index: int, key: str, record: dict[str, Any] | None) -> int:
+    def _label(self, index: int, key: str, record: Callable[[], dict[str, Any]]) -> int:
         data = self._bytes(index, "label")
         value: object = None
         if data is not None:
-            value = data.decode("utf-8", errors="replace").strip()
+            value = decode_utf(data[:_MOST_JSON]).strip()
         else:
-            names = (name for name in self.config.record_label if name in (record or {}))
-            if (name := next(names, None)) is not None:
-                value = (record or {})[name]
+            given = (record().get(name) for name in self.config.record_label)
+            value = next((found for found in given if found is not None), None)
         if value is None:
             raise BadSample(key, "no label")
         if isinstance(value, str) and value in self.classes:
             return self.classes.index(value)
+        said = str(value)[:40]
         try:
-            label = int(str(value))
-        except ValueError as error:
-            raise BadSample(key, "label is no index", f"{value!r}") from error
-        if label < 0 or (self.classes and label >= len(self.classes)):
+            label = int(said)
+        except ValueError:
+            raise BadSample(key, "label is no index", repr(said)) from None
+        if self.classes and not 0 <= label < len(self.classes):
             raise DataError(
-                f"sample {key}: label {label} is outside of the {len(self.classes)} classes "
+                f"sample {key}: label {said} is outside of the {len(self.classes)} classes "
                 f"{', '.join(self.classes[:20])}; correct `classes` of the source"
             )
+        if not 0 <= label < _MOST_CLASSES:
+            raise BadSample(key, "label is no index", said)
         return label
 
     def _latent(self, index: int, key: str) -> NDArray[numpy.float32]:
         data = self._bytes(index, "latent")
         if data is None:
             raise BadSample(key, "no latent")
-        try:
-            latent = numpy.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise BadSample(key, "damaged latent", str(error)) from error
-        if latent.ndim != 3 or latent.dtype.kind != "f":
-            raise BadSample(key, "damaged latent", f"{latent.dtype} {latent.shape}, not float (d, h, w)")
-        return numpy.asarray(latent, dtype=numpy.float32)
+        return decode_latent(data, key)

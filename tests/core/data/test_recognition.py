@@ -8,10 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.core.data.making import samples, write_tar
 from vtp_core.config import ComponentConfig, SourceConfig
+from vtp_core.data.opening import open_source
 from vtp_core.data.recognition import recognise
 from vtp_core.errors import DataError, UsageError
 from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
+from vtp_core.recipe.tables.data import DecodeLimits
 
 
 class Bins(SourceConfig):
@@ -134,9 +137,23 @@ def test_what_no_built_in_source_recognises(tmp_path: Path, name: str) -> None:
             recognise(str(path), load_plugins())
 
 
-def test_a_folder_whose_name_is_a_pattern_is_taken_literally(tmp_path: Path) -> None:
-    folder = tmp_path / "set[1]"
+@pytest.mark.parametrize("name", ["set[1]", "set{1}", "set{a,b}", "cc12m [v2] *"])
+def test_a_folder_whose_name_is_a_pattern_is_taken_literally(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
     folder.mkdir()
-    (folder / "a.tar").touch()
-    config = recognise(str(folder), load_plugins())
-    assert config.model_dump()["urls"] == f"{tmp_path}/set[[]1]/*.tar"
+    write_tar(folder / "a.tar", samples(2))
+    plugins = load_plugins()
+    for path in (folder, folder / "a.tar"):
+        assert len(open_source(recognise(str(path), plugins), DecodeLimits(), plugins)) == 2
+
+
+class Ending(SourceConfig):
+    @classmethod
+    def recognise(cls, path: str) -> Mapping[str, object] | None:
+        raise {"exit": SystemExit(0), "base": BaseException("at the base"), "os": GeneratorExit()}[path]
+
+
+@pytest.mark.parametrize("path", ["exit", "base", "os"])
+def test_a_source_that_ends_the_process_when_asked_stops_no_other(path: str) -> None:
+    with pytest.raises(DataError, match=rf"^{path}: no installed source recognises it \(foo.ending: "):
+        recognise(path, offering(ending=Ending, bins=Bins))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -40,13 +41,61 @@ def test_same_files_and_classes_as_torchvision(tmp_path: Path) -> None:
 
 
 def test_flat_folder_has_no_classes_and_captions_beside_images(tmp_path: Path) -> None:
-    fill(tmp_path, "a.png", "b.png")
-    (tmp_path / "a.txt").write_text("a bird")
+    fill(tmp_path, "a.png", "b.png", "c.v2.png")
+    (tmp_path / "b.txt").write_text("a bird", encoding="utf-8-sig")
+    (tmp_path / "c.v2.txt").write_text("a cat", encoding="utf-16")
     source = opened(tmp_path)
     assert source.classes == () and source.fields == {"image", "text"}
-    assert source.read(0, frozenset({"text"})).text == "a bird"
+    assert [source.read(index, frozenset({"text"})).text for index in (1, 2)] == ["a bird", "a cat"]
     with pytest.raises(BadSample, match="no caption"):
-        source.read(1, frozenset({"text"}))
+        source.read(0, frozenset({"text"}))
+
+
+@pytest.mark.parametrize(
+    "captioned, has, problem",
+    [
+        (range(1, 20), True, {"sample without a caption": "1 of 20"}),
+        (range(20), True, {}),
+        (range(1), False, {"not used: few samples have a caption": "1 of 20"}),
+        (range(10), False, {"not used: few samples have a caption": "10 of 20"}),
+        ((), False, {}),
+    ],
+)
+def test_most_images_decide_whether_there_are_captions(
+    tmp_path: Path, captioned: Sequence[int], has: bool, problem: dict[str, str]
+) -> None:
+    fill(tmp_path, *(f"{number:02}.png" for number in range(20)))
+    for number in captioned:
+        (tmp_path / f"{number:02}.txt").write_text("x")
+    source = opened(tmp_path)
+    assert ("text" in source.fields) == has
+    assert source.problems() == {what: [f"{tmp_path}: {count}"] for what, count in problem.items()}
+
+
+def test_linked_class_folders_are_followed_as_by_torchvision(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder as Reference
+
+    fill(tmp_path / "full", "a/x.png", "b/y.png", "c/z.png")
+    (tmp_path / "subset").mkdir()
+    for name in "ac":
+        (tmp_path / "subset" / name).symlink_to(tmp_path / "full" / name)
+    source, theirs = opened(tmp_path / "subset"), Reference(str(tmp_path / "subset"))
+    assert list(source.classes) == theirs.classes and source.problems() == {}
+    read = [source.read(index, source.fields) for index in range(len(source))]
+    assert [(sample.key, sample.label) for sample in read] == [("a/x.png", 0), ("c/z.png", 1)]
+    assert ImageFolderConfig.recognise(str(tmp_path / "subset")) is not None
+
+
+def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/x.png", "dog/y.png")
+    (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    (tmp_path / "cat" / "dogs").symlink_to(tmp_path / "dog")
+    (tmp_path / "alias").symlink_to(tmp_path / "cat")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    source = opened(tmp_path)
+    assert source.classes == ("cat", "dog") and len(source) == 2
+    (skipped,) = source.problems().values()
+    assert sorted(skipped) == ["alias", "cat/dogs", "cat/up"]
 
 
 def test_caption_template(tmp_path: Path) -> None:

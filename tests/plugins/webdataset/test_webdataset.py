@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -16,6 +18,7 @@ from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.webdataset.config import WebDatasetConfig
+from vtp_plugins.webdataset.latent import decode_latent
 from vtp_plugins.webdataset.source import WebDataset
 from vtp_plugins.webdataset.urls import expand, find_shards
 
@@ -76,12 +79,110 @@ def test_dotted_keys_keep_their_image(tmp_path: Path) -> None:
     assert len(source) == 2 and source.read(0, ALL - {"label"}).key == "img.v1"
 
 
-def test_extensions_that_are_to_be_ignored(tmp_path: Path) -> None:
-    path = shard(tmp_path, ("a.png", png()), ("a.seg.png", png(1)))
-    assert len(opened(path)) == 2
-    source = opened(path, ignored=("seg.png",))
-    assert len(source) == 1
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("extension", ["png", "jpg"])
+def test_masks_are_named_and_not_trained_on(tmp_path: Path, extension: str) -> None:
+    import webdataset
+
+    members = [("d.x/0.seg.png", png(1))]
+    for key in ("d.x/0", "d.x/1"):
+        members += [(f"{key}.{extension}", png()), (f"{key}.seg.v2.png", png(2)), (f"{key}.json", b"{}")]
+    path = shard(tmp_path, *members)
+    theirs = webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False)
+    source = opened(path)
+    assert [source.read(row, frozenset()).key for row in range(len(source))] == ["d.x/0", "d.x/1"]
+    assert {item["__key__"] for item in theirs} == {"d.x/0", "d.x/1"}
     numpy.testing.assert_array_equal(source.read(0, frozenset({"image"})).image, noise())
+    assert source.problems()["part of another sample (not read)"] == [f"{path}: 3, such as d.x/0.seg"]
+
+
+def test_suffixes_without_a_whole_are_samples(tmp_path: Path) -> None:
+    """Two views of one record, and an image with a caption of its own that the other lacks."""
+    stereo = [("0.json", b"{}"), ("0.left.png", png()), ("0.right.png", png(1))]
+    edited = [("1.png", png()), ("1.edit.png", png(1)), ("1.edit.txt", b"edited")]
+    source = opened(shard(tmp_path, *stereo, *edited))
+    keys = [source.read(row, frozenset()).key for row in range(len(source))]
+    assert keys == ["0", "0.left", "0.right", "1", "1.edit"]
+
+
+def test_extensions_that_are_to_be_ignored(tmp_path: Path) -> None:
+    source = opened(shard(tmp_path, ("a.png", png()), ("a.seg.png", png(1))), ignored=("seg.png",))
+    assert len(source) == 1 and source.problems() == {}
+    numpy.testing.assert_array_equal(source.read(0, frozenset({"image"})).image, noise())
+
+
+def records(count: int, has: Sequence[int], **fields: object) -> list[tuple[str, bytes]]:
+    """Images with JSON objects; those of `has` have the fields."""
+    members = []
+    for row in range(count):
+        record = {"url": "x", **(fields if row in has else {})}
+        members += [(f"{row:03}.png", png()), (f"{row:03}.json", json.dumps(record).encode())]
+    return members
+
+
+@pytest.mark.parametrize(
+    "has, fields, problem",
+    [
+        (range(1, 20), {"image", "text"}, {"sample without a caption": "1 of 20"}),
+        (range(20), {"image", "text"}, {}),
+        (range(1), {"image"}, {"not used: few samples have a caption": "1 of 20"}),
+        ((), {"image"}, {}),
+    ],
+)
+def test_most_samples_decide_which_fields_there_are(
+    tmp_path: Path, has: Sequence[int], fields: set[str], problem: dict[str, str]
+) -> None:
+    path = shard(tmp_path, *records(20, has, caption="a bee"))
+    source = opened(path)
+    assert source.fields == fields
+    assert source.problems() == {what: [f"{path}: {count}"] for what, count in problem.items()}
+    files = [member for row in range(20) for member in [(f"{row}.png", png()), (f"{row}.txt", b"x")]]
+    assert opened(shard(tmp_path, *(files if has else files[::2]))).fields == {
+        "image",
+        *(["text"] if has else []),
+    }
+
+
+def test_fields_of_files_and_json_add_up_and_damaged_json_counts_as_none(tmp_path: Path) -> None:
+    members = records(300, range(0, 300, 2), text="a", label=3)
+    members += [(f"{row:03}.cls", b"1") for row in range(1, 300, 4)]
+    members[1] = ("000.json", b"{")
+    source = opened(shard(tmp_path, *members))
+    assert source.fields == {"image", "label"}
+    said = {what: places[0].rpartition(": ")[2] for what, places in source.problems().items()}
+    assert said.pop("interleaved member (regrouped)") == "75"
+    assert said.keys() == {"sample without a label", "not used: few samples have a caption"}
+    assert all(words.endswith("of 256 that were looked at") for words in said.values())
+
+
+@pytest.mark.parametrize(
+    "record", [b'{"url": "x"}', b'{"url": ', b"null", b"", b"[" * 100_000, b'{"text": 1}']
+)
+def test_files_have_precedence_and_their_json_is_not_read(tmp_path: Path, record: bytes) -> None:
+    members = [("a.png", png()), ("a.txt", b"a bee"), ("a.cls", b"1"), ("a.json", record)]
+    source = opened(shard(tmp_path, *members))
+    sample = source.read(0, frozenset({"text", "label"}))
+    assert (sample.text, sample.label) == ("a bee", 1)
+
+
+def test_one_file_and_the_rest_from_json(tmp_path: Path) -> None:
+    record = json.dumps({"text": "from json", "caption": "second", "cls": None, "label": 7}).encode()
+    source = opened(shard(tmp_path, ("a.png", png()), ("a.cls", b"1"), ("a.json", record)))
+    sample = source.read(0, frozenset({"text", "label"}))
+    assert (sample.text, sample.label) == ("from json", 1)
+    source = opened(shard(tmp_path, ("a.png", png()), ("a.txt", b"a file"), ("a.json", record)))
+    sample = source.read(0, frozenset({"text", "label"}))
+    assert (sample.text, sample.label) == ("a file", 7)
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_byte_order_marks(tmp_path: Path, coding: str) -> None:
+    members = [("a.png", png()), ("a.txt", "bé".encode(coding)), ("a.cls", "1".encode(coding))]
+    members += [("b.png", png()), ("b.json", '{"text": "bé", "cls": 1}'.encode(coding))]
+    source = opened(shard(tmp_path, *members))
+    for row in range(2):
+        sample = source.read(row, frozenset({"text", "label"}))
+        assert (sample.text, sample.label) == ("bé", 1)
 
 
 def test_no_image_at_all_names_what_was_found(tmp_path: Path) -> None:
@@ -101,6 +202,10 @@ def test_no_image_at_all_names_what_was_found(tmp_path: Path) -> None:
         ([("a.png", png()), ("a.cls", b"red")], {"label"}, "label is no index"),
         ([("a.png", png()), ("a.json", b"{")], {"text"}, "damaged json"),
         ([("a.png", png()), ("a.json", b"[1]")], {"text"}, "damaged json"),
+        ([("a.png", png()), ("a.cls", b"9" * 25)], {"label"}, "label is no index"),
+        ([("a.png", png()), ("a.cls", b"9" * 100_000)], {"label"}, "label is no index"),
+        ([("a.png", png()), ("a.cls", b"-1")], {"label"}, "label is no index"),
+        ([("a.png", png()), ("a.json", b'{"text": "' + b"x" * 5_000_000)], {"text"}, "damaged json"),
         ([("a.png", png()), ("a.latent.npy", b"x")], {"latent"}, "damaged latent"),
     ],
 )
@@ -152,6 +257,56 @@ def test_cached_latents_are_read(tmp_path: Path) -> None:
     numpy.testing.assert_array_equal(read, latent)
 
 
+def npy(shape: str, descr: str = "<f4", order: str = "False", data: bytes = b"") -> bytes:
+    text = f"{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + data
+
+
+def npz() -> bytes:
+    memory = io.BytesIO()
+    numpy.savez(memory, latent=numpy.zeros((1, 2, 2), "f4"))
+    return memory.getvalue()
+
+
+DAMAGED_LATENTS = {
+    "huge": npy("(100000, 100000, 1000)"),
+    "overflowing": npy(f"({2**40}, {2**40}, {2**40})"),
+    "negative": npy("(-1, 2, 2)"),
+    "two_negative": npy("(-1, -1, 2)", data=bytes(8)),
+    "no_rows": npy("(0, 2, 2)"),
+    "two_dimensions": npy("(2, 2)", data=bytes(16)),
+    "whole_numbers": npy("(1, 2, 2)", "<i4", data=bytes(16)),
+    "objects": npy("(1, 2, 2)", "|O", data=pickle.dumps(1)),
+    "fields": npy("(1, 2, 2)", "[('a', '<f4')]", data=bytes(16)),
+    "short": npy("(1, 2, 2)", data=bytes(15)),
+    "long": npy("(1, 2, 2)", data=bytes(17)),
+    "nan": npy("(1, 1, 1)", data=numpy.float32(numpy.nan).tobytes()),
+    "over_float32": npy("(1, 1, 1)", "<f8", data=numpy.float64(1e300).tobytes()),
+    "archive": npz(),
+    "deep": b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"(" * 9000,
+    "signs": b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"-" * 9000,
+    "long_header": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b" " * 100,
+    "version": b"\x93NUMPY\x09\x00" + bytes(200),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_LATENTS)
+def test_damaged_latents_have_a_reason(name: str) -> None:
+    with pytest.raises(BadSample) as error:
+        decode_latent(DAMAGED_LATENTS[name], "a")
+    assert error.value.reason == "damaged latent" and len(str(error.value)) < 200
+
+
+def test_latents_of_each_layout_are_those_of_numpy() -> None:
+    latent = numpy.arange(24, dtype=numpy.float64).reshape(2, 3, 4)
+    for stored in (latent, numpy.asfortranarray(latent), latent.astype(">f4"), latent.astype("f2")):
+        memory = io.BytesIO()
+        numpy.save(memory, stored)
+        read = decode_latent(memory.getvalue(), "a")
+        assert read.dtype == numpy.float32
+        numpy.testing.assert_array_equal(read, latent)
+
+
 @pytest.mark.parametrize("url", ["pipe:touch ran", "https://host/a.tar", "s3://bucket/a.tar"])
 def test_commands_and_remote_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="copy or mount"):
@@ -178,6 +333,7 @@ def test_class_template_needs_classes() -> None:
         ("{a,b}/{0..1}", ["a/0", "a/1", "b/0", "b/1"]),
         ("x{,.old}", ["x", "x.old"]),
         ("a{b", ["a{b"]),
+        ("set{1}/{0..1}", ["set{1}/0", "set{1}/1"]),
     ],
 )
 def test_braces(pattern: str, expected: list[str]) -> None:
@@ -194,6 +350,20 @@ def test_wildcards_lists_and_repeats(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = find_shards([f"{tmp_path}/*.tar", f"{tmp_path}/a.tar"])
     assert [path.name for path in found] == ["a.tar", "b.tar"]
+
+
+@pytest.mark.parametrize("name", ["cc12m [v2]", "a*b", "x{0..1}", "who?"])
+def test_a_path_that_exists_is_a_path(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    expected = [folder / f"{part}[x].tar" for part in range(3)]
+    for path in expected:
+        path.touch()
+    assert find_shards(str(expected[0])) == expected[:1]
+    assert find_shards(f"{folder}/*.tar") == find_shards(f"{folder}/?[[]x].tar") == expected
+    assert find_shards(f"{folder}/{{0..2}}[[]x].tar") == expected
+    with pytest.raises(DataError, match="1 shards are missing"):
+        find_shards(f"{folder}/{'n' * 300}.tar")
 
 
 def test_missing_shards_are_listed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vtp_core.atomic import write_json
+from vtp_core.errors import UsageError
 
 FORMAT = 1
 LARGEST = 2**20
@@ -19,9 +20,16 @@ LARGEST = 2**20
 
 
 def cache_folder() -> Path:
-    """Folder of this package below the user's cache: ``$XDG_CACHE_HOME/vtp``, else ``~/.cache/vtp``."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(named) if Path(named).is_absolute() else Path.home() / ".cache") / "vtp"
+    """Folder of this package below the user's cache: ``$XDG_CACHE_HOME/vtp``, else ``~/.cache/vtp``.
+
+    Raises:
+        UsageError: The user has neither, as in some containers.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (named if named.is_absolute() else Path.home() / ".cache") / "vtp"
+    except RuntimeError:
+        raise UsageError("this user has no home folder: set XDG_CACHE_HOME to a folder for caches") from None
 
 
 def results_file(key: Mapping[str, str]) -> Path:
@@ -45,7 +53,10 @@ def read_results(key: Mapping[str, str]) -> dict[str, Any] | None:
     Raises:
         ValueError: There is a file that can't be used; the message is one line that names it.
     """
-    path = results_file(key)
+    try:
+        path = results_file(key)
+    except UsageError:
+        return None
     try:
         data = json.loads(_read_regular(path))
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("key") != dict(key):

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtp_core.errors import UsageError
 from vtp_core.ops import (
     AttentionCase,
     AttentionChoice,
@@ -53,6 +54,17 @@ def test_results_come_back_for_their_key_alone() -> None:
         assert read_results(KEY | {name: "other"}) is None
     assert path.parent == cache_folder() / "tuned" and path.name.startswith("nvidia-h200-")
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_user_without_a_home_folder_has_no_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert read_results(KEY) is None
+    with pytest.raises(UsageError, match="set XDG_CACHE_HOME"):
+        cache_folder()
 
 
 def test_the_cache_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

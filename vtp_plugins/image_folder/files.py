@@ -1,0 +1,45 @@
+"""Finds the files below a folder. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+LINKED = "linked folder that was read already (skipped)"
+
+
+def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[str]]) -> Iterator[str]:
+    """Files below a folder that are not hidden, by their path from there, with ``/`` between its parts.
+
+    Links to folders are followed after all real folders, and each folder is read once, so links can't loop.
+
+    Args:
+        root: The folder.
+        endings: Of the files' names, in lower case; others are passed over.
+        problems: Gets the folders that were skipped, by reason.
+    """
+    seen: set[tuple[int, int]] = set()
+    real, links = deque([""]), deque[str]()
+    while real or links:
+        inside = real.popleft() if real else links.popleft()
+        try:
+            status = os.stat(root / inside)
+            if (status.st_dev, status.st_ino) in seen:
+                problems.setdefault(LINKED, []).append(inside)
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(root / inside) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            problems.setdefault("unreadable folder (skipped)", []).append(f"{inside}: {error.strerror}")
+            continue
+        for entry in entries:
+            path = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                (links if entry.is_symlink() else real).append(path)
+            elif entry.name.lower().endswith(endings):
+                yield path
