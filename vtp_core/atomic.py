@@ -48,11 +48,15 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a new file that replaces `path` at the end of the block; an error leaves the old one.
 
     Several processes may write at a time. One that is killed leaves a hidden file that ends in ``.tmp``,
-    which `sweep` removes.
+    which `sweep` removes. A device or a pipe (``/dev/stdout``) is written to, not replaced.
     """
+    if path.exists() and (not path.is_file() or path.parent == Path("/dev")):
+        with naming(path), path.open("wb") as file:
+            yield file
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with naming(path, temporary), temporary.open("xb") as file:
             _hold(file.fileno())
             yield file
             file.flush()
@@ -61,6 +65,17 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Names a file in errors that name none, as those of a full disk, or only its temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

@@ -6,6 +6,8 @@ traceback (``--debug`` shows one) and exits with `exit_code`.
 
 from __future__ import annotations
 
+import errno
+
 
 class VtpError(Exception):
     """Base of all errors that a user may see."""
@@ -49,6 +51,24 @@ class DistributedError(VtpError):
     """A rank that failed, stalled or holds other values than the others."""
 
     exit_code = 6
+
+
+class FileError(VtpError):
+    """A file that can't be read or written: a full disk, a limit, no permission."""
+
+    exit_code = 74  # EX_IOERR of sysexits.h, as 75 is its EX_TEMPFAIL
+
+    @classmethod
+    def of(cls, error: OSError) -> FileError:
+        """The error as one line: the file, what the system says, and the next step."""
+        where = f"{error.filename}: " if error.filename else ""
+        return cls(f"{where}{error.strerror or error}; {_ADVICE.get(error.errno or 0, _CHECK)}")
+
+
+_CHECK = "check the path and its permissions"
+_ROOM = "make room"
+_LIMIT = "raise the limit on the size of files (ulimit -f)"
+_ADVICE = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _LIMIT, errno.EIO: "check the disk"}
 
 
 class Preempted(VtpError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +48,38 @@ def test_an_error_leaves_the_old_file(tmp_path):
         raise ValueError("half")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["index.npz"]
+
+
+@pytest.mark.parametrize("bytes_", [1, 200_000])
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, bytes_):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            write_text(path, "x" * bytes_)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert path.read_text() == "old" and names(tmp_path) == ["report.html"]
+
+
+def test_a_device_or_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    full, pipe = tmp_path / "full", tmp_path / "pipe"
+    full.symlink_to("/dev/full")  # a link: if it were replaced, the machine's device would stay
+    with pytest.raises(OSError) as caught:
+        write_text(full, "x")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(full))
+    assert full.is_symlink()
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_text(pipe, "text")
+        assert os.read(reader, 10) == b"text"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo() and names(tmp_path) == ["full", "pipe"]
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

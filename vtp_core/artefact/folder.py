@@ -119,7 +119,8 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
     }
     text = json.dumps(preprocessor, indent=2) + "\n"
     (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
-    (folder / "README.md").write_text(model_card(tokenizer, config), encoding="utf-8")
+    card = model_card(tokenizer, config).encode(errors="backslashreplace")
+    (folder / "README.md").write_bytes(card)
     # Last: an incomplete copy is then not recognised as an artefact.
     (folder / "config.json").write_text(config.dump(), encoding="utf-8")
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,17 +43,28 @@ def write_weights(
         path: The file.
         tensors: Name -> tensor on any device.
         metadata: Text for the file's header.
+
+    Raises:
+        OSError: It can't be written; a file that was there is as it was.
     """
+    new = not path.exists()
     path.touch()
     mode = path.stat().st_mode
-    save_file(
-        {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in sorted(tensors.items())
-        },
-        path,
-        metadata={"format": "pt", **(metadata or {})},
-    )
+    try:
+        save_file(
+            {
+                name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, tensor in sorted(tensors.items())
+            },
+            path,
+            metadata={"format": "pt", **(metadata or {})},
+        )
+    except SafetensorError as error:
+        if new:
+            path.unlink()
+        if (match := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from error
     # safetensors creates files with mode 600; use the mode of other new files.
     path.chmod(mode)
 

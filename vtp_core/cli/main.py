@@ -6,12 +6,14 @@ Plugins add commands by the hook `register_commands`.
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from vtp_core.cli.output import describe, internal_error
-from vtp_core.errors import VtpError
+from vtp_core.errors import FileError, VtpError
 
 if TYPE_CHECKING:
     from vtp_core.plugins import Component
@@ -86,6 +88,8 @@ class VtpGroup(click.Group):
         except Exception as error:
             if debug:
                 raise
+            if isinstance(error, OSError) and error.errno is not None:  # the system refused it
+                _end(context, describe(FileError.of(error)), FileError.exit_code)
             _end(context, internal_error(error), 1)
 
     def _from_plugins(self) -> dict[str, Component]:
@@ -108,3 +112,5 @@ def main(debug: bool) -> None:
 
     Start with: vtp run quickstart
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8; standard error does so
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -19,7 +19,8 @@ class Sample:
     """One sample; fields that were not requested may be None.
 
     Attributes:
-        key: Name of the sample, unique within its shard or folder.
+        key: Name of the sample, unique within its shard or folder. It can always be written as UTF-8: bytes
+            of a file name that are not are escapes, and a lone surrogate of `text` is a question mark.
         image: (H, W, 3) uint8 RGB, as large as stored, orientation applied.
         text: Caption, not empty.
         label: Class index.
@@ -31,6 +32,16 @@ class Sample:
     text: str | None = None
     label: int | None = None
     latent: NDArray[numpy.float32] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", as_utf8(self.key))
+        if self.text is not None and not self.text.isascii():
+            object.__setattr__(self, "text", self.text.encode(errors="replace").decode())
+
+
+def as_utf8(name: str) -> str:
+    """A name whose lone surrogates, as of a file name in Latin-1, are escapes: it can be written anywhere."""
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()
 
 
 class BadSample(Exception):
@@ -44,9 +55,9 @@ class BadSample(Exception):
 
     def __init__(self, key: str, reason: str, detail: str = "") -> None:
         super().__init__(key, reason, detail)
-        self.key = key
+        self.key = as_utf8(key)
         self.reason = reason
-        self.detail = detail
+        self.detail = as_utf8(detail)
 
     def __str__(self) -> str:
         return f"{self.key}: {self.reason}" + (f" ({self.detail})" if self.detail else "")

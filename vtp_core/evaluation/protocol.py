@@ -170,7 +170,7 @@ class Score:
             "unit": metric.unit,
             "higher_is_better": metric.higher_is_better,
             "digits": metric.digits,
-            "also": dict(self.also),
+            "also": {name: value for name, value in self.also.items() if math.isfinite(value)},
             "notes": list(self.notes),
         }
 

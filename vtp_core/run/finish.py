@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 
 from vtp_core.artefact.assembly import assemble, load_training_state
 from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.data.opening import Sources
-from vtp_core.errors import NumericError, UsageError, VtpError
+from vtp_core.errors import FileError, NumericError, Preempted, UsageError
 from vtp_core.evaluation.history import find_metric
 from vtp_core.evaluation.latents import measure_latents, statistics_samples
 from vtp_core.evaluation.opening import build_evaluators, open_recipe_sets, open_set
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.runner import Results, evaluate, why_not
 from vtp_core.plugins import Plugins
+from vtp_core.plugins.component import one_line
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.opening import Run
 from vtp_core.run.progress import show_pass
@@ -24,6 +28,10 @@ from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.ranks.rank_objects import on_first_rank
 from vtp_core.training.saving.best import improves, write_best
 from vtp_core.training.saving.state import whole
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
 
 
 def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"] = "student") -> Tokenizer:
@@ -82,8 +90,8 @@ def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None, show: 
         world=run.world,
         show=show,
     )
-    if run.world.rank == 0:
-        run.folder.write_evaluation(step, results)
+    # All ranks fail together: one that went on alone would wait in the next collective.
+    on_first_rank(lambda: run.folder.write_evaluation(step, results))
     return results
 
 
@@ -108,41 +116,83 @@ def note_best(run: Run, step: int, results: Results) -> None:
 def finish(run: Run) -> Results:
     """Writes the artefact, evaluates it and writes the report; every rank calls it.
 
-    The artefact is written first and the report in any case, so that a failing evaluation loses no training.
-    The work of rank 0 alone comes after the last collective, so that no other rank waits for it.
+    Each part stands alone: where one fails, the others are still made. The artefact is written first. The
+    work of rank 0 alone comes after the last collective, so that no other rank waits for it.
 
     Returns:
         Metric -> its entry in ``eval.json``.
 
     Raises:
-        NumericError: Weights are not finite; nothing is written.
-        VtpError: The evaluation failed; artefact and report are written.
+        VtpError: What failed first: weights that are not finite, of which neither artefact nor evaluation is
+            made, or a file that can't be written.
     """
-    recipe = run.recipe
-    failure: VtpError | None = None
-    results: Results = {}
-    show: Show = show_pass if run.world.rank == 0 else silent
-    tokenizer = current_tokenizer(run, recipe.run.steps)
+    parts, first = _Parts(), run.world.rank == 0
+    show: Show = show_pass if first else silent
+    tokenizer = parts("the tokenizer", lambda: _final_tokenizer(run))
+    results: Results | None = None
+    if tokenizer is not None:
+        if first:
+            parts("the artefact", lambda: _write(tokenizer, run, show))
+        written = parts.failure is None
+        results = parts("the evaluation", lambda: _evaluate(run, tokenizer, show))
+        if first and written:
+            parts("the latents' statistics", lambda: _measure_statistics(run, tokenizer, show))
+    if first:
+        report = partial(build_report, run.folder.path, plugins=run.plugins, sources=run.sources, show=show)
+        parts("the report", report)
+    if parts.failure is not None:
+        raise parts.failure
+    return results or {}
+
+
+class _Parts:
+    """Runs the parts of the finish, and keeps what failed first; further failures are named in the log."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+
+    def __call__(self, name: str, action: Callable[[], _T]) -> _T | None:
+        """What the part returns; None if it failed."""
+        try:
+            return action()
+        except Preempted:
+            raise
+        except Exception as error:  # of any kind, also from plugins: the other parts don't depend on it
+            known = FileError.of(error) if isinstance(error, OSError) and error.errno is not None else error
+            if self.failure is None:
+                self.failure = known
+                _log.warning("%s failed; the rest is still made", name)
+            else:
+                _log.warning("%s failed too: %s", name, one_line(known))
+            return None
+
+
+def _final_tokenizer(run: Run) -> Tokenizer:
+    tokenizer = current_tokenizer(run, run.recipe.run.steps)
     _require_finite(tokenizer, run)
-    if run.world.rank == 0:
-        with show(f"writing {run.folder.tokenizer}"):
-            tokenizer.save(run.folder.tokenizer)
-    try:
-        results = evaluate_run(run, recipe.run.steps, tokenizer, show)
-        if is_best(run, recipe.run.steps, results) and run.world.rank == 0:
-            note_best(run, recipe.run.steps, results)
-    except VtpError as error:
-        failure = error
-    if run.world.rank == 0:
-        table = recipe.evaluate
-        if count := statistics_samples(run.world.device, table.statistics_samples, table.limit):
-            data = open_set(recipe.data.source, run.sources, count, skip_bad=True)
-            tokenizer.config = measure_latents(tokenizer, data, rows=table.rows, show=show)
-            tokenizer.save(run.folder.tokenizer)
-        build_report(run.folder.path, plugins=run.plugins, sources=run.sources, show=show)
-    if failure is not None:
-        raise failure
+    return tokenizer
+
+
+def _write(tokenizer: Tokenizer, run: Run, show: Show) -> None:
+    with show(f"writing {run.folder.tokenizer}"):
+        tokenizer.save(run.folder.tokenizer)
+
+
+def _evaluate(run: Run, tokenizer: Tokenizer, show: Show) -> Results:
+    step = run.recipe.run.steps
+    results = evaluate_run(run, step, tokenizer, show)
+    if is_best(run, step, results) and run.world.rank == 0:
+        note_best(run, step, results)
     return results
+
+
+def _measure_statistics(run: Run, tokenizer: Tokenizer, show: Show) -> None:
+    """Measures the latents, if the recipe asks for it, and writes the artefact again."""
+    table = run.recipe.evaluate
+    if count := statistics_samples(run.world.device, table.statistics_samples, table.limit):
+        data = open_set(run.recipe.data.source, run.sources, count, skip_bad=True)
+        tokenizer.config = measure_latents(tokenizer, data, rows=table.rows, show=show)
+        tokenizer.save(run.folder.tokenizer)
 
 
 def _require_finite(tokenizer: Tokenizer, run: Run) -> None:

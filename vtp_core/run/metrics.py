@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from vtp_core.atomic import replacing_file
+from vtp_core.atomic import naming, replacing_file
 
 
 class MetricsLog:
@@ -31,6 +31,7 @@ class MetricsLog:
 
     def __init__(self, path: Path, last_step: int | None = None) -> None:
         self.damaged = 0
+        self._path = path
         if last_step is None:
             path.write_text("", encoding="utf-8")
         elif path.is_file():
@@ -45,8 +46,9 @@ class MetricsLog:
             values: Name -> number. NaN and infinities, which JSON lacks, are written as null.
         """
         # One write a line: a reader that follows the file sees whole lines.
-        self._file.write(_line(step, values))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(_line(step, values))
+            self._file.flush()
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -57,12 +59,13 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # each line was flushed; what is left is one that could not be written
+            self._file.close()
 
 
 def append_line(path: Path, step: int, values: Mapping[str, float]) -> None:
     """Appends a line as `MetricsLog.write` does, also while one is open."""
-    with path.open("a", encoding="utf-8", newline="\n") as file:
+    with naming(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(_line(step, values))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from types import TracebackType
 
@@ -71,7 +71,7 @@ class RunProgress:
 
     def message(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
-        self._console.print(text, markup=False)
+        _say(self._console, text)
 
     def left(self, made: int) -> str:
         """Estimated time left, h:mm:ss, from the mean time of the steps so far; ``?`` before the first."""
@@ -96,12 +96,17 @@ def show_pass(title: str, total: int = 0, console: Console | None = None) -> Ite
         yield advance
 
 
+def _say(console: Console, text: str) -> None:
+    with suppress(OSError):  # standard error on a full disk costs its lines, not the run
+        console.print(text, markup=False)
+
+
 @contextmanager
 def _pass(console: Console, bars: Progress | None, title: str, total: int) -> Iterator[Advance]:
     began = last = time.perf_counter()
     done = 0
     if bars is None:
-        console.print(f"{title}: {total} images" if total else title, markup=False)
+        _say(console, f"{title}: {total} images" if total else title)
     else:
         task = bars.add_task(title, total=total or None, state="")
 
@@ -114,14 +119,14 @@ def _pass(console: Console, bars: Progress | None, title: str, total: int) -> It
             bars.update(task, completed=done, state=state)
         elif now - last >= LINE_SECONDS and done < total:
             last = now
-            console.print(f"{title}: {done}/{total}  {state}", markup=False)
+            _say(console, f"{title}: {done}/{total}  {state}")
 
     try:
         yield advance
     finally:
         if bars is not None:
             bars.remove_task(task)
-            console.print(f"{title}: {done} images" if total else title, markup=False)
+            _say(console, f"{title}: {done} images" if total else title)
 
 
 def _stderr() -> Console:

@@ -7,7 +7,7 @@ from os.path import expanduser
 from pathlib import Path
 
 from vtp_core.data.decoding import decode_image, decode_text, read_file
-from vtp_core.data.source import BadSample, Sample
+from vtp_core.data.source import BadSample, Sample, as_utf8
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.image_folder.config import ImageFolderConfig
@@ -46,6 +46,7 @@ class ImageFolder:
         self._check_classes()
         number = {name: index for index, name in enumerate(self.classes)}
         self._labels = [number[top] for top in tops] if self.classes else []
+        self.classes = tuple(as_utf8(name) for name in self.classes)
         fields = {"image"}
         if self.classes:
             fields.add("label")

@@ -9,7 +9,7 @@ from os.path import expanduser
 from pathlib import Path
 
 from vtp_core.data.decoding import clean_text, decode_image, read_file
-from vtp_core.data.source import BadSample, Sample
+from vtp_core.data.source import BadSample, Sample, as_utf8
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.image_list.config import ENDINGS, ImageListConfig, find_metadata
@@ -174,4 +174,5 @@ def _numbered(
                 "correct `classes` of the source"
             )
         found[name] = index
-    return classes, array("l", [_NONE if label is None else found[label] for label in labels])
+    numbers = array("l", [_NONE if label is None else found[label] for label in labels])
+    return tuple(as_utf8(name) for name in classes), numbers

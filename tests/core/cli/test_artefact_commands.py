@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Literal
 
@@ -389,6 +390,42 @@ def test_encode_leaves_out_and_names_what_is_no_image(
     with safe_open(out, "pt") as file:
         assert json.loads(file.metadata()["images"]) == [str(photos / "b.png"), str(photos / "z.png")]
         assert file.get_tensor("latents").shape[0] == 2
+
+
+def test_latents_that_can_not_be_written_leave_what_was_there(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "latents.safetensors"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for before in (None, b"of an earlier call"):
+        if before is not None:
+            out.write_bytes(before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+        try:
+            result = vtp("encode", home / "artefact", home / "photos", "-o", out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert result.exit_code == 74
+        message = "File too large; raise the limit on the size of files (ulimit -f)"
+        assert result.stderr.splitlines()[-1] == f"error: {out}: {message}"
+        assert (out.read_bytes() if out.exists() else None) == before
+
+
+def test_results_that_can_not_be_written_are_printed_and_one_line(home: Path, tmp_path: Path) -> None:
+    full = tmp_path / "eval.json"
+    full.symlink_to("/dev/full")
+    result = vtp(
+        "eval",
+        home / "artefact",
+        "--source",
+        "samples",
+        "--limit",
+        4,
+        "--evaluator",
+        "reconstruction",
+        "-o",
+        full,
+    )
+    assert result.exit_code == 74 and "psnr" in result.stdout
+    assert result.stderr.splitlines()[-1] == f"error: {full}: No space left on device; make room"
 
 
 def test_encode_and_decode_refusals(home: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The end of a run: it shows what takes long, can be interrupted, and measures training images if need be."""
 
+import errno
 import json
 import os
 import signal
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.run.tiny_run import vtp
+from tests.core.run.tiny_run import one_line, vtp
+from vtp_core.errors import NumericError
 from vtp_core.evaluation import dataset
+from vtp_core.run.metrics import MetricsLog
 from vtp_core.run.records import RunFolder
 
 MEASURED = (
@@ -71,3 +74,78 @@ def test_statistics_of_the_latents_have_a_switch(tmp_path: Path, asked: str, mea
     assert (config["latents_mean"] is None) == (measured is None)
     assert measured is None or measured in config["latents_stats_protocol"]
     assert ("latent statistics" in done.stderr) == (measured is not None)
+
+
+PARTS = {
+    "artefact": "vtp_core.artefact.folder.write_weights",
+    "evaluation": "vtp_core.run.records.RunFolder.write_evaluation",
+    "statistics": "vtp_core.run.finish.measure_latents",
+    "report": "vtp_core.run.report.render",
+}
+
+
+def fail(error: Exception):
+    def called(*args, **kwargs):
+        raise error
+
+    return called
+
+
+@pytest.mark.parametrize("failing", [*PARTS, "evaluation report"])
+def test_each_part_of_the_finish_stands_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
+) -> None:
+    for part in failing.split():
+        monkeypatch.setattr(
+            PARTS[part], fail(OSError(errno.ENOSPC, "No space left on device", f"/full/{part}"))
+        )
+    run = tmp_path / "run"
+    done = vtp(tmp_path, "run.steps=1", *MEASURED)
+    first = failing.split()[0]
+    assert done.exit_code == 74
+    assert one_line(done) == f"error: /full/{first}: No space left on device; make room"
+    made = {"artefact": run / "tokenizer", "evaluation": run / "eval.json", "report": run / "report.html"}
+    assert {part for part, path in made.items() if path.exists()} == made.keys() - set(failing.split())
+    if first == "report":
+        config = json.loads((run / "tokenizer/config.json").read_text())
+        assert config["latents_mean"] is not None
+    if failing == "evaluation report":
+        assert (
+            "the report failed too: FileError: /full/report: No space left on device; make room"
+            in caplog.text
+        )
+        monkeypatch.undo()
+        assert vtp(tmp_path, "run.steps=1", *MEASURED, resume=True).exit_code == 0
+        assert all(path.exists() for path in made.values())
+
+
+def test_an_error_of_a_plugin_loses_no_other_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vtp_core.run.finish.evaluate", fail(ZeroDivisionError("of a metric")))
+    done = vtp(tmp_path, "run.steps=1", *MEASURED)
+    assert done.exit_code == 1 and "internal error: ZeroDivisionError: of a metric" in done.stderr
+    assert (tmp_path / "run/report.html").is_file()
+    assert json.loads((tmp_path / "run/tokenizer/config.json").read_text())["latents_mean"] is not None
+
+
+def test_weights_that_are_not_finite_give_a_report_and_no_artefact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vtp_core.run.finish._require_finite", fail(NumericError("weights are not finite")))
+    done = vtp(tmp_path, "run.steps=1", *MEASURED)
+    assert done.exit_code == 4 and one_line(done) == "error: weights are not finite"
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "report.html" in names and not names & {"tokenizer", "eval.json"}
+
+
+def test_a_full_disk_at_the_metrics_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "full"
+    target.symlink_to("/dev/full")
+
+    class OnFullDisk(MetricsLog):
+        def __init__(self, path: Path, last_step: int | None = None) -> None:
+            super().__init__(target, last_step)
+
+    monkeypatch.setattr("vtp_core.run.loop.MetricsLog", OnFullDisk)
+    done = vtp(tmp_path, "run.steps=1")
+    assert done.exit_code == 74
+    assert one_line(done) == f"error: {target}: No space left on device; make room"

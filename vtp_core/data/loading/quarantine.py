@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from os import SEEK_END
 from pathlib import Path
 
+from vtp_core.atomic import naming
 from vtp_core.errors import DataError
 
 _WINDOW = (
@@ -94,7 +95,7 @@ class Quarantine:
             return
         lines = "".join(json.dumps(asdict(item)) + "\n" for item in bad)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
+        with naming(self.path), self.path.open("ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, SEEK_END)
                 if file.read(1) != b"\n":  # a process was killed in the middle of its last line

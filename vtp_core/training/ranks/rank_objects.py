@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from vtp_core import errors
-from vtp_core.errors import CheckpointError
+from vtp_core.errors import CheckpointError, FileError
 
 _T = TypeVar("_T")
 
@@ -61,4 +61,6 @@ def on_first_rank(action: Callable[[], _T], group: dist.ProcessGroup | None = No
 
 
 def _public(error: Exception) -> type[Exception]:
+    if isinstance(error, OSError) and error.errno is not None:
+        return FileError
     return next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), CheckpointError)
