@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 
 from vtp_core.artefact.config import is_artefact
+from vtp_core.artefact.finding import find_tokenizer
 from vtp_core.artefact.folder import read_artefact
-from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.tokenizer import Tokenizer
 
@@ -50,9 +51,9 @@ def load(
     """The tokenizer of a folder, in eval mode; uses neither pickle nor training code.
 
     Args:
-        folder: The ``tokenizer`` folder of a run, what ``vtp export`` wrote, or a folder of another project
-            of an installed format. Or the name of a tokenizer that ships with an installed plugin,
-            ``"vtp-nano"``, if there is no folder of that name.
+        folder: A run folder, what ``vtp export`` wrote, or a folder of another project of an installed
+            format. Or the name of a tokenizer that ships with an installed plugin, ``"vtp-nano"``, if there
+            is no folder of that name.
         device: Where its weights go, such as ``"cuda"``; None: the CPU.
         dtype: Floating type of its weights, ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"float64"`` or
             torch's object; None: float32.
@@ -66,10 +67,8 @@ def load(
         raise UsageError(f"load: expected a folder or a name, got a {type(folder).__name__}")
     place = _device(device), _dtype(dtype)
     plugins = plugins if plugins is not None else load_plugins()
-    folder = locate(folder, plugins)
+    folder = find_tokenizer(folder, plugins)
     reader = None if is_artefact(folder) else _reader(folder, plugins)
-    if reader is None and not is_artefact(folder) and is_artefact(inner := folder / "tokenizer"):
-        raise CheckpointError(f"{folder}: a run folder, not a tokenizer; load {inner}")
     # A folder of unknown format is read as our own, whose errors say what is wrong with it.
     tokenizer = read_artefact(folder, plugins) if reader is None else reader.read(folder)
     return tokenizer.to(device=place[0], dtype=place[1])
@@ -93,25 +92,6 @@ def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if (dtype := known.get(str(name).removeprefix("torch."))) is None:
         raise UsageError(f"load: dtype {name}: expected one of {', '.join(known)}")
     return dtype
-
-
-def locate(folder: str | Path, plugins: Plugins) -> Path:
-    """The folder that `load` reads: that of a shipped tokenizer of this name, else the path itself.
-
-    Raises:
-        CheckpointError: A name of neither a folder nor a shipped tokenizer.
-    """
-    path = Path(folder)
-    shipped = {component.name: component for component in plugins.components("tokenizer")}
-    if path.exists() or path.name != str(folder) or not shipped:
-        return path
-    if path.name not in shipped:
-        known = ", ".join(shipped)
-        raise CheckpointError(
-            f"{path}: no tokenizer here, and no shipped tokenizer has that name (shipped: {known})"
-        )
-    found: Path = shipped[path.name].load_target()()
-    return found
 
 
 def find_format(name: str, plugins: Plugins) -> Format:

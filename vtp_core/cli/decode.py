@@ -2,45 +2,88 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import fast_option, plugin_option
+from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
+from vtp_core.cli.output import check_folder
 from vtp_core.errors import DataError
 
 
 @click.command()
-@click.argument("artefact", type=click.Path(path_type=Path))
+@tokenizer_argument
 @click.argument("latents", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for PNG files.")
 @click.option("--rows", type=click.IntRange(min=1), default=16, show_default=True, help="Images at a time.")
 @fast_option(default=True)
+@json_option
 @plugin_option
 def decode(
-    artefact: Path, latents: Path, output: Path, rows: int, fast: bool, plugin_files: tuple[Path, ...]
+    tokenizer: str,
+    latents: Path,
+    output: Path,
+    rows: int,
+    fast: bool,
+    as_json: bool,
+    plugin_files: tuple[Path, ...],
 ) -> None:
-    """Decode LATENTS, a file of `vtp encode`, to PNG images with the tokenizer in the folder ARTEFACT."""
-    import json
+    """Decode LATENTS, a file of `vtp encode`, to PNG images with TOKENIZER.
+
+    TOKENIZER is the folder of a run or of a tokenizer, or the name of one that ships, such as vtp-nano.
+    """
+    from vtp_core.artefact.finding import find_tokenizer
+    from vtp_core.plugins import load_plugins
+
+    check_folder("--output", output)
+    plugins = load_plugins(plugin_files)
+    folder = find_tokenizer(tokenizer, plugins)
+    names, normalized = _read_header(latents)
 
     import torch
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
-    from vtp_core.plugins import load_plugins
+    from vtp_core.run.progress import show_pass
 
-    plugins = load_plugins(plugin_files)
-    model = load(artefact, plugins=plugins)
+    model = load(folder, plugins=plugins)
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
+    with safe_open(latents, framework="pt", device="cpu") as file:
+        values = file.get_tensor("latents")
+    output.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), show_pass("decoding", len(values)) as advance:
+        for start in range(0, len(values), rows):
+            part = values[start : start + rows]
+            decoded = model.decode_normalized(part) if normalized else model.decode(part)
+            for offset, image in enumerate(model.postprocess(decoded.sample)):
+                index = start + offset
+                stem = _stem(names[index]) if index < len(names) else "image"
+                image.save(output / f"{index:06d}-{stem}.png")
+            advance(len(part))
+    if as_json:
+        click.echo(json.dumps({"folder": str(output), "images": len(values)}, indent=2))
+    else:
+        click.echo(f"{output}: {len(values)} images")
+
+
+def _read_header(latents: Path) -> tuple[list[str], bool]:
+    """Names of the images in a latents file, and whether the latents are normalised. Imports no torch.
+
+    Raises:
+        DataError: It is no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
     if not latents.is_file():
         raise DataError(f"{latents}: no such file; `vtp encode` writes one")
     try:
-        with safe_open(latents, framework="pt", device="cpu") as file:
+        with safe_open(latents, framework="np") as file:
             if "latents" not in file.keys():
                 raise DataError(f"{latents}: holds no tensor `latents`; use a file of `vtp encode`")
-            values = file.get_tensor("latents")
+            shape = tuple(file.get_slice("latents").get_shape())
             metadata = file.metadata() or {}
         names = json.loads(metadata.get("images", "[]"))
         normalized = json.loads(metadata.get("normalized", "false"))
@@ -52,18 +95,9 @@ def decode(
         )
     if not isinstance(normalized, bool):
         raise DataError(f"{latents}: `normalized` of its metadata is neither true nor false")
-    if values.dim() != 4 or len(values) == 0:
-        raise DataError(f"{latents}: expected latents (n, d, h, w), found {tuple(values.shape)}")
-    output.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        for start in range(0, len(values), rows):
-            part = values[start : start + rows]
-            decoded = model.decode_normalized(part) if normalized else model.decode(part)
-            for offset, image in enumerate(model.postprocess(decoded.sample)):
-                index = start + offset
-                stem = _stem(names[index]) if index < len(names) else "image"
-                image.save(output / f"{index:06d}-{stem}.png")
-    click.echo(f"{output}: {len(values)} images")
+    if len(shape) != 4 or shape[0] == 0:
+        raise DataError(f"{latents}: expected latents (n, d, h, w), found {shape}")
+    return names, normalized
 
 
 def _stem(name: str) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import fast_option, plugin_option
+from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
+from vtp_core.cli.output import check_file
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError, NumericError, UsageError
 
@@ -18,23 +19,27 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 
 @click.command()
-@click.argument("artefact", type=click.Path(path_type=Path))
+@tokenizer_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A .safetensors file.")
 @click.option("--normalized", is_flag=True, help="Latents of zero mean and unit variance a channel.")
 @click.option("--rows", type=click.IntRange(min=1), default=16, show_default=True, help="Images at a time.")
 @fast_option(default=True)
+@json_option
 @plugin_option
 def encode(
-    artefact: Path,
+    tokenizer: str,
     images: tuple[Path, ...],
     output: Path,
     normalized: bool,
     rows: int,
     fast: bool,
+    as_json: bool,
     plugin_files: tuple[Path, ...],
 ) -> None:
-    """Encode IMAGES, files or folders, with the tokenizer in the folder ARTEFACT.
+    """Encode IMAGES, files or folders, with TOKENIZER.
+
+    TOKENIZER is the folder of a run or of a tokenizer, or the name of one that ships, such as vtp-nano.
 
     The output holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is discrete,
     and the names of the images in its metadata. Images that can't be read are named and left out; the exit
@@ -42,20 +47,26 @@ def encode(
     """
     import json
 
+    from vtp_core.artefact.finding import find_tokenizer
+    from vtp_core.plugins import load_plugins
+
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output}: latents are written as .safetensors; give such a name")
+    check_file("--output", output)
+    plugins = load_plugins(plugin_files)
+    folder = find_tokenizer(tokenizer, plugins)
+    paths = find_images(images)
+
     import torch
 
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
     from vtp_core.artefact.weights import write_weights
     from vtp_core.encoded import require_finite
-    from vtp_core.plugins import load_plugins
+    from vtp_core.run.progress import show_pass
     from vtp_core.tokenizer.checks import check_finite_features, check_finite_latent
 
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: latents are written as .safetensors; give such a name")
-    paths = find_images(images)
-    plugins = load_plugins(plugin_files)
-    model = load(artefact, plugins=plugins)
+    model = load(folder, plugins=plugins)
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
     if normalized and "codes" in model.capabilities:
@@ -63,7 +74,7 @@ def encode(
     tensors: dict[str, list[torch.Tensor]] = {"latents": [], "indices": []}
     names: list[str] = []
     bad: list[BadSample] = []
-    with torch.no_grad():
+    with torch.no_grad(), show_pass("encoding", len(paths)) as advance:
         for start in range(0, len(paths), rows):
             batch = []
             for path in paths[start : start + rows]:
@@ -73,6 +84,7 @@ def encode(
                 except BadSample as error:
                     bad.append(error)
                     click.echo(f"left out: {error}", err=True)
+            advance(len(paths[start : start + rows]))
             if not batch:
                 continue
             pixels = torch.cat(batch)
@@ -98,8 +110,16 @@ def encode(
     output.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"images": json.dumps(names), "normalized": json.dumps(normalized)}
     write_weights(output, whole, metadata)
-    shape = " x ".join(str(size) for size in whole["latents"].shape)
-    click.echo(f"{output}: latents {shape}")
+    if as_json:
+        facts = {
+            "file": str(output),
+            "latents": list(whole["latents"].shape),
+            "left_out": list(map(str, bad)),
+        }
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        shape = " x ".join(str(size) for size in whole["latents"].shape)
+        click.echo(f"{output}: latents {shape}")
     if bad:
         raise DataError(f"{len(bad)} of {len(paths)} images can't be read and were left out of {output}")
 

@@ -1,21 +1,29 @@
-"""``vtp eval``: measures a tokenizer that a run left."""
+"""``vtp eval``: measures a tokenizer."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import fast_option, plugin_option
-from vtp_core.cli.tables import read_table
+from vtp_core.cli.device import device_option, torch_device
+from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
+from vtp_core.cli.output import check_file
+from vtp_core.cli.tables import is_table, read_table
 from vtp_core.errors import UsageError
+from vtp_core.recipe import load_recipe
+from vtp_core.recipe.history import RESOLVED
 
 if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
     from vtp_core.evaluation.evaluator import Evaluator
     from vtp_core.plugins import Plugins
-    from vtp_core.tokenizer import Tokenizer
+    from vtp_core.recipe.tables.data import DecodeLimits
 
 
 HELD_OUT = "val"
@@ -23,18 +31,19 @@ HELD_OUT = "val"
 
 
 @click.command("eval")
-@click.argument("artefact", type=click.Path(path_type=Path))
+@tokenizer_argument
 @click.option("--source", metavar="TABLE", help="Held-out data; split: default val.")
 @click.option("--train-source", metavar="TABLE", help="Data that probes learn from.")
 @click.option("--evaluator", "names", multiple=True, metavar="TABLE", help="Default: all that can run.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many samples of each source; named so.")
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Samples at a time.")
-@click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1.")
+@device_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the results as JSON.")
 @fast_option(default=False)
+@json_option
 @plugin_option
 def eval_(
-    artefact: Path,
+    tokenizer: str,
     source: str | None,
     train_source: str | None,
     names: tuple[str, ...],
@@ -43,37 +52,48 @@ def eval_(
     device: str,
     output: Path | None,
     fast: bool,
+    as_json: bool,
     plugin_files: tuple[Path, ...],
 ) -> None:
-    """Measure the tokenizer in the folder ARTEFACT, or in a checkpoint (RUN/checkpoints/best).
+    """Measure TOKENIZER.
 
-    TABLE is a component's name, or an inline table as in a recipe: '{ use = "NAME", split = "val" }'. Of a
-    --source that has splits, the split "val" is measured unless the table names another.
+    TOKENIZER is the folder of a run, one of its checkpoints (RUN/checkpoints/best), the folder of a
+    tokenizer, or the name of one that ships.
+
+    TABLE is a component's name, or an inline table as in a recipe: '{ use = "NAME", split = "val" }'; of a
+    source also a path that it recognises. Of a --source that has splits, the split "val" is measured unless
+    the table names another. Of a run, sources and evaluators are those of its recipe unless they are given.
     """
+    from vtp_core.artefact.finding import find_tokenizer
+    from vtp_core.data.opening import Sources
+    from vtp_core.plugins import load_plugins
+
+    check_file("--output", output)
+    plugins = load_plugins(plugin_files)
+    folder = find_tokenizer(tokenizer, plugins)
+    plan = _plan(folder, source, train_source, names, plugins)
+    sources = Sources(plugins, plan.limits)
+    for table in (plan.held_out, plan.train):
+        if table is not None:
+            sources.open(table)
+
+    from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
     from vtp_core.atomic import write_json
-    from vtp_core.cli.results import results_table
-    from vtp_core.data.opening import Sources
+    from vtp_core.cli.results import results_text
     from vtp_core.evaluation.opening import open_set
     from vtp_core.evaluation.runner import evaluate, why_not
-    from vtp_core.plugins import load_plugins
     from vtp_core.run.progress import show_pass
 
-    plugins = load_plugins(plugin_files)
-    sources = Sources(plugins)
-    model = _model(artefact, plugins)
-    held_out = train = None
-    if source is not None:
-        held_out = open_set(read_held_out(source, plugins), sources, limit)
-    if train_source is not None:
-        train = open_set(read_table(train_source, "source", plugins), sources, limit)
-    model.to(_device(device))
+    limit = limit or plan.limit
+    held_out = None if plan.held_out is None else open_set(plan.held_out, sources, limit)
+    train = None if plan.train is None else open_set(plan.train, sources, limit, skip_bad=plan.of_run)
+    model = load(folder, plugins=plugins)
+    model.to(torch_device(device))
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
-    chosen = names or tuple(component.name for component in plugins.components("evaluator"))
     evaluators: dict[str, Evaluator] = {}
-    for name in chosen:
-        config = read_table(name, "evaluator", plugins)
+    for name, config in plan.evaluators.items():
         try:
             evaluator: Evaluator = plugins.find("evaluator", config.use).load_target()(config)
             reason = why_not(evaluator, model, held_out, train)
@@ -82,30 +102,73 @@ def eval_(
                 raise
             reason = str(error)
         if reason and not names:
-            click.echo(f"left out: {config.use}: {reason}", err=True)
+            click.echo(f"left out: {name}: {reason}", err=True)
             continue
-        key = config.use if config.use not in evaluators else f"{config.use}_{len(evaluators) + 1}"
-        evaluators[key] = evaluator
+        evaluators[name] = evaluator
     if not evaluators:
-        raise UsageError("no evaluator can run on this tokenizer and these sources; the lines above say why")
+        advice = "" if plan.held_out else ": give held-out data with --source"
+        raise UsageError(
+            f"no evaluator can run on this tokenizer and these sources{advice}; the lines above say why"
+        )
     results = evaluate(model, evaluators, held_out, train, rows=rows, show=show_pass)
-    click.echo(results_table(results))
-    for protocol in dict.fromkeys(str(entry["protocol"]) for entry in results.values()):
-        click.echo(f"protocol: {protocol}")
+    click.echo(json.dumps(results, indent=2) if as_json else results_text(results))
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, results)
 
 
-def _model(path: Path, plugins: Plugins) -> Tokenizer:
-    from vtp_core.artefact.from_recipe import newest_tokenizer
-    from vtp_core.artefact.loading import load
-    from vtp_core.recipe import load_recipe
-    from vtp_core.run.records import RunFolder
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is measured on which data, before anything is loaded."""
 
-    run = RunFolder.holding(path)
-    if run.path == path or not run.exists():
-        return load(path, plugins=plugins)
-    return newest_tokenizer(path, load_recipe(run.recipe, plugins=plugins), plugins)[0]
+    held_out: ComponentConfig | None
+    train: ComponentConfig | None
+    evaluators: Mapping[str, ComponentConfig]
+    of_run: bool = False
+    limit: int | None = None
+    limits: DecodeLimits | None = None
+
+
+def _plan(
+    tokenizer: Path, source: str | None, train_source: str | None, names: tuple[str, ...], plugins: Plugins
+) -> _Plan:
+    """The tables of the command line; where it names no source, those of the run that holds the tokenizer.
+
+    Raises:
+        UsageError: A table is wrong, or the recipe of the run can't be read.
+    """
+    tables = [read_table(name, "evaluator", plugins) for name in names]
+    chosen: dict[str, ComponentConfig] = {}
+    for table in tables:
+        chosen[table.use if table.use not in chosen else f"{table.use}_{len(chosen) + 1}"] = table
+    train = None if train_source is None else _read_source(train_source, plugins)
+    if source is None and (tokenizer.parent / RESOLVED).is_file():
+        recipe = load_recipe(tokenizer.parent, plugins=plugins)
+        given = recipe.evaluate
+        return _Plan(
+            held_out=given.source,
+            train=train or (given.source and (given.train_source or recipe.data.source)),
+            evaluators=chosen or recipe.evaluators or _all(plugins),
+            of_run=train is None,
+            limit=given.limit,
+            limits=recipe.data.decode,
+        )
+    held_out = None if source is None else read_held_out(source, plugins)
+    return _Plan(held_out=held_out, train=train, evaluators=chosen or _all(plugins))
+
+
+def _all(plugins: Plugins) -> dict[str, ComponentConfig]:
+    known = plugins.components("evaluator")
+    return {component.name: read_table(component.name, "evaluator", plugins) for component in known}
+
+
+def _read_source(text: str, plugins: Plugins) -> ComponentConfig:
+    """A source's table: as it is given, or of the source that recognises a path."""
+    from vtp_core.data.recognition import recognise
+
+    if is_table(text) or not os.path.exists(os.path.expanduser(text)):
+        return read_table(text, "source", plugins)
+    return recognise(text, plugins)
 
 
 def read_held_out(text: str, plugins: Plugins) -> ComponentConfig:
@@ -116,7 +179,7 @@ def read_held_out(text: str, plugins: Plugins) -> ComponentConfig:
     """
     from typing import get_args
 
-    config = read_table(text, "source", plugins)
+    config = _read_source(text, plugins)
     field = type(config).model_fields.get("split")
     if field is None or "split" in config.model_fields_set:
         return config
@@ -129,14 +192,3 @@ def read_held_out(text: str, plugins: Plugins) -> ComponentConfig:
             f"source {config.use}: \"{HELD_OUT}\" is none of its splits; name one{known}, as in '{example}'"
         )
     return config.model_copy(update={"split": HELD_OUT})
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name}: {str(error).splitlines()[0]}; see `vtp doctor`") from error
-    return device

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from vtp_core.cli.options import plugin_option
+from vtp_core.cli import completion
+from vtp_core.cli.options import json_option, plugin_option
+from vtp_core.cli.output import check_folder
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ OWN_FORMAT = "artefact"
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", shell_complete=completion.tokenizers)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--weights",
@@ -51,15 +54,17 @@ OWN_FORMAT = "artefact"
     type=click.IntRange(min=1),
     help="Samples for that; default: 2,000, which a CPU encodes in reasonable time.",
 )
+@json_option
 @plugin_option
 def export(
-    source: Path,
+    source: str,
     folder: Path,
     weights: Literal["student", "teacher"],
     format_name: str,
     storage: Storage,
     statistics: bool,
     limit: int | None,
+    as_json: bool,
     plugin_files: tuple[Path, ...],
 ) -> None:
     """Write the tokenizer of SOURCE to FOLDER.
@@ -69,37 +74,47 @@ def export(
     tokenizer that ships with a plugin. Of a run, statistics of the latents are measured; only the artefact
     format holds them.
     """
-    from vtp_core.artefact.loading import find_format, load, locate
-    from vtp_core.evaluation.latents import CPU_SAMPLES
+    from vtp_core.artefact.finding import find_tokenizer, locate
     from vtp_core.plugins import load_plugins
     from vtp_core.run.records import RunFolder
 
+    check_folder("FOLDER", folder)
     plugins = load_plugins(plugin_files)
-    source = locate(source, plugins)
-    writer = None if format_name == OWN_FORMAT else find_format(format_name, plugins)
-    if writer is not None and storage != "full":
-        raise UsageError(f"--storage {storage}: format {format_name} has its own storage; leave it out")
-    if (run := RunFolder.holding(source)).exists():
-        count = limit or CPU_SAMPLES if statistics and writer is None else 0
-        model, origin = _of_run(run, source, weights, count, plugins)
-    elif (source / "config.json").is_file():
+    own = format_name == OWN_FORMAT
+    if not own:
+        plugins.find("format", format_name)
+        if storage != "full":
+            raise UsageError(f"--storage {storage}: format {format_name} has its own storage; leave it out")
+    run = RunFolder.holding(path := locate(source, plugins))
+    if not run.exists():
+        found = find_tokenizer(source, plugins)
         if weights == "teacher":
-            raise UsageError(f"{source}: a tokenizer folder holds no teacher; give the run folder")
-        model, origin = load(source, plugins=plugins), str(source)
+            raise UsageError(f"{source}: a tokenizer holds no teacher; give the run folder")
+
+    from vtp_core.artefact.loading import find_format, load
+    from vtp_core.evaluation.latents import CPU_SAMPLES
+    from vtp_core.run.progress import show_pass
+
+    writer = None if own else find_format(format_name, plugins)
+    if run.exists():
+        count = limit or CPU_SAMPLES if statistics and writer is None else 0
+        model, origin = _of_run(run, path, weights, count, plugins)
     else:
-        raise UsageError(
-            f"{source}: neither a run folder (no resolved.toml) nor a tokenizer (no config.json); "
-            "give one that `vtp run` wrote"
-        )
-    if writer is None:
-        model.save(folder, storage=storage)
+        model, origin = load(found, plugins=plugins), source
+    with show_pass(f"writing {folder}"):
+        if writer is None:
+            model.save(folder, storage=storage)
+        else:
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always", UserWarning)
+                writer.write(model, folder)
+            for note in notes:
+                click.echo(f"note: {note.message}", err=True)
+    if as_json:
+        facts = {"folder": str(folder.absolute()), "format": format_name, "of": origin}
+        click.echo(json.dumps(facts, indent=2))
     else:
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", UserWarning)
-            writer.write(model, folder)
-        for note in notes:
-            click.echo(f"note: {note.message}", err=True)
-    click.echo(f"{folder.absolute()}: {origin}")
+        click.echo(f"{folder.absolute()}: {origin}")
 
 
 def _of_run(

@@ -8,12 +8,25 @@ from typing import Any, TypeVar
 
 import click
 
+from vtp_core.cli import completion
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def recipe_argument(command: Command) -> Command:
     """``RECIPE``: passed as `recipe`."""
-    return click.argument("recipe", metavar="RECIPE")(command)
+    return click.argument("recipe", metavar="RECIPE", shell_complete=completion.recipes)(command)
+
+
+def tokenizer_argument(command: Command) -> Command:
+    """``TOKENIZER``, the folder of a run or of a tokenizer or a shipped name: passed as `tokenizer`."""
+    argument = click.argument("tokenizer", metavar="TOKENIZER", shell_complete=completion.tokenizers)
+    return argument(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``: passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def set_option(command: Command) -> Command:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from pathlib import Path
 
-from vtp_core.errors import VtpError
+from vtp_core.errors import UsageError, VtpError
 from vtp_core.recipe.problems import RecipeErrors
 
 
@@ -21,6 +23,34 @@ def internal_error(error: Exception) -> str:
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     message = " ".join(str(error).split())
     return f"internal error: {type(error).__name__}: {message}{where}; vtp --debug shows the traceback"
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Checks that a file can be written, before work is done for it.
+
+    Raises:
+        UsageError: `path` is a folder or lies below a file, or nobody may write there.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file")
+    check_folder(option, path.absolute().parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UsageError(f"{option} {path}: can't be written; name another file")
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Checks that a folder is there or can be made.
+
+    Raises:
+        UsageError: A file is in its place, or nobody may write there.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UsageError(f"{option} {folder}: {there} is a file; name another folder")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{option} {folder}: {there} can't be written; name another folder")
 
 
 def table(rows: list[tuple[str, ...]], gap: str = "  ") -> str:

@@ -9,6 +9,12 @@ from vtp_core.cli.output import table
 from vtp_core.evaluation.protocol import shown
 
 
+def results_text(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table, and each protocol in full below it, as `vtp run` and `vtp eval` print them."""
+    protocols = dict.fromkeys(str(entry["protocol"]) for entry in results.values())
+    return "\n".join([results_table(results), *(f"protocol: {protocol}" for protocol in protocols)])
+
+
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """One line for each metric: value, interval, strongest trivial answer and verdict; then the notes.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp_core.recipe.history import RESOLVED, update_recipe
-from vtp_core.recipe.problems import RecipeErrors, dotted
+from vtp_core.recipe.problems import RecipeErrors, dotted, quoted
 from vtp_core.recipe.reading.check import check
 from vtp_core.recipe.reading.files import Tree, read_tree
 from vtp_core.recipe.reading.parts import Parts, read_parts
@@ -28,7 +29,8 @@ def load_recipe(
     """Reads and checks a recipe. Opens no data, weights or `init_from`.
 
     Args:
-        path: A file, or the name of a shipped recipe. A run's ``resolved.toml`` may have old keys.
+        path: A file, the folder of a run, or the name of a shipped recipe. A run's ``resolved.toml`` may have
+            old keys; of a folder, that folder is ``run.out``.
         overrides: ``key.path=value`` each, applied after the files; the value is TOML, else a string.
         plugins: Installed plugins; None loads them.
         world_size: Ranks to check for; None: the recipe's ``parallel.world_size``, or 1.
@@ -41,7 +43,10 @@ def load_recipe(
         from vtp_core.plugins import load_plugins
 
         plugins = load_plugins()
-    tree = read_tree(find_recipe(path), overrides)
+    file = find_recipe(path)
+    if file.name == RESOLVED and os.path.isdir(path):
+        overrides = (f"run.out={quoted(str(file.parent))}", *overrides)
+    tree = read_tree(file, overrides)
     tree.values.setdefault("name", _name_of(tree.file))
     _check_names(tree, plugins)
     parts = read_parts(tree, plugins)

@@ -99,6 +99,15 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def alike(name: str, known: Iterable[str]) -> str | None:
+    """The name among `known` that differs in case, or in ``-`` for ``_``, at most."""
+
+    def plain(text: str) -> str:
+        return text.replace("_", "-").casefold()
+
+    return next((other for other in known if plain(other) == plain(name)), None)
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The name among `known` that was most likely meant."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)

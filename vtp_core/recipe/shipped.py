@@ -9,7 +9,8 @@ from importlib import import_module, resources
 from pathlib import Path
 
 from vtp_core.errors import UsageError
-from vtp_core.recipe.problems import closest
+from vtp_core.recipe.history import RESOLVED
+from vtp_core.recipe.problems import alike, closest
 
 PACKAGE = "vtp_recipes"
 """Package of the shipped recipes: the directory ``recipes/`` of the project."""
@@ -33,21 +34,42 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe, given its path or the name of a shipped one.
+    """The file of a recipe, given its path, the folder of a run, or the name of a shipped recipe.
 
     Raises:
-        UsageError: There is no such file and no such recipe.
+        UsageError: There is no such file, run or recipe.
     """
     path = Path(name)
-    if os.path.exists(path):  # False, not an error, for a name that is too long
+    folder = os.path.isdir(path)
+    if folder and (found := _recipe_of(path)):
+        return found
+    if os.path.exists(path) and not folder:  # False, not an error, for a name that is too long
         return path
-    shipped = shipped_recipes()
-    if found := shipped.get(str(name)):
-        return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
-    text = str(name)
+    text, shipped = str(name), shipped_recipes()
+    if found := shipped_recipe(text):
+        return found
+    if folder:
+        raise UsageError(
+            f"{path}: a folder without {RESOLVED}, so no run; give a recipe's file or the folder of a run"
+        )
     if text.endswith(".toml") or "/" in text:
         raise UsageError(f"{name}: no such file; {advice(text.removesuffix('.toml'), shipped)}")
     raise UsageError(f'there is no recipe file and no shipped recipe "{name}"; {advice(text, shipped)}')
+
+
+def shipped_recipe(name: str) -> Path | None:
+    """The shipped recipe of this name, below the working folder if it lies there; ``-`` stands for ``_``."""
+    shipped = shipped_recipes()
+    if (known := alike(name, shipped)) is None:
+        return None
+    found = shipped[known]
+    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+
+
+def _recipe_of(folder: Path) -> Path | None:
+    """The recipe of a run, given its folder or that of its tokenizer."""
+    run = folder.parent if folder.name == "tokenizer" else folder
+    return next((place / RESOLVED for place in (folder, run) if (place / RESOLVED).is_file()), None)
 
 
 def advice(name: str, shipped: Iterable[str]) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from vtp_core.artefact.assembly import training_modules
+from vtp_core.artefact.finding import locate
 from vtp_core.artefact.loading import load as load_artefact
-from vtp_core.artefact.loading import locate
 from vtp_core.errors import CheckpointError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.initial import InitFromConfig

@@ -14,14 +14,14 @@ import torch
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources
 from vtp_core.data.source import Source
-from vtp_core.errors import CheckpointError, DistributedError, UsageError
+from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run import build
 from vtp_core.run.calibrate import calibrate
 from vtp_core.run.init_from import init_from
 from vtp_core.run.kernels import RunKernels, choose_kernels, keep_kernels
-from vtp_core.run.recipe_change import check_recipe
+from vtp_core.run.recipe_change import check_resume
 from vtp_core.run.records import RunFolder
 from vtp_core.training.groups import group_needs
 from vtp_core.training.joint import JointStep
@@ -35,7 +35,8 @@ from vtp_core.training.ranks.parallel import build_mesh, move, wrap
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank
 from vtp_core.training.ranks.world import World
 from vtp_core.training.saving.checkpoint import load
-from vtp_core.training.saving.folder import Checkpoint, find_latest, published
+from vtp_core.training.saving.folder import Checkpoint, find_latest
+from vtp_core.training.saving.manifest import published
 from vtp_core.training.saving.state import training_state
 from vtp_core.view import ViewNeed
 
@@ -230,15 +231,10 @@ def _checkpoint(
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}. To start at step 0, move {folder.checkpoints} away and use --resume again, or choose "
-            "another folder with -s run.out=FOLDER"
+            "another folder with --out FOLDER"
         ) from None
     path, manifest = checkpoint.path, checkpoint.manifest
-    if manifest.step > recipe.run.steps:
-        raise UsageError(
-            f"{path}: {manifest.step} steps are made already, run.steps is {recipe.run.steps}; "
-            "raise it, or choose another folder with -s run.out=FOLDER"
-        )
-    for line in check_recipe(path, manifest, _recipe_data(recipe), plugins, allow_change):
+    for line in check_resume(path, manifest, recipe, plugins, allow_change):
         _log.warning("changed since the checkpoint: %s", line)
     return checkpoint
 

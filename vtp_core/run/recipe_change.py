@@ -1,4 +1,4 @@
-"""Whether a run may resume with a recipe that changed since its checkpoint was written."""
+"""Whether a run may resume with a recipe that changed since its checkpoint was written. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vtp_core.errors import CheckpointError
+from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.history import update_recipe
-from vtp_core.training.saving.manifest import Manifest
+from vtp_core.recipe.tables.recipe import Recipe
+from vtp_core.training.saving.manifest import Manifest, published, read_manifest
 
 FREE_KEYS = (
     "run.out", "run.device", "run.threads", "run.log_every", "run.checkpoint_every", "run.keep_checkpoints",
@@ -51,6 +52,45 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if values[0] != values[1] and not free:
             lines.append(f"{key}: {_show(values[0])} -> {_show(values[1])}")
     return lines
+
+
+def check_newest(
+    checkpoints: Path, recipe: Recipe, plugins: Plugins, allow_change: bool = False
+) -> list[str]:
+    """`check_resume` for the newest checkpoint by its manifest alone, before anything is loaded.
+
+    Returns:
+        What changed; nothing if no manifest can be read.
+    """
+    for path in published(checkpoints):
+        try:
+            manifest = read_manifest(path)
+        except CheckpointError:
+            continue
+        if manifest.finite:
+            return check_resume(path, manifest, recipe, plugins, allow_change)
+    return []
+
+
+def check_resume(
+    path: Path, manifest: Manifest, recipe: Recipe, plugins: Plugins, allow_change: bool = False
+) -> list[str]:
+    """Whether a run may go on from a checkpoint.
+
+    Returns:
+        What changed in the recipe, one line a key.
+
+    Raises:
+        UsageError: The recipe has fewer steps than were made.
+        CheckpointError: The recipe changed and `allow_change` is off.
+    """
+    if manifest.step > recipe.run.steps:
+        raise UsageError(
+            f"{path}: {manifest.step} steps are made already, run.steps is {recipe.run.steps}; "
+            "raise it, or choose another folder with --out FOLDER"
+        )
+    data = recipe.model_dump(mode="json", by_alias=True)
+    return check_recipe(path, manifest, data, plugins, allow_change)
 
 
 def check_recipe(

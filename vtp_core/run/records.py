@@ -90,7 +90,7 @@ class RunFolder:
         if begun or any(path.suffix != ".tmp" for path in self.checkpoints.glob("*")):
             raise UsageError(
                 f"{self}: already holds a run; continue it with --resume, or choose another folder with "
-                f"-s run.out=FOLDER. Nothing was touched."
+                f"--out FOLDER. Nothing was touched."
             )
 
     def require_plain(self) -> None:

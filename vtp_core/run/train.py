@@ -42,7 +42,12 @@ class Done:
 
 
 def train(
-    recipe: Recipe, plugins: Plugins, *, resume: bool = False, allow_change: bool = False
+    recipe: Recipe,
+    plugins: Plugins,
+    *,
+    resume: bool = False,
+    allow_change: bool = False,
+    sources: Sources | None = None,
 ) -> Done | None:
     """Trains a recipe: checks everything, runs the steps, writes artefact, evaluation and report.
 
@@ -53,6 +58,7 @@ def train(
         plugins: Where its components come from.
         resume: Continue from the newest checkpoint.
         allow_change: Resume although model or data keys of the recipe changed.
+        sources: The recipe's sources, if they are open; None: opened here.
 
     Returns:
         The finished run on rank 0, None on the others.
@@ -67,7 +73,7 @@ def train(
             if not resume:
                 folder.require_new()
             on_first_rank(lambda: stack.enter_context(locked(folder)))
-            sources = Sources(plugins, recipe.data.decode)
+            sources = sources or Sources(plugins, recipe.data.decode)
             check_evaluation(recipe, plugins, sources)
             run = open_run(recipe, plugins, world, sources, resume=resume, allow_change=allow_change)
             if world.rank == 0:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
 
+from vtp_core.cli.device import check_device
+from vtp_core.cli.output import check_file
 from vtp_core.errors import UsageError
 
 CASE_NAMES = ("nearest_code", "attention", "vq_step", "encode", "decode")
@@ -49,15 +50,16 @@ def bench(
     With one thread times are CPU time of the thread, so other work on the machine matters little; with more
     they are wall time: leave the machine alone.
     """
+    check_device(device)
+    files = {"--json": json_file, "--report": report, "--plot": plot}
+    for option, path in files.items():
+        check_file(option, path)
     from vtp_plugins.bench.case import CaseError, load, select
     from vtp_plugins.bench.case import shapes as shapes_of
     from vtp_plugins.bench.config import BenchOptions
     from vtp_plugins.bench.report import markdown, table
     from vtp_plugins.bench.runner import Runner
 
-    for option, path in (("--json", json_file), ("--report", report), ("--plot", plot)):
-        if path is not None:
-            _check_writable(option, path)
     if plot is not None:
         from vtp_plugins.bench.plot import check
 
@@ -79,6 +81,9 @@ def bench(
     except CaseError as error:
         raise UsageError(str(error)) from error
     click.echo("\n".join(markdown(results).splitlines()[-6:]))
+    for path in files.values():
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=2) + "\n")
     if report is not None:
@@ -87,14 +92,3 @@ def bench(
         from vtp_plugins.bench.plot import draw
 
         draw(results, plot)
-
-
-def _check_writable(option: str, path: Path) -> None:
-    """Checks an output path before anything is timed."""
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a folder; name a file")
-    if not folder.is_dir():
-        raise UsageError(f"{option} {path}: there is no folder {folder}")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UsageError(f"{option} {path}: can't be written; name another file")

@@ -15,6 +15,8 @@ import click
 from vtp_core.cli.options import plugin_option, set_option
 from vtp_core.cli.tables import is_table, read_table
 from vtp_core.errors import DataError, UsageError
+from vtp_core.recipe.history import RESOLVED
+from vtp_core.recipe.shipped import shipped_recipe
 
 if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
@@ -45,16 +47,16 @@ def check(
 ) -> None:
     """Reads samples and says what is wrong with them.
 
-    PATH is a recipe (all its sources are checked), files that an installed source recognises, such as a
-    folder of images or a pattern of tar shards in quotes, or a source's table as in a recipe:
-    '{ use = "NAME", split = "val" }'. Exit code 3 if one of them holds nothing usable.
+    PATH is a recipe or the folder of a run (all its sources are checked), files that an installed source
+    recognises, such as a folder of images or a pattern of tar shards in quotes, or a source's table as in a
+    recipe: '{ use = "NAME", split = "val" }'. Exit code 3 if one of them holds nothing usable.
     """
     from vtp_core.data.opening import open_source
     from vtp_core.plugins import load_plugins
     from vtp_plugins.data_check.check import check_source, summary
 
-    if overrides and not any(path.endswith(_RECIPES) for path in paths):
-        raise UsageError("-s changes keys of a recipe, and no PATH is a recipe (.toml)")
+    if overrides and not any(_is_recipe(path) for path in paths):
+        raise UsageError("-s changes keys of a recipe, and no PATH is a recipe")
     plugins = load_plugins(plugin_files)
     results, useless = {}, []
     broken: list[str] = []
@@ -83,6 +85,13 @@ def check(
         raise DataError("; ".join([*broken, *useless]))
 
 
+def _is_recipe(path: str) -> bool:
+    """Whether an argument is a recipe's file, the folder of a run, or the name of a shipped recipe."""
+    if path.endswith(_RECIPES) or os.path.isfile(os.path.join(path, RESOLVED)):
+        return True
+    return not os.path.exists(path) and shipped_recipe(path) is not None
+
+
 def _is_missing(path: str) -> bool:
     """Whether a plain path leads nowhere; the source that recognises a pattern or a URL looks itself."""
     other = any(sign in path for sign in "*?[{") or _SCHEME.match(path)
@@ -96,7 +105,7 @@ def _sources(
     from vtp_core.data.recognition import recognise
     from vtp_core.recipe.tables.data import DecodeLimits
 
-    if path.endswith(_RECIPES):
+    if _is_recipe(path):
         yield from _of_recipe(path, overrides, plugins)
     elif is_table(path):
         yield path, read_table(path, "source", plugins), DecodeLimits()

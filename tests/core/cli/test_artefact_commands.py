@@ -551,7 +551,7 @@ def test_a_run_without_any_teacher_has_none_to_export(home: Path, tmp_path: Path
 
 def test_export_refusals(home: Path, tmp_path: Path) -> None:
     result = vtp("export", tmp_path, tmp_path / "x")
-    assert result.exit_code == 2 and "neither a run folder" in result.output
+    assert result.exit_code == 5 and "no tokenizer here (no files); give the folder of a run" in result.output
     (tmp_path / "resolved.toml").write_text((home / "run" / "resolved.toml").read_text())
     result = vtp("export", tmp_path, tmp_path / "x")
     assert result.exit_code == 5 and "no usable checkpoint" in result.output
@@ -577,3 +577,55 @@ def test_report_without_its_data_says_so(home: Path, tmp_path: Path) -> None:
     result = vtp("report", tmp_path)
     assert result.exit_code == 0, result.output
     assert "reconstructions could not be made" in (tmp_path / "report.html").read_text()
+
+
+def finished(home: Path) -> Path:
+    """A run folder with a tokenizer."""
+    if not (home / "done").exists():
+        load(home / "artefact").save(home / "done" / "tokenizer")
+        (home / "done" / "resolved.toml").write_text((home / "run" / "resolved.toml").read_text())
+    return home / "done"
+
+
+@pytest.mark.parametrize("given", ["done", "done/tokenizer"])
+def test_eval_of_a_run_uses_the_sources_of_its_recipe(home: Path, given: str) -> None:
+    finished(home)
+    result = vtp("eval", home / given, "--json")
+    assert result.exit_code == 0, result.output
+    measured = json.loads(result.stdout)
+    assert {"psnr", "knn", "linear_probe"} <= set(measured)
+    assert "photos), all 12" in measured["psnr"]["protocol"]
+    chosen = vtp("eval", home / given, "--evaluator", "reconstruction", "--limit", 5)
+    assert "PARTIAL 5 of 12" in chosen.stdout and "knn" not in chosen.stdout
+
+
+def test_eval_of_a_path_that_a_source_recognises(home: Path) -> None:
+    result = vtp("eval", home / "artefact", "--source", home / "photos", "--evaluator", "reconstruction")
+    assert result.exit_code == 0, result.output
+    assert "photos), all 12" in result.stdout
+
+
+@pytest.mark.parametrize("given", ["done", "done/tokenizer"])
+def test_run_folder_or_artefact_for_encode_decode_export_and_report(
+    home: Path, tmp_path: Path, given: str
+) -> None:
+    finished(home)
+    latents, images = tmp_path / "a" / "l.safetensors", tmp_path / "images"
+    encoded = vtp("encode", home / given, home / "photos", "-o", latents, "--json")
+    assert encoded.exit_code == 0, encoded.output
+    assert json.loads(encoded.stdout) == {"file": str(latents), "latents": [12, 6, 2, 2], "left_out": []}
+    decoded = vtp("decode", home / given, latents, "-o", images, "--json")
+    assert json.loads(decoded.stdout) == {"folder": str(images), "images": 12}
+    assert len(list(images.iterdir())) == 12
+    reported = vtp("report", home / given, "-o", tmp_path / "r.html", "--json")
+    assert json.loads(reported.stdout) == {"report": str(tmp_path / "r.html")}
+    copied = vtp("export", home / "done" / "tokenizer", tmp_path / "copy", "--json")
+    assert json.loads(copied.stdout)["format"] == "artefact"
+    assert load(home / given).config == load(tmp_path / "copy").config
+
+
+def test_a_recipe_of_a_run_folder_is_validated_shown_and_checked(home: Path) -> None:
+    finished(home)
+    for command in (("validate",), ("show",), ("data", "check")):
+        result = vtp(*command, home / "done")
+        assert result.exit_code == 0, result.output

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.core.recipe.conftest import RECIPE
+from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe, RecipeErrors, load_recipe
 from vtp_core.recipe.problems import Problem
@@ -213,8 +214,11 @@ def test_a_file_that_is_not_toml(case: str, write: Callable[..., str], plugins: 
 
 def test_files_that_cannot_be_read(write: Callable[..., str], plugins: Plugins, tmp_path: object) -> None:
     write(RECIPE, "folder/recipe.toml")
-    with pytest.raises(RecipeErrors, match="can't be read: not a plain file"):
+    with pytest.raises(UsageError, match=r"folder: a folder without resolved\.toml, so no run"):
         load_recipe("folder", (), plugins)
+    write('extends = "folder"\n', "extending.toml")
+    with pytest.raises(RecipeErrors, match="can't be read: not a plain file"):
+        load_recipe("extending.toml", (), plugins)
     with open("binary.toml", "wb") as file:
         file.write(b"a = '\xff'")
     with pytest.raises(RecipeErrors, match="is not UTF-8 text"):

@@ -55,11 +55,11 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
         (["encode", "--shapes", "vtp_s"], "no recipe in front"),
         (["encode", "--shapes", "vtp_s:0x32"], "'0' is no number"),
         (["encode", "--shapes", "nowhere:1x32"], 'no shipped recipe "nowhere"'),
-        (["nearest_code", "--device", "nonsense"], 'device nonsense: unknown; use "cpu", "cuda"'),
-        (["nearest_code", "--device", "cpu:7"], 'device cpu:7: unknown; use "cpu", "cuda"'),
-        (["nearest_code", "--json", "nowhere/a.json"], "--json nowhere/a.json: there is no folder"),
+        (["nearest_code", "--device", "nonsense"], "--device nonsense: unknown; use cpu, cuda or"),
+        (["nearest_code", "--device", "cpu:7"], "--device cpu:7: unknown; use cpu, cuda or"),
+        (["nearest_code", "--json", f"{__file__}/a.json"], "is a file; name another folder"),
         (["nearest_code", "--report", "."], "--report .: is a folder"),
-        (["nearest_code", "--plot", "nowhere/a.svg"], "--plot nowhere/a.svg: there is no folder"),
+        (["nearest_code", "--plot", f"{__file__}/a.svg"], "is a file; name another folder"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:

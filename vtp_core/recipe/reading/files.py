@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from vtp_core.recipe.problems import COMMAND_LINE, Origin, Problem, RecipeErrors, dotted
+from vtp_core.recipe.shipped import advice, shipped_recipe, shipped_recipes
 from vtp_core.recipe.toml_lines import Path, scan
 from vtp_core.recipe.toml_values import MAX_DEPTH, TomlError, parse_toml, read_plain
 
@@ -132,6 +133,8 @@ def _read(path: FilePath, named_at: Origin, below: tuple[FilePath, ...], read: l
     bases, dropped = _strings(name, values, origins, "extends"), _strings(name, values, origins, "drop")
     for base, origin in bases:
         other = FilePath(os.path.normpath(path.parent / base))
+        if not os.path.lexists(other):
+            other = shipped_recipe(base) or other
         base_tree = _read(other, origin, (*below, path), read)
         tree.overlay(base_tree.values, base_tree.origins)
     for text_path, origin in dropped:
@@ -146,6 +149,8 @@ def _text(path: FilePath, named_at: Origin, key: str) -> str:
         return read_plain(path)
     except FileNotFoundError:
         message = f"there is no file {path}"
+        if path.suffix != ".toml":
+            message += f" and no shipped recipe {path.name}; {advice(path.name, shipped_recipes())}"
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 text (byte {error.start})"
     except OSError as error:

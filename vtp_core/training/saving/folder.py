@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from pathlib import Path
 from vtp_core.errors import CheckpointError
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank, ranks
 from vtp_core.training.saving.best import BEST, read_best
-from vtp_core.training.saving.manifest import MANIFEST, Manifest, check_files, read_manifest
+from vtp_core.training.saving.manifest import MANIFEST, Manifest, check_files, published, read_manifest
 from vtp_core.training.saving.safe_reader import SafeReader
 
 LATEST = "latest"
 """Text file with the name of the newest good checkpoint, for people and other programs."""
 
-_NAME = re.compile(r"step-(\d{8,})(\.old)?")
 _log = logging.getLogger(__name__)
 
 
@@ -111,13 +109,6 @@ def _check_listed(path: Path, manifest: Manifest) -> None:
     places = SafeReader(path).read_metadata().storage_data
     for name in sorted({place.relative_path for place in places.values()} - manifest.files.keys()):
         raise CheckpointError(f"{path}: .metadata uses {name}, which {MANIFEST} does not list")
-
-
-def published(folder: Path) -> list[Path]:
-    """Published checkpoints, newest first; ``.old`` is what a killed process was about to replace."""
-    matches = [match for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
-    matches.sort(key=lambda match: (-int(match[1]), match[2] or ""))
-    return [folder / match[0] for match in matches]
 
 
 def rotate(folder: Path, keep: int) -> None:

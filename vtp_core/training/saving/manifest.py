@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ MANIFEST = "manifest.json"
 MANIFEST_BYTES = 2**26
 """Largest manifest that is parsed."""
 _READ = (1, 2)
+_NAME = re.compile(r"step-(\d{8,})(\.old)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,13 @@ class Manifest:
         data = {**asdict(self), "finite": self.finite}
         text = json.dumps({**data, "sha256": _hash(data)}, indent=1, sort_keys=True)
         write_text(folder / MANIFEST, text + "\n")
+
+
+def published(folder: Path) -> list[Path]:
+    """Published checkpoints, newest first; ``.old`` is what a killed process was about to replace."""
+    matches = [match for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    matches.sort(key=lambda match: (-int(match[1]), match[2] or ""))
+    return [folder / match[0] for match in matches]
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vtp_core.cli.device import check_device
+from vtp_core.cli.output import check_file
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ def tune(
     Each must agree with the reference first: one that doesn't is named and left out. The results go to the
     user's cache folder, where `auto` finds the fastest on CUDA devices; on CPUs they are for information.
     """
+    if device is not None:
+        check_device(device)
+    check_file("--json", json_file)
     from vtp_plugins.kernels.tuning import session
     from vtp_plugins.kernels.tuning.key import key_of
     from vtp_plugins.kernels.tuning.problem import CHOICES
@@ -53,6 +58,7 @@ def tune(
     key = key_of(asked)
     path = write_results(key, data)
     if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps({"key": key, **data}, indent=2) + "\n")
     click.echo(f"\n{path}")
     if asked.type == "cuda":
@@ -76,10 +82,7 @@ def _device(name: str | None) -> torch.device:
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    try:
-        device = torch.device(name or ("cuda" if there else "cpu"))
-    except RuntimeError as error:
-        raise UsageError(f"--device {name}: unknown; use cpu, cuda or cuda:1") from error
+    device = torch.device(name or ("cuda" if there else "cpu"))
     if device.type == "cpu":
         return torch.device("cpu")
     index = device.index or 0

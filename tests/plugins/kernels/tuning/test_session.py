@@ -198,7 +198,7 @@ def test_nothing_measured_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ("abacus", "unknown; use cpu, cuda or cuda:1"),
         ("cuda:99", "CUDA devices here"),
-        ("meta", "torch sees"),
+        ("meta", "unknown; use cpu"),
     ],
 )
 def test_a_device_that_is_not_there_is_one_line(name: str, message: str) -> None:

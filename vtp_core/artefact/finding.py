@@ -1,0 +1,70 @@
+"""The folder that a name means: that of a run, of a tokenizer, or of one that ships. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from vtp_core.errors import CheckpointError
+from vtp_core.plugins import Plugins
+from vtp_core.recipe.history import RESOLVED
+from vtp_core.recipe.problems import alike, closest
+from vtp_core.recipe.shipped import shipped_recipes
+
+TOKENIZER = "tokenizer"
+"""Name of the artefact in a run folder."""
+
+
+def locate(name: str | Path, plugins: Plugins) -> Path:
+    """The folder of a shipped tokenizer of this name, else the path itself; a folder comes first.
+
+    Raises:
+        CheckpointError: A bare name of neither a folder nor a shipped tokenizer.
+    """
+    path, text = Path(name), str(name)
+    if path.exists() or path.name != text:
+        return path
+    shipped = {component.name: component for component in plugins.components("tokenizer")}
+    if found := alike(text, shipped):
+        folder: Path = shipped[found].load_target()()
+        return folder
+    raise CheckpointError(f'there is no folder and no shipped tokenizer "{text}"; {_advice(text, shipped)}')
+
+
+def find_tokenizer(name: str | Path, plugins: Plugins) -> Path:
+    """The folder of the tokenizer that a name or path means; that of a run is its ``tokenizer``.
+
+    Args:
+        name: A run folder, an artefact, a folder of another project, or the name of a shipped tokenizer.
+        plugins: Where shipped tokenizers are looked up.
+
+    Raises:
+        CheckpointError: There is no such folder, or nothing in it that can be a tokenizer.
+    """
+    path = locate(name, plugins)
+    if (path / RESOLVED).is_file():
+        if not (path / TOKENIZER).is_dir():
+            raise CheckpointError(
+                f"{path}: this run has no tokenizer yet; go on with `vtp run {path} --resume`, or take that "
+                f"of its newest checkpoint: `vtp export {path} FOLDER`"
+            )
+        return path / TOKENIZER
+    problem = "no such folder" if not path.exists() else "a file" if not path.is_dir() else ""
+    if not problem and not any(entry.is_file() for entry in path.iterdir()):
+        problem = "no files"
+    if problem:
+        raise CheckpointError(
+            f"{path}: no tokenizer here ({problem}); give the folder of a run or of a tokenizer, or the name "
+            "of one that ships"
+        )
+    return path
+
+
+def _advice(name: str, shipped: Iterable[str]) -> str:
+    if (Path("runs") / name / RESOLVED).is_file():
+        return f"did you mean the run {Path('runs') / name}?"
+    if recipe := alike(name, shipped_recipes()):
+        return f'"{recipe}" is a recipe: train it with `vtp run {recipe}`, then give the folder of the run'
+    if meant := closest(name, shipped):
+        return f'did you mean "{meant}"?'
+    return f"shipped: {', '.join(sorted(shipped)) or 'none'}"
