@@ -42,13 +42,13 @@ def find_tokenizer(name: str | Path, plugins: Plugins) -> Path:
         CheckpointError: There is no such folder, or nothing in it that can be a tokenizer.
     """
     path = locate(name, plugins)
-    if (path / RESOLVED).is_file():
-        if not (path / TOKENIZER).is_dir():
-            raise CheckpointError(
-                f"{path}: this run has no tokenizer yet; go on with `vtp run {path} --resume`, or take that "
-                f"of its newest checkpoint: `vtp export {path} FOLDER`"
-            )
+    if (path / TOKENIZER / "config.json").is_file() and not (path / "config.json").exists():
         return path / TOKENIZER
+    if (path / RESOLVED).is_file():
+        raise CheckpointError(
+            f"{path}: this run has no tokenizer yet; go on with `vtp run {path} --resume`, or take that of "
+            f"its newest checkpoint: `vtp export {path} FOLDER`"
+        )
     problem = "no such folder" if not path.exists() else "a file" if not path.is_dir() else ""
     if not problem and not any(entry.is_file() for entry in path.iterdir()):
         problem = "no files"
