@@ -35,13 +35,16 @@ def find_tokenizer(name: str | Path, plugins: Plugins) -> Path:
     """The folder of the tokenizer that a name or path means; that of a run is its ``tokenizer``.
 
     Args:
-        name: A run folder, an artefact, a folder of another project, or the name of a shipped tokenizer.
+        name: A run folder, one of its checkpoints (``RUN/checkpoints/best``), an artefact, a folder of
+            another project, or the name of a shipped tokenizer.
         plugins: Where shipped tokenizers are looked up.
 
     Raises:
         CheckpointError: There is no such folder, or nothing in it that can be a tokenizer.
     """
     path = locate(name, plugins)
+    if run_of_checkpoint(path) is not None and path.exists():
+        return path
     if (path / TOKENIZER / "config.json").is_file() and not (path / "config.json").exists():
         return path / TOKENIZER
     if (path / RESOLVED).is_file():
@@ -58,6 +61,12 @@ def find_tokenizer(name: str | Path, plugins: Plugins) -> Path:
             "of one that ships"
         )
     return path
+
+
+def run_of_checkpoint(path: Path) -> Path | None:
+    """The run folder that has `path` among its checkpoints, or None."""
+    run = path.parent.parent
+    return run if path.parent.name == "checkpoints" and (run / RESOLVED).is_file() else None
 
 
 def _advice(name: str, shipped: Iterable[str]) -> str:

@@ -8,10 +8,13 @@ from typing import Protocol
 import torch
 
 from vtp_core.artefact.config import is_artefact
-from vtp_core.artefact.finding import find_tokenizer
+from vtp_core.artefact.finding import find_tokenizer, run_of_checkpoint
 from vtp_core.artefact.folder import read_artefact
+from vtp_core.artefact.from_recipe import newest_tokenizer
 from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins, load_plugins
+from vtp_core.recipe import load_recipe
+from vtp_core.recipe.history import RESOLVED
 from vtp_core.tokenizer import Tokenizer
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -51,9 +54,9 @@ def load(
     """The tokenizer of a folder, in eval mode; uses neither pickle nor training code.
 
     Args:
-        folder: A run folder, what ``vtp export`` wrote, or a folder of another project of an installed
-            format. Or the name of a tokenizer that ships with an installed plugin, ``"vtp-nano"``, if there
-            is no folder of that name.
+        folder: A run folder, one of its checkpoints, what ``vtp export`` wrote, or a folder of another
+            project of an installed format. Or the name of a tokenizer that ships with an installed plugin,
+            ``"vtp-nano"``, if there is no folder of that name.
         device: Where its weights go, such as ``"cuda"``; None: the CPU.
         dtype: Floating type of its weights, ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"float64"`` or
             torch's object; None: float32.
@@ -68,6 +71,9 @@ def load(
     place = _device(device), _dtype(dtype)
     plugins = plugins if plugins is not None else load_plugins()
     folder = find_tokenizer(folder, plugins)
+    if (run := run_of_checkpoint(folder)) is not None:
+        model, _, _ = newest_tokenizer(folder, load_recipe(run / RESOLVED, plugins=plugins), plugins)
+        return model.to(device=place[0], dtype=place[1])
     reader = None if is_artefact(folder) else _reader(folder, plugins)
     # A folder of unknown format is read as our own, whose errors say what is wrong with it.
     tokenizer = read_artefact(folder, plugins) if reader is None else reader.read(folder)

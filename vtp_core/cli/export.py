@@ -70,9 +70,8 @@ def export(
     """Write the tokenizer of SOURCE to FOLDER.
 
     SOURCE is a run folder, of which the newest checkpoint is taken, one of its checkpoints
-    (RUN/checkpoints/best), a tokenizer's folder, or the name of a
-    tokenizer that ships with a plugin. Of a run, statistics of the latents are measured; only the artefact
-    format holds them.
+    (RUN/checkpoints/best), a tokenizer's folder, or the name of a tokenizer that ships. Of a run, statistics
+    of the latents are measured; only the artefact format holds them.
     """
     from vtp_core.artefact.finding import find_tokenizer, locate
     from vtp_core.plugins import load_plugins
