@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from vtp_core.parameters import ParamRule
+from vtp_core.parameters import ParamRule, Resampler
 from vtp_core.pixels import ValueRange
 
 
@@ -41,3 +41,7 @@ class Decoder(nn.Module):
     def rules(self) -> Sequence[ParamRule]:
         """Multipliers by parameter name; the first pattern that matches holds."""
         return ()
+
+    def resamplers(self) -> Mapping[str, Resampler]:
+        """Name of a parameter -> what fits one of another size, where ``init_from.resample`` asks for it."""
+        return {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from vtp_core.features import Tokens
-from vtp_core.parameters import ParamRule
+from vtp_core.parameters import ParamRule, Resampler
 
 
 class Encoder(nn.Module):
@@ -57,3 +57,7 @@ class Encoder(nn.Module):
     def rules(self) -> Sequence[ParamRule]:
         """Multipliers by parameter name; the first pattern that matches holds."""
         return ()
+
+    def resamplers(self) -> Mapping[str, Resampler]:
+        """Name of a parameter -> what fits one of another size, where ``init_from.resample`` asks for it."""
+        return {}

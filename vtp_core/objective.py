@@ -12,7 +12,7 @@ from torch import nn
 
 from vtp_core.config import ObjectiveConfig
 from vtp_core.features import Losses, Tally
-from vtp_core.parameters import Dims, ParamRule
+from vtp_core.parameters import Dims, ParamRule, Resampler
 from vtp_core.step import Step
 from vtp_core.view import ViewNeed
 
@@ -54,6 +54,10 @@ class Objective(nn.Module):
     def rules(self) -> Sequence[ParamRule]:
         """Multipliers by parameter name below this objective; the first pattern that matches holds."""
         return ()
+
+    def resamplers(self) -> Mapping[str, Resampler]:
+        """Name of a parameter -> what fits one of another size, where ``init_from.resample`` asks for it."""
+        return {}
 
     def after_step(self, tally: Tally, index: int) -> None:
         """Updates own state (a centre, a queue) from the step's reduced tally, the same on all ranks.

@@ -1,14 +1,21 @@
-"""Optimiser rules by parameter name, and the sizes that components agree on. Imports no torch."""
+"""What components say of their parameters by name, and the sizes they agree on. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vtp_core.schedule import Schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
     from vtp_core.pixels import ValueRange
+
+Resampler: TypeAlias = "Callable[[Tensor, Sequence[int]], Tensor]"
+"""Fits a tensor of another size to a shape, as the functions of `vtp_core.ops.resampling` do."""
 
 
 @dataclass(frozen=True, kw_only=True)

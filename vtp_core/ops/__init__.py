@@ -7,6 +7,12 @@ from vtp_core.ops.nearest_code import nearest_code, search_choice
 from vtp_core.ops.nearest_code_choice import SearchCase, SearchChoice, SearchKernel
 from vtp_core.ops.quantize import rotation_trick, straight_through
 from vtp_core.ops.ranking import MeasuredCase, Ranking
+from vtp_core.ops.resampling import (
+    resample_grid,
+    resample_patch_embedding,
+    resample_pixels,
+    resample_positions,
+)
 
 __all__ = [
     "AttentionCase",
@@ -21,6 +27,10 @@ __all__ = [
     "attention_choice",
     "code_statistics",
     "nearest_code",
+    "resample_grid",
+    "resample_patch_embedding",
+    "resample_pixels",
+    "resample_positions",
     "rotation_trick",
     "search_choice",
     "straight_through",

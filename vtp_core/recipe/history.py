@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from vtp_core.plugins import Plugins
     from vtp_core.plugins.hookspecs import Kind
 
-CORE = KeyHistory(renamed={"ema.twins": "ema.networks"})
+CORE = KeyHistory(
+    renamed={"ema.twins": "ema.networks"}, added={"init_from.match": "all", "init_from.resample": False}
+)
 """Keys of the core's own tables."""
 
 RESOLVED = "resolved.toml"

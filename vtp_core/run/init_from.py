@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from vtp_core.artefact.assembly import training_modules
 from vtp_core.artefact.finding import locate
 from vtp_core.artefact.loading import load as load_artefact
+from vtp_core.decoder import Decoder
+from vtp_core.encoder import Encoder
 from vtp_core.errors import CheckpointError
+from vtp_core.objective import Objective
+from vtp_core.parameters import Resampler
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.initial import InitFromConfig
 from vtp_core.training.networks import PARTS, Networks
-from vtp_core.training.saving.checkpoint import find_latest, load_available
+from vtp_core.training.saving.checkpoint import find_latest, read_into, stored_shapes
 from vtp_core.training.saving.state import model_state
 
 
@@ -36,8 +43,9 @@ class Initialised:
 def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins) -> Initialised:
     """Loads the tensors of `source` that the networks have too, in place, before sharding.
 
-    An objective that is not in the source keeps its fresh weights. Any other tensor that only one side has is
-    an error unless ``init_from.fresh`` names it.
+    An objective that is not in the source keeps its fresh weights. Any other tensor that only one side has
+    or that has another shape there is an error, unless ``init_from.fresh`` names it or
+    ``match = "shapes"`` leaves it out. With ``resample = true`` the networks' `resamplers` fit what they can.
 
     Args:
         source: Run folder, checkpoint folder, artefact or published folder, or the name of a tokenizer that
@@ -57,47 +65,116 @@ def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins
     state = model_state(networks)
     fresh = _allowed(table.fresh, state, networks)
     wanted = {name: tensor for name, tensor in state.items() if name not in fresh}
-    if (folder / "config.json").is_file():
-        loaded, missing, unexpected = _from_artefact(folder, wanted, plugins)
-    else:
-        loaded, missing, unexpected = load_available(find_latest(folder).path, wanted)
-    own = [name for name in unexpected if name.startswith(("tokenizer.", "objectives."))]
-    unused = [name for name in own if name not in fresh]
+    held = _open(folder, plugins)
+    differing = [name for name in wanted if held.shapes.get(name, wanted[name].shape) != wanted[name].shape]
+    fitting = {
+        name: resampler
+        for name, resampler in _resamplers(networks).items()
+        if name in differing and _fits(resampler, held.shapes[name], wanted[name].shape)
+    }
+    resampled = [name for name in differing if name in fitting and table.resample]
+    other = [name for name in differing if name not in resampled]
+    if other and table.match == "all":
+        raise CheckpointError(_other_shapes(table, folder, held, wanted, other, len(fitting)))
+    loaded = [name for name in wanted if name in held.shapes and name not in other]
+    missing = [name for name in wanted if name not in held.shapes]
+    own = [name for name in sorted(held.shapes) if name.startswith(("tokenizer.", "objectives."))]
+    unused = [name for name in own if name not in state]
     if not any(name.startswith("tokenizer.") for name in loaded):
-        raise CheckpointError(f"init_from: {folder} holds no weights of this recipe's tokenizer")
-    _check(folder, loaded, missing, [name for name in unused if not _matches(name, table.fresh)])
-    started = {_owner(name) for name in (*missing, *fresh)}
+        raise CheckpointError(f"init_from: {folder} holds no weights that fit this recipe's tokenizer")
+    if table.match == "all":
+        _check(folder, loaded, missing, [name for name in unused if not _matches(name, table.fresh)])
+    given = {name: torch.empty(held.shapes[name], dtype=state[name].dtype) for name in resampled}
+    held.read({**{name: state[name].detach() for name in loaded}, **given})
+    for name, tensor in given.items():
+        state[name].detach().copy_(fitting[name](tensor, tuple(state[name].shape)))
+    started = {_owner(name) for name in (*missing, *other, *fresh)}
     return Initialised(
         lines=[
             f"init_from {folder}: {len(loaded)} tensors loaded",
-            *_listed("starts fresh", (*missing, *fresh)),
+            *_listed("starts fresh", (*missing, *other, *fresh)),
             *_listed("not used here", unused),
+            *(f"  {line}, starts fresh" for line in _shapes(held, wanted, other)),
+            *(f"  {line}, resampled" for line in _shapes(held, wanted, resampled)),
         ],
         whole=frozenset(_owner(name) for name in loaded) - started,
     )
 
 
-def _from_artefact(
-    folder: Path, state: Mapping[str, Tensor], plugins: Plugins
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """As `load_available`, for the networks of an artefact and the heads that objectives exported."""
+@dataclass(frozen=True)
+class _Held:
+    """What a source holds: shapes by name, and what copies tensors of these shapes into others."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[Mapping[str, Tensor]], None]
+
+
+def _open(folder: Path, plugins: Plugins) -> _Held:
+    """A checkpoint, or the networks of an artefact with the heads that objectives exported."""
+    if not (folder / "config.json").is_file():
+        path = find_latest(folder).path
+        return _Held(stored_shapes(path), partial(read_into, path))
     held = {
         f"{root}.{name}": tensor
         for root, module in training_modules(load_artefact(folder, plugins=plugins)).items()
         for name, tensor in module.state_dict().items()
     }
-    common = tuple(name for name in state if name in held)
-    for name in common:
-        if state[name].shape != held[name].shape:
-            shapes = f"{tuple(held[name].shape)}, here {tuple(state[name].shape)}"
-            raise CheckpointError(
-                f"init_from: {folder} has another {name}: {shapes}; give this recipe its sizes, or start "
-                f'"{_owner(name)}" fresh with init_from.fresh'
-            )
-    for name in common:
-        state[name].detach().copy_(held[name])
-    missing = tuple(name for name in state if name not in held)
-    return common, missing, tuple(name for name in held if name not in state)
+
+    def read(state: Mapping[str, Tensor]) -> None:
+        for name, tensor in state.items():
+            tensor.copy_(held[name])
+
+    return _Held({name: tuple(tensor.shape) for name, tensor in held.items()}, read)
+
+
+def _resamplers(networks: Networks) -> dict[str, Resampler]:
+    """Full name of a tensor -> what fits one of another size."""
+    roots: dict[str, Encoder | Decoder | Objective] = {
+        "tokenizer.encoder": networks.encoder,
+        "tokenizer.decoder": networks.decoder,
+        **{f"objectives.{name}": objective for name, objective in networks.objectives.items()},
+    }
+    return {
+        f"{root}.{name}": resampler
+        for root, module in roots.items()
+        for name, resampler in module.resamplers().items()
+    }
+
+
+def _other_shapes(
+    table: InitFromConfig,
+    folder: Path,
+    held: _Held,
+    wanted: Mapping[str, Tensor],
+    names: Sequence[str],
+    fitting: int,
+) -> str:
+    """The error that names every tensor of another shape and says how to go on."""
+    fit = f", and resample = true fits {fitting} of them" if fitting and not table.resample else ""
+    return (
+        f"init_from: {folder} has {len(names)} tensors of other shapes: "
+        f"{'; '.join(_shapes(held, wanted, names))}; give this recipe its sizes, or start these fresh: "
+        f'init_from = {{ path = "{table.path}", match = "shapes" }}{fit}'
+    )
+
+
+def _fits(resampler: Resampler, held: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a tensor can be resampled; its other axes must be equal."""
+    try:
+        resampler(torch.zeros(*held), wanted)
+    except ValueError:
+        return False
+    return True
+
+
+def _shapes(held: _Held, wanted: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
+    """One entry for each tensor that differs, those of equal shapes in all blocks together."""
+    groups: dict[str, int] = {}
+    for name in names:
+        pattern = re.sub(r"\.\d+\.", ".*.", name)
+        entry = f"{pattern} has shape {held.shapes[name]}, here {tuple(wanted[name].shape)}"
+        groups[entry] = groups.get(entry, 0) + 1
+    return [entry + (f" ({count} of them)" if count > 1 else "") for entry, count in groups.items()]
 
 
 def _allowed(patterns: Sequence[str], state: Mapping[str, Tensor], networks: Networks) -> list[str]:

@@ -11,7 +11,8 @@ from torch import nn
 from vtp_core.errors import UsageError
 from vtp_core.features import Losses
 from vtp_core.objective import Objective
-from vtp_core.parameters import Dims, ParamRule
+from vtp_core.ops import resample_positions
+from vtp_core.parameters import Dims, ParamRule, Resampler
 from vtp_core.step import Step
 from vtp_plugins.clip.config import ClipConfig
 from vtp_plugins.clip.image import ImageHead
@@ -84,6 +85,10 @@ class Clip(Objective):
                 "scale": scale.detach().reshape(()),
             },
         )
+
+    def resamplers(self) -> Mapping[str, Resampler]:
+        """The learned positions of the text tower."""
+        return {"text.positions": resample_positions}
 
     def rules(self) -> Sequence[ParamRule]:
         """No decay of scale, norms and biases (open_clip); the scale is clamped to 1 .. 100."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtp_core.decoder import Decoder
-from vtp_core.ops import AttentionChoice
-from vtp_core.parameters import Dims
+from vtp_core.ops import AttentionChoice, resample_pixels
+from vtp_core.parameters import Dims, Resampler
 from vtp_plugins.vit.attention import CropRows, Layout
 from vtp_plugins.vit.block import Block, initialize
 from vtp_plugins.vit.config import VitDecoderConfig
@@ -56,6 +56,10 @@ class VitDecoder(Decoder):
     def last_layer(self) -> nn.Module:
         """The 1 x 1 convolution before the pixel shuffle."""
         return self.proj_out
+
+    def resamplers(self) -> Mapping[str, Resampler]:
+        """The last layer, which makes the pixels of a position."""
+        return {"proj_out.weight": resample_pixels, "proj_out.bias": resample_pixels}
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, d, h, w) to (B, 3, h * upscale, w * upscale) in `value_range`, unclamped."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from vtp_core.encoder import Encoder
 from vtp_core.features import Tokens
-from vtp_core.ops import AttentionChoice
-from vtp_core.parameters import ParamRule
+from vtp_core.ops import AttentionChoice, resample_patch_embedding
+from vtp_core.parameters import ParamRule, Resampler
 from vtp_plugins.vit.attention import CropRows, Layout
 from vtp_plugins.vit.block import Block, initialize
 from vtp_plugins.vit.config import VitEncoderConfig
@@ -88,6 +88,10 @@ class VitEncoder(Encoder):
             ParamRule(pattern="patch_embed.*", lr=lowest * self.config.patch_embed_lr),
             *(ParamRule(pattern=f"block.{i}.*", lr=decay ** (self.depth - i)) for i in range(self.depth)),
         ]
+
+    def resamplers(self) -> Mapping[str, Resampler]:
+        """The patch embedding; rotary positions fit any grid."""
+        return {"patch_embed.proj.weight": resample_patch_embedding}
 
     def forward(
         self,

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 
 from tests.core.run.tiny_run import RECIPE, one_line, state, vtp
+from vtp_core.ops import resample_patch_embedding, resample_pixels, resample_positions
+from vtp_core.plugins import load_plugins
+from vtp_core.run.recipe_change import check_recipe
+from vtp_core.training.saving.checkpoint import find_latest
 
 STILL = ("optimizer.lr=1e-30", "run.steps=1", "ema.networks=[]")
 
@@ -51,7 +59,10 @@ REFUSED = {
         ["objectives.clip.layer_scale=0.1"],
         "lacks objectives.clip.text.blocks.0.scale1",
     ),
-    "other shapes": (["bottleneck.channels=8"], "tokenizer.bottleneck.proj.weight has shape (4, 32)"),
+    "other shapes": (
+        ["bottleneck.channels=8"],
+        "tokenizer.bottleneck.proj.weight has shape (4, 32), here (8, 32)",
+    ),
 }
 
 
@@ -81,3 +92,87 @@ def test_an_objective_under_another_name(first: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     table = f'init_from={{path = "{first / "run"}", fresh = ["contrast"]}}'
     assert vtp(tmp_path, table, *STILL, recipe=recipe).exit_code == 0
+
+
+OTHER = ["bottleneck.channels=8", "encoder.patch=4", "objectives.clip.context=24", "encoder.mlp_ratio=2.0"]
+
+
+def owners(result: Result, what: str) -> dict[str, int]:
+    """Owner -> count of the lines that a start prints."""
+    return {
+        owner: int(count)
+        for owner, count in re.findall(rf"^.*  (\S+): (\d+) tensors, {what}", result.output, re.MULTILINE)
+    }
+
+
+def test_other_sizes_are_named_one_by_one_with_a_way_on(first: Path, tmp_path: Path) -> None:
+    result = vtp(tmp_path, f'init_from="{first / "run"}"', *STILL, *OTHER)
+    assert result.exit_code == 5
+    line = one_line(result)
+    for entry in (
+        "has 11 tensors of other shapes",
+        "tokenizer.encoder.patch_embed.proj.weight has shape (32, 3, 8, 8), here (32, 3, 4, 4)",
+        "tokenizer.encoder.block.*.mlp.",
+        "tokenizer.bottleneck.proj.weight has shape (4, 32), here (8, 32)",
+        "tokenizer.decoder.proj_in.weight has shape (32, 4, 1, 1), here (32, 8, 1, 1)",
+        "tokenizer.decoder.proj_out.bias has shape (192,), here (48,)",
+        "objectives.clip.text.positions has shape (16, 16), here (24, 16)",
+        f'init_from = {{ path = "{first / "run"}", match = "shapes" }}',
+        "resample = true fits 4 of them",
+    ):
+        assert entry in line
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_what_fits_is_loaded_and_the_rest_starts_fresh(first: Path, tmp_path: Path) -> None:
+    table = f'init_from={{path = "{first / "run"}", match = "shapes"}}'
+    result = vtp(tmp_path, table, *STILL, *OTHER, "encoder.depth=2", "run.seed=4")
+    assert result.exit_code == 0, result.output
+    before, after = state(first), state(tmp_path)
+    names = [name for name in after if name.startswith(("tokenizer.", "objectives."))]
+    fitting = [name for name in names if name in before and before[name].shape == after[name].shape]
+    assert len(fitting) > 40 and all(torch.equal(before[name], after[name]) for name in fitting)
+    fresh = owners(result, "starts fresh")
+    assert sum(fresh.values()) == len(names) - len(fitting)
+    assert fresh["objectives.clip"] == 1 and fresh["tokenizer.bottleneck"] == 1
+    assert "proj.weight has shape (4, 32), here (8, 32), starts fresh" in result.output
+    assert 'match = "shapes"' in (tmp_path / "run/resolved.toml").read_text("utf-8")
+
+
+def test_nothing_that_fits_is_an_error(first: Path, tmp_path: Path) -> None:
+    table = f'init_from={{path = "{first / "run"}", match = "shapes"}}'
+    sizes = ("encoder.width=48", "encoder.patch=4", "decoder.width=48", "bottleneck.channels=8")
+    result = vtp(tmp_path, table, *STILL, *sizes, "encoder.mlp_ratio=1.0", "decoder.mlp_ratio=1.0")
+    assert result.exit_code == 5 and "holds no weights that fit" in one_line(result)
+
+
+@pytest.mark.parametrize("source", ["run", "run/tokenizer"])
+def test_patches_and_positions_are_resampled_on_request(first: Path, tmp_path: Path, source: str) -> None:
+    table = f'init_from={{path = "{first / source}", resample = true}}'
+    result = vtp(tmp_path, table, *STILL, "encoder.patch=4", "objectives.clip.context=24")
+    assert result.exit_code == 0, result.output
+    before, after = state(first), state(tmp_path)
+    expected = {
+        "tokenizer.encoder.patch_embed.proj.weight": resample_patch_embedding,
+        "tokenizer.decoder.proj_out.weight": resample_pixels,
+        "tokenizer.decoder.proj_out.bias": resample_pixels,
+        "objectives.clip.text.positions": resample_positions,
+    }
+    for name, function in expected.items():
+        assert torch.equal(after[name], function(before[name], after[name].shape)), name
+        assert f"{name} has shape {tuple(before[name].shape)}, here" in result.output
+    names = [name for name in after if name.startswith(("tokenizer.", "objectives.clip"))]
+    assert all(torch.equal(before[name], after[name]) for name in names if name not in expected)
+
+
+def test_a_run_that_was_written_before_goes_on(first: Path, tmp_path: Path) -> None:
+    """Its manifest has an init_from table without the keys that came later."""
+    table = f'init_from={{path = "{first / "run"}", fresh = ["clip"]}}'
+    assert vtp(tmp_path, table, *STILL).exit_code == 0
+    manifest = find_latest(tmp_path / "run").manifest
+    older = copy.deepcopy(dict(manifest.recipe))
+    del older["init_from"]["match"], older["init_from"]["resample"]
+    lines = check_recipe(
+        tmp_path, replace(manifest, recipe=older), manifest.recipe, load_plugins(), allow_change=False
+    )
+    assert lines == []

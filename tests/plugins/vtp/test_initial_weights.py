@@ -120,13 +120,16 @@ REFUSED = {
     "layer scale": (["objectives.clip.layer_scale=0.1"], "lacks objectives.clip.text.blocks.0.scale1"),
     "channels": (
         ["bottleneck.channels=8"],
-        "another tokenizer.bottleneck.proj.weight: (64, 32), here (8, 32)",
+        "tokenizer.bottleneck.proj.weight has shape (64, 32), here (8, 32)",
     ),
-    "no bottleneck": (["bottleneck.channels=32", "decoder.width=16"], "has another tokenizer.decoder"),
+    "no bottleneck": (
+        ["bottleneck.channels=32", "decoder.width=16"],
+        "tensors of other shapes: tokenizer.decoder.proj_in.weight has shape",
+    ),
     "depth": (["encoder.depth=3"], "lacks tokenizer.encoder.block.2."),
     "contrast on the latent": (
         ["objectives.clip.bottleneck=true"],
-        "another objectives.clip.image.projection",
+        "1 tensors of other shapes: objectives.clip.image.projection.weight has shape",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -17,6 +17,12 @@ class InitFromConfig(Table):
     fresh: tuple[str, ...] = ()
     """What is initialised instead of loaded: owners as in `freeze` (`decoder`, `clip`), or patterns of
     tensor names (`tokenizer.encoder.*.q_norm.*`)."""
+    match: Literal["all", "shapes"] = "all"
+    """What must fit: `all` tensors of a network that is there; with `shapes`, those of equal names and shapes
+    are loaded and the rest starts fresh."""
+    resample: bool = False
+    """Whether patch embeddings, pixel layers and learned positions of other sizes are fitted (FlexiViT;
+    interpolation)."""
 
 
 def _which(value: object) -> str:

@@ -30,7 +30,7 @@ from vtp_core.training.saving.folder import LATEST, find_latest, remove, rotate,
 from vtp_core.training.saving.manifest import Manifest, list_files
 from vtp_core.training.saving.safe_reader import SafeReader, TensorPlanner
 
-__all__ = ["Saved", "find_latest", "load", "load_available", "save", "verify"]
+__all__ = ["Saved", "find_latest", "load", "load_available", "read_into", "save", "stored_shapes", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ def load(path: Path, state: Mapping[str, Tensor]) -> None:
         found = [("lacks", missing), ("has, unknown to this recipe,", unexpected)]
         text = " and ".join(f"{verb} {_some(names)}" for verb, names in found if names)
         raise CheckpointError(f"{path}: {text}: it is of another recipe or version")
-    _read(path, {name: state[name] for name in loaded})
+    read_into(path, {name: state[name] for name in loaded})
 
 
 def load_available(
@@ -172,8 +172,17 @@ def load_available(
         CheckpointError: A tensor has another shape there, or the files can't be read.
     """
     loaded, missing, unexpected = _compare(path, state)
-    _read(path, {name: state[name] for name in loaded})
+    read_into(path, {name: state[name] for name in loaded})
     return loaded, missing, unexpected
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: Its table of contents can't be read.
+    """
+    return {name: tuple(entry.size) for name, entry in SafeReader(path).read_tensors().items()}
 
 
 def _compare(
@@ -191,7 +200,12 @@ def _compare(
     return common, missing, tuple(sorted(name for name in stored if name not in state))
 
 
-def _read(path: Path, state: Mapping[str, Tensor]) -> None:
+def read_into(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Reads tensors that a checkpoint has in these shapes, in place; every rank calls it.
+
+    Raises:
+        CheckpointError: The files can't be read.
+    """
     tensors = {name: tensor.detach() for name, tensor in state.items()}
     try:
         with _without_process_group():
