@@ -39,7 +39,7 @@ def examine() -> Facts:
     """
     from vtp_core.plugins import load_plugins
 
-    loaded = load_plugins()
+    loaded = load_plugins(try_first="diagnostics")
     facts: Facts = {
         "vtp": release(),
         "machine": machine(),

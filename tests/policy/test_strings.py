@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from vtp_core.plugins import load_plugins
-from vtp_core.plugins.manager import FIRST_PARTY
+from vtp_core.plugins.component import FIRST_PARTY
 
 REPOSITORY = Path(__file__).parents[2]
 CORE = REPOSITORY / "vtp_core"

@@ -83,9 +83,11 @@ class VtpGroup(click.Group):
             if debug:
                 raise
             _end(context, describe(error), error.exit_code)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # what plugins raise may have no other base
             if debug:
                 raise
             if isinstance(error, OSError) and error.errno is not None:  # the system refused it

@@ -17,7 +17,7 @@ def describe(error: VtpError) -> str:
     return f"error: {' '.join(str(error).split()) or type(error).__name__}"
 
 
-def internal_error(error: Exception) -> str:
+def internal_error(error: BaseException) -> str:
     """One line for an unexpected error: what, where, and how to see more."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -34,7 +34,7 @@ def list_(kind: Kind | None, as_json: bool, strict: bool, plugin_files: tuple[Pa
 
     VTP_PLUGINS=clip,vit restricts what is loaded to these plugins.
     """
-    found = load_plugins(plugin_files, record_broken_files=True)
+    found = load_plugins(plugin_files, record_broken_files=True, try_first="loading")
     components = found.components(kind)
     if as_json:
         click.echo(json.dumps(_listing(found, components), indent=2))

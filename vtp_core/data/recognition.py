@@ -55,5 +55,5 @@ def _keys(component: Component, path: str) -> Mapping[str, object] | None:
     config = component.load_config()
     if not issubclass(config, SourceConfig):
         return None
-    with isolated():
+    with isolated(component.watched_as):
         return config.recognise(path)

@@ -16,8 +16,7 @@ import torch
 from vtp_core.ops.choice import Choice, Kernel
 from vtp_core.ops.ranking import Ranking
 from vtp_core.plugins import BrokenComponent, Component, Plugins, load_plugins
-from vtp_core.plugins.component import import_path
-from vtp_core.plugins.manager import FIRST_PARTY
+from vtp_core.plugins.component import FIRST_PARTY, import_path
 
 KernelT = TypeVar("KernelT", bound=Kernel[Any, Any])
 

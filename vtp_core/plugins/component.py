@@ -14,6 +14,9 @@ from vtp_core.plugins.isolation import isolated
 if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
 
+FIRST_PARTY = "vtp-core"
+"""Distribution whose components have bare names; all others carry their plugin's name in front."""
+
 # Kinds whose components are subclasses of an interface of the core; the rest are duck-typed.
 _BASES: dict[str, str] = {
     "encoder": "vtp_core.encoder:Encoder",
@@ -117,18 +120,26 @@ class Component:
         if not isinstance(target, str):
             return target
         try:
-            with isolated():
+            with isolated(self.watched_as):
                 return import_object(target)
         except KeyboardInterrupt:  # the user's
             raise
         except BaseException as error:
             raise self.broken(f"failed to import: {one_line(error)}", target) from error
 
+    @property
+    def watched_as(self) -> str:
+        """Who runs, for `isolated`: empty for the core's own components."""
+        return "" if self.distribution == FIRST_PARTY else f"{self.kind} {self.name} of {self._owner}"
+
+    @property
+    def _owner(self) -> str:
+        return " ".join(filter(None, (self.distribution or self.plugin, self.version)))
+
     def broken(self, what: str, target: object = None) -> BrokenComponent:
         """The error for a target, or other object of the component, that is not usable; `what` says why."""
-        owner = " ".join(filter(None, (self.distribution or self.plugin, self.version)))
         path = import_path(self.target if target is None else target)
-        return BrokenComponent(f'{self.kind} "{self.name}" of {owner}: {path} {what}')
+        return BrokenComponent(f'{self.kind} "{self.name}" of {self._owner}: {path} {what}')
 
 
 def _is_subclass(target: object, base: type) -> bool:

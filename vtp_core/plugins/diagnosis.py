@@ -30,7 +30,7 @@ def diagnose(component: Component) -> Diagnosis:
     """
     target = component.load_target()
     try:
-        with isolated():
+        with isolated(component.watched_as):
             found = target()
     except KeyboardInterrupt:  # the user's
         raise

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from vtp_core.plugins.watch import watched
+
 
 class _ToStandardError(io.TextIOBase):
     """A text stream that writes to standard error and records whether it was used."""
@@ -106,10 +108,13 @@ def _flush() -> None:
 
 
 @contextlib.contextmanager
-def isolated() -> Iterator[list[str]]:
+def isolated(who: str = "") -> Iterator[list[str]]:
     """Restores random states and torch's default dtype afterwards; standard output goes to standard error.
 
     The state of a library that is first imported inside the block is not restored: it has no earlier value.
+
+    Args:
+        who: The plugin, for `watched`; empty: one of the core's, which is not watched.
 
     Yields:
         A list that has, after the block, a phrase for each change that was undone.
@@ -118,7 +123,8 @@ def isolated() -> Iterator[list[str]]:
     states = _states()
     stream = _ToStandardError()
     try:
-        with _descriptor_to_standard_error(), contextlib.redirect_stdout(stream):
+        watch = watched(who) if who else contextlib.nullcontext()
+        with watch, _descriptor_to_standard_error(), contextlib.redirect_stdout(stream):
             yield notices
     finally:
         if stream.used:

@@ -12,19 +12,20 @@ import re
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 from vtp_core.errors import UsageError
-from vtp_core.plugins.component import one_line
+from vtp_core.plugins.component import FIRST_PARTY, one_line
 from vtp_core.plugins.isolation import isolated
-from vtp_core.plugins.manager import FIRST_PARTY, PluginFailure, Plugins
-from vtp_core.plugins.version import check_version, module_file, stated_version
+from vtp_core.plugins.manager import PluginFailure, Plugins
+from vtp_core.plugins.version import InvalidPlugin, check_version, module_file, stated_version
 
 GROUP = "vtp"
 """Entry-point group of plugins."""
@@ -44,7 +45,11 @@ class _Found:
 
 
 def load_plugins(
-    files: Iterable[str | Path] = (), only: Iterable[str] | None = None, *, record_broken_files: bool = False
+    files: Iterable[str | Path] = (),
+    only: Iterable[str] | None = None,
+    *,
+    record_broken_files: bool = False,
+    try_first: Literal["loading", "diagnostics"] | None = None,
 ) -> Plugins:
     """Loads installed plugins and loose files, each on its own.
 
@@ -54,6 +59,8 @@ def load_plugins(
             names, all if it is not set.
         record_broken_files: Whether a file that fails to load is recorded, as an installed plugin is,
             instead of being an error.
+        try_first: Loads plugins that are not the core's in processes of their own first, and calls their
+            diagnostics there; one that ends or hangs its process is recorded as broken. None: no trial.
 
     Returns:
         The plugins; broken installed ones are in `Plugins.failures`.
@@ -67,6 +74,7 @@ def load_plugins(
     chosen = None if only is None else set(only)
     plugins = Plugins()
     installed = _installed()
+    found: list[_Found] = []
     for name, rivals in installed.items():
         if chosen is not None and name not in chosen:
             plugins.left_out.append(name)
@@ -75,17 +83,16 @@ def load_plugins(
         accepted = [item for item in rivals if item.distribution == FIRST_PARTY]
         if not accepted and len(rivals) == 1:
             accepted = rivals
+        found += accepted
         for item in rivals:
-            if item in accepted:
-                _load(plugins, item)
-            else:
+            if item not in accepted:
                 owners = " and ".join(" ".join((rival.distribution, rival.version)) for rival in rivals)
                 _fail(plugins, item, f'the plugin name "{name}" is claimed by {owners}; uninstall one')
     for name in sorted((chosen or set()) - installed.keys()):
         reason = f'chosen by name, but no installed package has an entry point "{name}" in group {GROUP}'
         plugins.failures.append(PluginFailure(plugin=name, reason=reason))
-    for path in paths:
-        found = _Found(
+    found += [
+        _Found(
             name=path.stem,
             distribution=str(path),
             version="",
@@ -93,12 +100,30 @@ def load_plugins(
             source=partial(Path, path),
             alias=path.stem,
         )
-        error = _load(plugins, found)
-        if error is not None and not record_broken_files:
-            reason = f"--plugin {path}: failed to load: {one_line(error)}"
+        for path in paths
+    ]
+    deaths = {} if try_first is None else _deaths(found, diagnose=try_first == "diagnostics")
+    for item in found:
+        error = _load(plugins, item, deaths.get((item.name, item.alias)))
+        if error is not None and item.alias and not record_broken_files:
+            reason = f"--plugin {item.distribution}: failed to load: {one_line(error)}"
             hint = "" if isinstance(error, UsageError) else "; fix the file (vtp --debug shows the traceback)"
             raise UsageError(reason + hint) from error
     return plugins
+
+
+def _deaths(found: Sequence[_Found], *, diagnose: bool) -> dict[tuple[str, str], str]:
+    """Name and alias of the plugins that end or hang their process -> what happened."""
+    from vtp_core.plugins.trial import Candidate, try_plugins
+
+    strange = [item for item in found if item.distribution != FIRST_PARTY]
+    candidates = [Candidate(item.name, item.distribution if item.alias else None) for item in strange]
+    reasons = try_plugins(candidates, diagnose=diagnose)
+    return {
+        (item.name, item.alias): reason
+        for item, reason in zip(strange, reasons, strict=True)
+        if reason is not None
+    }
 
 
 def _installed() -> dict[str, list[_Found]]:
@@ -121,11 +146,15 @@ def _installed() -> dict[str, list[_Found]]:
     return dict(sorted(found.items(), key=lambda item: (item[1][0].distribution != FIRST_PARTY, item[0])))
 
 
-def _load(plugins: Plugins, found: _Found) -> BaseException | None:
-    """Imports and registers one plugin; records and returns the error if that fails."""
+def _load(plugins: Plugins, found: _Found, death: str | None = None) -> BaseException | None:
+    """Imports and registers one plugin; records and returns the error if that fails, or it failed a trial."""
+    package = " ".join(filter(None, (found.distribution, found.version)))
+    who = "" if found.distribution == FIRST_PARTY else f"plugin {found.name} ({package})"
     try:
         _check_source(found)
-        with isolated() as notices:
+        if death is not None:
+            raise InvalidPlugin(death)
+        with isolated(who) as notices:
             module = found.load()
             plugins.add(
                 module,

@@ -12,13 +12,10 @@ from dataclasses import dataclass, replace
 
 from vtp_core.errors import UsageError
 from vtp_core.plugins.checks import check_import, check_name, checked_hooks, own_object
-from vtp_core.plugins.component import Component
+from vtp_core.plugins.component import FIRST_PARTY, Component
 from vtp_core.plugins.hookspecs import KINDS, Kind, Register, hook_name
 from vtp_core.plugins.own import OWN
 from vtp_core.plugins.version import InvalidPlugin
-
-FIRST_PARTY = "vtp-core"
-"""Distribution whose components have bare names; all others carry their plugin's name in front."""
 
 
 class UnknownComponent(UsageError):

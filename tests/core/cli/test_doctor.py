@@ -177,13 +177,13 @@ def test_what_a_diagnostic_prints_stays_out_of_the_json(monkeypatch: pytest.Monk
         return Diagnosis()
 
     loaded = with_diagnostics(gpu=diagnose)
-    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: loaded)
+    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda **_: loaded)
     done = CliRunner().invoke(doctor, ["--json"])
     assert json.loads(done.stdout)["diagnostics"]["foo.gpu"]["error"] is None and "noise" in done.stderr
 
 
 def test_a_problem_of_a_plugin_is_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = with_diagnostics(gpu=lambda: Diagnosis(problems=["no driver"]))
-    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: loaded)
+    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda **_: loaded)
     done = CliRunner().invoke(doctor, [])
     assert done.exit_code == 2 and "problem: foo.gpu: no driver" in done.stdout

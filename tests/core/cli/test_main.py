@@ -155,7 +155,7 @@ class Wrong(VtpError):
     exit_code = 5
 
 
-def failing(error: Exception) -> click.Command:
+def failing(error: BaseException) -> click.Command:
     def fail() -> None:
         raise error
 
@@ -179,6 +179,16 @@ def test_an_error_is_one_line_unless_debug_asks_for_more(
     assert result.stderr.startswith(text)
     assert result.stderr.count("\n") == 1
     assert vtp("--debug", "doctor").exception is error
+
+
+def test_an_exception_of_another_base_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vtp_core.cli.doctor.doctor", failing(BaseException("at the base")))
+    result = vtp("doctor")
+    assert result.exit_code == 1 and result.stderr.startswith(
+        "internal error: BaseException: at the base at "
+    )
+    with pytest.raises(BaseException, match="at the base"):
+        vtp("--debug", "doctor")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -92,9 +92,9 @@ def checked(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
         return model.model_validate_json(values, strict=True, context={"plugins": plugins})
     except UsageError as error:
         raise _at_use(kind, table, " ".join(str(error).split())) from error
-    except ValidationError:
+    except (ValidationError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a validator of a plugin may fail in any way
+    except BaseException as error:  # a validator of a plugin may fail in any way
         message = f"the check of {kind} {use} failed: {type(error).__name__}: {error}"
         raise _at_use(kind, table, " ".join(message.split())) from error
 
