@@ -15,7 +15,7 @@ from vtp_core.cli.device import device_option, torch_device
 from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
 from vtp_core.cli.output import check_file
 from vtp_core.cli.tables import is_table, read_table
-from vtp_core.errors import UsageError
+from vtp_core.errors import DataError, UsageError, VtpError
 from vtp_core.recipe import load_recipe
 from vtp_core.recipe.history import RESOLVED
 
@@ -81,9 +81,11 @@ def eval_(
     from vtp_core.artefact.preparation import prepare
     from vtp_core.atomic import write_json
     from vtp_core.cli.results import results_text
+    from vtp_core.evaluation.failures import reason
     from vtp_core.evaluation.opening import open_set
     from vtp_core.evaluation.runner import evaluate, why_not
     from vtp_core.run.progress import show_pass
+    from vtp_core.run.records import LEFT_OUT
 
     limit = limit or plan.limit
     held_out = None if plan.held_out is None else open_set(plan.held_out, sources, limit)
@@ -95,14 +97,19 @@ def eval_(
     evaluators: dict[str, Evaluator] = {}
     for name, config in plan.evaluators.items():
         try:
-            evaluator: Evaluator = plugins.find("evaluator", config.use).load_target()(config)
-            reason = why_not(evaluator, model, held_out, train)
+            kind: type[Evaluator] = plugins.find("evaluator", config.use).load_target()
+            if not plan.asked and (why := kind.must_download(config)):
+                raise UsageError(f"{why}; or name it to download them: --evaluator {config.use}")
+            evaluator = kind(config)
+            problem = why_not(evaluator, model, held_out, train)
         except UsageError as error:  # such as weights that are not installed
             if names:
                 raise
-            reason = str(error)
-        if reason and not names:
-            click.echo(f"left out: {name}: {reason}", err=True)
+            problem = str(error)
+        if problem and names:
+            raise UsageError(f"evaluator {name}: {problem}; leave it out or change the data")
+        if problem:
+            click.echo(f"left out: {name}: {problem}", err=True)
             continue
         evaluators[name] = evaluator
     if not evaluators:
@@ -110,11 +117,22 @@ def eval_(
         raise UsageError(
             f"no evaluator can run on this tokenizer and these sources{advice}; the lines above say why"
         )
-    results = evaluate(model, evaluators, held_out, train, rows=rows, show=show_pass)
-    click.echo(json.dumps(results, indent=2) if as_json else results_text(results))
+    failures: dict[str, VtpError] = {}
+    results = evaluate(model, evaluators, held_out, train, rows=rows, show=show_pass, failures=failures)
+    left_out = {name: reason(name, error) for name, error in failures.items()}
+    if not results:
+        raise next(iter(failures.values()))
+    written = {**results, LEFT_OUT: left_out} if left_out else results
+    click.echo(json.dumps(written, indent=2) if as_json else results_text(results))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(output, results)
+        write_json(output, written)
+    for name, why in left_out.items():
+        click.echo(f"left out: {name}: {why}", err=True)
+    for failure in failures.values():
+        # Data that an evaluator can't use is an error only if someone named the evaluator.
+        if names or not isinstance(failure, DataError | UsageError):
+            raise failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +142,8 @@ class _Plan:
     held_out: ComponentConfig | None
     train: ComponentConfig | None
     evaluators: Mapping[str, ComponentConfig]
+    asked: bool
+    """Whether the command line or a recipe names the evaluators."""
     of_run: bool = False
     limit: int | None = None
     limits: DecodeLimits | None = None
@@ -149,12 +169,13 @@ def _plan(
             held_out=given.source,
             train=train or (given.source and (given.train_source or recipe.data.source)),
             evaluators=chosen or recipe.evaluators or _all(plugins),
+            asked=bool(chosen or recipe.evaluators),
             of_run=train is None,
             limit=given.limit,
             limits=recipe.data.decode,
         )
     held_out = None if source is None else read_held_out(source, plugins)
-    return _Plan(held_out=held_out, train=train, evaluators=chosen or _all(plugins))
+    return _Plan(held_out=held_out, train=train, evaluators=chosen or _all(plugins), asked=bool(chosen))
 
 
 def _all(plugins: Plugins) -> dict[str, ComponentConfig]:

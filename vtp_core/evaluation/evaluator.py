@@ -15,6 +15,7 @@ from torch import Tensor
 from vtp_core.batch import Batch
 from vtp_core.config import ComponentConfig
 from vtp_core.encoded import Encoded, require_finite
+from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
 from vtp_core.features import Features, Tally
 from vtp_core.pixels import to_uint8
@@ -138,6 +139,21 @@ class Evaluator(ABC):
     def least_samples(self) -> int:
         """Smallest held-out set that it accepts."""
         return 0
+
+    @classmethod
+    def must_download(cls, config: ComponentConfig) -> str | None:
+        """What building it with this table fetches from a network, and how to install it; None: nothing.
+
+        Where nobody named the evaluator, it is left out for this reason.
+        """
+        return None
+
+    def why_not(self, held_out: EvaluationSet | None, train: EvaluationSet | None) -> str | None:
+        """Why it can't measure these sets, such as a lack of class names; None if it can.
+
+        Asked before step 0 of a run, when fields and number of samples are known to be right.
+        """
+        return None
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:  # noqa: B027 (optional to override)
         """Resets the state before the first batch.

@@ -86,6 +86,14 @@ class Gathering:
         """Calls `action` on rank 0 and returns its result, or raises its VtpError, on all ranks."""
         return action() if self._world.size == 1 else on_first_rank(action, self._group)
 
+    def gather_objects(self, value: _T) -> list[_T]:
+        """The objects of all ranks, by rank, on every rank."""
+        if self._world.size == 1:
+            return [value]
+        values: list[Any] = [None] * self._world.size
+        dist.all_gather_object(values, value, group=self._group)
+        return values
+
     def _sum(self, own: Tensor) -> Tensor:
         parts = own.new_empty(self._world.size, *own.shape)
         parts[0] = own

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from vtp_core.errors import NumericError, UsageError
+from vtp_core.errors import NumericError, UsageError, VtpError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation, Split
+from vtp_core.evaluation.failures import Failures
 from vtp_core.evaluation.gathering import Gathering
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import EvaluationProtocol, GeneratedPass, Metric, Score, SetFacts
@@ -43,7 +44,7 @@ def why_not(
         count = len(held_out.indices())
         if count < evaluator.least_samples:
             return f"it needs {evaluator.least_samples} samples, and {held_out.name} has {count}"
-    return None
+    return evaluator.why_not(held_out, train)
 
 
 @torch.no_grad()
@@ -56,6 +57,7 @@ def evaluate(
     rows: int = 64,
     world: World | None = None,
     show: Show = silent,
+    failures: dict[str, VtpError] | None = None,
 ) -> Results:
     """Measures a tokenizer, whose training mode is restored afterwards.
 
@@ -70,6 +72,8 @@ def evaluate(
         rows: Samples per batch.
         world: The ranks of the evaluation; None: this process alone.
         show: Shows the progress of each pass.
+        failures: Gets evaluator -> error for those that fail, while the others are measured; None: the first
+            failure is raised.
 
     Returns:
         Metric -> what `Score.entry` returns, on all ranks. A metric that two evaluators have is
@@ -77,38 +81,57 @@ def evaluate(
 
     Raises:
         UsageError: An evaluator needs what the tokenizer or the data lack.
+        DataError: A sample is bad, or a set has too few samples, labels or captions.
         NumericError: An output of the tokenizer or a metric is not finite.
     """
     world = world if world is not None else World()
     if model.config is None:
         raise UsageError("evaluate: the tokenizer has no config, so no image size; pass config=")
+    failed = Failures(failures)
     for name, evaluator in evaluators.items():
-        if reason := why_not(evaluator, model, held_out, train):
-            raise UsageError(f"evaluator {name}: {reason}; leave it out or change the data")
+        with failed.of(name):
+            if reason := why_not(evaluator, model, held_out, train):
+                raise UsageError(f"evaluator {name}: {reason}; leave it out or change the data")
     sets: dict[Split, EvaluationSet] = {}
     if train is not None and any(evaluator.uses_train for evaluator in evaluators.values()):
         sets["train"] = train
     if held_out is not None and any(evaluator.uses_held_out for evaluator in evaluators.values()):
         sets["held_out"] = held_out
+    classes = tuple(held_out.source.classes) if held_out is not None else ()
     counts: dict[str, Tensor] = {}
+    states: dict[str, Tally] = {}
+    facts: dict[Split, SetFacts | None] = {}
     results: Results = {}
+
+    def going(split: Split | None = None) -> dict[str, Evaluator]:
+        """The evaluators of a set, or all, without those that failed."""
+        return {
+            name: e
+            for name, e in evaluators.items()
+            if name not in failed
+            and (split is None or (e.uses_train if split == "train" else e.uses_held_out))
+        }
+
     with Gathering(world) as ranks, _eval_mode(model):
-        for name, evaluator in evaluators.items():
-            with _named(name):
-                evaluator.begin(model, tuple(held_out.source.classes) if held_out is not None else ())
+        for name, evaluator in going().items():
+            with failed.of(name):
+                evaluator.begin(model, classes)
         for split, data in sets.items():
-            users = {
-                name: e
-                for name, e in evaluators.items()
-                if (e.uses_train if split == "train" else e.uses_held_out)
-            }
-            counts[split] = torch.tensor(_observe(model, data, split, users, rows, world, show))
+            counts[split] = torch.tensor(
+                _observe(model, data, split, going(split), failed, rows, world, show)
+            )
         for needed in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
             if needed is not None:
-                users = {name: e for name, e in evaluators.items() if e.generated == needed}
-                _generate(model, needed, users, rows, world, show)
-        facts = ranks.from_first(partial(_facts, sets, ranks.gather(Tally(sums=counts))))
-        for name, evaluator in evaluators.items():
+                users = {name: e for name, e in going().items() if e.generated == needed}
+                _generate(model, needed, users, failed, rows, world, show)
+        for name, evaluator in going().items():
+            with failed.of(name):
+                states[name] = evaluator.state()
+        failed.agree(ranks)
+        total = ranks.gather(Tally(sums=counts))
+        for split, data in sets.items():
+            facts[split] = failed.on_first(ranks, [*going(split)], partial(_facts, split, data, total))
+        for name, evaluator in going().items():
             protocol = EvaluationProtocol(
                 name=evaluator.protocol,
                 image_size=model.config.image_size,
@@ -117,10 +140,10 @@ def evaluate(
                 generated=evaluator.generated,
                 weights=model.config.weights,
             )
-            state = ranks.gather(evaluator.state())
+            state = ranks.gather(states[name])
             with show(f"computing {name}"):
-                scores = ranks.from_first(partial(_scores, name, evaluator, state))
-            for metric, score in scores.items():
+                scores = failed.on_first(ranks, [name], partial(_scores, name, evaluator, state))
+            for metric, score in (scores or {}).items():
                 about = evaluator.metrics.get(metric, Metric(title=metric.replace("_", " ")))
                 key = f"{name}.{metric}" if metric in results else metric
                 results[key] = {**score.entry(about, protocol), "evaluator": name}
@@ -132,6 +155,7 @@ def _observe(
     data: EvaluationSet,
     split: Split,
     users: Mapping[str, Evaluator],
+    failed: Failures,
     rows: int,
     world: World,
     show: Show,
@@ -140,13 +164,14 @@ def _observe(
     assert model.config is not None
     fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users.values()))
     count = 0
-    with show(f"evaluation: {data.name}", len(data.indices())) as advance:
-        for batch in data.batches(model.config.image_size, rows, world.rank, world.size, fields):
+    batches = data.batches(model.config.image_size, rows, world.rank, world.size, fields)
+    with show(f"evaluation: {data.name}", len(data.indices())) as advance, failed.of_all(users):
+        for batch in batches if users else ():
             count += len(batch)
             seen = Observation(model, batch.to(model.device), split)
-            for name, evaluator in users.items():
-                with _named(name, batch.keys):
-                    evaluator.update(seen)
+            for name in [name for name in users if name not in failed]:
+                with failed.of(name, batch.keys):
+                    users[name].update(seen)
             advance(len(batch) * world.size)
     return count
 
@@ -155,6 +180,7 @@ def _generate(
     model: Tokenizer,
     needed: GeneratedPass,
     users: Mapping[str, Evaluator],
+    failed: Failures,
     rows: int,
     world: World,
     show: Show,
@@ -164,16 +190,16 @@ def _generate(
     with show("evaluation: generated images", needed.samples) as advance:
         for part in indices.split(rows) if len(indices) else ():
             seen = GeneratedBatch(model, part, needed.seed)
-            for name, evaluator in users.items():
-                with _named(name):
-                    evaluator.update_generated(seen)
+            for name in [name for name in users if name not in failed]:
+                with failed.of(name):
+                    users[name].update_generated(seen)
             advance(len(part) * world.size)
 
 
-def _facts(sets: Mapping[Split, EvaluationSet], counts: Tally | None) -> dict[Split, SetFacts]:
-    """The sets as protocols name them; called on rank 0, which has the counts of all ranks."""
+def _facts(split: Split, data: EvaluationSet, counts: Tally | None) -> SetFacts:
+    """The set as protocols name it; called on rank 0, which has the counts of all ranks."""
     assert counts is not None
-    return {split: data.facts(int(counts.sums[split])) for split, data in sets.items()}
+    return data.facts(int(counts.sums[split]))
 
 
 def _scores(name: str, evaluator: Evaluator, state: Tally | None) -> dict[str, Score]:
@@ -185,17 +211,6 @@ def _scores(name: str, evaluator: Evaluator, state: Tally | None) -> dict[str, S
             raise NumericError(f"evaluator {name}: {metric} is {score.value}; check the weights")
         scores[metric] = score
     return scores
-
-
-@contextmanager
-def _named(evaluator: str, keys: Sequence[str] = ()) -> Iterator[None]:
-    """Adds the evaluator, and the key of the sample where it is known, to a NumericError."""
-    try:
-        yield
-    except NumericError as error:
-        known = error.row is not None and error.row < len(keys)
-        sample = f"sample {keys[error.row]}: " if error.row is not None and known else ""
-        raise NumericError(f"evaluator {evaluator}: {sample}{error}") from error
 
 
 @contextmanager

@@ -12,8 +12,10 @@ import torch
 from vtp_core.artefact.assembly import assemble, load_training_state
 from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.data.opening import Sources
-from vtp_core.errors import FileError, NumericError, Preempted, UsageError
-from vtp_core.evaluation.history import find_metric
+from vtp_core.errors import FileError, NumericError, Preempted, UsageError, VtpError
+from vtp_core.evaluation.checking import check_samples
+from vtp_core.evaluation.failures import reason
+from vtp_core.evaluation.history import find_metric, summary
 from vtp_core.evaluation.latents import measure_latents, statistics_samples
 from vtp_core.evaluation.opening import build_evaluators, open_recipe_sets, open_set
 from vtp_core.evaluation.progress import Show, silent
@@ -26,6 +28,7 @@ from vtp_core.run.progress import show_pass
 from vtp_core.run.report import build_report
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.ranks.rank_objects import on_first_rank
+from vtp_core.training.ranks.world import World
 from vtp_core.training.saving.best import improves, write_best
 from vtp_core.training.saving.state import whole
 
@@ -44,11 +47,20 @@ def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"
     return tokenizer
 
 
-def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None:
-    """Opens the evaluation's sources and checks that every evaluator can run; before step 0.
+def check_evaluation(
+    recipe: Recipe, plugins: Plugins, sources: Sources, world: World, *, read: bool = True
+) -> None:
+    """Opens the evaluation's sources and checks that every evaluator can run; before step 0, on every rank.
+
+    Args:
+        recipe: The recipe.
+        plugins: Where its evaluators come from.
+        sources: The opened sources of the process.
+        world: This rank.
+        read: Whether the held-out set is read once, so that a broken sample is known now.
 
     Raises:
-        DataError: A source is empty.
+        DataError: A source is empty, or samples of the held-out set can't be used.
         UsageError: An evaluator needs what the recipe's tokenizer or data lacks, or ``evaluate.best`` names
             a metric that its evaluator doesn't declare.
     """
@@ -62,6 +74,8 @@ def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None
             tokenizer = assemble(config, plugins)
     except (NotImplementedError, RuntimeError):  # a component that needs real memory to be built
         tokenizer = assemble(config, plugins)
+    if idle := sorted(recipe.evaluators.keys() - evaluators.keys()):
+        _log.info("no held-out data ([evaluate] source), so not measured: %s", ", ".join(idle))
     owner, _, metric = (recipe.evaluate.best or "").partition(".")
     if owner and owner not in evaluators:
         raise UsageError(f"evaluate.best: evaluator {owner} reads data; set evaluate.source to held-out data")
@@ -73,13 +87,23 @@ def check_evaluation(recipe: Recipe, plugins: Plugins, sources: Sources) -> None
             f"evaluate.best: evaluator {owner} declares no metric {metric!r}, so its direction is unknown; "
             f"it declares {', '.join(declared) or 'none'}"
         )
+    if sets[0] is not None and read:
+        needed = (evaluator.fields for evaluator in evaluators.values() if evaluator.uses_held_out)
+        fields = frozenset({"image"}).union(*needed)
+        check_samples(sets[0], fields, world, show_pass if world.rank == 0 else silent)
 
 
-def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None, show: Show = silent) -> Results:
-    """Runs the recipe's evaluators on the present weights; all ranks call it, rank 0 writes ``eval.json``."""
-    evaluators = build_evaluators(run.recipe, run.plugins)
+def evaluate_run(
+    run: Run, step: int, tokenizer: Tokenizer | None = None, show: Show = silent
+) -> tuple[Results, dict[str, VtpError]]:
+    """Runs the recipe's evaluators on the present weights; all ranks call it, rank 0 writes ``eval.json``.
+
+    Returns:
+        Metric -> entry, and evaluator -> error for those that gave no number.
+    """
+    evaluators, failures = build_evaluators(run.recipe, run.plugins), dict[str, VtpError]()
     if not evaluators:
-        return {}
+        return {}, {}
     held_out, train = open_recipe_sets(run.recipe, run.sources)
     results = evaluate(
         tokenizer or current_tokenizer(run, step),
@@ -89,10 +113,12 @@ def evaluate_run(run: Run, step: int, tokenizer: Tokenizer | None = None, show: 
         rows=run.recipe.evaluate.rows,
         world=run.world,
         show=show,
+        failures=failures,
     )
+    left_out = {name: reason(name, error) for name, error in failures.items()}
     # All ranks fail together: one that went on alone would wait in the next collective.
-    on_first_rank(lambda: run.folder.write_evaluation(step, results))
-    return results
+    on_first_rank(lambda: run.folder.write_evaluation(step, results, left_out))
+    return results, failures
 
 
 def is_best(run: Run, step: int, results: Results) -> bool:
@@ -180,9 +206,14 @@ def _write(tokenizer: Tokenizer, run: Run, show: Show) -> None:
 
 def _evaluate(run: Run, tokenizer: Tokenizer, show: Show) -> Results:
     step = run.recipe.run.steps
-    results = evaluate_run(run, step, tokenizer, show)
+    results, failures = evaluate_run(run, step, tokenizer, show)
     if is_best(run, step, results) and run.world.rank == 0:
         note_best(run, step, results)
+    for name, error in failures.items():
+        _log.warning("evaluator %s is left out: %s", name, reason(name, error))
+    for error in failures.values():
+        _log.info("measured: %s", summary(results) or "nothing")
+        raise error
     return results
 
 

@@ -13,6 +13,7 @@ import torch
 
 from vtp_core.batch import Batch
 from vtp_core.errors import Preempted
+from vtp_core.evaluation.failures import reason
 from vtp_core.evaluation.history import summary
 from vtp_core.evaluation.progress import silent
 from vtp_core.run.callback import Callbacks, RunInfo
@@ -172,9 +173,12 @@ class Loop:
 
     def _evaluate(self, made: int, bar: RunProgress | None) -> None:
         began = time.perf_counter()
-        results = evaluate_run(self.run, made, show=silent if bar is None else bar.show)
-        if bar is not None and results:
-            bar.message(f"step {made}: {summary(results)}")
+        results, failures = evaluate_run(self.run, made, show=silent if bar is None else bar.show)
+        if bar is not None:
+            for name, error in failures.items():
+                bar.message(f"step {made}: evaluator {name} is left out: {reason(name, error)}")
+            if results:
+                bar.message(f"step {made}: {summary(results)}")
         if is_best(self.run, made, results):
             if self._saved != made:
                 self._save(made)

@@ -14,13 +14,17 @@ from vtp_core.errors import UsageError
 from vtp_core.evaluation.history import PREFIX, metrics_row
 from vtp_core.recipe.history import RESOLVED, current_metrics
 from vtp_core.recipe.toml_values import TomlError, parse_toml
-from vtp_core.report.run_data import GALLERY, RunData, read_gallery
+from vtp_core.report.run_data import GALLERY, RunData, read_gallery, table
 from vtp_core.run.metrics import append_line, read_lines, step_of
 
 if TYPE_CHECKING:
     from vtp_core.recipe import Recipe
 
 _log = logging.getLogger(__name__)
+
+
+LEFT_OUT = "left_out"
+"""Key of ``eval.json`` beside the metrics: evaluator -> why it gave no number."""
 
 
 class RunFolder:
@@ -130,9 +134,17 @@ class RunFolder:
             earlier.append(before)
         write_json(self.environment, {**environment, "earlier": earlier} if earlier else environment)
 
-    def write_evaluation(self, step: int, results: Mapping[str, Mapping[str, object]]) -> None:
-        """Writes ``eval.json``: metric -> entry; ``metrics.jsonl`` keeps a line for each evaluation."""
-        write_json(self.evaluation, results)
+    def write_evaluation(
+        self, step: int, results: Mapping[str, Mapping[str, object]], left_out: Mapping[str, str]
+    ) -> None:
+        """Writes ``eval.json``: metric -> entry, and the line of this evaluation in ``metrics.jsonl``.
+
+        Args:
+            step: Steps that were made.
+            results: Metric -> entry.
+            left_out: Evaluator -> why it gave no number; a table of its own in the file, if there is any.
+        """
+        write_json(self.evaluation, {**results, LEFT_OUT: left_out} if left_out else results)
         row = metrics_row(results)
         if {"step": step, **row} not in self.read_metrics():  # the last one may be repeated
             append_line(self.metrics, step, row)
@@ -165,6 +177,8 @@ class RunFolder:
         except (OSError, TomlError) as error:
             missing.append(f"resolved.toml can't be read: {error}")
         evaluation = self._object(self.evaluation, missing)
+        for evaluator, reason in table(evaluation.pop(LEFT_OUT, None)).items():
+            missing.append(f"evaluator {evaluator} gave no number: {reason}")
         return RunData(
             name=str(recipe.get("name", self.path.name)),
             recipe=recipe,

@@ -74,7 +74,7 @@ def train(
                 folder.require_new()
             on_first_rank(lambda: stack.enter_context(locked(folder)))
             sources = sources or Sources(plugins, recipe.data.decode)
-            check_evaluation(recipe, plugins, sources)
+            check_evaluation(recipe, plugins, sources, world, read=not resume)
             run = open_run(recipe, plugins, world, sources, resume=resume, allow_change=allow_change)
             if world.rank == 0:
                 _write_records(run)

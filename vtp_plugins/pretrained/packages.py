@@ -34,6 +34,11 @@ def package_folder(package: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def is_installed(network: str) -> bool:
+    """Whether a package with the network's weights is installed."""
+    return network in PACKAGES and package_folder(PACKAGES[network][0]) is not None
+
+
 def read_package(network: str) -> dict[str, Tensor] | None:
     """State dict of a network from its weights package; None if there is none or it isn't installed."""
     if network not in PACKAGES:

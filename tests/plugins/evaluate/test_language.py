@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
-from vtp_core.errors import DataError
+from vtp_core.errors import DataError, UsageError
 from vtp_core.evaluation.runner import evaluate
 from vtp_plugins.evaluate_retrieval.config import RetrievalConfig
 from vtp_plugins.evaluate_retrieval.evaluator import Retrieval
@@ -200,7 +200,7 @@ def test_no_classes_and_bad_templates() -> None:
     source = drawn_set("val", 4, seed=0).source
     assert isinstance(source, ArraySource)
     nameless = ArraySet(name="v", source=ArraySource(images=source.images, labels=(0, 1, 0, 1)))
-    with pytest.raises(DataError, match="no class names"):
+    with pytest.raises(UsageError, match="no class names"):
         evaluate(toy_tokenizer(), {"z": ZeroShot(ZeroShotConfig())}, nameless)
     with pytest.raises(ValueError, match="has no"):
         ZeroShotConfig(templates=("a photo",))

@@ -1,0 +1,44 @@
+"""Reads an evaluation set once before a run, so that a broken sample is known before step 0."""
+
+from __future__ import annotations
+
+from vtp_core.data.source import BadSample
+from vtp_core.errors import DataError
+from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.progress import Show, silent
+from vtp_core.training.ranks.rank_objects import gather_objects
+from vtp_core.training.ranks.world import World
+
+NAMED = 5
+"""Broken samples that the error names."""
+
+
+def check_samples(data: EvaluationSet, fields: frozenset[str], world: World, show: Show = silent) -> None:
+    """Reads every sample; each rank its share, and all of them call it.
+
+    Args:
+        data: The set.
+        fields: What its evaluators need.
+        world: This rank.
+        show: Shows the progress.
+
+    Raises:
+        DataError: Samples are broken or lack a field; names the first.
+    """
+    own = data.indices()[world.rank :: world.size]
+    broken: list[str] = []
+    with show(f"reading {data.name} once", len(data.indices())) as advance:
+        for index in own:
+            try:
+                data.source.read(index, fields)
+            except BadSample as error:
+                broken.append(str(error))
+            advance(world.size)
+    parts = gather_objects((len(broken), broken[:NAMED]))
+    if count := sum(number for number, _ in parts):
+        first = [text for _, texts in parts for text in texts][:NAMED]
+        more = f" and {count - len(first)} more" if count > len(first) else ""
+        raise DataError(
+            f"{data.name}: {count} of {len(data.indices())} evaluation samples can't be used: "
+            f"{'; '.join(first)}{more}; repair or remove them: evaluations use whole sets"
+        )
