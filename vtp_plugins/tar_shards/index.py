@@ -75,12 +75,15 @@ def split_name(name: str, known: Collection[str]) -> tuple[str, str]:
     """Key and extension of a member.
 
     The longest known extension wins: ``a/img.v1.jpg`` is key ``a/img.v1``, extension ``jpg``. An unknown one
-    starts after the last dot. ``..``, ``.`` and leading slashes are removed.
+    starts after the last dot. If ``image.png`` is known, ``a/image.png`` is a member of ``a``. ``..``, ``.``
+    and leading slashes are removed.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     if not parts:
         return "", ""
     lower = parts[-1].lower()
+    if len(parts) > 1 and "." in lower and lower in known:
+        return "/".join(parts[:-1]), lower
     matching = [extension for extension in known if lower.endswith("." + extension)]
     if matching:
         length = max(map(len, matching))

@@ -27,6 +27,8 @@ COLUMNS = {"image": ["png", "jpg"], "text": ["txt"]}
         ("0001.jpg", ("0001", "jpg")),
         ("a/b/img.v1.jpg", ("a/b/img.v1", "jpg")),
         ("0001.seg.png", ("0001", "seg.png")),
+        ("a/0001/Seg.png", ("a/0001", "seg.png")),
+        ("seg.png", ("seg", "png")),
         ("0001.JPG", ("0001", "jpg")),
         ("x.v1.foo", ("x.v1", "foo")),
         ("noextension", ("noextension", "")),

@@ -1,0 +1,1 @@
+"""`vtp init`: looks at images and writes a recipe that trains on them."""
