@@ -73,8 +73,9 @@ def export(
     (RUN/checkpoints/best), a tokenizer's folder, or the name of a tokenizer that ships. Of a run, statistics
     of the latents are measured; only the artefact format holds them.
     """
-    from vtp_core.artefact.finding import find_tokenizer, locate
+    from vtp_core.artefact.finding import find_tokenizer
     from vtp_core.plugins import load_plugins
+    from vtp_core.recipe.tokenizers import locate
     from vtp_core.run.records import RunFolder
 
     check_folder("FOLDER", folder)

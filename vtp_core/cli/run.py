@@ -91,7 +91,7 @@ def _check(stages: Sequence[Recipe], plugins: Plugins, *, resume: bool, allow_ch
         UsageError: A folder is occupied, unusable or that of two stages, or run.steps are made already.
         CheckpointError: ``init_from`` leads nowhere, or the recipe changed since the checkpoint.
     """
-    from vtp_core.artefact.finding import locate
+    from vtp_core.recipe.tokenizers import locate
     from vtp_core.run.recipe_change import check_newest
     from vtp_core.run.records import RunFolder
 

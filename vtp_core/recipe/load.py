@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtp_core.recipe.history import RESOLVED, update_recipe
 from vtp_core.recipe.problems import RecipeErrors, dotted, quoted
+from vtp_core.recipe.reading.architecture import take_architectures
 from vtp_core.recipe.reading.check import check
 from vtp_core.recipe.reading.files import Tree, read_tree
 from vtp_core.recipe.reading.parts import Parts, read_parts
@@ -47,6 +48,7 @@ def load_recipe(
     if file.name == RESOLVED and os.path.isdir(path):
         overrides = (f"run.out={quoted(str(file.parent))}", *overrides)
     tree = read_tree(file, overrides)
+    take_architectures(tree, plugins)
     tree.values.setdefault("name", _name_of(tree.file))
     _check_names(tree, plugins)
     parts = read_parts(tree, plugins)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -13,6 +11,7 @@ from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import FrozenConfig, Recipe
+from vtp_core.recipe.tokenizers import locate
 from vtp_core.run.kernels import RunKernels, choose_kernels
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.seeds import seeded
@@ -117,7 +116,7 @@ def _frozen(name: str, table: FrozenConfig, plugins: Plugins, *, load: bool) -> 
             f"frozen.{name}: give `weights` (an artefact folder or a .safetensors file); "
             'weights = "random" asks for an untrained network'
         )
-    path = Path(table.weights)
+    path = locate(table.weights, plugins)
     if path.is_dir():
         from vtp_core.artefact.loading import load as load_artefact
 

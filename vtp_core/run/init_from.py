@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vtp_core.artefact.assembly import training_modules
-from vtp_core.artefact.finding import locate
 from vtp_core.artefact.loading import load as load_artefact
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
@@ -22,6 +21,7 @@ from vtp_core.objective import Objective
 from vtp_core.parameters import Resampler
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.initial import InitFromConfig
+from vtp_core.recipe.tokenizers import locate
 from vtp_core.training.networks import PARTS, Networks
 from vtp_core.training.saving.checkpoint import find_latest, read_into, stored_shapes
 from vtp_core.training.saving.state import model_state

@@ -19,9 +19,9 @@ from vtp_core import load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.card import model_card
 from vtp_core.artefact.config import ArtefactConfig
-from vtp_core.artefact.finding import locate
 from vtp_core.errors import CheckpointError, VtpError
 from vtp_core.plugins import Plugins, load_plugins
+from vtp_core.recipe.tokenizers import locate
 from vtp_core.tokenizer import Tokenizer
 
 Edit = Callable[[dict], object]

@@ -13,8 +13,11 @@ import torch
 from click.testing import Result
 
 from tests.core.run.tiny_run import RECIPE, one_line, state, vtp
+from vtp_core import load
 from vtp_core.ops import resample_patch_embedding, resample_pixels, resample_positions
 from vtp_core.plugins import load_plugins
+from vtp_core.recipe import load_recipe
+from vtp_core.run.build import build_run_networks
 from vtp_core.run.recipe_change import check_recipe
 from vtp_core.training.saving.checkpoint import find_latest
 
@@ -176,3 +179,25 @@ def test_a_run_that_was_written_before_goes_on(first: Path, tmp_path: Path) -> N
         tmp_path, replace(manifest, recipe=older), manifest.recipe, load_plugins(), allow_change=False
     )
     assert lines == []
+
+
+def test_a_shipped_tokenizer_with_its_sizes(tmp_path: Path) -> None:
+    parts = ("encoder", "bottleneck", "decoder")
+    sizes = (f"{part}.from=vtp-nano" for part in parts)
+    result = vtp(tmp_path, 'init_from={path = "VTP_Nano", fresh = ["clip"]}', *STILL, *sizes)
+    assert result.exit_code == 0, result.output
+    nano, found = load("vtp-nano"), state(tmp_path)
+    for part in parts:
+        for name, tensor in getattr(nano, part).state_dict().items():
+            # Its weights were rounded to 8 bit; a step of no length moves those that are zero.
+            torch.testing.assert_close(found[f"tokenizer.{part}.{name}"], tensor, rtol=0, atol=1e-20)
+
+
+def test_a_frozen_network_with_the_weights_of_a_shipped_tokenizer(tmp_path: Path) -> None:
+    nano = load("vtp-nano")
+    sizes = 'use = "vit", width = 192, depth = 6, heads = 3, mlp_ratio = 3.0, patch = 8'
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    frozen = f'frozen.old={{ {sizes}, weights = "vtp-nano" }}'
+    networks, _ = build_run_networks(load_recipe(tmp_path / "tiny.toml", [frozen]), load_plugins())
+    weights = networks.frozen["old"].state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in nano.encoder.state_dict().items())

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtp_core.recipe.problems import COMMAND_LINE, Origin, Problem, RecipeErrors, dotted
 from vtp_core.recipe.shipped import advice, shipped_recipe, shipped_recipes
@@ -18,6 +18,16 @@ MAX_EXTENDS = 3
 
 MAX_FILES = 32
 """Most files that a recipe may read through `extends`; one that is read twice counts twice."""
+
+
+if TYPE_CHECKING:
+    from vtp_core.plugins.hookspecs import Kind
+
+PARTS: tuple[Kind, ...] = ("encoder", "bottleneck", "decoder")
+"""Tables whose keys may come from a trained tokenizer."""
+
+FROM = "from"
+"""Key of such a table that names the tokenizer; see `vtp_core.recipe.reading.architecture`."""
 
 
 @dataclass
@@ -48,7 +58,7 @@ class Tree:
         self.problems.append(Problem(self.origin(path), dotted(path), message))
 
     def overlay(self, values: dict[str, Any], origins: dict[Path, Origin]) -> None:
-        """Merges other values over these, key by key; a table with another `use` is replaced."""
+        """Merges other values over these, key by key, but for tables that `_replaces` names."""
         replaced: set[Path] = set()
         self._merge((), self.values, values, replaced)
         self._forget(replaced)
@@ -58,7 +68,7 @@ class Tree:
         for key, value in above.items():
             here = (*path, key)
             old = below.get(key)
-            if isinstance(old, dict) and isinstance(value, dict) and not _other_component(old, value):
+            if isinstance(old, dict) and isinstance(value, dict) and not _replaces(here, old, value):
                 self._merge(here, old, value, replaced)
             else:
                 replaced.add(here)
@@ -92,8 +102,10 @@ class Tree:
             del self.origins[known]
 
 
-def _other_component(below: dict[str, Any], above: dict[str, Any]) -> bool:
-    return "use" in above and "use" in below and above["use"] != below["use"]
+def _replaces(path: Path, below: dict[str, Any], above: dict[str, Any]) -> bool:
+    """Whether a table is of another component than the one below it, or copies one of its own."""
+    other = "use" in above and "use" in below and above["use"] != below["use"]
+    return other or (len(path) == 1 and path[0] in PARTS and FROM in above)
 
 
 def read_tree(path: FilePath, overrides: Sequence[str]) -> Tree:
@@ -103,7 +115,9 @@ def read_tree(path: FilePath, overrides: Sequence[str]) -> Tree:
         RecipeErrors: A file is missing, not TOML, extends itself or goes too deep, or a limit is passed.
     """
     tree = _read(path, Origin(str(path), 1), (), [])
-    for override in overrides:
+    # `from` replaces a whole table: it goes before the keys that are set in it.
+    renewing = [text for text in overrides if text.partition("=")[0].strip().endswith(f".{FROM}")]
+    for override in (*renewing, *(text for text in overrides if text not in renewing)):
         _override(tree, override)
     return tree
 

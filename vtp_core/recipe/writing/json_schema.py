@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 from vtp_core.errors import UsageError
 from vtp_core.plugins.own import OWN
+from vtp_core.recipe.reading.files import FROM, PARTS
 from vtp_core.recipe.reading.keys import key_of
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.recipe.tables.slot import DEFAULTS, SHORT, SLOT_KEY
@@ -68,11 +69,13 @@ def _slot(kind: Kind, plugins: Plugins, definitions: dict[str, Any]) -> dict[str
             branches[component.name] = _component_schema(component, definitions)
         except UsageError:
             continue
-    table = {
+    table: dict[str, Any] = {
         "type": "object",
         "properties": {"use": {"description": f"Name of the {kind}.", "enum": list(branches)}},
         "allOf": [{"if": _chosen(kind, name), "then": schema} for name, schema in branches.items()],
     }
+    if kind in PARTS:
+        table["properties"][FROM] = {"type": "string", "description": "Tokenizer whose keys these are."}
     own = [component.name for component in OWN if component.kind == kind]
     return {"anyOf": [{"enum": own}, table]} if kind in SHORT else table
 
