@@ -13,15 +13,15 @@ from vtp_core.recipe.problems import RecipeErrors
 def describe(error: VtpError) -> str:
     """An error as the command line prints it: one line, or one line for each problem of a recipe."""
     if isinstance(error, RecipeErrors):
-        return str(error)
-    return f"error: {' '.join(str(error).split()) or type(error).__name__}"
+        return "\n".join(printable(line) for line in str(error).splitlines())
+    return f"error: {printable(' '.join(str(error).split())) or type(error).__name__}"
 
 
 def internal_error(error: BaseException) -> str:
     """One line for an unexpected error: what, where, and how to see more."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    message = " ".join(str(error).split())
+    message = printable(" ".join(str(error).split()))
     return f"internal error: {type(error).__name__}: {message}{where}; vtp --debug shows the traceback"
 
 
@@ -51,6 +51,13 @@ def check_folder(option: str, folder: Path) -> None:
         raise UsageError(f"{option} {folder}: {there} is a file; name another folder")
     if not os.access(there, os.W_OK):
         raise UsageError(f"{option} {folder}: {there} can't be written; name another folder")
+
+
+def printable(text: str) -> str:
+    """Text of one line whose control characters are escapes: names from data must not steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def table(rows: list[tuple[str, ...]], gap: str = "  ") -> str:

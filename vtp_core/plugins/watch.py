@@ -1,17 +1,20 @@
-"""Says which plugin runs when a process hangs or would end without a word. Imports no torch."""
+"""Says which plugin runs when a process hangs, or ends without a word. Imports no torch."""
 
 from __future__ import annotations
 
-import faulthandler
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 SECONDS = 10.0
 """Time after which a plugin that still runs is named."""
+
+# Standard input ends without a line if this process does, in whatever way.
+_SHELL = 'read -r line || printf "%s\\n" "vtp ended while this was loading: $0" >&2'
 
 
 class ProcessEnd(BaseException):
@@ -20,10 +23,10 @@ class ProcessEnd(BaseException):
 
 @contextmanager
 def watched(who: str) -> Iterator[None]:
-    """Names a plugin on standard error if the block takes long, and turns its `os._exit` into `ProcessEnd`.
+    """Names a plugin on standard error if the block takes long or the process ends in it.
 
-    A crash in native code prints the Python lines that led to it. Processes that the plugin forks, and other
-    threads, end as they ask.
+    `os._exit` becomes `ProcessEnd` in the block; processes that the plugin forks, and other threads, end as
+    they ask.
 
     Args:
         who: The plugin, as in "plugin foo (vtp-plugin-foo 0.2)".
@@ -41,17 +44,30 @@ def watched(who: str) -> Iterator[None]:
             advice = "Ctrl-C ends this command; uninstall it, or name the others in VTP_PLUGINS"
             print(f"{who} has been loading for {SECONDS:g} s: {advice}", file=sys.stderr, flush=True)
 
-    trace = not faulthandler.is_enabled()
-    if trace:
-        faulthandler.enable(file=2)
     reminder = threading.Thread(target=remind, daemon=True)
-    reminder.start()
-    os._exit = refuse
+    with _survived(who):
+        reminder.start()
+        os._exit = refuse
+        try:
+            yield
+        finally:
+            os._exit = leave
+            done.set()
+            reminder.join()
+
+
+@contextmanager
+def _survived(who: str) -> Iterator[None]:
+    """Leaves the word to a shell if native code ends this process; does nothing where there is no shell."""
+    try:
+        shell = subprocess.Popen(
+            ["/bin/sh", "-c", _SHELL, who], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0
+        )
+    except OSError:
+        yield
+        return
     try:
         yield
     finally:
-        os._exit = leave
-        done.set()
-        reminder.join()
-        if trace:
-            faulthandler.disable()
+        with suppress(OSError):
+            shell.communicate(b"\n")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vtp_core.cli.options import plugin_option, set_option
+from vtp_core.cli.output import printable
 from vtp_core.cli.tables import is_table, read_table
 from vtp_core.errors import DataError, UsageError
 from vtp_core.recipe.history import RESOLVED
@@ -78,7 +79,7 @@ def check(
         if not report.usable:
             useless.append(f"{name}: none of {report.read} samples is usable")
         if not as_json:
-            click.echo("\n".join([name, *(f"  {line}" for line in summary(report))]))
+            click.echo("\n".join([name, *(f"  {printable(line)}" for line in summary(report))]))
     if as_json:
         click.echo(json.dumps({"sources": results, "errors": broken}, indent=2))
     if broken or useless:

@@ -51,6 +51,14 @@ def test_lines_of_a_damaged_shard(tmp_path: Path) -> None:
     assert "cut.tar" in result.stdout
 
 
+def test_names_from_data_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    name = "\x1b]0;evil\x07 h\xe9"
+    done = run(str(write_tar(tmp_path / "a.tar", [(f"{name}.png", b"x"), *samples(1)])))
+    assert "\x1b" not in done.stdout and "\\x1b]0;evil\\x07 h\xe9: not an image" in done.stdout
+    done = run(str(write_tar(tmp_path / "b.tar", [(f"{name}.png", b"x")])), str(tmp_path / "\x1b[2J"))
+    assert done.exit_code == 3 and "\x1b" not in done.output
+
+
 def test_a_path_that_leads_nowhere_and_an_empty_folder_are_named_once(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     write_tar(tmp_path / "a.tar", samples(2))
