@@ -7,7 +7,7 @@ from vtp_core.testing.fake_step import FakeStep
 from vtp_core.testing.networks import TINY_DIMS, TinyNetworks
 from vtp_core.testing.ranks import run_processes, run_ranks
 from vtp_core.testing.shapes import Drawing, draw
-from vtp_core.testing.source import ShapesSource
+from vtp_core.testing.shapes_source import ShapesSource
 
 __all__ = [
     "TINY_DIMS",
