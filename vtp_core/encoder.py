@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from vtp_core.errors import UsageError
 from vtp_core.features import Tokens
 from vtp_core.parameters import ParamRule, Resampler
 
@@ -19,7 +20,8 @@ class Encoder(nn.Module):
     Attributes:
         width: Token width D.
         patch: Patch side in pixels.
-        depth: Number of blocks; taps are 0 .. depth - 1.
+        depth: Number of blocks.
+        taps: Blocks that can be tapped are 0 .. taps - 1; None: all `depth`.
         has_cls: Whether there is a class token.
     """
 
@@ -27,6 +29,22 @@ class Encoder(nn.Module):
     patch: int
     depth: int
     has_cls: bool
+    taps: int | None = None
+
+    def check_layers(self, layers: Iterable[int], what: str) -> None:
+        """Refuses taps that this encoder lacks.
+
+        Args:
+            layers: Blocks to tap.
+            what: Who asks for them.
+
+        Raises:
+            UsageError: One of them can't be tapped.
+        """
+        taps = self.depth if self.taps is None else self.taps
+        if outside := sorted({layer for layer in layers if not 0 <= layer < taps}):
+            can = f"blocks 0 .. {taps - 1} can be tapped" if taps else "none of its blocks can be tapped"
+            raise UsageError(f"{what} taps block {outside[0]} of the encoder, which has {self.depth}: {can}")
 
     def forward(
         self,

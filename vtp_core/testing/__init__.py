@@ -2,12 +2,18 @@
 
 from vtp_core.testing.augmentations import check_augmentation
 from vtp_core.testing.batches import drawn_batch
+from vtp_core.testing.bottlenecks import check_bottleneck
 from vtp_core.testing.conformance import ConformanceError, check_objective
+from vtp_core.testing.decoders import check_decoder
+from vtp_core.testing.encoders import check_encoder
+from vtp_core.testing.evaluators import check_evaluator
 from vtp_core.testing.fake_step import FakeStep
 from vtp_core.testing.networks import TINY_DIMS, TinyNetworks
 from vtp_core.testing.ranks import run_processes, run_ranks
 from vtp_core.testing.shapes import Drawing, draw
 from vtp_core.testing.shapes_source import ShapesSource
+from vtp_core.testing.sources import check_source
+from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 
 __all__ = [
     "TINY_DIMS",
@@ -17,9 +23,15 @@ __all__ = [
     "ShapesSource",
     "TinyNetworks",
     "check_augmentation",
+    "check_bottleneck",
+    "check_decoder",
+    "check_encoder",
+    "check_evaluator",
     "check_objective",
+    "check_source",
     "draw",
     "drawn_batch",
     "run_processes",
     "run_ranks",
+    "tiny_tokenizer",
 ]

@@ -10,7 +10,6 @@ from torch import nn
 
 from vtp_core.decoder import Decoder
 from vtp_core.parameters import Dims
-from vtp_core.pixels import to_uint8
 from vtp_core.testing.networks import TINY_DIMS
 from vtp_core.testing.parts import bfloat16, check_gradients, check_structure, expect, expect_close, unchanged
 
@@ -38,10 +37,9 @@ def check_decoder(
         torch.manual_seed(seed)
         decoder = target(config, dims)
         check_structure(decoder, lambda: target(config, dims))
-        try:
-            to_uint8(torch.zeros(1, 3, 2, 2), decoder.value_range)
-        except (ValueError, TypeError) as error:
-            raise AssertionError(f"value_range {decoder.value_range!r}: {error}") from None
+        span = decoder.value_range
+        known = span == "imagenet" or span[0] < span[1]
+        expect(known, f'value_range {span!r}: expected "imagenet" or (black, white)')
         z = torch.randn(3, dims.channels, 4, 3)
         for mode in (True, False):
             with unchanged(decoder, "forward"), torch.no_grad():

@@ -38,14 +38,15 @@ def check_encoder(
         check_structure(encoder, lambda: target(config))
         side = size or 4 * encoder.patch
         images = [torch.randn(3, 1, 3, side, side), torch.randn(3, 2, 3, side, side - encoder.patch)]
-        layers = (0, encoder.depth - 1)
+        taps = encoder.depth if encoder.taps is None else encoder.taps
+        layers = tuple(sorted({0, taps - 1})) if taps else ()
         _check_shapes(encoder, images, layers)
         _check_apart(encoder, images, layers)
         _check_masks(encoder, images[0])
         if any(parameter.requires_grad for parameter in encoder.parameters()):
-            for tokens in encoder.train()(images, [None, None], layers=layers):
-                loss = sum(value.square().mean() for value in _tensors(tokens).values())
-                loss.backward()  # type: ignore[union-attr]
+            found = encoder.train()(images, [None, None], layers=layers)
+            values = [value for tokens in found for value in _tensors(tokens).values()]
+            torch.stack([value.square().mean() for value in values]).sum().backward()
             check_gradients(encoder, allowed="mask")
 
 

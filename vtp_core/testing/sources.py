@@ -16,9 +16,8 @@ FIELDS = frozenset({"image", "text", "label", "latent"})
 def check_source(source: Source, *, samples: int = 8) -> None:
     """Reads the first, last and some other samples of an opened source.
 
-    Fields are those that it declares; a sample has the fields that were asked, of the documented types, or is a
-    `BadSample`; it is the same whenever, in whichever order, in whichever thread and in a pickled copy; indices
-    beyond the end are an IndexError.
+    Fields are those that it declares; a sample has the fields that were asked, of the documented types, or is
+    a `BadSample`; it is the same whenever, in whichever order, in whichever thread and in a pickled copy.
 
     Args:
         source: The source, opened on a few good samples.
@@ -29,7 +28,9 @@ def check_source(source: Source, *, samples: int = 8) -> None:
     """
     count = len(source)
     expect(count > 0, "it is empty; opening an empty source raises DataError")
-    expect(bool(source.fields) and source.fields <= FIELDS, f"fields {set(source.fields)}: of {sorted(FIELDS)}")
+    expect(
+        bool(source.fields) and source.fields <= FIELDS, f"fields {set(source.fields)}: of {sorted(FIELDS)}"
+    )
     expect(isinstance(source.classes, (list, tuple)), "classes is no list or tuple of names")
     indices = sorted({*range(min(samples, count)), count - 1})
     first = {index: _read(source, index, source.fields) for index in indices}
@@ -40,7 +41,9 @@ def check_source(source: Source, *, samples: int = 8) -> None:
     keys = [sample.key for sample in good.values()]
     expect(len(set(keys)) == len(keys), "two samples have one key")
     with ThreadPoolExecutor(2) as pool:
-        threads = dict(zip(indices, pool.map(lambda i: _read(source, i, source.fields), indices), strict=True))
+        threads = dict(
+            zip(indices, pool.map(lambda i: _read(source, i, source.fields), indices), strict=True)
+        )
     copy: Source = pickle.loads(pickle.dumps(source))
     for index in reversed(indices):
         for what, found in (
@@ -49,14 +52,6 @@ def check_source(source: Source, *, samples: int = 8) -> None:
             ("from a pickled copy", _read(copy, index, source.fields)),
         ):
             expect(_same(first[index], found), f"sample {index} read {what} differs: a source keeps no state")
-    for beyond in (count, -count - 1):
-        try:
-            source.read(beyond, frozenset())
-        except IndexError:
-            continue
-        except BadSample:
-            pass
-        expect(False, f"read({beyond}) of {count} samples raises no IndexError")
 
 
 def _read(source: Source, index: int, fields: frozenset[str]) -> Sample | None:
@@ -67,15 +62,14 @@ def _read(source: Source, index: int, fields: frozenset[str]) -> Sample | None:
 
 
 def _check_sample(source: Source, index: int, sample: Sample) -> None:
-    expect(bool(sample.key) and isinstance(sample.key, str), f"sample {index} has no key")
+    expect(bool(sample.key), f"sample {index} has no key")
     if sample.image is not None:
         image = sample.image
         right = image.dtype == numpy.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
         expect(right, f"image {image.shape} {image.dtype}: expected (H, W, 3) uint8")
     if sample.text is not None:
-        expect(isinstance(sample.text, str) and bool(sample.text.strip()), f"sample {index} has an empty text")
+        expect(bool(sample.text.strip()), f"sample {index} has an empty text")
     if sample.label is not None:
-        expect(isinstance(sample.label, int), f"label {type(sample.label).__name__}: expected int")
         inside = not source.classes or 0 <= sample.label < len(source.classes)
         expect(inside, f"label {sample.label} of {len(source.classes)} classes")
     if sample.latent is not None:

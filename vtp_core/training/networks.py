@@ -111,10 +111,13 @@ class Networks:
         """Checks that all objectives can run: they name views, and their parameters can be sharded.
 
         Raises:
-            UsageError: An objective names no view or has an attribute of an earlier version, or a parameter
-                has no dimension.
+            UsageError: An objective names no view or has an attribute of an earlier version, a block is
+                tapped that the encoder lacks, or a parameter has no dimension.
         """
+        self.encoder.check_layers(self.bottleneck.layers, "the bottleneck")
         for name, objective in self.objectives.items():
+            layers = [layer for need in objective.views().values() for layer in need.layers]
+            self.encoder.check_layers(layers, f"objective {name!r}")
             if not objective.views():
                 raise UsageError(f"objective {name!r} names no view: its views() is empty")
             if isinstance(getattr(objective, "twins", None), tuple | list):

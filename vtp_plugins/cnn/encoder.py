@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtp_core.encoder import Encoder
+from vtp_core.errors import UsageError
 from vtp_core.features import Tokens
 from vtp_plugins.cnn.config import CnnEncoderConfig
 from vtp_plugins.cnn.layers import Block, Halve, conv, initialize, norm
@@ -22,6 +23,7 @@ class CnnEncoder(Encoder):
     """
 
     has_cls = False
+    taps = 0
 
     def __init__(self, config: CnnEncoderConfig) -> None:
         super().__init__()
@@ -63,15 +65,15 @@ class CnnEncoder(Encoder):
         """Tokens of all crop sets, one set after the other; see `vtp_core.encoder.Encoder.forward`.
 
         Raises:
-            ValueError: A mask or a tapped block, which this network can't serve, or an image side that is no
-                multiple of the patch.
+            UsageError: A mask or a tapped block, which this network can't serve.
+            ValueError: An image side is no multiple of the patch.
         """
         if layers:
-            raise ValueError(
+            raise UsageError(
                 "cnn: its blocks can't be tapped, their maps differ in size; use the encoder vit"
             )
         if any(mask is not None for mask in masks):
-            raise ValueError("cnn: it has no mask token to hide patches with; use the encoder vit")
+            raise UsageError("cnn: it has no mask token to hide patches with; use the encoder vit")
         return [self._encode(image, drop_path) for image in images]
 
     def _encode(self, image: Tensor, drop_path: float) -> Tokens:

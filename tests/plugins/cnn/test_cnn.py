@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import vtp_plugins.cnn.plugin
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
+from vtp_core.errors import UsageError
 from vtp_core.features import Features
 from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
@@ -186,9 +187,9 @@ def test_leaves_autocast_in_the_parameters_dtype() -> None:
 def test_refuses_what_it_cannot_do() -> None:
     encoder, _ = small()
     image = torch.randn(1, 1, 3, 8, 8).double()
-    with pytest.raises(ValueError, match="no mask token"):
+    with pytest.raises(UsageError, match="no mask token"):
         encoder([image], [torch.zeros(1, 1, 16, dtype=torch.bool)])
-    with pytest.raises(ValueError, match="can't be tapped"):
+    with pytest.raises(UsageError, match="can't be tapped"):
         encoder([image], [None], layers=(0,))
     with pytest.raises(ValueError, match="9 x 8 pixels is no multiple of the patch 2"):
         encoder([torch.randn(1, 1, 3, 9, 8).double()], [None])
