@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -48,9 +48,9 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a new file that replaces `path` at the end of the block; an error leaves the old one.
 
     Several processes may write at a time. One that is killed leaves a hidden file that ends in ``.tmp``,
-    which `sweep` removes. A device or a pipe (``/dev/stdout``) is written to, not replaced.
+    which `sweep` removes. A device, as all in ``/dev`` and ``/dev/fd``, is written to and not replaced.
     """
-    if path.exists() and (not path.is_file() or path.parent == Path("/dev")):
+    if path.is_char_device() or path.parent in (Path("/dev"), Path("/dev/fd")):
         with naming(path), path.open("wb") as file:
             yield file
         return
@@ -86,7 +86,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     which the next one that writes `folder` removes.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, folder.name, seconds=60)
+    sweep(folder.parent, {folder.name}, seconds=60)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     descriptor = None if os.name == "nt" else os.open(scratch, os.O_RDONLY)
     try:
@@ -106,14 +106,14 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def sweep(folder: Path, name: str | None = None, *, seconds: float = 0.0) -> list[Path]:
+def sweep(folder: Path, names: Collection[str] | None = None, *, seconds: float = 0.0) -> list[Path]:
     """Removes what killed writers left in a folder; a writer that lives holds a lock on its own.
 
     A writer that was killed after it had moved the old folder away gets that one back in place.
 
     Args:
         folder: Where it looks, not below it.
-        name: Of the file or folder that was written; None: of any.
+        names: Of the files or folders that were written; None: of any.
         seconds: Age from which something counts as left; a writer locks its own a moment after creating it.
 
     Returns:
@@ -122,7 +122,9 @@ def sweep(folder: Path, name: str | None = None, *, seconds: float = 0.0) -> lis
     swept = []
     for path in sorted(folder.glob(".*.tmp")):
         match = _SCRATCH.fullmatch(path.name)
-        if match is None or name not in (None, match[1]) or path.is_symlink() or not _is_left(path, seconds):
+        if match is None or (names is not None and match[1] not in names):
+            continue
+        if path.is_symlink() or not _is_left(path, seconds):
             continue
         if path.is_dir():
             if (path / "old").is_dir() and not (folder / match[1]).exists():

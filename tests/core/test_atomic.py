@@ -65,7 +65,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, bytes_):
     assert path.read_text() == "old" and names(tmp_path) == ["report.html"]
 
 
-def test_a_device_or_a_pipe_is_written_to_and_not_replaced(tmp_path):
+def test_a_device_is_written_to_and_a_pipe_replaced(tmp_path):
     full, pipe = tmp_path / "full", tmp_path / "pipe"
     full.symlink_to("/dev/full")  # a link: if it were replaced, the machine's device would stay
     with pytest.raises(OSError) as caught:
@@ -73,13 +73,13 @@ def test_a_device_or_a_pipe_is_written_to_and_not_replaced(tmp_path):
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(full))
     assert full.is_symlink()
     os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        write_text(pipe, "text")
-        assert os.read(reader, 10) == b"text"
-    finally:
-        os.close(reader)
-    assert pipe.is_fifo() and names(tmp_path) == ["full", "pipe"]
+    write_text(pipe, "nobody reads")
+    assert pipe.read_text() == "nobody reads" and names(tmp_path) == ["full", "pipe"]
+    reader, writer = os.pipe()
+    write_text(Path(f"/dev/fd/{writer}"), "text")
+    os.close(writer)
+    with open(reader, "rb") as file:
+        assert file.read() == b"text"
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
@@ -152,7 +152,7 @@ def test_a_writer_killed_between_its_renames_loses_nothing(tmp_path):
         (new / "second").touch()
     assert scratch.is_dir()
     (tmp_path / "model").rename(tmp_path / "elsewhere")
-    assert sweep(tmp_path, "another") == [] and sweep(tmp_path, "model") == [scratch]
+    assert sweep(tmp_path, {"another"}) == [] and sweep(tmp_path, {"model"}) == [scratch]
     assert names(tmp_path / "model") == ["kept"] and names(tmp_path) == ["elsewhere", "model"]
 
 

@@ -36,6 +36,9 @@ HELD_OUT = "val"
 @click.option("--train-source", metavar="TABLE", help="Data that probes learn from.")
 @click.option("--evaluator", "names", multiple=True, metavar="TABLE", help="Default: all that can run.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many samples of each source; named so.")
+@click.option(
+    "--allow-incomplete", is_flag=True, help="Measure what is left where parts of a source can't be read."
+)
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Samples at a time.")
 @device_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the results as JSON.")
@@ -48,6 +51,7 @@ def eval_(
     train_source: str | None,
     names: tuple[str, ...],
     limit: int | None,
+    allow_incomplete: bool,
     rows: int,
     device: str,
     output: Path | None,
@@ -87,9 +91,12 @@ def eval_(
     from vtp_core.run.progress import show_pass
     from vtp_core.run.records import LEFT_OUT
 
-    limit = limit or plan.limit
-    held_out = None if plan.held_out is None else open_set(plan.held_out, sources, limit)
-    train = None if plan.train is None else open_set(plan.train, sources, limit, skip_bad=plan.of_run)
+    limit, allowed = limit or plan.limit, allow_incomplete or plan.allow_incomplete
+    held_out = train = None
+    if plan.held_out is not None:
+        held_out = open_set(plan.held_out, sources, limit, allow_incomplete=allowed)
+    if plan.train is not None:
+        train = open_set(plan.train, sources, limit, skip_bad=plan.of_run, allow_incomplete=allowed)
     model = load(folder, plugins=plugins)
     model.to(torch_device(device))
     for line in prepare(model, plugins) if fast else ():
@@ -147,6 +154,7 @@ class _Plan:
     of_run: bool = False
     limit: int | None = None
     limits: DecodeLimits | None = None
+    allow_incomplete: bool = False
 
 
 def _plan(
@@ -173,6 +181,7 @@ def _plan(
             of_run=train is None,
             limit=given.limit,
             limits=recipe.data.decode,
+            allow_incomplete=given.allow_incomplete,
         )
     held_out = None if source is None else read_held_out(source, plugins)
     return _Plan(held_out=held_out, train=train, evaluators=chosen or _all(plugins), asked=bool(chosen))

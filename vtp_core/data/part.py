@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy
 
 from vtp_core.config import SourceConfig
+from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.draw import integer
 from vtp_core.data.source import FaultySource, Sample, Source
 from vtp_core.errors import DataError
@@ -53,6 +54,10 @@ class Part:
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """See `vtp_core.data.source.Source.read`."""
         return self.source.read(int(self._indices[index]), fields)
+
+    def lost(self) -> Lost:
+        """Of the whole source, as it is not known which samples were in them."""
+        return lost(self.source)
 
     def problems(self) -> Mapping[str, Sequence[str]]:
         """Those of the whole source, and excluded keys that it does not have."""

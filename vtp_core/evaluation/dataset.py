@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vtp_core.batch import Batch
+from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.crops.geometry import center_crop
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
@@ -36,6 +37,10 @@ class Subset:
     def classes(self) -> Sequence[str]:
         """Class names of the source."""
         return self.source.classes
+
+    def lost(self) -> Lost:
+        """What the whole source has lost."""
+        return lost(self.source)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -94,7 +99,8 @@ class EvaluationSet:
         """
         if samples == 0:
             raise DataError(f"{self.name}: no usable sample to evaluate on; run `vtp data check`")
-        return SetFacts(name=self.name, samples=samples, total=len(self.source))
+        missing = len(lost(self.source))
+        return SetFacts(name=self.name, samples=samples, total=len(self.source), lost=missing)
 
 
 def evaluation_batches(

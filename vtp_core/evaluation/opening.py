@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vtp_core.config import ComponentConfig
+from vtp_core.data.completeness import require_whole
 from vtp_core.data.opening import Sources
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator
@@ -11,7 +12,12 @@ from vtp_core.recipe import Recipe
 
 
 def open_set(
-    table: ComponentConfig, sources: Sources, limit: int | None = None, *, skip_bad: bool = False
+    table: ComponentConfig,
+    sources: Sources,
+    limit: int | None = None,
+    *,
+    skip_bad: bool = False,
+    allow_incomplete: bool = False,
 ) -> EvaluationSet:
     """Opens a source for evaluation.
 
@@ -19,9 +25,16 @@ def open_set(
         table: The source's table.
         sources: The opened sources of the process.
         limit: Number of samples to use; None: all.
-        skip_bad: Whether bad samples are left out.
+        skip_bad: Whether bad samples are left out, and parts that can't be read; the protocol counts both.
+        allow_incomplete: Whether only such parts are left out.
+
+    Raises:
+        DataError: There is nothing to read, or parts can't be read.
     """
-    return EvaluationSet(name=set_name(table), source=sources.open(table), limit=limit, skip_bad=skip_bad)
+    source = sources.open(table)
+    if not (skip_bad or allow_incomplete):
+        require_whole(set_name(table), source)
+    return EvaluationSet(name=set_name(table), source=source, limit=limit, skip_bad=skip_bad)
 
 
 def open_recipe_sets(
@@ -32,7 +45,7 @@ def open_recipe_sets(
     if table.source is None:
         return None, None
     train = table.train_source if table.train_source is not None else recipe.data.source
-    held_out = open_set(table.source, sources, table.limit)
+    held_out = open_set(table.source, sources, table.limit, allow_incomplete=table.allow_incomplete)
     return held_out, open_set(train, sources, table.limit, skip_bad=True)
 
 

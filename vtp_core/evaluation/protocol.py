@@ -22,17 +22,20 @@ class SetFacts:
     Attributes:
         name: Name of the source and its settings.
         samples: Number of samples that were read.
-        total: Number of samples of the source.
+        total: Number of samples of the source that can be read.
+        lost: Number of parts of the source, such as shards, that can't be read.
     """
 
     name: str
     samples: int
     total: int
+    lost: int = 0
 
     def __str__(self) -> str:
-        if self.samples == self.total:
+        if self.samples == self.total and not self.lost:
             return f"{self.name}, all {self.total}"
-        return f"{self.name}, PARTIAL {self.samples} of {self.total}"
+        text = f"{self.name}, PARTIAL {self.samples} of {self.total}"
+        return f"{text} that can be read ({self.lost} parts of the set can't)" if self.lost else text
 
 
 @dataclass(frozen=True, kw_only=True)

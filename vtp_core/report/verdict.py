@@ -122,6 +122,8 @@ def alarms(run: RunData) -> list[str]:
             found.append(f"{score.title} can't be told from a trivial answer ({score.baseline_name})")
         if "PARTIAL" in score.protocol:
             found.append(f"{score.title} was measured on a part of its set")
+    for name, what in table(run.environment.get("incomplete_data")).items():
+        found.append(f"training source {name}: {what}")
     if run.bad_samples:
         found.append(f"{sum(run.bad_samples.values())} bad samples were replaced; see Data")
     return found + [f"This folder has {what}." if what.startswith("no ") else what for what in run.missing]

@@ -45,6 +45,7 @@ class Loop:
         self.first = run.world.rank == 0
         self._since = (time.perf_counter(), run.start)
         self._saved = run.start
+        self._lost = sum(len(found) for found in run.lost().values())
 
     def __call__(self) -> None:
         """Runs from the run's first step to the last.
@@ -142,6 +143,8 @@ class Loop:
         }
         if result.skipped is not None:
             values["skipped"] = 1.0
+        if self._lost:
+            values["data/lost_parts"] = self._lost
         log.write(made, values)
         bar.log(made, sum(result.weighted.values()), rate)
         self.callbacks.step_end(made, values)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources
 from vtp_core.data.source import Source
@@ -82,6 +83,10 @@ class Run:
     def state(self) -> dict[str, torch.Tensor]:
         """The live tensors of a checkpoint, by name."""
         return training_state(self.networks, self.ema, self.optimizer, self.critics)
+
+    def lost(self) -> dict[str, Lost]:
+        """What of each training source can't be read."""
+        return {name: lost(source) for name, source in self.sources.named(self.recipe.data).items()}
 
     def recipe_data(self) -> dict[str, Any]:
         """The resolved recipe as JSON data."""

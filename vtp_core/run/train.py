@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from vtp_core.data.completeness import check_training, summary
 from vtp_core.data.opening import Sources
 from vtp_core.errors import DistributedError, Preempted
 from vtp_core.evaluation.runner import Results
@@ -75,6 +76,9 @@ def train(
             on_first_rank(lambda: stack.enter_context(locked(folder)))
             sources = sources or Sources(plugins, recipe.data.decode)
             check_evaluation(recipe, plugins, sources, world, read=not resume)
+            for line in check_training(sources.named(recipe.data), recipe.data.max_bad_fraction):
+                if world.rank == 0:
+                    _log.warning(line)
             run = open_run(recipe, plugins, world, sources, resume=resume, allow_change=allow_change)
             if world.rank == 0:
                 _write_records(run)
@@ -112,6 +116,8 @@ def _write_records(run: Run) -> None:
         world_size=run.world.size,
         kernels={"attention": run.recipe.kernels.attention, "nearest_code": run.recipe.kernels.nearest_code},
     )
+    if incomplete := {name: summary(found) for name, found in run.lost().items() if found}:
+        environment["incomplete_data"] = incomplete
     run.folder.write_environment(environment)
 
 

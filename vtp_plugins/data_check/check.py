@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 import numpy
 
+from vtp_core.data.completeness import lost
 from vtp_core.data.source import BadSample, FaultySource, Sample, Source
 
 _SHOWN = 10
@@ -33,6 +34,7 @@ class CheckReport:
         duplicate_keys: Samples with the key of an earlier one.
         duplicate_images: Samples with the pixels of an earlier one.
         problems: What was found while opening the source -> where.
+        lost: Parts that can't be read whole, one line each.
     """
 
     samples: int
@@ -48,6 +50,7 @@ class CheckReport:
     duplicate_keys: int = 0
     duplicate_images: int = 0
     problems: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    lost: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, object]:
         """All of it for JSON."""
@@ -66,7 +69,8 @@ def check_source(source: Source, limit: int | None = None) -> CheckReport:
     Raises:
         DataError: The source can't be read any more, or a label is outside of its classes.
     """
-    report = CheckReport(samples=len(source))
+    found_lost = lost(source)
+    report = CheckReport(samples=len(source), lost=[*found_lost.parts, *found_lost.allowed])
     if isinstance(source, FaultySource):
         report.problems = source.problems()
     keys: set[str] = set()
@@ -146,6 +150,9 @@ def summary(report: CheckReport) -> list[str]:
         lines.append(f"double   {report.duplicate_keys} samples have the key of an earlier one")
     if report.duplicate_images:
         lines.append(f"double   {report.duplicate_images} samples have the pixels of an earlier one")
+    lines += [f"lost     {line}" for line in report.lost[:_SHOWN]]
+    if len(report.lost) > _SHOWN:
+        lines.append(f"lost     and {len(report.lost) - _SHOWN} more parts")
     for what, places in report.problems.items():
         lines.append(f"found    {what}: {len(places)}, the first: {places[0]}")
     lines += [f"bad      {reason}: {count}" for reason, count in report.bad.most_common()]

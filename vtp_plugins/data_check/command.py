@@ -50,7 +50,8 @@ def check(
 
     PATH is a recipe or the folder of a run (all its sources are checked), files that an installed source
     recognises, such as a folder of images or a pattern of tar shards in quotes, or a source's table as in a
-    recipe: '{ use = "NAME", split = "val" }'. Exit code 3 if one of them holds nothing usable.
+    recipe: '{ use = "NAME", split = "val" }'. Exit code 3 if one of them holds nothing usable, or has parts
+    (shards, folders) that can't be read whole.
     """
     from vtp_core.data.opening import open_source
     from vtp_core.plugins import load_plugins
@@ -78,6 +79,8 @@ def check(
         results[name] = report.as_dict()
         if not report.usable:
             useless.append(f"{name}: none of {report.read} samples is usable")
+        elif report.lost:
+            useless.append(f"{name}: {len(report.lost)} of its parts can't be read whole")
         if not as_json:
             click.echo("\n".join([name, *(f"  {printable(line)}" for line in summary(report))]))
     if as_json:

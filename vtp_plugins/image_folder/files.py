@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LINKED = "linked folder that was read already (skipped)"
+UNREADABLE = "unreadable folder (skipped)"
 
 
 def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[str]]) -> Iterator[str]:
@@ -33,7 +34,7 @@ def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[s
             with os.scandir(root / inside) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
-            problems.setdefault("unreadable folder (skipped)", []).append(f"{inside}: {error.strerror}")
+            problems.setdefault(UNREADABLE, []).append(f"{inside}: {error.strerror}")
             continue
         for entry in entries:
             path = f"{inside}/{entry.name}" if inside else entry.name

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from os.path import expanduser
 from pathlib import Path
 
+from vtp_core.data.completeness import Lost
 from vtp_core.data.decoding import decode_image, decode_text, read_file
 from vtp_core.data.source import BadSample, Sample, as_utf8
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.image_folder.config import ImageFolderConfig
-from vtp_plugins.image_folder.files import LINKED, files_below
+from vtp_plugins.image_folder.files import LINKED, UNREADABLE, files_below
 
 
 class ImageFolder:
@@ -83,6 +84,13 @@ class ImageFolder:
     def problems(self) -> Mapping[str, Sequence[str]]:
         """Folder that was skipped, or field that some samples lack -> where."""
         return self._problems
+
+    def lost(self) -> Lost:
+        """Folders that could not be opened; each counts as many images as the others on average."""
+        closed = self._problems.get(UNREADABLE, ())
+        opened = {name.rpartition("/")[0] for name in self._files}
+        parts = tuple(f"{self.root}/{place}" for place in closed)
+        return Lost(parts=parts, fraction=len(closed) / (len(closed) + len(opened)))
 
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """Reads one sample; see `vtp_core.data.source.Source.read`."""

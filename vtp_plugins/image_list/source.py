@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from os.path import expanduser
 from pathlib import Path
 
+from vtp_core.data.completeness import Lost
 from vtp_core.data.decoding import clean_text, decode_image, read_file
 from vtp_core.data.source import BadSample, Sample, as_utf8
 from vtp_core.errors import DataError
@@ -107,6 +108,13 @@ class ImageList:
         """Problem of rows -> the first rows; a field that most rows lack is no problem."""
         lacking = {f"row without a {what}" for name, what in _WORDS.items() if name not in self.fields}
         return {what: places for what, places in self._problems.items() if what not in lacking}
+
+    def lost(self) -> Lost:
+        """Rows that could not be read, a part for each reason."""
+        counts = {what: n for what, n in self._counts.items() if not what.startswith("row without a")}
+        parts = tuple(f"{self._problems[what][0]}: {what} ({n} such rows)" for what, n in counts.items())
+        lost = sum(counts.values())
+        return Lost(parts=parts, fraction=lost / (lost + len(self)))
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -30,9 +30,9 @@ def member_keys(urls: str) -> Keys:
     Raises:
         DataError: There is no shard, or it can't be read.
     """
-    shard = find_shards(urls)[0]
+    shards, _ = find_shards(urls)
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with tarfile.open(shards[0], "r:") as archive:
             counts: Counter[str] = Counter()
             records: dict[str, list[Mapping[str, object]]] = {}
             for member in islice(archive, _PEEKED):
@@ -50,7 +50,7 @@ def member_keys(urls: str) -> Keys:
                     file = archive.extractfile(member)
                     records[kind] += _record(file.read(_MOST_JSON) if file else b"")
     except (OSError, tarfile.TarError) as error:
-        raise DataError(f"{shard}: {error}; `vtp data check` looks at all shards") from error
+        raise DataError(f"{shards[0]}: {error}; `vtp data check` looks at all shards") from error
     dotted = {name[1:]: count for name, count in counts.items() if name.startswith(".")}
     # A name that repeats is what a member is, in a folder for each sample.
     repeated = {name: count for name, count in counts.items() if not name.startswith(".") and count > 1}

@@ -18,7 +18,7 @@ from vtp_plugins.tar_shards.keys import Keys
 from vtp_plugins.tar_shards.members import Member, members
 
 INTERLEAVED = "interleaved member (regrouped)"
-_CUT = "truncated or damaged archive"
+CUT = "truncated or damaged archive"
 _MAX_NAME = 1024
 _MOST_OTHERS = 64
 _MAX_EXTENSION = 24
@@ -170,7 +170,7 @@ class _Found:
 
     def cut(self) -> None:
         """Ends at damage: the last sample may lack files, and without its caption would count as complete."""
-        self._count(_CUT)
+        self._count(CUT)
         last = self.samples.get(self._last)
         if last is not None:
             before = next((files for key, files in reversed(self.samples.items()) if key != self._last), None)

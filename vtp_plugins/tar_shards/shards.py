@@ -20,11 +20,13 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from vtp_core.data.completeness import Lost
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
-from vtp_plugins.tar_shards.index import ShardIndex
+from vtp_plugins.tar_shards.damage import Losses, why_unreadable
+from vtp_plugins.tar_shards.index import CUT, ShardIndex
 from vtp_plugins.tar_shards.keys import Keys, parts_of_others
-from vtp_plugins.tar_shards.sidecar import load_index
+from vtp_plugins.tar_shards.sidecar import load_index, sweep_sidecars
 from vtp_plugins.tar_shards.subset import Subset, smallest
 
 _OPEN_FILES = 32
@@ -56,6 +58,7 @@ class Shards:
     ) -> None:
         known = sorted({*ignored, *(extension for names in columns.values() for extension in names)})
         self.found: dict[str, int] = {}
+        self._losses = Losses()
         self._problems: dict[str, list[str]] = {}
         self._paths: list[Path] = []
         self._stats: list[tuple[int, int]] = []
@@ -71,11 +74,21 @@ class Shards:
             except FileNotFoundError as error:
                 raise DataError(f"{path}: no such shard; check the urls of the source") from error
             except (OSError, tarfile.TarError) as error:
-                self._problem("unreadable shard (skipped)", f"{path}: {error}")
+                why = why_unreadable(path, error)
+                self._problem("unreadable shard (skipped)", f"{path}: {why}")
+                self._losses.damaged(path, why)
                 continue
             for what, count in index.problems.items():
                 self._problem(what, f"{path}: {count}")
-            self._add(path, index, columns, subset)
+            samples = self._add(path, index, columns, subset)
+            if CUT in index.problems:
+                self._losses.damaged(path, f"cut or damaged after {samples} samples", samples)
+            elif samples:
+                self._losses.whole(samples)
+            else:
+                self._losses.damaged(path, f"no sample with a member of {', '.join(known)}")
+        if cache:
+            sweep_sidecars(paths)
         if subset is not None:
             self._keep(subset)
             self._hashes = []
@@ -98,7 +111,8 @@ class Shards:
 
     def _add(
         self, path: Path, index: ShardIndex, columns: Mapping[str, Sequence[str]], subset: Subset | None
-    ) -> None:
+    ) -> int:
+        """Adds the samples of a shard that have a known member; returns their number."""
         for place, extension in enumerate(index.extensions):
             count = int((index.offsets[:, place] >= 0).sum())
             self.found[extension] = self.found.get(extension, 0) + count
@@ -116,7 +130,7 @@ class Shards:
             self._problem("part of another sample (not read)", f"{path}: {int(parts.sum())}, such as {first}")
             used &= ~parts
         if not used.any():
-            return
+            return 0
         self._paths.append(path)
         self._stats.append((index.size, index.mtime))
         self._keys.append(index.keys.select(used))
@@ -127,6 +141,7 @@ class Shards:
             self._held += len(self._keys[-1])
             if self._held > subset.most_held:
                 self._keep(subset)
+        return int(used.sum())
 
     def _keep(self, subset: Subset) -> None:
         """Drops the samples that can't be in the subset."""
@@ -157,6 +172,10 @@ class Shards:
         """Whether a sample has a member for `column`."""
         shard, row = self._locate(index)
         return bool(self._columns[column][shard][0][row] >= 0)
+
+    def lost(self, missing: tuple[str, ...] = ()) -> Lost:
+        """Shards that could not be read whole; `missing` ones are known to the caller."""
+        return self._losses.total(missing)
 
     def count(self, column: str) -> int:
         """Number of samples that have a member for `column`."""

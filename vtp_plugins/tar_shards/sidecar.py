@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from vtp_core.atomic import open_plain, replacing_file
+from vtp_core.atomic import open_plain, replacing_file, sweep
 from vtp_plugins.tar_shards.index import INTERLEAVED, ShardIndex, build_index
 from vtp_plugins.tar_shards.keys import Keys
 
@@ -61,6 +61,17 @@ def load_index(shard: Path, known: Sequence[str], *, cache: bool = True) -> Shar
             except OSError:  # a read-only data folder is normal; the user's cache is next
                 continue
     return index
+
+
+def sweep_sidecars(shards: Sequence[Path]) -> None:
+    """Removes what killed processes left of the sidecars of some shards."""
+    names: dict[Path, set[str]] = {}
+    for shard in shards:
+        for place in _places(shard):
+            names.setdefault(place.parent, set()).add(place.name)
+    for folder, known in names.items():
+        with suppress(OSError):  # a read-only data folder is normal
+            sweep(folder, known, seconds=60)
 
 
 def _places(shard: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Self
@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from vtp_core.config import SourceConfig, Table
+from vtp_plugins.tar_shards.compression import refusal
 
 
 class SubsetConfig(Table):
@@ -57,11 +58,14 @@ class WebDatasetConfig(SourceConfig):
 
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:
-        """Paths that end in ``.tar``, and a folder that holds such files."""
+        """Paths that end in ``.tar``, and a folder that holds such files; compressed ones are refused."""
         folder = Path(expanduser(path))
         if folder.is_dir():
-            return {"urls": f"{path}/*.tar"} if any(folder.glob("*.tar")) else None
-        if path.startswith("pipe:") or path.endswith(".tar"):
+            if any(folder.glob("*.tar")):
+                return {"urls": f"{path}/*.tar"}
+            first = next(_compressed(folder), None)
+            return None if first is None else {"urls": cls._only_files(str(first))}
+        if path.startswith("pipe:") or path.endswith((".tar", ".tgz")) or ".tar." in path:
             return {"urls": cls._only_files(path)}
         return None
 
@@ -76,6 +80,8 @@ class WebDatasetConfig(SourceConfig):
         for url in (urls,) if isinstance(urls, str) else urls:
             if url.startswith("pipe:"):
                 raise ValueError(f"{url!r} would run a shell command; copy or mount the shards instead")
+            if reason := refusal(url):
+                raise ValueError(reason)
             if "://" in url:
                 raise ValueError(f"{url!r} is not a path; shards are read by position: copy or mount them")
         return urls
@@ -92,3 +98,7 @@ class WebDatasetConfig(SourceConfig):
             if "{class}" in self.caption and not self.classes:
                 raise ValueError("caption uses {class}, so classes must name them")
         return self
+
+
+def _compressed(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.glob("*.t*")) if ".tar." in path.name and refusal(path.name))

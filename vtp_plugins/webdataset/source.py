@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from vtp_core.data.completeness import Lost
 from vtp_core.data.decoding import clean_text, decode_image, decode_text, decode_utf
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
@@ -52,9 +53,10 @@ class WebDataset:
             "latent": config.latent,
             "json": config.record,
         }
-        paths = find_shards(config.urls, allow_missing=config.allow_missing)
+        paths, missing = find_shards(config.urls, allow_missing=config.allow_missing)
         subset = None if config.subset is None else Subset(config.subset.size, config.subset.seed)
         self.shards = Shards(paths, columns, ignored=config.ignored, cache=config.index_cache, subset=subset)
+        self._lost = self.shards.lost(tuple(f"{path}: missing" for path in missing))
         self._problems: dict[str, Sequence[str]] = {}
         self.fields = self._fields()
 
@@ -112,6 +114,10 @@ class WebDataset:
     def problems(self) -> Mapping[str, Sequence[str]]:
         """Problem found while indexing, or field that some samples lack -> where."""
         return {**self.shards.problems(), **self._problems}
+
+    def lost(self) -> Lost:
+        """Shards that could not be read whole, and those that are missing."""
+        return self._lost
 
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """Reads one sample; see `vtp_core.data.source.Source.read`."""

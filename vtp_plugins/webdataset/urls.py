@@ -42,8 +42,10 @@ def expand(pattern: str) -> list[str]:
     return [head + option + tail for option in options for tail in tails]
 
 
-def find_shards(urls: str | Sequence[str], *, allow_missing: bool = False) -> list[Path]:
-    """The shards that `urls` name, in order, wildcards sorted by name, each once.
+def find_shards(
+    urls: str | Sequence[str], *, allow_missing: bool = False
+) -> tuple[list[Path], Sequence[str]]:
+    """The shards that `urls` name, in order, wildcards sorted by name, each once; and the missing ones.
 
     Args:
         urls: Paths with braces or wildcards; ``~`` is the home folder. A file or folder that exists is taken
@@ -63,13 +65,14 @@ def find_shards(urls: str | Sequence[str], *, allow_missing: bool = False) -> li
             )
             present = [folder / path for path in found if os.path.isfile(folder / path)]
             paths.update(dict.fromkeys(present))
-            if not present:
-                missing.append(str(folder / text))
+            # A wildcard also matches links that lead nowhere, as to a disk that is not mounted.
+            broken = [str(folder / path) for path in found if not os.path.exists(folder / path)]
+            missing += broken if broken or present else [str(folder / text)]
     if missing and not (allow_missing and paths):
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         advice = "correct the urls of the source" + (", or set allow_missing = true" if paths else "")
         raise DataError(f"{len(missing)} shards are missing: {shown}; {advice}")
-    return list(paths)
+    return list(paths), missing
 
 
 def _existing(path: Path) -> tuple[Path, str]:

@@ -46,7 +46,7 @@ def test_lines_of_a_damaged_shard(tmp_path: Path) -> None:
     (tmp_path / "whole.tar").unlink()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) - 14_000])
     result = run(str(tmp_path / "cut.tar"))
-    assert result.exit_code == 0
+    assert result.exit_code == 3
     assert "truncated or damaged archive: 1, the first: " in result.stdout
     assert "cut.tar" in result.stdout
 

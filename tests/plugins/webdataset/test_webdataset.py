@@ -348,7 +348,7 @@ def test_absurd_range_is_refused() -> None:
 def test_wildcards_lists_and_repeats(tmp_path: Path) -> None:
     for name in ("b.tar", "a.tar", "c.txt"):
         (tmp_path / name).write_bytes(b"")
-    found = find_shards([f"{tmp_path}/*.tar", f"{tmp_path}/a.tar"])
+    found, _ = find_shards([f"{tmp_path}/*.tar", f"{tmp_path}/a.tar"])
     assert [path.name for path in found] == ["a.tar", "b.tar"]
 
 
@@ -359,9 +359,9 @@ def test_a_path_that_exists_is_a_path(tmp_path: Path, name: str) -> None:
     expected = [folder / f"{part}[x].tar" for part in range(3)]
     for path in expected:
         path.touch()
-    assert find_shards(str(expected[0])) == expected[:1]
-    assert find_shards(f"{folder}/*.tar") == find_shards(f"{folder}/?[[]x].tar") == expected
-    assert find_shards(f"{folder}/{{0..2}}[[]x].tar") == expected
+    assert find_shards(str(expected[0])) == (expected[:1], [])
+    assert find_shards(f"{folder}/*.tar") == find_shards(f"{folder}/?[[]x].tar") == (expected, [])
+    assert find_shards(f"{folder}/{{0..2}}[[]x].tar") == (expected, [])
     with pytest.raises(DataError, match="1 shards are missing"):
         find_shards(f"{folder}/{'n' * 300}.tar")
 
@@ -370,7 +370,8 @@ def test_missing_shards_are_listed(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(b"")
     with pytest.raises(DataError, match=r"9 shards are missing: .*1\.tar.*and 4 more; .*allow_missing"):
         find_shards(f"{tmp_path}/{{0..9}}.tar")
-    assert len(find_shards(f"{tmp_path}/{{0..9}}.tar", allow_missing=True)) == 1
+    found, missing = find_shards(f"{tmp_path}/{{0..9}}.tar", allow_missing=True)
+    assert len(found) == 1 and len(missing) == 9
     with pytest.raises(DataError, match="missing"):
         find_shards(f"{tmp_path}/none*.tar", allow_missing=True)
 

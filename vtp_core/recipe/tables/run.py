@@ -88,6 +88,9 @@ class EvaluateConfig(Table):
     """Samples per batch."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Samples of each source that are used, spread evenly; default: all. Numbers of a part say so."""
+    allow_incomplete: bool = False
+    """Whether to measure what is left of a held-out source of which parts (shards, folders) can't be read;
+    the protocol says so. By default it is an error before step 0."""
     statistics_samples: Annotated[int, Field(ge=0)] | None = None
     """Training samples for mean and deviation of the latents at the end of a run; 0: not measured. Default:
     10,000 on a GPU, 2,000 on a CPU, and at most `limit`."""
