@@ -63,6 +63,7 @@ class EvaluationProtocol:
         image_size: Side of the images in pixels.
         held_out: The set that was measured on, or None.
         train: The set that a probe was fitted on, or None.
+        classes: How its labels were matched with those of the held-out set; empty if both have one numbering.
         generated: The samples that were generated, or None.
         weights: ``student`` or ``teacher``.
     """
@@ -71,6 +72,7 @@ class EvaluationProtocol:
     image_size: int
     held_out: SetFacts | None = None
     train: SetFacts | None = None
+    classes: str = ""
     generated: GeneratedPass | None = None
     weights: str = "student"
 
@@ -84,6 +86,8 @@ class EvaluationProtocol:
             parts.append(f"on {self.held_out}")
         if self.train is not None:
             parts.append(f"fitted on {self.train}")
+        if self.classes:
+            parts.append(self.classes)
         if self.generated is not None:
             parts.append(str(self.generated))
         return "; ".join([*parts, f"{self.weights} weights"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from vtp_core.errors import NumericError, UsageError, VtpError
+from vtp_core.evaluation.classes import mismatch, translation
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation, Split
 from vtp_core.evaluation.failures import Failures
@@ -44,6 +46,9 @@ def why_not(
         count = len(held_out.indices())
         if count < evaluator.least_samples:
             return f"it needs {evaluator.least_samples} samples, and {held_out.name} has {count}"
+    if evaluator.uses_train and "label" in evaluator.fields and held_out is not None and train is not None:
+        if reason := mismatch(held_out, train):
+            return reason
     return evaluator.why_not(held_out, train)
 
 
@@ -98,6 +103,7 @@ def evaluate(
     if held_out is not None and any(evaluator.uses_held_out for evaluator in evaluators.values()):
         sets["held_out"] = held_out
     classes = tuple(held_out.source.classes) if held_out is not None else ()
+    labels, matched = (None, "") if train is None or held_out is None else translation(held_out, train)
     counts: dict[str, Tensor] = {}
     states: dict[str, Tally] = {}
     facts: dict[Split, SetFacts | None] = {}
@@ -118,7 +124,7 @@ def evaluate(
                 evaluator.begin(model, classes)
         for split, data in sets.items():
             counts[split] = torch.tensor(
-                _observe(model, data, split, going(split), failed, rows, world, show)
+                _observe(model, data, split, going(split), failed, rows, world, show, labels)
             )
         for needed in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
             if needed is not None:
@@ -137,6 +143,7 @@ def evaluate(
                 image_size=model.config.image_size,
                 held_out=facts["held_out"] if evaluator.uses_held_out else None,
                 train=facts["train"] if evaluator.uses_train else None,
+                classes=matched if evaluator.uses_train and "label" in evaluator.fields else "",
                 generated=evaluator.generated,
                 weights=model.config.weights,
             )
@@ -159,8 +166,12 @@ def _observe(
     rows: int,
     world: World,
     show: Show,
+    labels: Tensor | None,
 ) -> int:
-    """Passes this rank's samples of a set to evaluators; returns their number."""
+    """Passes this rank's samples of a set to evaluators; returns their number.
+
+    Labels of the training set are read by the table `labels`, as of `translation`.
+    """
     assert model.config is not None
     fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users.values()))
     count = 0
@@ -168,6 +179,11 @@ def _observe(
     with show(f"evaluation: {data.name}", len(data.indices())) as advance, failed.of_all(users):
         for batch in batches if users else ():
             count += len(batch)
+            if labels is not None and split == "train" and batch.label is not None:
+                known = batch.label >= 0
+                batch = replace(
+                    batch, label=torch.where(known, labels[batch.label.clamp_min(0)], batch.label)
+                )
             seen = Observation(model, batch.to(model.device), split)
             for name in [name for name in users if name not in failed]:
                 with failed.of(name, batch.keys):

@@ -167,15 +167,17 @@ def _numbered(
 ) -> tuple[tuple[str, ...], array[int]]:
     """Class names by index, and the index of each label; -1 for None.
 
-    Names are matched before indices, so that a class may be called "7".
+    Numbers are names if all labels are names of `classes`, so that a class may be called "7", else indices.
     """
     given = {label for label in labels if label is not None}
     if not classes and not all(name.isascii() and name.isdigit() and len(name) < 10 for name in given):
         classes = tuple(sorted(given))
     number = {name: index for index, name in enumerate(classes)}
+    by_name = given <= number.keys()
     found: dict[str, int] = {}
     for name in given:
-        index = number.get(name, int(name) if name.isascii() and name.isdigit() and len(name) < 10 else _NONE)
+        is_number = name.isascii() and name.isdigit() and len(name) < 10
+        index = int(name) if is_number and not by_name else number.get(name, _NONE)
         if index == _NONE or (classes and index >= len(classes)):
             raise DataError(
                 f"{table}: label {name!r} is none of the {len(classes)} classes {', '.join(classes[:20])}; "

@@ -34,7 +34,8 @@ class WebDatasetConfig(SourceConfig):
     text: tuple[str, ...] = ("txt", "caption")
     """Extensions of captions; such a file has precedence over the JSON object."""
     label: tuple[str, ...] = ("cls", "label")
-    """Extensions of class indices; such a file has precedence over the JSON object."""
+    """Extensions of files of a class: its index, or a name of `classes` that is no number; such a file has
+    precedence over the JSON object."""
     latent: tuple[str, ...] = ("latent.npy",)
     """Extensions of cached latents (NumPy, never pickled)."""
     record: tuple[str, ...] = ("json",)
@@ -42,7 +43,8 @@ class WebDatasetConfig(SourceConfig):
     record_text: tuple[str, ...] = ("text", "caption")
     """Keys of the caption in the JSON object, the first that is there."""
     record_label: tuple[str, ...] = ("cls", "label")
-    """Keys of the class in the JSON object, the first that is there: an index, or a name of `classes`."""
+    """Keys of the class in the JSON object, the first that is there: a number is an index, text is a name of
+    `classes` or, if there is none of that name, an index."""
     ignored: tuple[str, ...] = ()
     """Further extensions that are part of a sample and not read; `KEY.seg.png` beside `KEY.jpg` never is."""
     classes: tuple[str, ...] = ()

@@ -188,13 +188,15 @@ class WebDataset:
             value = next((found for found in given if found is not None), None)
         if value is None:
             raise BadSample(key, "no label")
-        if isinstance(value, str) and value in self.classes:
-            return self.classes.index(value)
         said = str(value)[:40]
+        named = self.classes.index(value) if isinstance(value, str) and value in self.classes else None
         try:
-            label = int(said)
+            # A label file holds an index, also where classes are called "1", "2", ...; text in JSON a name.
+            label = int(said) if data is not None or named is None else named
         except ValueError:
-            raise BadSample(key, "label is no index", repr(said)) from None
+            if named is None:
+                raise BadSample(key, "label is no index", repr(said)) from None
+            label = named
         if self.classes and not 0 <= label < len(self.classes):
             raise DataError(
                 f"sample {key}: label {said} is outside of the {len(self.classes)} classes "

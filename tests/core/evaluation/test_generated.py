@@ -135,6 +135,4 @@ def test_a_run_without_evaluation_data_measures_what_its_tokenizer_generates(tmp
     assert again.exit_code == 0, again.output
     written["latent_mean"]["evaluator"] = "generates.mean"  # here without a table of a name
     assert json.loads((tmp_path / "again.json").read_text()) == written
-    assert (
-        "left out: reconstruction: it needs held-out data" in CliRunner().invoke(main, arguments[:4]).stderr
-    )
+    assert "left out: quality: it needs held-out data" in CliRunner().invoke(main, arguments[:4]).stderr

@@ -96,7 +96,8 @@ def test_most_rows_decide_which_fields_there_are_and_the_others_are_counted(tmp_
     [
         ((), [2, 0], ([2, 0], ())),
         ((), ["7", "b"], ([0, 1], ("7", "b"))),
-        (("7", "0"), ["7", "0"], ([0, 1], ("7", "0"))),  # names before indices
+        (("7", "0"), ["7", "0"], ([0, 1], ("7", "0"))),  # all are names
+        (("1", "2", "3"), ["0", "1"], ([0, 1], ("1", "2", "3"))),  # one is no name, so all are indices
         (("x", "y"), [1, "x"], ([1, 0], ("x", "y"))),
     ],
 )

@@ -74,6 +74,22 @@ def test_class_by_name_and_caption_templates(tmp_path: Path) -> None:
     assert both.read(0, frozenset({"text"})).text == "Tom. A drawing of cat."
 
 
+@pytest.mark.parametrize(
+    ("extension", "data", "label"),
+    [
+        ("cls", b"9", 9),  # a label file holds an index, and index 9 is the digit 0
+        ("cls", b"0", 0),
+        ("cls", b"ten", 10),
+        ("json", b'{"label": 9}', 9),
+        ("json", b'{"label": "0"}', 9),  # text is a name
+        ("json", b'{"label": "10"}', 10),  # of no class, so an index
+    ],
+)
+def test_names_of_classes_may_be_digits(tmp_path: Path, extension: str, data: bytes, label: int) -> None:
+    path = shard(tmp_path, ("a.png", png()), (f"a.{extension}", data))
+    assert opened(path, classes=(*"1234567890", "ten")).read(0, frozenset({"label"})).label == label
+
+
 def test_dotted_keys_keep_their_image(tmp_path: Path) -> None:
     source = opened(shard(tmp_path, ("img.v1.png", png()), ("img.v1.txt", b"one"), ("img.v2.png", png(1))))
     assert len(source) == 2 and source.read(0, ALL - {"label"}).key == "img.v1"
