@@ -39,7 +39,7 @@ def decode(
     check_folder("--output", output)
     plugins = load_plugins(plugin_files)
     folder = find_tokenizer(tokenizer, plugins)
-    names, normalized = _read_header(latents)
+    tensors, normalized = _read_header(latents)
 
     import torch
     from safetensors import safe_open
@@ -51,26 +51,34 @@ def decode(
     model = load(folder, plugins=plugins)
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
-    with safe_open(latents, framework="pt", device="cpu") as file:
-        values = file.get_tensor("latents")
     output.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), show_pass("decoding", len(values)) as advance:
-        for start in range(0, len(values), rows):
-            part = values[start : start + rows]
-            decoded = model.decode_normalized(part) if normalized else model.decode(part)
-            for offset, image in enumerate(model.postprocess(decoded.sample)):
-                index = start + offset
-                stem = _stem(names[index]) if index < len(names) else "image"
-                image.save(output / f"{index:06d}-{stem}.png")
-            advance(len(part))
+    index, total = 0, sum(count for count, _ in tensors.values())
+    with (
+        torch.no_grad(),
+        show_pass("decoding", total) as advance,
+        safe_open(latents, framework="pt", device="cpu") as file,
+    ):
+        for name, (count, names) in tensors.items():
+            values = file.get_tensor(name)
+            for start in range(0, count, rows):
+                part = values[start : start + rows]
+                decoded = model.decode_normalized(part) if normalized else model.decode(part)
+                for place, image in enumerate(model.postprocess(decoded.sample), start):
+                    stem = _stem(names[place]) if place < len(names) else "image"
+                    image.save(output / f"{index:06d}-{stem}.png")
+                    index += 1
+                advance(len(part))
     if as_json:
-        click.echo(json.dumps({"folder": str(output), "images": len(values)}, indent=2))
+        click.echo(json.dumps({"folder": str(output), "images": total}, indent=2))
     else:
-        click.echo(f"{output}: {len(values)} images")
+        click.echo(f"{output}: {total} images")
 
 
-def _read_header(latents: Path) -> tuple[list[str], bool]:
-    """Names of the images in a latents file, and whether the latents are normalised. Imports no torch.
+def _read_header(latents: Path) -> tuple[dict[str, tuple[int, list[str]]], bool]:
+    """Tensors of a latents file, and whether they are normalised. Imports no torch.
+
+    Returns:
+        Tensor -> its latents, and the names of their images; and whether they are normalised.
 
     Raises:
         DataError: It is no such file.
@@ -81,23 +89,31 @@ def _read_header(latents: Path) -> tuple[list[str], bool]:
         raise DataError(f"{latents}: no such file; `vtp encode` writes one")
     try:
         with safe_open(latents, framework="np") as file:
-            if "latents" not in file.keys():
-                raise DataError(f"{latents}: holds no tensor `latents`; use a file of `vtp encode`")
-            shape = tuple(file.get_slice("latents").get_shape())
+            found = [name for name in file.keys() if name.partition(".")[0] == "latents"]
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in found}
             metadata = file.metadata() or {}
-        names = json.loads(metadata.get("images", "[]"))
+        listed = json.loads(metadata.get("images", "[]"))
         normalized = json.loads(metadata.get("normalized", "false"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise DataError(f"{latents}: not a latents file ({error}); use a file of `vtp encode`") from error
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+    if not shapes:
+        raise DataError(f"{latents}: holds no tensor `latents`; use a file of `vtp encode`")
+    # One shape has a list of names, several have a list for each.
+    lists = listed if isinstance(listed, dict) else {"": listed}
+    if not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists.values()
+    ):
         raise DataError(
             f"{latents}: `images` of its metadata is no list of names; use a file of `vtp encode`"
         )
     if not isinstance(normalized, bool):
         raise DataError(f"{latents}: `normalized` of its metadata is neither true nor false")
-    if len(shape) != 4 or shape[0] == 0:
-        raise DataError(f"{latents}: expected latents (n, d, h, w), found {shape}")
-    return names, normalized
+    for shape in shapes.values():
+        if len(shape) != 4 or shape[0] == 0:
+            raise DataError(f"{latents}: expected latents (n, d, h, w), found {shape}")
+    return {
+        name: (shape[0], lists.get(name.partition(".")[2], [])) for name, shape in sorted(shapes.items())
+    }, normalized
 
 
 def _stem(name: str) -> str:

@@ -13,8 +13,13 @@ from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError, NumericError, UsageError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from collections.abc import Sequence
 
+    from torch import Tensor
+
+    from vtp_core.tokenizer import Tokenizer
+
+_LONGEST = 8  # longer side over shorter one of an image that is encoded whole
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 
 
@@ -24,6 +29,9 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A .safetensors file.")
 @click.option("--normalized", is_flag=True, help="Latents of zero mean and unit variance a channel.")
 @click.option("--rows", type=click.IntRange(min=1), default=16, show_default=True, help="Images at a time.")
+@click.option(
+    "--crop", is_flag=True, help="Encode the center of each image, as evaluations do, not all of it."
+)
 @fast_option(default=True)
 @json_option
 @plugin_option
@@ -33,6 +41,7 @@ def encode(
     output: Path,
     normalized: bool,
     rows: int,
+    crop: bool,
     fast: bool,
     as_json: bool,
     plugin_files: tuple[Path, ...],
@@ -42,8 +51,9 @@ def encode(
     TOKENIZER is the folder of a run or of a tokenizer, or the name of one that ships, such as vtp-nano.
 
     The output holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is discrete,
-    and the names of the images in its metadata. Images that can't be read are named and left out; the exit
-    code is then 3, and nothing is written if none is left.
+    and the names of the images in its metadata. Whole images are encoded: shorter sides have the tokenizer's
+    size, and of images of several shapes there are tensors `latents.HxW` for each. Images that can't be read
+    are named and left out; the exit code is then 3, and nothing is written if none is left.
     """
     import json
 
@@ -62,76 +72,110 @@ def encode(
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
     from vtp_core.artefact.weights import write_weights
-    from vtp_core.encoded import require_finite
     from vtp_core.run.progress import show_pass
-    from vtp_core.tokenizer.checks import check_finite_features, check_finite_latent
 
     model = load(folder, plugins=plugins)
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
     if normalized and "codes" in model.capabilities:
         raise UsageError("--normalized: this tokenizer is discrete; its latents are not normalised")
-    tensors: dict[str, list[torch.Tensor]] = {"latents": [], "indices": []}
-    names: list[str] = []
+    made: dict[str, list[Tensor]] = {}
+    names: dict[str, list[str]] = {}
+    waiting: dict[tuple[int, ...], list[tuple[str, Tensor]]] = {}
     bad: list[BadSample] = []
+
+    def flush(batch: list[tuple[str, Tensor]]) -> None:
+        """Encodes images of one shape."""
+        latent, indices = _encoded(model, batch, normalized=normalized)
+        shape = "x".join(str(side) for side in latent.shape[2:])
+        names.setdefault(shape, []).extend(name for name, _ in batch)
+        made.setdefault(f"latents.{shape}", []).append(latent.float())
+        if indices is not None:
+            made.setdefault(f"indices.{shape}", []).append(indices)
+
     with torch.no_grad(), show_pass("encoding", len(paths)) as advance:
-        for start in range(0, len(paths), rows):
-            batch = []
-            for path in paths[start : start + rows]:
-                try:
-                    batch.append(model.preprocess(_open(path)))
-                    names.append(str(path))
-                except BadSample as error:
-                    bad.append(error)
-                    click.echo(f"left out: {error}", err=True)
-            advance(len(paths[start : start + rows]))
-            if not batch:
-                continue
-            pixels = torch.cat(batch)
+        for path in paths:
             try:
-                if normalized:
-                    latent, indices = model.encode_normalized(pixels), None
-                    require_finite("encode", {"the latent is": latent}, model)
-                else:
-                    features = model.features(pixels, model.bottleneck.layers)
-                    check_finite_features(features, model.encoder)
-                    encoded = model.encode_features(features)
-                    check_finite_latent(encoded, model.bottleneck)
-                    latent, indices = encoded.latent, encoded.indices
-            except NumericError as error:
-                image = names[-len(batch) :][error.row or 0]
-                raise NumericError(f"{image}: {error}; nothing is written") from error
-            tensors["latents"].append(latent.float())
-            if indices is not None:
-                tensors["indices"].append(indices)
+                pixels = _pixels(model, path, crop=crop)
+            except BadSample as error:
+                bad.append(error)
+                click.echo(f"left out: {error}", err=True)
+            else:
+                batch = waiting.setdefault(tuple(pixels.shape), [])
+                batch.append((str(path), pixels))
+                if len(batch) == rows:
+                    flush(waiting.pop(tuple(pixels.shape)))
+            advance(1)
+        for batch in waiting.values():
+            flush(batch)
     if not names:
         raise DataError(f"no image can be read, nothing is written; the first: {bad[0]}")
-    whole = {name: torch.cat(parts) for name, parts in tensors.items() if parts}
+    whole = {name: torch.cat(parts) for name, parts in made.items()}
+    listed: object = names
+    if len(names) == 1:
+        (listed,) = names.values()
+        whole = {name.partition(".")[0]: tensor for name, tensor in whole.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"images": json.dumps(names), "normalized": json.dumps(normalized)}
+    metadata = {"images": json.dumps(listed), "normalized": json.dumps(normalized)}
     write_weights(output, whole, metadata)
+    shapes = {name: list(tensor.shape) for name, tensor in whole.items() if name.startswith("latents")}
     if as_json:
-        facts = {
-            "file": str(output),
-            "latents": list(whole["latents"].shape),
-            "left_out": list(map(str, bad)),
-        }
+        latents = shapes.get("latents", shapes)
+        facts = {"file": str(output), "latents": latents, "left_out": list(map(str, bad))}
         click.echo(json.dumps(facts, indent=2))
     else:
-        shape = " x ".join(str(size) for size in whole["latents"].shape)
-        click.echo(f"{output}: latents {shape}")
+        for name, shape in shapes.items():
+            click.echo(f"{output}: {name} {' x '.join(map(str, shape))}")
     if bad:
         raise DataError(f"{len(bad)} of {len(paths)} images can't be read and were left out of {output}")
 
 
-def _open(path: Path) -> Image.Image:
-    from PIL import Image
-
+def _pixels(model: Tokenizer, path: Path, *, crop: bool) -> Tensor:
+    """Pixels (1, 3, H, W) of a file: all of it, or its center."""
+    from vtp_core.data.crops.geometry import resize_whole
     from vtp_core.data.decoding import decode_image, read_file
     from vtp_core.recipe.tables.data import DecodeLimits
+    from vtp_core.tokenizer.checks import checked_size
 
-    limits = DecodeLimits()
-    return Image.fromarray(decode_image(read_file(path, str(path), limits.max_bytes), str(path), limits))
+    limits, patch = DecodeLimits(), model.encoder.patch
+    image = decode_image(read_file(path, str(path), limits.max_bytes), str(path), limits)
+    if crop or model.config is None:
+        return model.preprocess(image)
+    height, width = image.shape[:2]
+    if max(height, width) > _LONGEST * min(height, width):
+        detail = f"{width}x{height} is longer than {_LONGEST} times its width; --crop encodes its center"
+        raise BadSample(str(path), "too long", detail)
+    whole = resize_whole(image, checked_size("encode", model.config.image_size, patch), patch)
+    rows, columns = whole.shape[1:]
+    return model.preprocess(whole.permute(1, 2, 0), size=(rows, columns))
+
+
+def _encoded(
+    model: Tokenizer, batch: Sequence[tuple[str, Tensor]], *, normalized: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Latents and codes of images (name, pixels) of one shape.
+
+    Raises:
+        NumericError: One is not finite; names its image.
+    """
+    import torch
+
+    from vtp_core.encoded import require_finite
+    from vtp_core.tokenizer.checks import check_finite_features, check_finite_latent
+
+    pixels = torch.cat([image for _, image in batch])
+    try:
+        if normalized:
+            latent = model.encode_normalized(pixels)
+            require_finite("encode", {"the latent is": latent}, model)
+            return latent, None
+        features = model.features(pixels, model.bottleneck.layers)
+        check_finite_features(features, model.encoder)
+        encoded = model.encode_features(features)
+        check_finite_latent(encoded, model.bottleneck)
+    except NumericError as error:
+        raise NumericError(f"{batch[error.row or 0][0]}: {error}; nothing is written") from error
+    return encoded.latent, encoded.indices
 
 
 def find_images(paths: tuple[Path, ...]) -> list[Path]:

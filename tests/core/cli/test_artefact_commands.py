@@ -200,7 +200,7 @@ def test_eval_refusals_are_one_line(home: Path, arguments: list[str], code: int,
 
 def test_encode_and_decode_are_the_tokenizers(home: Path, tmp_path: Path) -> None:
     latents = tmp_path / "z" / "latents.safetensors"
-    result = vtp("encode", home / "artefact", home / "photos", "-o", latents, "--rows", 5)
+    result = vtp("encode", home / "artefact", home / "photos", "-o", latents, "--rows", 5, "--crop")
     assert result.exit_code == 0 and "12 x 6 x 2 x 2" in result.output, result.output
     result = vtp("decode", home / "artefact", latents, "-o", tmp_path / "out", "--rows", 5)
     assert result.exit_code == 0, result.output
@@ -214,6 +214,46 @@ def test_encode_and_decode_are_the_tokenizers(home: Path, tmp_path: Path) -> Non
     expected = model.postprocess(model.decode(encoded.latent).sample)[0]
     with Image.open(files[1]) as image:
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_encode_crops_nothing_unasked_and_keeps_shapes_apart(home: Path, tmp_path: Path) -> None:
+    """A bright far end of a wide image reaches the latent, which the centre crop cuts off."""
+    photos, out = tmp_path / "photos", tmp_path / "latents.safetensors"
+    photos.mkdir()
+    for name, size in (
+        ("a-wide", (48, 16)),
+        ("b-tall", (16, 40)),
+        ("c-square", (16, 16)),
+        ("d-wide", (96, 32)),
+    ):
+        Image.new("RGB", size, "gray").save(photos / f"{name}.png")
+    bright = Image.new("RGB", (48, 16), "gray")
+    bright.paste("white", (40, 0, 48, 16))
+    bright.save(photos / "a-wide.png")
+    Image.new("RGB", (8, 200)).save(photos / "e-strip.png")
+    result = vtp("encode", home / "artefact", photos, "-o", out, "--rows", 2)
+    assert result.exit_code == 3 and "e-strip.png: too long (8x200 is longer than 8 times" in result.stderr
+    with safe_open(out, "pt") as file:
+        names = json.loads(file.metadata()["images"])
+        shapes = {name: tuple(file.get_tensor(name).shape) for name in file.keys()}
+        wide, square = file.get_tensor("latents.2x6"), file.get_tensor("latents.2x2")
+    assert shapes == {"latents.2x6": (2, 6, 2, 6), "latents.5x2": (1, 6, 5, 2), "latents.2x2": (1, 6, 2, 2)}
+    assert {shape: [Path(name).stem for name in of] for shape, of in names.items()} == {
+        "2x6": ["a-wide", "d-wide"], "5x2": ["b-tall"], "2x2": ["c-square"]
+    }  # fmt: skip
+    assert not torch.allclose(wide[0], wide[1], atol=1e-2)
+    model = load(home / "artefact")
+    torch.testing.assert_close(square, model.encode(model.preprocess(photos / "c-square.png")).latent)
+    assert vtp("decode", home / "artefact", out, "-o", tmp_path / "back").exit_code == 0
+    sizes = {}
+    for path in (tmp_path / "back").iterdir():
+        with Image.open(path) as image:
+            sizes[path.stem[7:]] = image.size
+    assert sizes == {"a-wide": (48, 16), "d-wide": (48, 16), "b-tall": (16, 40), "c-square": (16, 16)}
+    assert vtp("encode", home / "artefact", photos, "-o", out, "--crop").exit_code == 0
+    cropped = load_file(out)["latents"]
+    assert cropped.shape == (5, 6, 2, 2)
+    torch.testing.assert_close(cropped[0], cropped[2], msg="the centre of the wide image is gray")
 
 
 def test_latents_that_are_not_finite_are_not_written(home: Path, tmp_path: Path) -> None:
@@ -349,8 +389,9 @@ def test_normalised_latents_need_statistics_and_come_back(home: Path, tmp_path: 
     assert result.exit_code == 2 and "no latent statistics" in result.output
     result = vtp("export", home / "run", tmp_path / "exported")
     assert result.exit_code == 0, result.output
-    vtp("encode", tmp_path / "exported", home / "photos", "-o", tmp_path / "n.safetensors", "--normalized")
-    vtp("encode", tmp_path / "exported", home / "photos", "-o", tmp_path / "p.safetensors")
+    crops = ("encode", tmp_path / "exported", home / "photos", "--crop")
+    vtp(*crops, "-o", tmp_path / "n.safetensors", "--normalized")
+    vtp(*crops, "-o", tmp_path / "p.safetensors")
     normal = load_file(tmp_path / "n.safetensors")["latents"]
     torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(normal.std((0, 2, 3), correction=0), torch.ones(6), atol=1e-3, rtol=0)

@@ -19,7 +19,7 @@ from tests.core.data.making import noise
 from vtp_core.data.augmentation import Crop
 from vtp_core.data.crops import color
 from vtp_core.data.crops.augment import BuiltInAugmentation
-from vtp_core.data.crops.geometry import Box, center_crop, random_box, resize
+from vtp_core.data.crops.geometry import Box, center_crop, random_box, resize, resize_whole
 from vtp_core.data.draw import generator
 from vtp_core.recipe.tables.augmentation import AugmentationName, BuiltInAugmentationConfig
 from vtp_core.testing import check_augmentation
@@ -106,6 +106,20 @@ def whole_then_cut(image: numpy.ndarray, size: int) -> torch.Tensor:
     )[0]
     top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
     return pixels[:, top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (200, 200), (20, 20), (300, 200), (90, 400), (7, 50)])
+def test_a_whole_image_keeps_its_proportions_and_a_square_one_is_its_crop(shape: tuple[int, int]) -> None:
+    image = picture(*shape)
+    pixels = resize_whole(image, (64, 64), 8)
+    rows, columns = pixels.shape[1:]
+    assert min(rows, columns) == 64 and rows % 8 == columns % 8 == 0
+    factor = 64 / min(shape)
+    assert abs(rows - shape[0] * factor) <= 4 and abs(columns - shape[1] * factor) <= 4
+    if shape[0] == shape[1]:
+        assert torch.equal(pixels, center_crop(image, 64))
+    reference = numpy.array(Image.fromarray(image).resize((columns, rows), Image.Resampling.LANCZOS))
+    assert psnr(hwc(pixels), reference) > 25
 
 
 ORDINARY = [(20, 31), (31, 20), (17, 17), (9, 144), (144, 9), (40, 333), (47, 752), (63, 500), (64, 1100)]

@@ -101,16 +101,40 @@ def center_crop(image: NDArray[numpy.uint8], size: int | tuple[int, int]) -> Ten
         (3, rows, columns) uint8.
     """
     rows, columns = (size, size) if isinstance(size, int) else size
-    height, width = image.shape[:2]
-    while height >= 2 * rows and width >= 2 * columns:
-        height, width = height // 2, width // 2
-        image = numpy.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
-    image = _without_far_ends(image, rows, columns)
+    image = _without_far_ends(_halved(image, rows, columns), rows, columns)
     height, width = image.shape[:2]
     factor = max(rows / height, columns / width)
     pixels = resize(image, None, (round(height * factor), round(width * factor)), "bicubic")
     top, left = (pixels.shape[1] - rows) // 2, (pixels.shape[2] - columns) // 2
     return pixels[:, top : top + rows, left : left + columns]
+
+
+def resize_whole(image: NDArray[numpy.uint8], size: tuple[int, int], patch: int) -> Tensor:
+    """All of an image, at the scale at which `center_crop` cuts it; of a square one it is the same.
+
+    Each side becomes the nearest multiple of `patch`, which changes the proportions by less than a patch.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: Rows and columns that the result covers, multiples of `patch`.
+        patch: Side of a patch in pixels.
+
+    Returns:
+        (3, rows, columns) uint8.
+    """
+    height, width = image.shape[:2]
+    factor = max(size[0] / height, size[1] / width)
+    rows, columns = (max(1, round(side * factor / patch)) * patch for side in (height, width))
+    return resize(_halved(image, rows, columns), None, (rows, columns), "bicubic")
+
+
+def _halved(image: NDArray[numpy.uint8], rows: int, columns: int) -> NDArray[numpy.uint8]:
+    """Halves an image with a box filter while it is at least twice as large as the result."""
+    height, width = image.shape[:2]
+    while height >= 2 * rows and width >= 2 * columns:
+        height, width = height // 2, width // 2
+        image = numpy.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+    return image
 
 
 def _without_far_ends(image: NDArray[numpy.uint8], rows: int, columns: int) -> NDArray[numpy.uint8]:
