@@ -153,7 +153,8 @@ def evaluate(
             for metric, score in (scores or {}).items():
                 about = evaluator.metrics.get(metric, Metric(title=metric.replace("_", " ")))
                 key = f"{name}.{metric}" if metric in results else metric
-                results[key] = {**score.entry(about, protocol), "evaluator": name}
+                about_it = {"evaluator": name, "aspect": evaluator.aspect}
+                results[key] = {**score.entry(about, protocol), **about_it}
     return results
 
 

@@ -52,6 +52,15 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Level:
+    """A horizontal line: its name, its value as text, and `at` in SVG units."""
+
+    name: str
+    value: str
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """What the template draws.
 
@@ -61,9 +70,10 @@ class Chart:
         logarithmic: Whether the vertical axis is logarithmic.
         averaged: Raw points averaged in each drawn one.
         lines: The series.
+        levels: Horizontal lines to compare with.
         x_ticks: Steps.
         y_ticks: Values.
-        csv: The raw data as a ``data:`` address.
+        csv: What is drawn, as a ``data:`` address.
     """
 
     title: str
@@ -71,6 +81,7 @@ class Chart:
     logarithmic: bool
     averaged: int
     lines: tuple[Line, ...]
+    levels: tuple[Level, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     csv: str
@@ -82,7 +93,13 @@ class Chart:
     bottom: int = HEIGHT - BOTTOM
 
 
-def line_chart(title: str, series: Mapping[str, Points], unit: str = "", axis: Axis = "auto") -> Chart | None:
+def line_chart(
+    title: str,
+    series: Mapping[str, Points],
+    unit: str = "",
+    axis: Axis = "auto",
+    levels: Mapping[str, float] | None = None,
+) -> Chart | None:
     """A chart of values over steps, or None if no series has a finite value.
 
     Args:
@@ -91,6 +108,7 @@ def line_chart(title: str, series: Mapping[str, Points], unit: str = "", axis: A
         unit: Unit of the values.
         axis: ``zero`` starts at 0 and is linear; ``auto`` is logarithmic if all values are positive and span
             more than a factor of 30, else linear over their range.
+        levels: Name -> value of a horizontal line, which the axis includes.
     """
     clean = {
         name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
@@ -101,7 +119,8 @@ def line_chart(title: str, series: Mapping[str, Points], unit: str = "", axis: A
         return None
     averaged = max(math.ceil(len(points) / MAX_POINTS) for points in clean.values())
     drawn = {name: _average(points, averaged) for name, points in clean.items()}
-    values = [y for points in drawn.values() for _, y in points]
+    heights = {name: value for name, value in (levels or {}).items() if math.isfinite(value)}
+    values = [y for points in drawn.values() for _, y in points] + list(heights.values())
     steps = [x for points in drawn.values() for x, _ in points]
     low, high = min(values + [0.0] * (axis == "zero")), max(values)
     logarithmic = low > 0 and high / low > 30
@@ -135,9 +154,13 @@ def line_chart(title: str, series: Mapping[str, Points], unit: str = "", axis: A
         logarithmic=logarithmic,
         averaged=averaged,
         lines=lines,
+        levels=tuple(
+            Level(name=name, value=number(value), at=round(place(first, value)[1], 1))
+            for name, value in heights.items()
+        ),
         x_ticks=tuple(Tick(at=round(place(x, high)[0], 1), label=number(x)) for x in x_ticks),
         y_ticks=tuple(Tick(at=round(place(first, y)[1], 1), label=number(y)) for y in y_ticks),
-        csv=_csv(clean),
+        csv=_csv(drawn),
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 GALLERY = "samples.json"
-"""List of the reconstructions, beside their PNG files."""
+"""List of the pictures, beside their PNG files."""
+GALLERY_VERSION = 2
+"""Of that list; pictures of another version are made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class RunData:
         images: Folder of the gallery's PNG files.
         artefact: ``tokenizer/config.json``.
         bad_samples: Reason -> distinct samples that were replaced, on all ranks.
+        chance: Key of ``metrics.jsonl`` -> its value if the objective had learned nothing.
         missing: What is missing or can't be read, one line each.
     """
 
@@ -39,6 +42,7 @@ class RunData:
     images: Path
     artefact: Mapping[str, Any] = field(default_factory=dict)
     bad_samples: Mapping[str, int] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
@@ -49,20 +53,65 @@ def read_gallery(data: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: Something that the page shows is missing or of another type; says what.
     """
     try:
-        images = [{**item, "psnr": float(item["psnr"])} for item in data["images"]]
+        images = [
+            {**item, "psnr": float(item["psnr"]), "references": _columns(item.get("references", []))}
+            for item in data["images"]
+        ]
         scores = [float(value) for value in data["psnr"]["values"]]
         latent = {name: [float(v) for v in data["latent"][name]] for name in ("mean", "std", "explained")}
+        latent |= {name: [int(v) for v in data["latent"].get(name, ())] for name in ("shape", "codes")}
         psnr = {"values": scores, "median": float(data["psnr"]["median"])}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        psnr["mean"] = float(data["psnr"].get("mean", sum(scores) / max(len(scores), 1)))
+        checked = {
+            "bytes": float(data.get("bytes", 0)),
+            "references": _columns(data.get("references", [])),
+            "queries": [_query(item) for item in data.get("queries", [])],
+            "neighbours": [_query(item) for item in data.get("neighbours", [])],
+            "interpolations": [
+                {"from": str(item["from"]), "to": str(item["to"]), "frames": [str(f) for f in item["frames"]]}
+                for item in data.get("interpolations", [])
+            ],
+            "parameters": {str(name): int(n) for name, n in data.get("parameters", {}).items()},
+        }
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not scores:
         raise ValueError("no image was measured")
+    held_out = str(data.get("held_out", ""))
     return {
         "images": images,
         "psnr": psnr,
         "latent": latent,
-        "held_out": str(data.get("held_out", "")),
+        "held_out": held_out,
         "trained_on": data.get("trained_on") is True,
+        **checked,
+    }
+
+
+def _columns(items: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": str(item["title"]),
+            "psnr": float(item["psnr"]),
+            "bytes": float(item["bytes"]),
+            "note": str(item.get("note", "")),
+            "file": str(item.get("file", "")),
+        }
+        for item in items
+    ]
+
+
+def _query(item: Any) -> dict[str, Any]:
+    rank = item["rank"]
+    return {
+        "text": str(item["text"]),
+        "kind": str(item["kind"]),
+        "rank": None if rank is None else int(rank),
+        "asked": dict(item["asked"]),
+        "found": [
+            {**found, "similarity": float(found["similarity"]), "match": found.get("match")}
+            for found in item["found"]
+        ],
     }
 
 

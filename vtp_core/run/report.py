@@ -1,25 +1,29 @@
-"""Writes the report of a run folder. Imports torch only if reconstructions are to be made."""
+"""Writes the report of a run folder. Imports torch only if pictures are to be made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtp_core.atomic import write_text
 from vtp_core.data.opening import Sources
 from vtp_core.errors import VtpError
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.plugins import Plugins, load_plugins
-from vtp_core.plugins.component import one_line
-from vtp_core.recipe import load_recipe
 from vtp_core.report.page import render
+from vtp_core.report.run_data import GALLERY_VERSION
 from vtp_core.run.records import RunFolder
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from vtp_core.report.references import Reference
 
+SECONDS = 60.0
+"""Largest time for the pass over images that the galleries choose from."""
+MOST_REFERENCES = 2
+"""Tokenizers beside which reconstructions are shown."""
 TRAINING_IMAGES = 256
 """Most training images that are reconstructed where none are held out."""
 
@@ -34,7 +38,7 @@ def build_report(
 ) -> Path:
     """Writes the report of a run.
 
-    The reconstructions are made from the run's artefact and held-out set, or some training images if there is
+    The pictures are made from the run's artefact and held-out set, or some training images if there is
     none, unless its folder ``samples`` was made from the same weights.
 
     Args:
@@ -65,7 +69,7 @@ def build_report(
 def refresh_gallery(
     folder: RunFolder, plugins: Plugins | None, sources: Sources | None, show: Show = silent
 ) -> str | None:
-    """Makes the reconstructions of a run, if it has an artefact and they are not of its weights.
+    """Makes the pictures of a run, if it has an artefact and they are not of its weights.
 
     Returns:
         Why it could not be done, or None.
@@ -73,16 +77,17 @@ def refresh_gallery(
     weights = folder.tokenizer / "model.safetensors"
     if not weights.is_file() or not folder.exists():
         return None
-    try:
-        with weights.open("rb") as file:
-            made_from = hashlib.file_digest(file, "sha256").hexdigest()
-        if _made_from(folder.gallery) == made_from:
-            return None
-        plugins = plugins if plugins is not None else load_plugins()
-        from vtp_core.artefact.loading import load
-        from vtp_core.evaluation.opening import open_recipe_sets, open_set
-        from vtp_core.report.gallery import write_gallery
+    with weights.open("rb") as file:
+        made_from = hashlib.file_digest(file, "sha256").hexdigest()
+    if _made_from(folder.gallery) == made_from:
+        return None
+    from vtp_core.artefact.loading import load
+    from vtp_core.evaluation.opening import open_recipe_sets, open_set
+    from vtp_core.recipe import load_recipe
+    from vtp_core.report.gallery import write_gallery
 
+    try:
+        plugins = plugins if plugins is not None else load_plugins()
         recipe = load_recipe(folder.recipe, plugins=plugins)
         sources = sources or Sources(plugins, recipe.data.decode)
         held_out, _ = open_recipe_sets(recipe, sources)
@@ -92,23 +97,43 @@ def refresh_gallery(
             load(folder.tokenizer, plugins=plugins),
             data,
             folder.samples,
+            references=shipped_references(plugins),
             rows=recipe.evaluate.rows,
+            seconds=SECONDS,
             made_from=made_from,
             trained_on=held_out is None,
             show=show,
         )
     except VtpError as error:
         return " ".join(str(error).split())
-    except Exception as error:  # of any kind: a folder that can't give images still gets its page
-        _log.debug("reconstructions", exc_info=error)
-        return one_line(error)
     return None
 
 
+def shipped_references(plugins: Plugins) -> list[Reference]:
+    """Tokenizers that ship with plugins and can reconstruct, at most `MOST_REFERENCES`.
+
+    One that can't be loaded is left out: a reference must not cost a run its report.
+    """
+    from vtp_core.artefact.loading import load
+    from vtp_core.report.references import TokenizerReference
+
+    found: list[Reference] = []
+    for component in plugins.components("tokenizer"):
+        if len(found) == MOST_REFERENCES:
+            break
+        try:
+            model = load(component.load_target()(), plugins=plugins)
+        except VtpError:
+            continue
+        if "decode" in model.capabilities:
+            found.append(TokenizerReference(component.name, model))
+    return found
+
+
 def _made_from(gallery: Path) -> str | None:
+    """Hash of the weights that the pictures were made from; None for those of another version."""
     try:
-        if not gallery.is_file():
-            return None
-        return str(json.loads(gallery.read_text(encoding="utf-8"))["made_from"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        record = json.loads(gallery.read_text(encoding="utf-8"))
+        return str(record["made_from"]) if record["version"] == GALLERY_VERSION else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None

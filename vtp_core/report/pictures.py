@@ -1,0 +1,114 @@
+"""The pictures of the page as ``data:`` addresses, each stored once and all within a budget. Imports no torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, features
+
+BUDGET = 3_500_000
+"""Largest size of all pictures in bytes; keeps the page under 5 MB."""
+EXACT_SIDE = 128
+"""Largest side in pixels of pictures that are drawn with visible pixels."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """How pictures are embedded: their largest side, and the quality of lossy ones (None: PNG)."""
+
+    side: int
+    quality: int | None
+
+    def __str__(self) -> str:
+        if self.quality is None:
+            return "without loss"
+        return f"at quality {self.quality} and at most {self.side} px"
+
+
+LEVELS = (Level(256, None), Level(256, 90), Level(160, 75))
+"""The first one at which all pictures fit is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture of the page.
+
+    Attributes:
+        id: Of the element that holds it.
+        width: In pixels, as stored.
+        height: In pixels, as stored.
+        data: Its ``data:`` address.
+        exact: Whether it is small enough to show its pixels.
+    """
+
+    id: str
+    width: int
+    height: int
+    data: str
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures that had room, by file name; how they are stored, and how many had no room."""
+
+    stored: Mapping[str, Picture]
+    level: Level
+    omitted: int
+
+
+def embed(folder: Path, names: Iterable[str], budget: int = BUDGET) -> Pictures:
+    """Reads PNG files of a folder.
+
+    Args:
+        folder: Where they lie.
+        names: File names, the most important first. Of a path only the last part is used, so that a name
+            can't point outside of the folder; files that can't be read are left out.
+        budget: Bytes of all addresses together.
+    """
+    wanted = [name for name in dict.fromkeys(names) if name]
+    for level in LEVELS:
+        stored: dict[str, Picture] = {}
+        spent = omitted = 0
+        for name in wanted:
+            picture = _embedded(folder / Path(name).name, f"i{len(stored)}", level)
+            if picture is None:
+                continue
+            if spent + len(picture.data) > budget:
+                omitted += 1
+                if level != LEVELS[-1]:
+                    break
+                continue
+            spent += len(picture.data)
+            stored[name] = picture
+        if not omitted:
+            break
+    return Pictures(stored, level, omitted)
+
+
+def _embedded(path: Path, name: str, level: Level) -> Picture | None:
+    data = io.BytesIO()
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            picture = image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    picture.thumbnail((level.side, level.side), Image.Resampling.LANCZOS)
+    exact = max(picture.size) <= EXACT_SIDE
+    if level.quality is None or max(picture.size) <= EXACT_SIDE // 2:
+        kind = "PNG"
+        picture.save(data, kind, optimize=exact)
+    else:
+        kind = "WEBP" if features.check("webp") else "JPEG"
+        picture.save(data, kind, quality=level.quality)
+    return Picture(
+        id=name,
+        width=picture.width,
+        height=picture.height,
+        data=f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}",
+        exact=exact,
+    )
