@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vtp_core.schedule import NotNegative
-from vtp_core.view import ViewNeed
+from vtp_core.view import ViewNeed, ViewSize
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -161,6 +161,19 @@ class ObjectiveConfig(ComponentConfig):
 
     def partners(self) -> Mapping[str, str]:
         """Key of this table -> the other objective that it names and whose modules this one uses."""
+        return {}
+
+    def chance(
+        self, views: Mapping[str, ViewSize], objectives: Mapping[str, ObjectiveConfig]
+    ) -> Mapping[str, float]:
+        """Term -> its value while the outputs tell nothing, such as log K for K equal choices.
+
+        The report draws a line there. Leave out terms that have no such value.
+
+        Args:
+            views: The recipe's views.
+            objectives: Its objectives, by name.
+        """
         return {}
 
     def active(self, index: int) -> bool:

@@ -33,6 +33,19 @@ class ViewNeed:
     rows: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ViewSize:
+    """What of a view decides the loss of an objective that has learned nothing.
+
+    Attributes:
+        rows: Samples per step over all ranks.
+        masked: Fraction of the global crops that are masked; 0 without masks.
+    """
+
+    rows: int
+    masked: float = 0.0
+
+
 def union(needs: Iterable[ViewNeed]) -> ViewNeed:
     """One need that serves all of `needs`: what a group's shared forward has to produce."""
     needs = tuple(needs)

@@ -14,7 +14,7 @@ VALIDATION = "eval/"
 
 def validation(run: RunData) -> list[Chart]:
     """A chart for each metric that was measured at two steps or more, with its baseline."""
-    charts = []
+    charts: list[Chart] = []
     for key in _keys(run.metrics, VALIDATION):
         name = key.removeprefix(VALIDATION)
         points = _points(run.metrics, key)
@@ -34,7 +34,7 @@ def losses(run: RunData) -> list[Chart]:
     for key in _keys(run.metrics, "loss/"):
         if key.count("/") >= 2:
             by_objective.setdefault(key.split("/")[1], []).append(key)
-    charts = []
+    charts: list[Chart] = []
     for name, keys in by_objective.items():
         series = {key.split("/", 2)[2]: _points(run.metrics, key) for key in keys}
         found = {key.split("/", 2)[2]: run.chance[key] for key in keys if key in run.chance}

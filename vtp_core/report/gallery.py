@@ -227,13 +227,14 @@ def _choose(scores: list[float], count: int, extremes: int) -> list[tuple[str, i
     total = len(scores)
     count = min(count, total)
     spread = [i * total // count for i in range(count)]
-    rest = sorted(set(range(total)) - set(spread), key=lambda i: scores[i])
+    order = sorted(range(total), key=lambda i: scores[i])
+    rest = [i for i in order if i not in spread]
     chosen = [("spread", i) for i in spread]
     if len(rest) < 3 * extremes:
         return chosen
-    middle = (len(rest) - extremes) // 2
-    worst = [("worst", i) for i in rest[:extremes]]
-    return chosen + worst + [("median", i) for i in rest[middle : middle + extremes]]
+    place = {i: abs(rank - (total - 1) / 2) for rank, i in enumerate(order)}
+    middle = sorted(sorted(rest[extremes:], key=place.__getitem__)[:extremes], key=order.index)
+    return chosen + [("worst", i) for i in rest[:extremes]] + [("median", i) for i in middle]
 
 
 def _pairs(total: int) -> list[tuple[int, int]]:

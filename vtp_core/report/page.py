@@ -20,6 +20,15 @@ STRIP = 8
 CAPTION = 160
 """Characters of a caption that are shown."""
 
+NOTHING: Mapping[str, Any] = {
+    "queries": (),
+    "neighbours": (),
+    "interpolations": (),
+    "references": (),
+    "held_out": "",
+    "trained_on": False,
+}
+"""A gallery without pictures."""
 GROUPS = {"worst": "The worst of these images", "median": "Around the median"}
 
 
@@ -52,7 +61,7 @@ def render(run: RunData) -> str:
         strip=spread[:STRIP],
         more=spread[STRIP:],
         groups=[{"title": GROUPS.get(name, name), "rows": rows} for name, rows in by_group.items()],
-        gallery=run.gallery,
+        gallery={**NOTHING, **run.gallery},
         validation=curves.validation(run),
         losses=curves.losses(run),
         expert=curves.expert(run),

@@ -1,4 +1,4 @@
-"""The pictures of the page as ``data:`` addresses, each stored once and all within a budget. Imports no torch."""
+"""The pictures of the page as ``data:`` addresses, each stored once, within a budget. Imports no torch."""
 
 from __future__ import annotations
 
@@ -54,11 +54,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures that had room, by file name; how they are stored, and how many had no room."""
+    """The pictures that had room, by file name; how they are stored, and how many had no room.
+
+    Files with the same pixels share one picture.
+    """
 
     stored: Mapping[str, Picture]
     level: Level
     omitted: int
+
+    @property
+    def once(self) -> list[Picture]:
+        """Each picture once."""
+        return list({picture.id: picture for picture in self.stored.values()}.values())
 
 
 def embed(folder: Path, names: Iterable[str], budget: int = BUDGET) -> Pictures:
@@ -73,10 +81,14 @@ def embed(folder: Path, names: Iterable[str], budget: int = BUDGET) -> Pictures:
     wanted = [name for name in dict.fromkeys(names) if name]
     for level in LEVELS:
         stored: dict[str, Picture] = {}
+        same: dict[str, Picture] = {}
         spent = omitted = 0
         for name in wanted:
-            picture = _embedded(folder / Path(name).name, f"i{len(stored)}", level)
+            picture = _embedded(folder / Path(name).name, f"i{len(same)}", level)
             if picture is None:
+                continue
+            if picture.data in same:
+                stored[name] = same[picture.data]
                 continue
             if spent + len(picture.data) > budget:
                 omitted += 1
@@ -84,7 +96,7 @@ def embed(folder: Path, names: Iterable[str], budget: int = BUDGET) -> Pictures:
                     break
                 continue
             spent += len(picture.data)
-            stored[name] = picture
+            stored[name] = same[picture.data] = picture
         if not omitted:
             break
     return Pictures(stored, level, omitted)

@@ -12,7 +12,6 @@ from typing import Any
 from vtp_core.report.chart import number
 from vtp_core.report.run_data import RunData, is_number, table
 
-
 NARROW = "\u202f"
 """A narrow space at which lines don't break."""
 
@@ -74,8 +73,8 @@ def whole(value: object) -> str:
 
 def _sides(run: RunData) -> list[float]:
     size = run.artefact.get("image_size")
-    sides = size if isinstance(size, list) else [size, size]
-    return sides if len(sides) == 2 and all(is_number(side) and side > 0 for side in sides) else []
+    sides = [s for s in (size if isinstance(size, list) else [size, size]) if is_number(s) and s > 0]
+    return sides if len(sides) == 2 else []
 
 
 def _images(run: RunData) -> str:

@@ -64,14 +64,14 @@ def text_queries(
         model: Embeds text.
         pool: The images.
         classes: Class names by label.
-        avoid: Rows whose captions are not asked for.
+        avoid: Rows whose captions are asked for only if there are no others.
         captions: How many captions.
         names: How many class names.
     """
     if pool.embeddings is None:
         return []
     distinct = {caption: row for row, caption in reversed(list(enumerate(pool.captions))) if caption}
-    rows = _spread([row for row in sorted(distinct.values()) if row not in avoid], captions)
+    rows = _spread(_fresh(sorted(distinct.values()), avoid), captions)
     present = {label for label in pool.labels if 0 <= label < len(classes)}
     labels = _spread(sorted(present), names)
     texts = [pool.captions[row] for row in rows] + [classes[label] for label in labels]
@@ -96,11 +96,11 @@ def neighbours(pool: Survey, *, avoid: Collection[int] = (), count: int = 4) -> 
 
     Args:
         pool: The images.
-        avoid: Rows that are not asked for.
+        avoid: Rows that are asked for only if there are no others.
         count: How many.
     """
     queries = []
-    for row in _spread([row for row in range(len(pool.keys)) if row not in avoid], count):
+    for row in _spread(_fresh(range(len(pool.keys)), avoid), count):
         similar = pool.latents @ pool.latents[row]
         similar[row] = -torch.inf
         label = pool.labels[row]
@@ -116,6 +116,10 @@ def _nearest(similar: Tensor, match: Sequence[bool] | None, most: int = TOP) -> 
         Found(row=row, similarity=value, match=None if match is None else match[row])
         for value, row in zip(values.tolist(), rows.tolist(), strict=True)
     )
+
+
+def _fresh(rows: Sequence[int], avoid: Collection[int]) -> Sequence[int]:
+    return [row for row in rows if row not in avoid] or rows
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:

@@ -116,18 +116,17 @@ def survey(
             moments.add(latent)
             shape, size = tuple(latent.shape[1:]), latent_bytes(model, seen.encoded)
             kept = {reference.title: _scores(seen, reference) for reference in references}
-            embeddings = seen.image_embedding.float().cpu() if embeds else None
-            for row, (position, score) in enumerate(
-                zip(positions, psnr(seen.image, seen.reconstruction), strict=True)
-            ):
+            scores = psnr(seen.image, seen.reconstruction)
+            words = seen.image_embedding.float().cpu() if embeds else None
+            for row, position in enumerate(positions):
                 found[position] = _Row(
                     key=batch.keys[row],
                     caption=batch.text[row] if batch.text is not None else "",
                     label=int(batch.label[row]) if batch.label is not None else -1,
-                    psnr=score,
+                    psnr=scores[row],
                     references={title: values[row] for title, values in kept.items()},
                     latent=latent[row].flatten().float().cpu(),
-                    embedding=embeddings[row] if embeddings is not None else None,
+                    embedding=words[row] if words is not None else None,
                 )
             advance(len(batch))
             if time.monotonic() - begin > seconds:
@@ -137,7 +136,7 @@ def survey(
     items = [found[position] for position in ordered]
     latents = torch.stack([item.latent for item in items])
     latents -= latents.mean(0)
-    words = [item.embedding for item in items if item.embedding is not None]
+    embeddings = [item.embedding for item in items if item.embedding is not None]
     return Survey(
         positions=ordered,
         keys=[item.key for item in items],
@@ -146,7 +145,7 @@ def survey(
         psnr=[item.psnr for item in items],
         references={r.title: [item.references[r.title] for item in items] for r in references},
         latents=torch.nn.functional.normalize(latents, dim=1),
-        embeddings=torch.stack(words) if words else None,
+        embeddings=torch.stack(embeddings) if embeddings else None,
         moments=moments,
         shape=shape,
         bytes=size,

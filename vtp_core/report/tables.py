@@ -1,4 +1,4 @@
-"""The tables of the report: data, machine, latent channels, the command to repeat the run. Imports no torch."""
+"""The tables of the report: data, machine, latent channels, the command. Imports no torch."""
 
 from __future__ import annotations
 

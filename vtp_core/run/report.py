@@ -16,6 +16,7 @@ from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.report.page import render
 from vtp_core.report.run_data import GALLERY_VERSION
 from vtp_core.run.records import RunFolder
+from vtp_core.view import ViewSize
 
 if TYPE_CHECKING:
     from vtp_core.report.references import Reference
@@ -55,8 +56,10 @@ def build_report(
         UsageError: `run_folder` is no run folder.
     """
     folder = RunFolder(run_folder)
+    plugins = plugins if plugins is not None else load_plugins()
     problem = refresh_gallery(folder, plugins, sources, show)
     run = folder.read()
+    run = replace(run, chance=chance_lines(folder, plugins))
     if problem:
         missing = f"the reconstructions could not be made: {problem}"
         run = replace(run, missing=[*run.missing, missing])
@@ -66,8 +69,30 @@ def build_report(
     return path
 
 
+def chance_lines(folder: RunFolder, plugins: Plugins) -> dict[str, float]:
+    """Key of ``metrics.jsonl`` -> its value by chance, as the objectives of the run's recipe tell it.
+
+    None of a recipe that can't be read by these plugins; the page shows its text all the same.
+    """
+    from vtp_core.recipe import load_recipe
+
+    try:
+        recipe = load_recipe(folder.recipe, plugins=plugins)
+    except VtpError:
+        return {}
+    views = {
+        name: ViewSize(rows=view.rows, masked=view.masks.probability if view.masks is not None else 0.0)
+        for name, view in recipe.views.items()
+    }
+    return {
+        f"loss/{name}/{term}": value
+        for name, table in recipe.objectives.items()
+        for term, value in table.chance(views, recipe.objectives).items()
+    }
+
+
 def refresh_gallery(
-    folder: RunFolder, plugins: Plugins | None, sources: Sources | None, show: Show = silent
+    folder: RunFolder, plugins: Plugins, sources: Sources | None, show: Show = silent
 ) -> str | None:
     """Makes the pictures of a run, if it has an artefact and they are not of its weights.
 
@@ -87,7 +112,6 @@ def refresh_gallery(
     from vtp_core.report.gallery import write_gallery
 
     try:
-        plugins = plugins if plugins is not None else load_plugins()
         recipe = load_recipe(folder.recipe, plugins=plugins)
         sources = sources or Sources(plugins, recipe.data.decode)
         held_out, _ = open_recipe_sets(recipe, sources)

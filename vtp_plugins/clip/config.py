@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from vtp_core.config import ObjectiveConfig
-from vtp_core.view import ViewNeed
+from vtp_core.view import ViewNeed, ViewSize
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -77,3 +78,10 @@ class ClipConfig(ObjectiveConfig):
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view, with captions."""
         return {self.view: ViewNeed(text=True, rows=self.rows)}
+
+    def chance(
+        self, views: Mapping[str, ViewSize], objectives: Mapping[str, ObjectiveConfig]
+    ) -> Mapping[str, float]:
+        """The cross-entropy of equal probabilities of all rows; equal captions make it a little less."""
+        view = views.get(self.view)
+        return {} if view is None else {"contrast": math.log(self.rows or view.rows)}

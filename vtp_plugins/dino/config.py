@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 
 from vtp_core.config import KeyHistory, ObjectiveConfig
 from vtp_core.schedule import Linear, Scheduled, value_at
-from vtp_core.view import ViewNeed
+from vtp_core.view import ViewNeed, ViewSize
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -67,3 +68,9 @@ class DinoConfig(PrototypeConfig):
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view: its global crops, masked, and local ones."""
         return {self.view: ViewNeed(crops=("global", *self.local_crops), masked=self.masked, rows=self.rows)}
+
+    def chance(
+        self, views: Mapping[str, ViewSize], objectives: Mapping[str, ObjectiveConfig]
+    ) -> Mapping[str, float]:
+        """The cross-entropy of a student that gives all prototypes the same probability."""
+        return {"distillation": math.log(self.prototypes)}

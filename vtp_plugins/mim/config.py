@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Self
 
 from pydantic import model_validator
 
-from vtp_core.view import ViewNeed
+from vtp_core.config import ObjectiveConfig
+from vtp_core.view import ViewNeed, ViewSize
 from vtp_plugins.dino.config import PrototypeConfig
 
 _HEAD = ("head_hidden", "head_width", "head_layers", "fixed_scales", "freeze_prototypes")
@@ -32,6 +34,16 @@ class MimConfig(PrototypeConfig):
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view: its global crops, masked."""
         return {self.view: ViewNeed(masked=True, rows=self.rows)}
+
+    def chance(
+        self, views: Mapping[str, ViewSize], objectives: Mapping[str, ObjectiveConfig]
+    ) -> Mapping[str, float]:
+        """The cross-entropy of equal probabilities, times the fraction of masked crops."""
+        head = self if self.share_head_with is None else objectives.get(self.share_head_with)
+        view = views.get(self.view)
+        if view is None or not isinstance(head, PrototypeConfig):
+            return {}
+        return {"distillation": view.masked * math.log(head.prototypes)}
 
     def partners(self) -> Mapping[str, str]:
         """The objective whose head is used."""

@@ -70,10 +70,20 @@ def test_long_series_are_averaged_and_say_so() -> None:
     assert chart is not None and chart.averaged == 10
     points = coordinates(chart.lines[0].path)
     assert len(points) == MAX_POINTS and len({y for _, y in points}) == 1
-    # The data behind it is whole.
+    # The data is what is drawn, so that the page stays small however long a run is.
     text = base64.b64decode(chart.csv.split(",")[1]).decode()
     rows = list(csv.reader(io.StringIO(text)))
-    assert rows[0] == ["step", "a"] and len(rows) == count + 1 and rows[2] == ["1", "1.0"]
+    assert rows[0] == ["step", "a"] and len(rows) == MAX_POINTS + 1 and rows[1] == ["9", "0.5"]
+
+
+def test_levels_lie_on_the_axis() -> None:
+    chart = line_chart("t", {"a": [(0, 0.0), (10, 5.0)]}, levels={"chance": 10.0, "odd": math.nan})
+    assert chart is not None
+    (level,) = chart.levels
+    assert (level.name, level.value, level.at) == ("chance", "10", TOP)
+    assert chart.y_ticks[-1].label == "10"
+    above_zero = line_chart("t", {"a": [(0, 1.0), (1, 100.0)]}, levels={"chance": 0.0})
+    assert above_zero is not None and not above_zero.logarithmic
 
 
 def test_many_series_stay_apart() -> None:

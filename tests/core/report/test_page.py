@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import html.parser
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -14,6 +16,11 @@ from PIL import Image
 from tests.core.report.conftest import BAD, HOSTILE
 from tests.core.run.tiny_run import FAULTY
 from vtp_core.errors import UsageError
+from vtp_core.plugins import load_plugins
+from vtp_core.report import page as page_module
+from vtp_core.report import verdict
+from vtp_core.report.pictures import embed
+from vtp_core.run.records import RunFolder
 from vtp_core.run.report import build_report
 
 
@@ -28,18 +35,25 @@ class Reader(html.parser.HTMLParser):
         self.tags: set[str] = set()
         self.addresses: list[str] = []
         self.text = ""
+        self.ids: list[str] = []
+        self.targets: list[str] = []
         self.alt_missing = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         values = dict(attrs)
         self.addresses += [v or "" for k, v in attrs if k in ("href", "src", "srcset", "action", "data")]
-        self.alt_missing += tag == "img" and not values.get("alt")
+        drawn = tag == "svg" and "aria-hidden" not in values
+        self.alt_missing += (drawn or values.get("role") == "img") and not values.get("aria-label")
+        self.ids += [values["id"] or ""] if "id" in values else []
+        self.targets += [v or "" for k, v in attrs if k == "popovertarget"]
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -70,16 +84,61 @@ def test_everything_is_on_the_page(run: Path) -> None:
     assert path == run / "report.html"
     page = read(path)
     psnr = json.loads((run / "eval.json").read_text())["psnr"]
-    for text in (
+    text = page.text.replace("\n", "").replace("\u202f", " ")
+    for expected in (
         "tiny", f"{psnr['value']:.2f} dB", f"{psnr['baseline']:.2f} dB", "mean colour", "Loss of l1",
-        "Learning rate", "complete", "all planned steps done", "12of 12 planned",
+        "Learning rate", "complete", "12 of 12 planned", "A visual tokenizer for images of 16 × 16 px with "
+        "latents of 4 × 2 × 2 (48 times fewer numbers) and ",
+        "trained on 96 samples of image_folder data in ",
     ):  # fmt: skip
-        assert text in page.text.replace("\n", ""), text
-    assert "samples96" in page.text.replace("\n", "")  # 8 rows a step
+        assert expected in text, expected
     assert "svg" in page.tags and page.alt_missing == 0
-    pictures = [address for address in page.addresses if address.startswith("data:image/png")]
-    assert len(pictures) == 4 * (12 + 4 + 4)
     assert path.stat().st_size < 1_000_000
+
+
+def test_each_picture_is_stored_once_and_shown(run: Path) -> None:
+    page = read(build_report(run))
+    pictures = [address for address in page.addresses if address.startswith("data:image/")]
+    record = json.loads((run / "samples" / "samples.json").read_text())
+    shown = [entry for query in record["queries"] for entry in query["found"]]
+    assert len(record["images"]) == 14 and shown and record["interpolations"]
+    # Input, output, error, latent, and what JPEG and the tokenizers that ship make of it.
+    columns = len(record["images"][0]["references"])
+    assert len(pictures) >= 14 * (4 + columns) and len(page.ids) == len(set(page.ids))
+    stored = [name for name in page.ids if re.fullmatch(r"i\d+", name)]
+    assert len(stored) == len(pictures) == len(set(pictures))
+    # Each is used, and each thing to enlarge exists.
+    assert {f"#{name}" for name in stored} <= set(page.addresses)
+    assert set(page.targets) <= set(page.ids)
+    reconstructions = (run / "report.html").read_text().split('id="numbers"')[0]
+    assert reconstructions.count('aria-label="input of') == 2 * 8  # small and large
+
+
+def test_cards_hold_what_their_evaluators_measure(run: Path) -> None:
+    entry = json.loads((run / "eval.json").read_text())["psnr"]
+    assert entry["aspect"] == "reconstruction"
+    cards = {card.title: card for card in verdict.cards(RunFolder(run).read())}
+    assert list(cards) == ["Reconstructs", "Understands", "Generatable"]
+    assert [score.metric for score in cards["Reconstructs"].scores] == ["psnr", "ssim"]
+    assert not cards["Understands"].scores
+    assert read(build_report(run)).text.count("Not measured.") == 2
+    # Files of earlier versions don't say what an entry is about.
+    edit(run / "eval.json", psnr={**entry, "aspect": None})
+    cards = {card.title: card for card in verdict.cards(RunFolder(run).read())}
+    assert [score.metric for score in cards["Other numbers"].scores] == ["psnr"]
+    text = read(build_report(run)).text
+    assert "Not measured." not in text and "see the other numbers" in text
+
+
+def test_other_tokenizers_and_jpeg_stand_beside_the_run(run: Path) -> None:
+    text = read(build_report(run)).text.replace("\n", " ")
+    record = json.loads((run / "samples" / "samples.json").read_text())
+    shipped = {component.name for component in load_plugins().components("tokenizer")}
+    titles = {column["title"] for column in record["references"]}
+    # A latent of 32 bytes is less than any JPEG file.
+    assert titles == shipped and record["bytes"] == 32
+    for column in record["references"]:
+        assert f"{column['title']}{column['psnr']:.2f} dB" in text
 
 
 def test_bad_samples_of_all_ranks_are_counted_once(run: Path) -> None:
@@ -138,9 +197,8 @@ def test_all_text_is_escaped(run: Path) -> None:
     edit(run / "eval.json", **{HOSTILE: {**entry, "protocol": HOSTILE, "unit": HOSTILE}})
     append(run / "metrics.jsonl", *({"step": step, f"loss/{HOSTILE}/x": 2.0} for step in (13, 14)))
     page = read(build_report(run))
-    assert "script" not in page.tags
+    assert "script" not in page.tags and page.alt_missing == 0
     assert page.text.count(HOSTILE) >= 20  # captions of the held-out images, and the above
-    assert "49" not in page.text.split("Reproduce")[-1].split("--plugin")[0]
 
 
 def test_nothing_is_fetched(run: Path) -> None:
@@ -199,19 +257,30 @@ def test_sample_names_lead_nowhere_else(run: Path) -> None:
     file = run / "samples" / "samples.json"
     record = json.loads(file.read_text())
     for item in record["images"]:
-        item.update(input="../../secret.png", output="/etc/passwd", error="", latent="..")
+        item.update(input="../../secret.png", output="/etc/passwd", error="", latent="..", references=[])
+    for query in (*record["queries"], *record["neighbours"]):
+        for entry in (query["asked"], *query["found"]):
+            entry["input"] = "../../secret.png"
+    for line in record["interpolations"]:
+        line["frames"] = ["../../secret.png", "../samples/../../secret.png"]
     file.write_text(json.dumps(record))
     page = read(build_report(run))
     assert not [address for address in page.addresses if address.startswith("data:image")]
 
 
 def test_many_large_images_stay_under_the_limit(run: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    random = np.random.default_rng(0)
     for path in (run / "samples").glob("*.png"):
-        Image.fromarray(noise).save(path)
+        Image.fromarray(random.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(path, compress_level=0)
     path = build_report(run)
-    assert path.stat().st_size < 5_000_000
-    assert "had no room on this page" in read(path).text
+    assert 1_000_000 < path.stat().st_size < 5_000_000
+    assert "Pictures are stored here at quality" in read(path).text
+
+
+def test_pictures_without_room_are_counted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "embed", functools.partial(embed, budget=20_000))
+    text = read(build_report(run)).text
+    assert "pictures had no room on this page" in text and "at quality 75 and at most 160 px" in text
 
 
 def test_alarms_of_a_critic_are_shown(run: Path) -> None:
