@@ -49,15 +49,17 @@ def render(run: RunData) -> str:
     for item in run.gallery.get("images", []):
         by_group.setdefault(str(item.get("group", "")), []).append(item)
     spread = by_group.pop("spread", [])
+    pictures = embed(run.images, _files(run.gallery))
+    unreadable = [f"samples: {pictures.unreadable} images can't be read"] if pictures.unreadable else []
     return environment.get_template("report.html.j2").render(
         name=run.name,
         version=vtp_core.__version__,
         sentence=sentence(run),
         finished=is_finished(run),
         facts=facts(run),
-        alarms=alarms(run),
+        alarms=[*alarms(run), *unreadable],
         cards=cards(run),
-        pictures=embed(run.images, _files(run.gallery)),
+        pictures=pictures,
         strip=spread[:STRIP],
         more=spread[STRIP:],
         groups=[{"title": GROUPS.get(name, name), "rows": rows} for name, rows in by_group.items()],

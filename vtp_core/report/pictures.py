@@ -10,8 +10,14 @@ from pathlib import Path
 
 from PIL import Image, features
 
+from vtp_core.data.decoding import decode_image, read_file
+from vtp_core.data.source import BadSample
+from vtp_core.recipe.tables.data import DecodeLimits
+
 BUDGET = 3_500_000
 """Largest size of all pictures in bytes; keeps the page under 5 MB."""
+LIMITS = DecodeLimits(min_side=1)
+"""Limits on the files: a picture of a latent may have one pixel."""
 EXACT_SIDE = 128
 """Largest side in pixels of pictures that are drawn with visible pixels."""
 
@@ -54,14 +60,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures that had room, by file name; how they are stored, and how many had no room.
+    """The pictures that had room, by file name; files with the same pixels share one.
 
-    Files with the same pixels share one picture.
+    Attributes:
+        stored: File name -> picture.
+        level: How they are stored.
+        omitted: How many had no room.
+        unreadable: How many can't be read.
     """
 
     stored: Mapping[str, Picture]
     level: Level
     omitted: int
+    unreadable: int
 
     @property
     def once(self) -> list[Picture]:
@@ -82,10 +93,11 @@ def embed(folder: Path, names: Iterable[str], budget: int = BUDGET) -> Pictures:
     for level in LEVELS:
         stored: dict[str, Picture] = {}
         same: dict[str, Picture] = {}
-        spent = omitted = 0
+        spent = omitted = unreadable = 0
         for name in wanted:
             picture = _embedded(folder / Path(name).name, f"i{len(same)}", level)
             if picture is None:
+                unreadable += 1
                 continue
             if picture.data in same:
                 stored[name] = same[picture.data]
@@ -99,16 +111,16 @@ def embed(folder: Path, names: Iterable[str], budget: int = BUDGET) -> Pictures:
             stored[name] = same[picture.data] = picture
         if not omitted:
             break
-    return Pictures(stored, level, omitted)
+    return Pictures(stored, level, omitted, unreadable)
 
 
 def _embedded(path: Path, name: str, level: Level) -> Picture | None:
-    data = io.BytesIO()
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            picture = image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        stored = read_file(path, path.name, LIMITS.max_bytes)
+        picture = Image.fromarray(decode_image(stored, path.name, LIMITS))
+    except BadSample:
         return None
+    data = io.BytesIO()
     picture.thumbnail((level.side, level.side), Image.Resampling.LANCZOS)
     exact = max(picture.size) <= EXACT_SIDE
     if level.quality is None or max(picture.size) <= EXACT_SIDE // 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from vtp_core.data.opening import Sources
 from vtp_core.errors import VtpError
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.plugins import Plugins, load_plugins
+from vtp_core.plugins.component import one_line
+from vtp_core.recipe import load_recipe
 from vtp_core.report.page import render
 from vtp_core.report.run_data import GALLERY_VERSION
 from vtp_core.run.records import RunFolder
@@ -20,6 +23,8 @@ from vtp_core.view import ViewSize
 
 if TYPE_CHECKING:
     from vtp_core.report.references import Reference
+
+_log = logging.getLogger(__name__)
 
 SECONDS = 60.0
 """Largest time for the pass over images that the galleries choose from."""
@@ -74,8 +79,6 @@ def chance_lines(folder: RunFolder, plugins: Plugins) -> dict[str, float]:
 
     None of a recipe that can't be read by these plugins; the page shows its text all the same.
     """
-    from vtp_core.recipe import load_recipe
-
     try:
         recipe = load_recipe(folder.recipe, plugins=plugins)
     except VtpError:
@@ -102,16 +105,15 @@ def refresh_gallery(
     weights = folder.tokenizer / "model.safetensors"
     if not weights.is_file() or not folder.exists():
         return None
-    with weights.open("rb") as file:
-        made_from = hashlib.file_digest(file, "sha256").hexdigest()
-    if _made_from(folder.gallery) == made_from:
-        return None
-    from vtp_core.artefact.loading import load
-    from vtp_core.evaluation.opening import open_recipe_sets, open_set
-    from vtp_core.recipe import load_recipe
-    from vtp_core.report.gallery import write_gallery
-
     try:
+        with weights.open("rb") as file:
+            made_from = hashlib.file_digest(file, "sha256").hexdigest()
+        if _made_from(folder.gallery) == made_from:
+            return None
+        from vtp_core.artefact.loading import load
+        from vtp_core.evaluation.opening import open_recipe_sets, open_set
+        from vtp_core.report.gallery import write_gallery
+
         recipe = load_recipe(folder.recipe, plugins=plugins)
         sources = sources or Sources(plugins, recipe.data.decode)
         held_out, _ = open_recipe_sets(recipe, sources)
@@ -130,6 +132,9 @@ def refresh_gallery(
         )
     except VtpError as error:
         return " ".join(str(error).split())
+    except Exception as error:  # of any kind: a folder that can't give images still gets its page
+        _log.debug("reconstructions", exc_info=error)
+        return one_line(error)
     return None
 
 
@@ -157,7 +162,9 @@ def shipped_references(plugins: Plugins) -> list[Reference]:
 def _made_from(gallery: Path) -> str | None:
     """Hash of the weights that the pictures were made from; None for those of another version."""
     try:
+        if not gallery.is_file():
+            return None
         record = json.loads(gallery.read_text(encoding="utf-8"))
         return str(record["made_from"]) if record["version"] == GALLERY_VERSION else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
