@@ -23,7 +23,7 @@ from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.checks import check_finite_features, check_finite_latent
 
 Split = Literal["train", "held_out"]
-Aspect = Literal["reconstruction", "understanding", "generation"]
+Aspect = Literal["fidelity", "understanding", "generation"]
 
 
 class Observation:
@@ -141,7 +141,7 @@ class Evaluator(ABC):
         """What its numbers are about, by what it requires; the report has a card for each."""
         if self.generated is not None or "generate" in self.requires:
             return "generation"
-        return "reconstruction" if "decode" in self.requires else "understanding"
+        return "fidelity" if "decode" in self.requires else "understanding"
 
     @property
     def least_samples(self) -> int:

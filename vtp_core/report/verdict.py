@@ -14,7 +14,7 @@ MOST_DIGITS = 12
 """Decimals that a page shows, whatever a file asks for."""
 VERDICTS = get_args(Verdict)
 CARDS = (
-    ("reconstruction", "Reconstructs", "Does the decoder give the image back?"),
+    ("fidelity", "Reconstructs", "Does the decoder give the image back?"),
     ("understanding", "Understands", "Do latents and features tell what is in the image?"),
     ("generation", "Generatable", "Can a generative model learn the latents?"),
 )

@@ -81,10 +81,12 @@ def test_a_metric_is_shown_as_its_evaluator_says_or_under_its_own_name() -> None
     assert results["images"] == {
         **alone, "value": 7.0, "baseline_name": "none", "title": "Images", "unit": "n",
         "higher_is_better": False, "digits": 0, "also": {}, "evaluator": "e",
+        "aspect": "understanding",
     }  # fmt: skip
     assert results["not_described"] == {
         **alone, "value": 0.123456, "baseline_name": "", "title": "not described", "unit": "",
         "higher_is_better": True, "digits": None, "also": {"x": 1.0}, "evaluator": "e",
+        "aspect": "understanding",
     }  # fmt: skip
 
 

@@ -21,7 +21,8 @@ OBJECTS = ("eval.json", "environment.json", "samples/samples.json", "tokenizer/c
 def few(run: Path) -> Path:
     """The run with two images, for speed."""
     record = json.loads((run / "samples/samples.json").read_text())
-    edit(run / "samples/samples.json", images=record["images"][:2])
+    few = {"images": record["images"][:2], "queries": [], "neighbours": [], "interpolations": []}
+    edit(run / "samples/samples.json", **few)
     return run
 
 
@@ -43,7 +44,7 @@ def test_damaged_lines_are_counted(few: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "loop"])
-@pytest.mark.parametrize("name", [*OBJECTS, "metrics.jsonl", "quarantine-0.jsonl", "samples/000-input.png"])
+@pytest.mark.parametrize("name", [*OBJECTS, "metrics.jsonl", "quarantine-0.jsonl", "samples/00000-input.png"])
 def test_what_is_no_file_is_not_opened(few: Path, name: str, kind: str) -> None:
     path = few / name
     path.unlink()
@@ -72,7 +73,7 @@ def test_a_file_that_can_not_be_opened_is_named(
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"<html>", b"\x89PNG\r\n\x1a\n" + b"\0" * 60])
 def test_images_that_can_not_be_read_are_counted(few: Path, data: bytes) -> None:
-    (few / "samples/000-input.png").write_bytes(data)
+    (few / "samples/00000-input.png").write_bytes(data)
     record = json.loads((few / "samples/samples.json").read_text())
     record["images"][1].update(input="x\0y", output="a" * 5000)
     edit(few / "samples/samples.json", images=record["images"])

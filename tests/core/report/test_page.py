@@ -116,7 +116,7 @@ def test_each_picture_is_stored_once_and_shown(run: Path) -> None:
 
 def test_cards_hold_what_their_evaluators_measure(run: Path) -> None:
     entry = json.loads((run / "eval.json").read_text())["psnr"]
-    assert entry["aspect"] == "reconstruction"
+    assert entry["aspect"] == "fidelity"
     cards = {card.title: card for card in verdict.cards(RunFolder(run).read())}
     assert list(cards) == ["Reconstructs", "Understands", "Generatable"]
     assert [score.metric for score in cards["Reconstructs"].scores] == ["psnr", "ssim"]
