@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,9 @@ def init(path: str, output: Path | None, plugin_files: tuple[Path, ...]) -> None
 
 def _name(path: str) -> str:
     """A run's name from a path: its last part, in letters that a name may have."""
-    last = Path(path).expanduser().resolve().name
-    stem = last if Path(path).expanduser().is_dir() else Path(last).stem
+    place = Path(expanduser(path))
+    last = place.resolve().name
+    stem = last if place.is_dir() else Path(last).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100] or "images"
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 
 from vtp_core.errors import DataError
 from vtp_plugins.image_folder.config import ImageFolderConfig
+from vtp_plugins.image_folder.files import files_below
 from vtp_plugins.image_list.config import ENDINGS
 from vtp_plugins.init.members import member_keys
 from vtp_plugins.init.tables import table_keys
@@ -64,7 +64,7 @@ def find_layout(path: str) -> Layout:
     Raises:
         DataError: There is nothing that a source reads.
     """
-    place = Path(path).expanduser()
+    place = Path(expanduser(path))
     if place.is_dir():
         return _folder(path, place)
     if place.suffix == ".tar" or (not place.exists() and ".tar" in path):
@@ -91,7 +91,7 @@ def _folder(path: str, folder: Path) -> Layout:
     notes = tuple(_unread(folder))
     for pattern in ("*.tar", "*/*.tar"):
         if any(folder.glob(pattern)):
-            urls = f"{glob.escape(path.rstrip('/'))}/{pattern}"
+            urls = f"{path.rstrip('/')}/{pattern}"
             return Layout({"use": "webdataset", "urls": urls, **member_keys(urls)}, None, "tar shards", notes)
     tables = [name for name in names if name.lower().endswith(ENDINGS)]
     # Hugging Face's name first; other tables may describe something else.
@@ -108,9 +108,7 @@ def _folder(path: str, folder: Path) -> Layout:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for root, below, names in os.walk(folder, followlinks=False):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        yield from (Path(root) / name for name in names if not name.startswith("."))
+    return (folder / name for name in files_below(folder, ("",), {}))
 
 
 def _images(folder: Path) -> Iterator[Path]:

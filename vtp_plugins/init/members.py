@@ -9,12 +9,15 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import PurePosixPath
 
+from vtp_core.data.decoding import decode_utf
 from vtp_core.errors import DataError
+from vtp_plugins.tar_shards.members import members
 from vtp_plugins.webdataset.config import WebDatasetConfig
 from vtp_plugins.webdataset.urls import find_shards
 
 _PEEKED = 2000  # members that are looked at
 _MOST_JSON = 1 << 16  # bytes of a record
+_RECORDS = 20  # of each kind that are read
 _MASKS = ("seg", "mask", "depth", "alpha", "normal")
 _TEXT, _LABEL = ("txt", "text", "caption"), ("cls", "label", "class")
 
@@ -32,23 +35,20 @@ def member_keys(urls: str) -> Keys:
     """
     shards, _ = find_shards(urls)
     try:
-        with tarfile.open(shards[0], "r:") as archive:
+        with shards[0].open("rb") as file:
             counts: Counter[str] = Counter()
             records: dict[str, list[Mapping[str, object]]] = {}
-            for member in islice(archive, _PEEKED):
-                if not member.isreg() or PurePosixPath(member.name).name.startswith("."):
+            for member in islice(members(file), _PEEKED):
+                name = PurePosixPath(member.name).name.lower()
+                if member.kind != "file" or name.startswith("."):
                     continue
-                name = PurePosixPath(member.name)
-                counts[name.name.lower()] += 1
-                kind = name.name.partition(".")[2].lower()
-                counts["." + kind] += 1
-                if (
-                    kind.endswith("json")
-                    and 0 < member.size <= _MOST_JSON
-                    and len(records.setdefault(kind, [])) < 20
-                ):
-                    file = archive.extractfile(member)
-                    records[kind] += _record(file.read(_MOST_JSON) if file else b"")
+                kind = name.partition(".")[2]
+                counts.update((name, "." + kind))
+                if kind.endswith("json") and member.size <= _MOST_JSON:
+                    found = records.setdefault(kind, [])
+                    if len(found) < _RECORDS:
+                        file.seek(member.offset)
+                        found += _record(file.read(member.size))
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{shards[0]}: {error}; `vtp data check` looks at all shards") from error
     dotted = {name[1:]: count for name, count in counts.items() if name.startswith(".")}
@@ -59,7 +59,7 @@ def member_keys(urls: str) -> Keys:
 
 def _record(data: bytes) -> list[Mapping[str, object]]:
     try:
-        value = json.loads(data)
+        value = json.loads(decode_utf(data))
     except (ValueError, RecursionError):
         return []
     return [value] if isinstance(value, dict) else []

@@ -189,6 +189,19 @@ def test_tar_shards_with_any_member_names(kind: str) -> None:
     assert sample.image is not None and (sample.image == noise(seed=int(sample.key))).all()
 
 
+@pytest.mark.parametrize("name", ["set [v2]", "set{1}", "set{a,b}"])
+def test_folders_whose_names_are_patterns_and_linked_folders(name: str) -> None:
+    fill(f"images {name}", [f"{index}.png" for index in range(12)])
+    Path("linked").mkdir()
+    Path("linked/all").symlink_to(Path(f"images {name}").resolve())
+    Path(name).mkdir()
+    write_tar(Path(name) / "0.tar", [(f"{index}.png", encoded(noise(seed=index))) for index in range(12)])
+    for path in (name, f"images {name}", "linked"):
+        Path("made.toml").unlink(missing_ok=True)
+        _, train, held = recipe_of(path)
+        assert len(train) + len(held) == 12
+
+
 def test_folders_called_train_and_val() -> None:
     for part, count in (("train", 40), ("val", 10)):
         fill(f"set/{part}", [f"{kind}/{index}.png" for kind in "ab" for index in range(count)])
@@ -207,7 +220,7 @@ def test_folders_called_train_and_val() -> None:
         (["x/a.png"], "x", "0 images can be read, 8 are the least"),
         (["a.png"], "a.png", "give a folder of images, a table"),
         (["a.csv"], "a.csv", "none of its columns holds paths of images"),
-        (["a.tar"], "a.tar", "a.tar: empty file"),
+        (["a.tar"], "a.tar", "a.tar: the file is empty"),
     ],
 )
 def test_what_it_can_not_use(files: Sequence[str], path: str, message: str) -> None:
