@@ -181,10 +181,11 @@ def load_training_state(
 
 
 def _read(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> ComponentConfig:
+    """The table, without pretrained weights: the artefact's own follow."""
     if isinstance(use := table.get("use"), str):
         plugins.find(kind, use).load_config()
     try:
-        return read_component(kind, table, plugins)
+        return read_component(kind, table, plugins).untrained()
     except UsageError as error:
         raise CheckpointError(
             f"config.json: {error}; the file was edited or written by another version"

@@ -27,6 +27,7 @@ def build_run_networks(
     plugins: Plugins,
     *,
     load_frozen: bool = True,
+    pretrained: bool = True,
     depth: int | None = None,
     kernels: RunKernels | None = None,
 ) -> tuple[Networks, Dims]:
@@ -38,13 +39,18 @@ def build_run_networks(
         recipe: The recipe.
         plugins: Where components are looked up.
         load_frozen: Whether frozen networks get their weights; `vtp plan` leaves them uninitialised.
+        pretrained: Whether the tokenizer's parts read pretrained weights; a resume has its own.
         depth: Number of encoder blocks that the other components are built for; None: the encoder's own.
             `vtp plan` measures a shallow encoder instead of the recipe's.
         kernels: Implementations of operators; None: those that the recipe chooses on a CPU.
     """
     seed = recipe.run.seed
     with seeded(seed, "init", "tokenizer"):
-        parts = build_networks(plugins, recipe.encoder, recipe.bottleneck, recipe.decoder, depth=depth)
+        tables = [
+            table if pretrained else table.untrained()
+            for table in (recipe.encoder, recipe.bottleneck, recipe.decoder)
+        ]
+        parts = build_networks(plugins, *tables, depth=depth)
     assert parts.decoder is not None
     objectives: dict[str, Objective] = {}
     for name, config in recipe.objectives.items():

@@ -122,7 +122,7 @@ def open_run(
         kernels, lines = keep_kernels(kernels, recipe.kernels, extra, world.device)
         for line in lines:
             _log.warning(line)
-    networks, dims = build.build_run_networks(recipe, plugins, kernels=kernels)
+    networks, dims = build.build_run_networks(recipe, plugins, pretrained=checkpoint is None, kernels=kernels)
     loaded: frozenset[str] = frozenset()
     if recipe.init_from is not None and checkpoint is None:
         initialised = init_from(recipe.init_from, networks, plugins)
