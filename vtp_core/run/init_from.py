@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vtp_core.artefact.assembly import training_modules
+from vtp_core.artefact.config import is_artefact
 from vtp_core.artefact.loading import load as load_artefact
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
@@ -150,10 +151,14 @@ def _other_shapes(
     fitting: int,
 ) -> str:
     """The error that names every tensor of another shape and says how to go on."""
+    count = "1 tensor of another shape" if len(names) == 1 else f"{len(names)} tensors of other shapes"
+    parts = [part for part in PARTS if any(_owner(name) == part for name in names)]
+    ours = is_artefact(folder) or not (folder / "config.json").exists()
+    sizes = f' (from = "{table.path}" in {", ".join(parts)})' if parts and ours else ""
     fit = f", and resample = true fits {fitting} of them" if fitting and not table.resample else ""
     return (
-        f"init_from: {folder} has {len(names)} tensors of other shapes: "
-        f"{'; '.join(_shapes(held, wanted, names))}; give this recipe its sizes, or start these fresh: "
+        f"init_from: {folder} has {count}: {'; '.join(_shapes(held, wanted, names))}; give this recipe its "
+        f"sizes{sizes}, or start these fresh: "
         f'init_from = {{ path = "{table.path}", match = "shapes" }}{fit}'
     )
 
@@ -196,7 +201,7 @@ def _check(folder: Path, loaded: Sequence[str], missing: Sequence[str], unused: 
     if gaps := [name for name in missing if _owner(name) in known]:
         raise CheckpointError(
             f"init_from: {folder} lacks {_some(gaps)}, which would start fresh; give this recipe its "
-            "settings, or name what may start fresh in init_from.fresh"
+            'settings, or name what may start fresh in init_from.fresh, or set its match to "shapes"'
         )
     if surplus := [name for name in unused if _owner(name) in known]:
         raise CheckpointError(

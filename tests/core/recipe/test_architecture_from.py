@@ -12,6 +12,7 @@ import pytest
 
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import Recipe, RecipeErrors, dump_toml, load_recipe
+from vtp_core.recipe.writing.json_schema import recipe_schema
 from vtp_plugins.vtp_nano.artefact import folder
 
 PLUGINS = load_plugins()
@@ -134,6 +135,12 @@ def test_what_is_refused_names_file_line_and_key(text: str, message: str) -> Non
     (problem,) = caught.value.problems
     line = f"{problem.place}  {problem.key}  {problem.message}"
     assert message in line and problem.place.file == "mine.toml" and problem.place.line >= 2
+
+
+def test_an_editor_knows_the_key() -> None:
+    definitions = recipe_schema(PLUGINS)["$defs"]
+    assert all(definitions[part]["properties"]["from"]["description"] for part in NANO if part in definitions)
+    assert "from" not in definitions["objective"]["properties"]
 
 
 def test_it_imports_no_torch() -> None:

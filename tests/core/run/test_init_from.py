@@ -120,6 +120,7 @@ def test_other_sizes_are_named_one_by_one_with_a_way_on(first: Path, tmp_path: P
         "tokenizer.decoder.proj_in.weight has shape (32, 4, 1, 1), here (32, 8, 1, 1)",
         "tokenizer.decoder.proj_out.bias has shape (192,), here (48,)",
         "objectives.clip.text.positions has shape (16, 16), here (24, 16)",
+        f'sizes (from = "{first / "run"}" in encoder, bottleneck, decoder), or start these fresh',
         f'init_from = {{ path = "{first / "run"}", match = "shapes" }}',
         "resample = true fits 4 of them",
     ):

@@ -129,7 +129,7 @@ REFUSED = {
     "depth": (["encoder.depth=3"], "lacks tokenizer.encoder.block.2."),
     "contrast on the latent": (
         ["objectives.clip.bottleneck=true"],
-        "1 tensors of other shapes: objectives.clip.image.projection.weight has shape",
+        "1 tensor of another shape: objectives.clip.image.projection.weight has shape",
     ),
 }
 
