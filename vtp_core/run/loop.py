@@ -24,7 +24,7 @@ from vtp_core.run.progress import RunProgress
 from vtp_core.run.signals import StopFlag
 from vtp_core.run.spikes import SpikeWatch
 from vtp_core.training.joint import StepResult
-from vtp_core.training.ranks.rank_objects import on_first_rank
+from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank
 from vtp_core.training.ranks.replicas import check_replicas
 from vtp_core.training.saving.checkpoint import save
 
@@ -45,6 +45,7 @@ class Loop:
         self.first = run.world.rank == 0
         self._since = (time.perf_counter(), run.start)
         self._saved = run.start
+        self._loader = run.loader(run.start)
         self._lost = sum(len(found) for found in run.lost().values())
 
     def __call__(self) -> None:
@@ -80,7 +81,7 @@ class Loop:
             try:
                 if self._due(run.start) and not on_first_rank(lambda: run.folder.evaluated(run.start)):
                     self._evaluate(run.start, bar)  # what ended the earlier start came before it
-                for index, batches in run.loader(run.start):
+                for index, batches in self._loader:
                     logged = self._logged(index)
                     result = run.joint(batches, index, measure=logged)
                     made = index + 1
@@ -166,7 +167,11 @@ class Loop:
             run.state(),
             recipe=run.recipe_data(),
             keep=run.recipe.run.keep_checkpoints,
-            extra={"kernels": run.kernels.record(run.world.device), "guard": run.guard.state()},
+            extra={
+                "kernels": run.kernels.record(run.world.device),
+                "guard": run.guard.state(),
+                "bad_samples": gather_objects(self._loader.quarantine.state()),
+            },
         )
         if saved.nonfinite is None:
             run.guard.last_checkpoint = saved.path.name

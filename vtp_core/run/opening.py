@@ -132,7 +132,10 @@ def open_run(
     build.apply_freezes(networks, recipe)
     move(networks, world.device)
     needs = {name: objective.views() for name, objective in networks.objectives.items()}
-    loader = partial(training_loader, recipe, plugins, named, needs, world, folder, dims.patch)
+    counted = None if checkpoint is None else checkpoint.manifest.extra.get("bad_samples")
+    loader = partial(
+        training_loader, recipe, plugins, named, needs, world, folder, dims.patch, counted=counted
+    )
     options = build.forward_options(recipe)
     rows = networks.bottleneck.calibration_rows
     if rows and checkpoint is None and "bottleneck" not in loaded:
@@ -191,6 +194,8 @@ def training_loader(
     patch: int,
     start: int,
     steps: int | None = None,
+    *,
+    counted: object = None,
 ) -> Loader:
     """The loader of a run's training data.
 
@@ -204,8 +209,13 @@ def training_loader(
         patch: Pixels a patch side.
         start: First step.
         steps: Step after the last one; default: that of the run.
+        counted: The bad samples that a checkpoint has counted (`Quarantine.resume`).
+
+    Raises:
+        CheckpointError: `counted` is damaged.
+        DataError: A source is empty or lacks a field that a view needs.
     """
-    return Loader(
+    loader = Loader(
         recipe.views,
         group_needs(needs, needs),
         sources,
@@ -222,6 +232,8 @@ def training_loader(
         pin_memory=world.device.type == "cuda",
         plugins=plugins,
     )
+    loader.quarantine.resume(counted, world.rank, world.size)
+    return loader
 
 
 def _checkpoint(

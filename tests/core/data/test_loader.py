@@ -22,7 +22,7 @@ from vtp_core.data.crops.geometry import center_crop
 from vtp_core.data.loading.loader import Loader, worker_death
 from vtp_core.data.loading.quarantine import BadRead, Quarantine
 from vtp_core.data.source import BadSample, Sample
-from vtp_core.errors import DataError, UsageError
+from vtp_core.errors import CheckpointError, DataError, UsageError
 from vtp_core.recipe.tables.views import CropConfig, MaskConfig, ViewConfig
 from vtp_core.view import ViewNeed
 
@@ -306,6 +306,36 @@ def test_a_line_that_a_kill_cut_takes_no_other_with_it(tmp_path) -> None:
 def test_zero_allows_none() -> None:
     with pytest.raises(DataError):
         Quarantine(0.0).add(1000, [bad_read(0)])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_restart_goes_on_counting_bad_samples(ranks: int) -> None:
+    before = [Quarantine(0.5) for _ in range(2)]
+    before[0].add(30, [bad_read(index) for index in range(5)])
+    before[1].add(40, [bad_read(9)])
+    states = json.loads(json.dumps([quarantine.state() for quarantine in before]))
+    after = [Quarantine(0.5) for _ in range(ranks)]
+    for rank, quarantine in enumerate(after):
+        quarantine.resume(states, rank, ranks)
+    windows = [quarantine.state()["window"] for quarantine in after]
+    assert [sum(column) for column in zip(*windows, strict=True)] == [76, 6]
+    if ranks == 2:
+        assert [quarantine.state() for quarantine in after] == states
+    else:
+        assert max(bad for _, bad in windows) - min(bad for _, bad in windows) <= 1
+        assert all(quarantine.reasons == {"r": 6} for quarantine in after)
+
+
+@pytest.mark.parametrize(
+    "states", [[], {}, [{}], "x", [{"window": [1], "reasons": {}}], [{"window": [1, -1], "reasons": {}}],
+               [{"window": [1, True], "reasons": {}}], [{"window": [1, 1], "reasons": {"x": "y"}}]]
+)  # fmt: skip
+def test_counts_that_are_none_are_refused(states: object) -> None:
+    quarantine = Quarantine(0.5)
+    with pytest.raises(CheckpointError, match="no counts of bad samples"):
+        quarantine.resume(states, 0, 1)
+    quarantine.resume(None, 0, 1)  # of an earlier version
+    assert quarantine.state() == {"window": [0, 0], "reasons": {}}
 
 
 def test_a_shard_gone_bad_late_shows() -> None:

@@ -112,6 +112,23 @@ def test_damaged_images_below_the_limit_are_counted_and_replaced(tmp_path: Path,
     assert "3 of 24" in config["latents_stats_protocol"]
 
 
+def test_a_restart_does_not_begin_to_count_bad_samples_again(tmp_path: Path, images: Path) -> None:
+    truncate(images, 4)
+    recipe = FOLDER_RECIPE.replace("@", str(images))
+    messages = []
+    for name in ("whole", "restarted"):
+        folder = tmp_path / name
+        folder.mkdir()
+        stop = ('callbacks.stop={use="faulty.signal", at=5, first=true}',) if name == "restarted" else ()
+        result = vtp(folder, "run.steps=60", *stop, recipe=recipe)
+        if stop:
+            assert result.exit_code == 75
+            result = vtp(folder, "run.steps=60", *stop, recipe=recipe, resume=True)
+        assert result.exit_code == 3 and len(metrics(folder)) > 6
+        messages.append(one_line(result).replace(str(folder), "FOLDER"))
+    assert messages[0] == messages[1] and "samples are bad (truncated image: " in messages[0]
+
+
 BAD = "objectives.bad={{use = 'faulty.bad_number', view = 'rec', where = '{}', at = {}}}"
 
 

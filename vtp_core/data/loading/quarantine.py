@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import SEEK_END
 from pathlib import Path
+from typing import Any
 
 from vtp_core.atomic import naming
-from vtp_core.errors import DataError
+from vtp_core.errors import CheckpointError, DataError
 
 _WINDOW = (
     10_000  # samples over which the fraction is taken, so that a shard damaged late in a long run counts
@@ -90,6 +91,35 @@ class Quarantine:
         if seen >= _WINDOW:
             self._window = [0, 0]
 
+    def state(self) -> dict[str, Any]:
+        """JSON data of a checkpoint, so that a restart does not begin to count again."""
+        return {"window": list(self._window), "reasons": dict(self.reasons)}
+
+    def resume(self, states: object, rank: int, world_size: int) -> None:
+        """Goes on from a checkpoint.
+
+        Args:
+            states: What `state` gave on each rank; None, of an earlier version, counts from 0. Another number
+                of ranks shares the counts evenly.
+            rank: This rank.
+            world_size: Number of ranks.
+
+        Raises:
+            CheckpointError: Not what `state` gives.
+        """
+        if states is None:
+            return
+        if not isinstance(states, list) or not states or not all(map(_is_state, states)):
+            raise CheckpointError(
+                f"the manifest of the checkpoint has no counts of bad samples, but {states!r}"
+            )
+        same = len(states) == world_size
+        mine, shares, place = (states[rank : rank + 1], 1, 0) if same else (states, world_size, rank)
+        totals = [sum(state["window"][index] for state in mine) for index in range(2)]
+        self._window = [total // shares + (place < total % shares) for total in totals]
+        for state in mine:
+            self.reasons.update(state["reasons"])
+
     def _write(self, bad: Sequence[BadRead]) -> None:
         if self.path is None or not bad:
             return
@@ -101,6 +131,15 @@ class Quarantine:
                 if file.read(1) != b"\n":  # a process was killed in the middle of its last line
                     lines = "\n" + lines
             file.write(lines.encode())
+
+
+def _is_state(state: object) -> bool:
+    if not isinstance(state, dict) or state.keys() != {"window", "reasons"}:
+        return False
+    window, reasons = state["window"], state["reasons"]
+    if not isinstance(window, list) or len(window) != 2 or not isinstance(reasons, dict):
+        return False
+    return all(type(count) is int and count >= 0 for count in (*window, *reasons.values()))
 
 
 def histogram(reasons: Mapping[str, int]) -> str:
