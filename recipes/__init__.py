@@ -5,3 +5,9 @@ RENAMED = {
     "ae_vit_l_d256_gan": "ae_abl_l_d256_gan",
 }
 """Recipes that went -> the one that took their place."""
+
+GROUPS = {
+    "To start from": ("quickstart", "quickstart_gan", "vtp_nano"),
+    "The final models of VTP": ("vtp_s", "vtp_s_gan", "vtp_b", "vtp_b_gan", "vtp_l", "vtp_l_gan"),
+}
+"""Title in `vtp recipes list` -> recipes, in the order of a user's interest; the others come after them."""

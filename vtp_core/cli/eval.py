@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.device import device_option, torch_device
-from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
+from vtp_core.cli.options import (
+    device_option,
+    fast_option,
+    json_option,
+    plugin_option,
+    tokenizer_argument,
+    torch_device,
+)
 from vtp_core.cli.output import check_file
 from vtp_core.cli.tables import is_table, read_table
 from vtp_core.errors import DataError, UsageError, VtpError

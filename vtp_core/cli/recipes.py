@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
+from vtp_core.cli import completion
+from vtp_core.cli.options import json_option
 from vtp_core.cli.output import table
 from vtp_core.errors import UsageError
-from vtp_core.recipe.shipped import advice, recipe_files, shipped_recipes, summary
+from vtp_core.recipe.problems import alike
+from vtp_core.recipe.shipped import advice, grouped_recipes, recipe_files, shipped_recipes, summary
 
 
 @click.group()
@@ -17,22 +21,44 @@ def recipes() -> None:
 
 
 @recipes.command("list")
-def list_() -> None:
-    """Print the name and first words of each recipe."""
-    click.echo(table([(name, summary(file)) for name, file in shipped_recipes().items()]))
+@click.option("--all", "every", is_flag=True, help="Also the tiny versions that tests train.")
+@json_option
+def list_(every: bool, as_json: bool) -> None:
+    """Print name and first sentence of the recipes, what a user starts from first."""
+    groups = {
+        title: {name: summary(file) for name, file in files.items() if every or "/" not in name}
+        for title, files in grouped_recipes().items()
+    }
+    if as_json:
+        rows = [
+            {"name": name, "group": title, "summary": text}
+            for title, texts in groups.items()
+            for name, text in texts.items()
+        ]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    lines = table([row for texts in groups.values() for row in texts.items()]).splitlines()
+    for title, texts in groups.items():
+        if texts:
+            click.echo(f"{title}:")
+            click.echo("".join(f"  {lines.pop(0)}\n" for _ in texts))
+    click.echo('vtp recipes copy NAME writes one here; `extends = "NAME"` builds on one.')
+    if not every:
+        click.echo("--all lists the tiny versions that tests train, too.")
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipes)
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(file_okay=False, path_type=Path))
 def copy(name: str, folder: Path) -> None:
     """Copy recipe NAME, with the recipes that it extends, to DIR (default: here). Overwrites nothing."""
     shipped = shipped_recipes()
-    if name.removesuffix(".toml") not in shipped:
+    found = alike(name.removesuffix(".toml"), shipped)
+    if found is None:
         raise UsageError(
             f'there is no shipped recipe "{name}"; {advice(name.removesuffix(".toml"), shipped)}'
         )
-    files = recipe_files(shipped[name.removesuffix(".toml")])
+    files = recipe_files(shipped[found])
     targets = {folder / target: source for target, source in files.items()}
     for target in targets:
         if target.exists():
@@ -41,3 +67,4 @@ def copy(name: str, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(source.read_bytes())
         click.echo(str(target))
+    click.echo(f"\nNext: vtp run {next(iter(targets))} --out FOLDER", err=True)

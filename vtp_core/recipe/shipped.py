@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module, resources
 from pathlib import Path
 
@@ -31,6 +31,20 @@ def shipped_recipes() -> dict[str, Path]:
         raise UsageError(f"package {PACKAGE} is missing; reinstall vtp-core") from None
     files = sorted(file for file in root.rglob("*.toml") if file.parent.name != PARTS)
     return {file.relative_to(root).with_suffix("").as_posix(): file for file in files}
+
+
+def grouped_recipes() -> dict[str, dict[str, Path]]:
+    """`shipped_recipes` by title, what a user starts from first, those in a folder last under its name."""
+    shipped = shipped_recipes()
+    groups: Mapping[str, Sequence[str]] = import_module(PACKAGE).GROUPS
+    titles = {name: title for title, names in groups.items() for name in names}
+    found: dict[str, dict[str, Path]] = {
+        title: {name: shipped[name] for name in groups[title]} for title in groups
+    }
+    for name in sorted(shipped.keys() - titles.keys(), key=lambda name: ("/" in name, name)):
+        folder = name.rpartition("/")[0]
+        found.setdefault(folder or "Ablations and baselines", {})[name] = shipped[name]
+    return found
 
 
 def find_recipe(name: str | Path) -> Path:

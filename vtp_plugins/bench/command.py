@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.device import check_device
+from vtp_core.cli.options import check_device
 from vtp_core.cli.output import check_file
 from vtp_core.errors import UsageError
 

@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from vtp_core.cli.main import COMMANDS, main
 from vtp_core.cli.output import table
 from vtp_core.errors import VtpError
+from vtp_core.recipe import load_recipe
+from vtp_core.recipe.shipped import shipped_recipes
 
 RECIPE = """\
 [run]
@@ -124,8 +126,11 @@ def test_a_broken_loose_file_is_refused_by_every_command_but_the_list() -> None:
 
 
 def test_shipped_recipes_are_listed_copied_and_never_overwritten() -> None:
-    assert vtp("recipes", "list").stdout.splitlines()[0] != ""
-    assert any(line.startswith("quickstart ") for line in vtp("recipes", "list").stdout.splitlines())
+    listed = vtp("recipes", "list").stdout
+    assert [line.split()[0] for line in listed.splitlines()[:3]] == ["To", "quickstart", "quickstart_gan"]
+    assert "smoke/" not in listed and "smoke/vtp_s " in vtp("recipes", "list", "--all").stdout
+    rows = json.loads(vtp("recipes", "list", "--all", "--json").stdout)
+    assert sorted(row["name"] for row in rows) == sorted(shipped_recipes())
     copied = vtp("recipes", "copy", "quickstart", "mine")
     assert (copied.exit_code, copied.stdout) == (0, "mine/quickstart.toml\n")
     Path("mine/quickstart.toml").write_text("changed", "utf-8")
@@ -137,6 +142,20 @@ def test_shipped_recipes_are_listed_copied_and_never_overwritten() -> None:
     assert Path("mine/quickstart.toml").read_text("utf-8") == "changed"
     assert 'did you mean the shipped recipe "quickstart"?' in vtp("recipes", "copy", "quikstart").stderr
     assert vtp("recipes", "copy", "zzz").stderr.endswith("; see `vtp recipes list`\n")
+
+
+def test_problems_and_recipes_as_json() -> None:
+    Path("bad.toml").write_text(RECIPE, "utf-8")
+    result = vtp("validate", "bad.toml", "--json")
+    assert (result.exit_code, result.stderr) == (2, "")
+    said = json.loads(result.stdout)
+    assert said["valid"] is False
+    places = [(it["file"], it["line"], it["key"]) for it in said["problems"]]
+    assert places[:2] == [("bad.toml", 2, "run.steps"), ("bad.toml", 3, "run.stpes")]
+    right = vtp("validate", "quickstart", "--json")
+    assert json.loads(right.stdout) == {"valid": True, "name": "quickstart", "problems": []}
+    shown = json.loads(vtp("show", "quickstart", "--json").stdout)
+    assert shown == load_recipe("quickstart").model_dump(mode="json", by_alias=True)
 
 
 def test_the_schema_is_json() -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from vtp_core.recipe.problems import closest, did_you_mean
+from vtp_core.recipe.problems import closest
+from vtp_core.recipe.reading.familiar import advice
 from vtp_core.recipe.reading.keys import known_keys
 from vtp_core.recipe.toml_lines import Path
 
@@ -71,7 +72,7 @@ def _finding(details: dict[str, Any], annotation: Any, value: Any, plugins: Plug
         known = known_keys(annotation, value, path[:-1], plugins)
         meant = closest(name, known)
         affects = ((*path[:-1], meant),) if meant else ()
-        return Finding(path, f"unknown key; {did_you_mean(name, known)}", affects, present)
+        return Finding(path, f"unknown key; {advice(name, known)}", affects, present)
     return Finding(path, _message(details, at), (path,), present)
 
 
@@ -102,7 +103,7 @@ def _message(details: dict[str, Any], value: Any) -> str:
         return "missing; this key is required"
     if kind in _EXPECTED:
         schedule = " or a schedule table" if "number" in details["loc"] else ""
-        return f"expected {_EXPECTED[kind]}{schedule}, got {_shown(value)}"
+        return f"expected {_EXPECTED[kind]}{schedule}, got {_shown(value)}{_remedy(_EXPECTED[kind], value)}"
     if kind in ("union_tag_not_found", "union_tag_invalid") and "schedule" in details["loc"]:
         return 'a schedule table needs kind = "constant", "linear", "cosine" or "step"'
     if kind == "literal_error":
@@ -114,6 +115,15 @@ def _message(details: dict[str, Any], value: Any) -> str:
     if message.startswith("Input should "):
         return f"{message.removeprefix('Input ')}, got {_shown(value)}"
     return message
+
+
+def _remedy(expected: str, value: Any) -> str:
+    """How a value of the wrong type is written, where that is plain."""
+    if expected == "an integer" and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}"
+    if expected == "a table" and isinstance(value, bool):
+        return "; write {} for its defaults" if value else "; leave the key out"
+    return ""
 
 
 def _shown(value: Any) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from vtp_core.recipe.problems import closest, did_you_mean
+from vtp_core.recipe.problems import closest
+from vtp_core.recipe.reading.familiar import NO_SWITCH, advice
 from vtp_core.recipe.reading.files import Tree
 from vtp_core.recipe.reading.keys import field_type, key_of
 from vtp_core.recipe.reading.messages import Finding, findings
@@ -65,7 +66,7 @@ def read_parts(tree: Tree, plugins: Plugins) -> Parts:
     parts = Parts()
     fields = {key_of(name, found): found for name, found in Recipe.model_fields.items() if not found.exclude}
     for key in tree.values.keys() - fields.keys():
-        tree.report((key,), f"unknown key; {did_you_mean(key, fields)}")
+        tree.report((key,), f"unknown key; {advice(key, fields)}")
         if meant := closest(key, fields):
             value = tree.values[key]
             names = value if _is_mapping(field_type(fields[meant])) and isinstance(value, dict) else {}
@@ -108,7 +109,8 @@ def _read(tree: Tree, parts: Parts, base: Path, annotation: Any, plugins: Plugin
     except ValidationError as error:
         found = findings(error, annotation, value, plugins)
     for finding in found:
-        tree.report((*base, *finding.path), finding.message)
+        note = f" ({NO_SWITCH[str(base[0])]})" if value is False and str(base[0]) in NO_SWITCH else ""
+        tree.report((*base, *finding.path), finding.message + note)
         parts.doubtful.update((*base, *path) for path in finding.affects)
     # First without the wrong keys; if that is not valid either, without the top-level keys that hold them.
     for depth in (None, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from os.path import expanduser
 from typing import Annotated, Literal
 
@@ -9,6 +10,9 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from vtp_core.config import ComponentConfig, Table
 from vtp_core.recipe.tables.slot import Slot
+
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+"""Names of devices in a recipe."""
 
 
 class RunConfig(Table):
@@ -18,10 +22,11 @@ class RunConfig(Table):
     """Optimiser steps."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of everything random: initial weights, order of the data, augmentation, masks, drop path."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
     """`auto` takes CUDA if a device is present, else the CPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type in which the networks compute (autocast); losses, norms and the weights stay float32."""
+    """Type in which the networks compute (autocast); losses, norms and the weights stay float32. `bf16` and
+    `fp32` are understood."""
     out: Annotated[str, Field(min_length=1)] = "runs/<name>"
     """Folder of the run; `<name>` stands for the recipe's name."""
     log_every: Annotated[int, Field(ge=1)] = 10
@@ -41,6 +46,21 @@ class RunConfig(Table):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of each rank; default: torch's choice."""
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _short_precision(cls, given: object) -> object:
+        if given in ("fp16", "float16", "half"):
+            raise ValueError("float16 needs loss scaling, which a run does not have; use bfloat16")
+        names = {"bf16": "bfloat16", "fp32": "float32"}
+        return names.get(given, given) if isinstance(given, str) else given
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _known_device(cls, given: object) -> object:
+        if isinstance(given, str) and not re.fullmatch(DEVICE, given):
+            raise ValueError(f'expected "auto", "cpu", "cuda" or "cuda:1", got the string "{given}"')
+        return given
+
     @field_validator("out")
     @classmethod
     def _check_out(cls, out: str) -> str:
@@ -59,9 +79,15 @@ class ParallelConfig(Table):
     shard: Annotated[int, Field(ge=1)] = 1
     """Ranks over which one copy of the parameters is sharded (FSDP2); 1 replicates them."""
     activation_checkpoint: Literal["none", "block"] = "none"
-    """`block` recomputes each block in the backward pass instead of keeping its activations."""
+    """`block` recomputes each block in the backward pass instead of keeping its activations; true and false
+    stand for `block` and `none`."""
     compile: Literal["none", "block"] = "none"
-    """`block` compiles each block with torch.compile."""
+    """`block` compiles each block with torch.compile; true and false stand for `block` and `none`."""
+
+    @field_validator("activation_checkpoint", "compile", mode="before")
+    @classmethod
+    def _switch(cls, given: object) -> object:
+        return {True: "block", False: "none"}[given] if isinstance(given, bool) else given
 
 
 class KernelsConfig(Table):

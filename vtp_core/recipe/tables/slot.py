@@ -80,7 +80,9 @@ def checked(kind: Kind, table: Any, plugins: Plugins) -> ComponentConfig:
         ValidationError: All errors of the table; an unknown or broken component is an error at ``use``.
     """
     if not isinstance(table, dict):
-        raise PydanticCustomError("component_table", 'expected a table with the key "use"')
+        example = f", such as {{ use = {json.dumps(table)} }}" if isinstance(table, str) else ""
+        message = f'expected a table with the key "use"{example}'
+        raise PydanticCustomError("component_table", "{message}", {"message": message})
     use = table.get("use", DEFAULTS.get(kind))
     if not isinstance(use, str):
         names = ", ".join(component.name for component in plugins.components(kind)) or "none is installed"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.device import check_device
+from vtp_core.cli.options import check_device
 from vtp_core.cli.output import check_file
 from vtp_core.errors import UsageError
 
