@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,11 +45,21 @@ def test_the_shell_lines_of_a_document_are_found() -> None:
     assert list(shell_lines(text)) == ["cd x", "make test", "vtp run a    b"]
 
 
-def test_the_readme_resumes_with_the_overrides_of_the_run_before() -> None:
-    runs = [line.split() for line in shell_lines((REPOSITORY / "README.md").read_text())]
-    runs = [words for words in runs if words[:3] == ["vtp", "run", "quickstart.toml"]]
-    first, again = runs
-    assert "-s" in first and again == [*first, "--resume"]
+def parse(line: str) -> None:
+    """Parses a command line with its options and arguments, without running it."""
+    words = shlex.split(line)[1:]
+    command: click.Command = main
+    context = main.make_context("vtp", words)
+    while isinstance(command, click.Group) and (rest := [*context._protected_args, *context.args]):
+        name, found, rest = command.resolve_command(context, rest)
+        assert found is not None, line
+        command, context = found, found.make_context(name, rest, parent=context)
+
+
+def test_a_wrong_option_of_a_document_is_found() -> None:
+    parse("vtp run a.toml --resume -s run.steps=3")
+    with pytest.raises(click.UsageError, match="--resum"):
+        parse("vtp run a.toml --resum")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
@@ -56,12 +67,13 @@ def test_the_commands_of_a_document_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     context = click.Context(main)
     commands = set(main.list_commands(context))
-    for line in shell_lines(path.read_text()):
+    for line in (re.split(r"[>|]", line)[0].strip() for line in shell_lines(path.read_text())):
         words = [word for word in line.split() if "=" not in word]
         if words[:1] == ["make"]:
             assert set(words[1:]) <= targets, line
         if words[:1] == ["vtp"] and len(words) > 1 and not words[1].startswith("-"):
             assert words[1] in commands, line
+            parse(line)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
