@@ -9,6 +9,7 @@ import click
 
 from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
 from vtp_core.cli.output import check_file
+from vtp_core.data.files import UNREADABLE, files_below
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError, NumericError, UsageError
 
@@ -181,23 +182,24 @@ def _encoded(
 def find_images(paths: tuple[Path, ...]) -> list[Path]:
     """The given files, and all images below the given folders but hidden ones, sorted within each folder.
 
+    Linked folders are followed, each once.
+
     Raises:
-        DataError: A path is missing, or there is no image.
+        DataError: A path is missing, a folder can't be read, or there is no image.
     """
     found: list[Path] = []
-    hidden: list[Path] = []
     for path in paths:
         if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if file.suffix.lower() in SUFFIXES and file.is_file():
-                    inside = file.relative_to(path).parts
-                    (hidden if any(part.startswith(".") for part in inside) else found).append(file)
+            problems: dict[str, list[str]] = {}
+            found += [path / name for name in sorted(files_below(path, tuple(SUFFIXES), problems))]
+            if closed := problems.get(UNREADABLE):
+                raise DataError(f"{path}: {len(closed)} folders in it can't be read; the first: {closed[0]}")
+            for what, places in problems.items():
+                click.echo(f"{path}: {what}: {len(places)}, the first: {places[0]}", err=True)
         elif path.is_file():
             found.append(path)
         else:
             raise DataError(f"{path}: no such file or folder")
-    if hidden:
-        click.echo(f"skipped {len(hidden)} hidden files ({hidden[0]}); name them to encode them", err=True)
     if not found:
         raise DataError(f"{paths[0]}: no image with a suffix of {', '.join(sorted(SUFFIXES))}")
     return found

@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import field_validator, model_validator
 
 from vtp_core.config import SourceConfig
-from vtp_plugins.image_folder.files import files_below
+from vtp_core.data.files import files_below
 
 
 class ImageFolderConfig(SourceConfig):

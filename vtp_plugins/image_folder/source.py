@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vtp_core.data.completeness import Lost
 from vtp_core.data.decoding import decode_image, decode_text, read_file
+from vtp_core.data.files import LINKED, UNREADABLE, files_below
 from vtp_core.data.source import BadSample, Sample, as_utf8
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.image_folder.config import ImageFolderConfig
-from vtp_plugins.image_folder.files import LINKED, UNREADABLE, files_below
 
 
 class ImageFolder:

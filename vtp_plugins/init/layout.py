@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
 
+from vtp_core.data.files import files_below
 from vtp_core.errors import DataError
 from vtp_plugins.image_folder.config import ImageFolderConfig
-from vtp_plugins.image_folder.files import files_below
 from vtp_plugins.image_list.config import ENDINGS
 from vtp_plugins.init.members import member_keys
 from vtp_plugins.init.tables import table_keys

@@ -424,7 +424,8 @@ def test_encode_leaves_out_and_names_what_is_no_image(
     out = tmp_path / "out.safetensors"
     result = vtp("encode", home / "artefact", photos, "-o", out, "--rows", 2)
     assert result.exit_code == 3 and not mark.exists(), result.output
-    assert "skipped 2 hidden files" in result.stderr and "internal" not in result.output
+    assert f"{photos}: hidden file (skipped): 1, the first: ._b.png\n" in result.stderr
+    assert "internal" not in result.output
     for name, reason in (("half", "image"), ("huge", "too many pixels"), ("script", "not an image")):
         assert f"left out: {photos / name}.png: " in result.stderr and reason in result.stderr
     assert "3 of 5 images can't be read and were left out" in result.output

@@ -123,7 +123,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
 def test_hidden_files_are_passed_over_and_removed_ones_are_bad(tmp_path: Path) -> None:
     fill(tmp_path, "a.png", "._a.png", ".cache/b.png")
     source = opened(tmp_path)
-    assert len(source) == 1
+    assert len(source) == 1 and source.problems() == {"hidden file (skipped)": ["._a.png"]}
     (tmp_path / "a.png").unlink()
     with pytest.raises(BadSample, match="unreadable"):
         source.read(0, frozenset({"image"}))

@@ -9,17 +9,19 @@ from pathlib import Path
 
 LINKED = "linked folder that was read already (skipped)"
 UNREADABLE = "unreadable folder (skipped)"
+HIDDEN = "hidden file (skipped)"
 
 
 def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[str]]) -> Iterator[str]:
-    """Files below a folder that are not hidden, by their path from there, with ``/`` between its parts.
+    """Files below a folder but hidden ones, by their path from there, with ``/`` between its parts.
 
     Links to folders are followed after all real folders, and each folder is read once, so links can't loop.
+    Hidden folders are passed over.
 
     Args:
         root: The folder.
         endings: Of the files' names, in lower case; others are passed over.
-        problems: Gets the folders that were skipped, by reason.
+        problems: Gets what was skipped, by reason.
     """
     seen: set[tuple[int, int]] = set()
     real, links = deque([""]), deque[str]()
@@ -38,9 +40,11 @@ def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[s
             continue
         for entry in entries:
             path = f"{inside}/{entry.name}" if inside else entry.name
+            wanted = entry.name.lower().endswith(endings)
             if entry.name.startswith("."):
-                continue
-            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                if wanted and entry.is_file():
+                    problems.setdefault(HIDDEN, []).append(path)
+            elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 (links if entry.is_symlink() else real).append(path)
-            elif entry.name.lower().endswith(endings):
+            elif wanted:
                 yield path
