@@ -37,8 +37,8 @@ class LinearProbe(Evaluator):
         """Name, version and settings."""
         strengths = "/".join(f"{strength:g}" for strength in self.config.strengths)
         return (
-            f"linear-probe-v1 ({self.config.features}, logistic regression by float64 L-BFGS, L2 of "
-            f"{strengths} chosen on a fifth of the training set, no augmentation)"
+            f"linear-probe-v2 ({self.config.features}, logistic regression by float64 L-BFGS, L2 of "
+            f"{strengths} chosen on a fifth of the training set by hash, no augmentation)"
         )
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
@@ -58,20 +58,26 @@ class LinearProbe(Evaluator):
         train_label, label = state.rows["train.label"], state.rows["held_out.label"]
         if len(train_label.unique()) < 2 or not len(label):
             raise DataError("evaluator linear_probe: needs labels of two classes or more in both sets")
-        # Ordered by the features, so that the split depends on neither ranks nor labels.
-        order = torch.argsort(state.rows["train.features"].double().sum(1), stable=True)
-        order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(0))]
-        predicted, strength = probe(
-            state.rows["train.features"][order],
-            train_label[order],
-            state.rows["held_out.features"],
-            self.config.strengths,
+        order = torch.argsort(state.rows["train.order"], stable=True)
+        fitted = {
+            name: probe(
+                state.rows[f"train.{name}"][order],
+                train_label[order],
+                state.rows[f"held_out.{name}"],
+                self.config.strengths,
+            )
+            for name in ("features", "pixels")
+        }
+        score = top_1(
+            fitted["features"].predicted,
+            label,
+            {"raw pixels": fitted["pixels"].predicted},
+            also={"strength": fitted["features"].strength, "raw_pixels_strength": fitted["pixels"].strength},
+            notes=[
+                f"the penalty selected for the {name}, {found.strength:g}, is the {found.edge} one tried; "
+                "one beyond it may be better: extend `strengths`"
+                for name, found in fitted.items()
+                if found.edge is not None
+            ],
         )
-        from_pixels, _ = probe(
-            state.rows["train.pixels"][order],
-            train_label[order],
-            state.rows["held_out.pixels"],
-            self.config.strengths,
-        )
-        score = top_1(predicted, label, {"raw pixels": from_pixels}, also={"strength": strength})
         return {"linear_probe": score}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -70,9 +74,22 @@ def fit(
     return weight.detach(), bias.detach()
 
 
-def probe(
-    train: Tensor, train_label: Tensor, test: Tensor, strengths: tuple[float, ...]
-) -> tuple[Tensor, float]:
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A fitted probe.
+
+    Attributes:
+        predicted: (m,) int64, classes of the test rows.
+        strength: The selected penalty.
+        edge: The end of the candidates at which it lies, if it is better than the one beside it, or None.
+    """
+
+    predicted: Tensor
+    strength: float
+    edge: Literal["smallest", "largest"] | None
+
+
+def probe(train: Tensor, train_label: Tensor, test: Tensor, strengths: Sequence[float]) -> Fitted:
     """Predictions for `test`, with the penalty that is most accurate on a fifth of the training rows.
 
     Args:
@@ -80,19 +97,22 @@ def probe(
         train_label: (n,) int64.
         test: (m, F).
         strengths: Candidate penalties; of equally accurate ones the greatest is selected.
-
-    Returns:
-        (m,) int64 and the penalty.
     """
     classes = int(train_label.max()) + 1
     train, test = rotate(*standardise(train, test))
     aside = torch.arange(len(train)) % 5 == 4
-    best, chosen = -1.0, strengths[0]
-    if len(strengths) > 1 and bool(aside.any()):
-        for strength in sorted(strengths, reverse=True):
+    candidates = sorted(set(strengths), reverse=True)
+    right: list[int] = []
+    if len(candidates) > 1 and bool(aside.any()):
+        for strength in candidates:
             weight, bias = fit(train[~aside], train_label[~aside], classes, strength)
-            right = ((train[aside] @ weight.T + bias).argmax(1) == train_label[aside]).double().mean().item()
-            if right > best:
-                best, chosen = right, strength
-    weight, bias = fit(train, train_label, classes, chosen)
-    return (test @ weight.T + bias).argmax(1), chosen
+            hits = (train[aside] @ weight.T + bias).argmax(1) == train_label[aside]
+            right.append(int(hits.sum()))
+    best = right.index(max(right)) if right else 0
+    edge: Literal["smallest", "largest"] | None = None
+    if right and best == len(right) - 1:
+        edge = "smallest"
+    elif right and best == 0 and right[0] > right[1]:
+        edge = "largest"
+    weight, bias = fit(train, train_label, classes, candidates[best])
+    return Fitted(predicted=(test @ weight.T + bias).argmax(1), strength=candidates[best], edge=edge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -44,7 +45,10 @@ def raw_pixels(image: Tensor) -> Tensor:
 
 
 class VectorStore:
-    """Features (float32), raw pixels (uint8) and labels of both splits, on the CPU."""
+    """Features (float32), raw pixels (uint8), labels and an order of both splits, on the CPU.
+
+    The order is a hash of key and pixels: random, and the same for any tokenizer and number of ranks.
+    """
 
     def __init__(self) -> None:
         self._parts: dict[str, list[Tensor]] = {}
@@ -53,17 +57,19 @@ class VectorStore:
         """Adds the labelled images of a batch."""
         assert seen.batch.label is not None
         label = seen.batch.label.cpu()
-        known = label >= 0
+        known, pixels = label >= 0, raw_pixels(seen.image).cpu()
+        order = [_digest(key, row) for key, row in zip(seen.batch.keys, pixels, strict=True)]
         for name, values in (
             ("features", read_vectors(seen, reading)),
-            ("pixels", raw_pixels(seen.image)),
+            ("pixels", pixels),
             ("label", label),
+            ("order", torch.tensor(order, dtype=torch.int64)),
         ):
             self._parts.setdefault(f"{seen.split}.{name}", []).append(values.cpu()[known])
 
     def tally(self) -> Tally:
         """All collected rows."""
-        kinds = {"features": torch.float32, "pixels": torch.uint8, "label": torch.int64}
+        kinds = {"features": torch.float32, "pixels": torch.uint8, "label": torch.int64, "order": torch.int64}
         rows: dict[str, Tensor] = {}
         for split in ("train", "held_out"):
             for kind, dtype in kinds.items():
@@ -71,6 +77,12 @@ class VectorStore:
                 parts[:] = [torch.cat(parts) if parts else torch.zeros(0, dtype=dtype)]
                 rows[f"{split}.{kind}"] = parts[0]
         return Tally(rows=rows)
+
+
+def _digest(key: str, pixels: Tensor) -> int:
+    """63 bits; keys alone may repeat between shards."""
+    data = key.encode("utf-8", "replace") + b"\0" + pixels.numpy().tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1
 
 
 def top_1(

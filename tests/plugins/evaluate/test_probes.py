@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
+from vtp_core.data.source import Sample
 from vtp_core.errors import DataError
 from vtp_core.evaluation.runner import evaluate
 from vtp_plugins.evaluate_knn.config import KnnConfig
@@ -25,6 +28,27 @@ def blobs(n: int, width: int, classes: int, seed: int) -> tuple[torch.Tensor, to
     label = torch.randint(0, classes, (n,), generator=g)
     centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
     return centres[label] + 1.5 * torch.randn(n, width, generator=g, dtype=torch.float64), label
+
+
+def noisy(name: str, count: int, seed: int) -> ArraySet:
+    """Images whose class is hard to see."""
+    data = drawn_set(name, count, seed)
+    noise = np.random.default_rng(seed + 100).normal(0, 90, (count, 1, 1, 3))
+    images = np.clip(data.source.images + noise, 0, 255).astype(np.uint8)
+    source = ArraySource(images=images, labels=data.source.labels, classes=data.source.classes)
+    return ArraySet(name=name, source=source)
+
+
+class Shuffled(ArraySource):
+    """The samples of another source, with their keys, in another order."""
+
+    def __init__(self, source: ArraySource, order: np.ndarray) -> None:
+        labels = tuple(np.array(source.labels)[order].tolist())
+        super().__init__(images=source.images[order], labels=labels, classes=source.classes)
+        object.__setattr__(self, "order", order)
+
+    def read(self, index: int, fields: frozenset[str]) -> Sample:
+        return replace(super().read(index, fields), key=f"s{self.order[index]}")
 
 
 def test_fit_is_scikit_learns_optimum() -> None:
@@ -72,10 +96,60 @@ def test_standardise_handles_constant_features() -> None:
 def test_probe_is_deterministic_and_picks_a_strength() -> None:
     x, label = blobs(100, 6, 3, seed=4)
     test, test_label = blobs(100, 6, 3, seed=5)
-    first, strength = probe(x, label, test, (1e-3, 1e-1))
-    second, _ = probe(x, label, test, (1e-1, 1e-3))
-    assert torch.equal(first, second) and strength in (1e-3, 1e-1)
-    assert (first == test_label).double().mean() > 0.6
+    first, second = (probe(x, label, test, order) for order in ((1e-3, 1e-1), (1e-1, 1e-3)))
+    assert torch.equal(first.predicted, second.predicted) and first.strength == second.strength
+    assert first.strength in (1e-3, 1e-1)
+    assert (first.predicted == test_label).double().mean() > 0.6
+
+
+def test_a_selected_penalty_at_the_end_of_the_grid_is_reported() -> None:
+    """Of 400 noisy rows of 60 features, a medium penalty is best: cut-off grids end where it would go on."""
+    x, label = blobs(400, 60, 3, seed=8)
+    x = x + 3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    grid = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1)
+    chosen = probe(x, label, x, grid)
+    at = grid.index(chosen.strength)
+    assert 0 < at < len(grid) - 1 and chosen.edge is None
+    assert probe(x, label, x, grid[at + 1 :]).edge == "smallest"
+    above = probe(x, label, x, grid[:at])
+    assert above.strength < chosen.strength and above.edge in ("largest", None)
+    assert probe(x, label, x, (chosen.strength,)).edge is None  # nothing was selected
+
+
+def test_all_penalties_alike_are_no_edge() -> None:
+    """Separable classes: every penalty is right, the largest is taken, and none beyond it can be better."""
+    x = torch.tensor([[0.0], [10.0]], dtype=torch.float64).repeat(20, 1)
+    fitted = probe(x, torch.tensor([0, 1]).repeat(20), x, (1e-3, 1e-2, 1e-1))
+    assert (fitted.strength, fitted.edge) == (1e-1, None)
+
+
+def test_the_raw_pixel_baseline_depends_on_the_data_alone() -> None:
+    """Two tokenizers whose features order the images differently, and two orders of the same images."""
+    train, held_out = noisy("train", 90, 0), noisy("val", 60, 1)
+    dim, flipped = toy_tokenizer(), toy_tokenizer()
+    with torch.no_grad():
+        dim.encoder.scale.fill_(0.3)
+        flipped.encoder.scale.fill_(-1.0)
+    again = ArraySet(name="train", source=Shuffled(train.source, np.random.default_rng(3).permutation(90)))
+    measured = []
+    for model, data in ((toy_tokenizer(), train), (dim, train), (flipped, train), (toy_tokenizer(), again)):
+        results = evaluate(model, {"p": LinearProbe(LinearProbeConfig())}, held_out, data, rows=13)
+        measured.append(results["linear_probe"])
+    assert len({entry["baselines"]["raw pixels"] for entry in measured}) == 1
+    assert len({entry["also"]["raw_pixels_strength"] for entry in measured}) == 1
+    assert measured[0]["value"] == measured[3]["value"] and measured[0]["interval"] == measured[3]["interval"]
+    assert 1 / 3 < measured[0]["baselines"]["raw pixels"] < 0.95  # a split could change it
+
+
+def test_the_edge_is_a_note_of_the_number() -> None:
+    train, held_out = noisy("train", 90, 0), noisy("val", 60, 1)
+    config = LinearProbeConfig(strengths=(1e-4, 10.0, 100.0))
+    entry = evaluate(toy_tokenizer(), {"p": LinearProbe(config)}, held_out, train)["linear_probe"]
+    ends = [note for note in entry["notes"] if "is the smallest one tried" in note]
+    assert (
+        len(ends) == (entry["also"]["strength"] == 1e-4) + (entry["also"]["raw_pixels_strength"] == 1e-4) > 0
+    )
+    assert "extend `strengths`" in ends[0]
 
 
 @pytest.mark.parametrize("neighbors", [1, 5, 500])

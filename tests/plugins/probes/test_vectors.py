@@ -54,14 +54,14 @@ def test_a_store_keeps_a_byte_a_raw_pixel():
     for _ in range(2):
         seen = _seen()
         seen.split, seen.image = "train", torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
-        seen.batch = SimpleNamespace(label=torch.tensor([1, -1, 0]))
+        seen.batch = SimpleNamespace(label=torch.tensor([1, -1, 0]), keys=("a", "b", "c"))
         store.add(seen, "cls")
     rows = store.tally().rows
     assert {name: (tensor.dtype, len(tensor)) for name, tensor in rows.items()} == {
         "train.features": (torch.float32, 4), "train.pixels": (torch.uint8, 4),
-        "train.label": (torch.int64, 4),
+        "train.label": (torch.int64, 4), "train.order": (torch.int64, 4),
         "held_out.features": (torch.float32, 0), "held_out.pixels": (torch.uint8, 0),
-        "held_out.label": (torch.int64, 0),
+        "held_out.label": (torch.int64, 0), "held_out.order": (torch.int64, 0),
     }  # fmt: skip
     assert rows["train.pixels"].nbytes == 4 * 3 * 32 * 32
     assert all(torch.equal(rows[name], again) for name, again in store.tally().rows.items())
