@@ -71,6 +71,7 @@ class Chart:
         averaged: Raw points averaged in each drawn one.
         lines: The series.
         levels: Horizontal lines to compare with.
+        band: SVG path data of an area, or empty.
         x_ticks: Steps.
         y_ticks: Values.
         csv: What is drawn, as a ``data:`` address.
@@ -82,6 +83,7 @@ class Chart:
     averaged: int
     lines: tuple[Line, ...]
     levels: tuple[Level, ...]
+    band: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     csv: str
@@ -99,6 +101,7 @@ def line_chart(
     unit: str = "",
     axis: Axis = "auto",
     levels: Mapping[str, float] | None = None,
+    band: tuple[Points, Points] = ((), ()),
 ) -> Chart | None:
     """A chart of values over steps, or None if no series has a finite value.
 
@@ -109,6 +112,7 @@ def line_chart(
         axis: ``zero`` starts at 0 and is linear; ``auto`` is logarithmic if all values are positive and span
             more than a factor of 30, else linear over their range.
         levels: Name -> value of a horizontal line, which the axis includes.
+        band: Lower and upper bounds of an area, drawn below the lines.
     """
     clean = {
         name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
@@ -120,8 +124,9 @@ def line_chart(
     averaged = max(math.ceil(len(points) / MAX_POINTS) for points in clean.values())
     drawn = {name: _average(points, averaged) for name, points in clean.items()}
     heights = {name: value for name, value in (levels or {}).items() if math.isfinite(value)}
-    values = [y for points in drawn.values() for _, y in points] + list(heights.values())
-    steps = [x for points in drawn.values() for x, _ in points]
+    bounds = [_average([p for p in points if all(map(math.isfinite, p))], averaged) for points in band]
+    every = [point for points in (*drawn.values(), *bounds) for point in points]
+    values, steps = [y for _, y in every] + list(heights.values()), [x for x, _ in every]
     low, high = min(values + [0.0] * (axis == "zero")), max(values)
     logarithmic = low > 0 and high / low > 30
     y_ticks = _log_ticks(low, high) if logarithmic else _ticks(low, high, 5)
@@ -158,6 +163,7 @@ def line_chart(
             Level(name=name, value=number(value), at=round(place(first, value)[1], 1))
             for name, value in heights.items()
         ),
+        band=_area([place(x, y) for x, y in bounds[0]], [place(x, y) for x, y in bounds[1]]),
         x_ticks=tuple(Tick(at=round(place(x, high)[0], 1), label=number(x)) for x in x_ticks),
         y_ticks=tuple(Tick(at=round(place(first, y)[1], 1), label=number(y)) for y in y_ticks),
         csv=_csv(drawn),
@@ -184,6 +190,10 @@ def _average(points: list[tuple[float, float]], width: int) -> list[tuple[float,
         return points
     groups = [points[start : start + width] for start in range(0, len(points), width)]
     return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def _area(low: list[tuple[float, float]], high: list[tuple[float, float]]) -> str:
+    return f"{_path(low + high[::-1])}Z" if len(low) > 1 and len(high) > 1 else ""
 
 
 def _path(points: list[tuple[float, float]]) -> str:

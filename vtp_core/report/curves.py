@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vtp_core.report.chart import Axis, Chart, line_chart
+from vtp_core.evaluation import history
+from vtp_core.report.chart import Axis, Chart, Points, line_chart
 from vtp_core.report.run_data import RunData, is_number
-
-VALIDATION = "eval/"
-"""Prefix of the keys in ``metrics.jsonl`` that evaluations write."""
 
 
 def validation(run: RunData) -> list[Chart]:
-    """A chart for each metric that was measured at two steps or more, with its baseline."""
+    """A chart for each metric that was measured at two steps or more, with interval and trivial answer."""
     charts: list[Chart] = []
-    for key in _keys(run.metrics, VALIDATION):
-        name = key.removeprefix(VALIDATION)
-        points = _points(run.metrics, key)
-        if len(points) < 2:
+    for curve in history.curves(run.metrics):
+        entry = run.evaluation.get(curve.metric, {})
+        if len(curve.value) < 2:
             continue
-        entry = run.evaluation.get(name, {})
-        baseline = entry.get("baseline")
-        levels = {str(entry.get("baseline_name") or "baseline"): baseline} if is_number(baseline) else {}
-        title, unit = str(entry.get("title") or name.replace("_", " ")), str(entry.get("unit") or "")
-        charts += _chart(title, {name: points}, unit, levels=levels)
+        # The trivial answer can change from step to step; the last one is that of the numbers above.
+        name = str(entry.get("baseline_name") or "baseline")
+        charts += _chart(
+            str(entry.get("title") or curve.metric.replace("_", " ")),
+            {"value": list(curve.value)},
+            str(entry.get("unit") or ""),
+            levels={name: curve.baseline[-1][1]} if curve.baseline else {},
+            band=(curve.low, curve.high),
+        )
     return charts
 
 
@@ -77,8 +78,9 @@ def _chart(
     unit: str = "",
     axis: Axis = "auto",
     levels: Mapping[str, float] | None = None,
+    band: tuple[Points, Points] = ((), ()),
 ) -> Iterable[Chart]:
-    chart = line_chart(title, series, unit, axis, levels or {})
+    chart = line_chart(title, series, unit, axis, levels, band)
     return [] if chart is None else [chart]
 
 

@@ -29,6 +29,7 @@ class RunData:
         artefact: ``tokenizer/config.json``.
         bad_samples: Reason -> distinct samples that were replaced, on all ranks.
         chance: Key of ``metrics.jsonl`` -> its value if the objective had learned nothing.
+        best: Step, metric and value of the best checkpoint, or None.
         missing: What is missing or can't be read, one line each.
     """
 
@@ -43,6 +44,7 @@ class RunData:
     artefact: Mapping[str, Any] = field(default_factory=dict)
     bad_samples: Mapping[str, int] = field(default_factory=dict)
     chance: Mapping[str, float] = field(default_factory=dict)
+    best: tuple[int, str, float] | None = None
     missing: list[str] = field(default_factory=list)
 
 

@@ -42,6 +42,9 @@ def facts(run: RunData) -> list[Fact]:
         Fact(name="status", value=status, note=note),
         Fact(name="steps", value=whole(planned if finished else done), note=f"of {whole(planned)} planned"),
     ]
+    if run.best is not None:
+        step, metric, value = run.best
+        result.append(Fact(name="best", value=f"step {whole(step)}", note=f"{metric} {number(value)}"))
     speeds = [row["rows_per_s"] for row in run.metrics if is_number(row.get("rows_per_s"))]
     if speeds:
         result.append(Fact(name="median speed", value=f"{number(median(speeds))} rows/s"))

@@ -16,6 +16,7 @@ from vtp_core.recipe.history import RESOLVED, current_metrics
 from vtp_core.recipe.toml_values import TomlError, parse_toml
 from vtp_core.report.run_data import GALLERY, RunData, read_gallery, table
 from vtp_core.run.metrics import append_line, read_lines, step_of
+from vtp_core.training.saving.best import read_best
 
 if TYPE_CHECKING:
     from vtp_core.recipe import Recipe
@@ -190,6 +191,7 @@ class RunFolder:
             images=self.samples,
             artefact=self._object(self.tokenizer / "config.json", missing),
             bad_samples=self._bad_samples(missing),
+            best=(best.step, best.metric, best.value) if (best := read_best(self.checkpoints)) else None,
             missing=missing,
         )
 

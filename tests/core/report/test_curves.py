@@ -46,12 +46,19 @@ def test_charts_have_the_line_of_chance(tmp_path: Path) -> None:
     assert [chart.title for chart in curves.expert(run)] == ["Learning rate"]
 
 
-def test_validation_curves_stand_beside_their_baseline(tmp_path: Path) -> None:
+def test_validation_curves_have_interval_and_trivial_answer(tmp_path: Path) -> None:
+    parts = {"": 0.1, "/low": 0.05, "/high": 0.15, "/baseline": 0.02}
     rows = [
-        {"step": step, "eval/knn": 0.1 * step, "eval/once": 1.0 if step == 2 else None} for step in (1, 2)
+        {"step": step, **{f"eval/knn{part}": v * step for part, v in parts.items()}} for step in (1, 2, 3)
     ]
-    entry = {"value": 0.2, "title": "Nearest", "baseline": 0.05, "baseline_name": "chance"}
+    rows[1]["eval/once"] = 1.0
+    entry = {"value": 0.3, "title": "Nearest", "baseline": 0.06, "baseline_name": "chance"}
     run = RunData(name="x", images=tmp_path, metrics=rows, evaluation={"knn": entry})
     (chart,) = curves.validation(run)
-    assert chart.title == "Nearest"
-    assert [(level.name, level.value) for level in chart.levels] == [("chance", "0.05")]
+    assert chart.title == "Nearest" and len(chart.lines) == 1
+    assert [(level.name, level.value) for level in chart.levels] == [("chance", "0.06")]
+    area = [tuple(map(float, pair.split())) for pair in chart.band.strip("MZ").split("L")]
+    line = [tuple(map(float, pair.split())) for pair in chart.lines[0].path.strip("M").split("L")]
+    assert len(area) == 6 and [x for x, _ in area[:3]] == [x for x, _ in line] == [x for x, _ in area[:2:-1]]
+    for (_, low), (_, value), (_, high) in zip(area[:3], line, area[:2:-1], strict=True):
+        assert low > value > high and low - value == pytest.approx(value - high, abs=0.11)
