@@ -72,6 +72,8 @@ def _untrained(table: _Model) -> _Model:
 class SourceConfig(ComponentConfig):
     """A table ``[data.source]`` or ``[data.sources.NAME]``."""
 
+    key_history: ClassVar[KeyHistory] = KeyHistory(added={"exclude": []})
+
     part: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] | None = None
     """Keep the samples whose key's hash lies between these fractions: `[0.0, 0.9]` to train on and
     `[0.9, 1.0]` to evaluate on share none, and a new sample moves no other. None: all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor, nn
 
@@ -36,6 +37,8 @@ def write_artefact(tokenizer: Tokenizer, folder: Path, storage: Storage = "full"
     """
     if tokenizer.config is None:
         raise UsageError("save: a tokenizer without a config has no component tables; build it with config=")
+    if storage not in (known := get_args(Storage)):
+        raise UsageError(f"save: storage {storage!r}: expected one of {', '.join(known)}")
     config = tokenizer.config.model_copy(update={"storage": storage})
     return replace_folder(folder, lambda new: _fill(new, tokenizer, config), _readable)
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from vtp_core.plugins.hookspecs import Kind
 
 CORE = KeyHistory(
-    renamed={"ema.twins": "ema.networks"}, added={"init_from.match": "all", "init_from.resample": False}
+    renamed={"ema.twins": "ema.networks"},
+    added={"init_from.match": "all", "init_from.resample": False},
 )
 """Keys of the core's own tables."""
 
@@ -87,7 +88,9 @@ def _update_components(annotation: Any, value: Any, plugins: Plugins, added: boo
         table = value
         for part in path:
             table = table[part]
-        changes += _update(config.key_history, table, path, added)
+        for base in config.__mro__:  # of the plugin's class, then of the core's
+            if isinstance(history := vars(base).get("key_history"), KeyHistory):
+                changes += _update(history, table, path, added)
     return changes
 
 

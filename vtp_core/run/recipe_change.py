@@ -49,7 +49,8 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for key in sorted(before.keys() | after.keys()):
         values = before.get(key, _ABSENT), after.get(key, _ABSENT)
         free = any(fnmatchcase(key, pattern) or f"{key}.*" == pattern for pattern in FREE_KEYS)
-        if values[0] != values[1] and not free:
+        # A key without a value may be left out.
+        if before.get(key) != after.get(key) and not free:
             lines.append(f"{key}: {_show(values[0])} -> {_show(values[1])}")
     return lines
 

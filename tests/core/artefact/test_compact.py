@@ -127,6 +127,12 @@ def test_a_folder_says_how_it_is_stored(
         assert torch.equal(value, read.state_dict()[name]), name
 
 
+def test_an_unknown_storage_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^save: storage 'int4': expected one of full, bfloat16, int8$"):
+        toy_tokenizer().save(tmp_path / "a", storage="int4")  # type: ignore[arg-type]
+    assert not (tmp_path / "a").exists()
+
+
 def test_the_command_stores_in_fewer_bytes(tmp_path: Path) -> None:
     from vtp_core.cli.main import main
 

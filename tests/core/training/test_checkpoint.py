@@ -329,3 +329,6 @@ def test_tuples_and_lists_of_a_recipe_are_alike(tmp_path):
     path = save(tmp_path, 1, state(), recipe={"a": {"betas": (0.9, 0.99)}}).path
     assert check_recipe(path, read_manifest(path), {"a": {"betas": (0.9, 0.99)}}, Plugins()) == []
     assert changed_keys({"a": {}}, {"a": {"b": 1}}) == ["a: {} -> (absent)", "a.b: (absent) -> 1"]
+    # A key that came later and has no value changes nothing.
+    assert changed_keys({}, {"a": None}) == changed_keys({"a": None}, {}) == []
+    assert changed_keys({"a": 1}, {"a": None}) == ["a: 1 -> null"]
