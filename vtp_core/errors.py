@@ -72,6 +72,19 @@ _ADVICE = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _LIMIT, errno.
 
 
 class Preempted(VtpError):
-    """The run was asked to stop and saved its state first."""
+    """The run was asked to stop, and its process has published a checkpoint."""
 
     exit_code = 75
+
+
+class Stopped(VtpError):
+    """The run was asked to stop before its process had published a checkpoint.
+
+    Its exit code is 128 + the signal, as shells report it: 143 for SIGTERM.
+    """
+
+    exit_code = 143
+
+    def __init__(self, message: str, *, number: int = 15) -> None:
+        self.exit_code = 128 + number
+        super().__init__(message)

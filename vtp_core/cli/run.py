@@ -53,7 +53,8 @@ def run(
     """
     from vtp_core.plugins import load_plugins
     from vtp_core.recipe import load_recipe
-    from vtp_core.run.launch import launched_ranks, start_ranks
+    from vtp_core.run.processes.launch import start_ranks
+    from vtp_core.run.processes.rank import launched_ranks
 
     ranks = launched_ranks()
     plugins = load_plugins(files=plugin_files)

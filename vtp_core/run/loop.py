@@ -6,13 +6,14 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from typing import NoReturn
 
 import torch
 
 from vtp_core.batch import Batch
-from vtp_core.errors import Preempted
+from vtp_core.errors import NumericError
 from vtp_core.evaluation.failures import reason
 from vtp_core.evaluation.history import summary
 from vtp_core.evaluation.progress import silent
@@ -20,13 +21,14 @@ from vtp_core.run.callback import Callbacks, RunInfo
 from vtp_core.run.finish import evaluate_run, is_best, note_best
 from vtp_core.run.metrics import MetricsLog
 from vtp_core.run.opening import Run
+from vtp_core.run.processes.signals import STOP_SIGNALS, Interrupted, StopSignals
+from vtp_core.run.processes.watch import Watch
 from vtp_core.run.progress import RunProgress
-from vtp_core.run.signals import StopFlag
 from vtp_core.run.spikes import SpikeWatch
 from vtp_core.training.joint import StepResult
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank
 from vtp_core.training.ranks.replicas import check_replicas
-from vtp_core.training.saving.checkpoint import save
+from vtp_core.training.saving.checkpoint import Saved, save
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +39,16 @@ class Loop:
     Args:
         run: An opened run.
         callbacks: Listeners; called on rank 0.
+        stop: The run's stop signals.
+        watch: Is told where the loop is.
     """
 
-    def __init__(self, run: Run, callbacks: Callbacks) -> None:
-        self.run, self.callbacks = run, callbacks
+    def __init__(self, run: Run, callbacks: Callbacks, stop: StopSignals, watch: Watch) -> None:
+        self.run, self.callbacks, self.stop, self.watch = run, callbacks, stop, watch
         self.total = run.recipe.run.steps
         self.first = run.world.rank == 0
+        self.made = run.start
+        self._newest: tuple[str, ...] = ()
         self._since = (time.perf_counter(), run.start)
         self._saved = run.start
         self._loader = run.loader(run.start)
@@ -55,9 +61,11 @@ class Loop:
             NumericError: Too many steps in a row were not finite.
             DataError: Too many samples could not be read.
             DistributedError: Values that should be equal on all ranks are not; nothing was saved.
-            Preempted: A signal asked the run to stop; its state was saved.
+            Preempted: A signal asked the run to stop, and a checkpoint was published.
+            Stopped: A signal asked it to stop before that.
         """
-        run, made, finished, spikes = self.run, self.run.start, False, SpikeWatch()
+        run, finished, spikes = self.run, False, SpikeWatch()
+        self.made = run.start
         info = RunInfo(
             name=run.recipe.name,
             folder=run.folder.path,
@@ -66,7 +74,8 @@ class Loop:
             recipe=run.recipe_data(),
         )
         with ExitStack() as stack:
-            stop = stack.enter_context(StopFlag())
+            self.stop.waits = True
+            stack.callback(setattr, self.stop, "waits", False)
             log = bar = None
             if self.first:
                 log = stack.enter_context(MetricsLog(run.folder.metrics, run.start or None))
@@ -78,13 +87,16 @@ class Loop:
                     )
                 bar = stack.enter_context(RunProgress(self.total, run.start))
                 self.callbacks.run_start(info)
+            steps = stack.enter_context(closing(iter(self._loader)))
             try:
                 if self._due(run.start) and not on_first_rank(lambda: run.folder.evaluated(run.start)):
                     self._evaluate(run.start, bar)  # what ended the earlier start came before it
-                for index, batches in self._loader:
+                while (loaded := self._next(steps)) is not None:
+                    index, batches = loaded
                     logged = self._logged(index)
+                    self.watch.now("computing", step=index + 1, keys=_keys(batches))
                     result = run.joint(batches, index, measure=logged)
-                    made = index + 1
+                    self.made = made = index + 1
                     if result.skipped is not None and bar is not None:
                         bar.message(f"step {made} skipped: {result.skipped}")
                     elif bar is not None:
@@ -95,20 +107,59 @@ class Loop:
                     run.guard.record(result.skipped, made)
                     if bar is not None:
                         bar.step(made)
-                    asked = stop.asked(run.world)
-                    if made % run.recipe.run.checkpoint_every == 0 or made == self.total or asked:
+                    if self._asked():
+                        self._end()
+                    if made % run.recipe.run.checkpoint_every == 0 or made == self.total:
                         self._save(made)
-                    if self._due(made) and not asked:
+                    if self._due(made):
                         self._evaluate(made, bar)
-                    if asked and made < self.total:
-                        raise Preempted(
-                            f"stopped by a signal after step {made}; the state is saved, "
-                            "continue with --resume"
-                        )
                 finished = True
+            except Interrupted:
+                self._end()
             finally:
+                self.watch.now("ending", long=True)
                 if self.first:
-                    self.callbacks.run_end(made, finished)
+                    self.callbacks.run_end(self.made, finished)
+
+    def _next(self, steps: Iterator[tuple[int, dict[str, Batch]]]) -> tuple[int, dict[str, Batch]] | None:
+        """The next step's batches, or None after the last."""
+        self.watch.now("loading data", step=self.made + 1, keys=self._newest)
+        with self._interruptible():
+            loaded = next(steps, None)
+        if loaded is not None:
+            self._newest = _keys(loaded[1])
+        return loaded
+
+    def _interruptible(self) -> AbstractContextManager[None]:
+        """A block which a signal may end: the weights are those of the last step, so they can be saved.
+
+        With several ranks only the end of a step is the same moment on all of them.
+        """
+        return self.stop.at_once() if self.run.world.size == 1 else nullcontext()
+
+    def _asked(self) -> bool:
+        """Whether any rank got a stop signal; every rank calls it at the same step."""
+        flags = [float(self.stop.number == number) for number in STOP_SIGNALS]
+        told = self.run.world.sum(torch.tensor(flags, device=self.run.world.device)).tolist()
+        numbers = [number for number, flag in zip(STOP_SIGNALS, told, strict=True) if flag > 0]
+        if numbers and self.stop.number is None:
+            self.stop.number = numbers[0]
+        return bool(numbers)
+
+    def _end(self) -> NoReturn:
+        """Saves what this process made, unless that is saved, and ends the run."""
+        made, when = self.made, f"after step {self.made}"
+        if made == self.run.start:
+            when = "before its first step"
+        elif self._saved != made:
+            saved = self._save(made)
+            if saved.nonfinite is not None:
+                raise NumericError(
+                    f"stopped by a signal {when}; {saved.path} can be inspected but not resumed from, as "
+                    f"{saved.nonfinite} is not finite. Last good checkpoint: "
+                    f"{self.run.guard.last_checkpoint or 'none yet'}"
+                )
+        raise self.stop.error(when)
 
     def _due(self, made: int) -> bool:
         """Whether an evaluation is due after a step; that of the last step comes with the run's end."""
@@ -158,8 +209,9 @@ class Loop:
             largest[source] = max(largest.get(source, 0), batch.rows)
         return sum(largest.values())
 
-    def _save(self, made: int) -> None:
+    def _save(self, made: int) -> Saved:
         run = self.run
+        self.watch.now("saving", step=made, long=True)
         check_replicas(run.state())
         saved = save(
             run.folder.checkpoints,
@@ -174,14 +226,17 @@ class Loop:
             },
         )
         if saved.nonfinite is None:
-            run.guard.last_checkpoint = saved.path.name
+            self.stop.saved = run.guard.last_checkpoint = saved.path.name
             self._saved = made
         if self.first:
             self.callbacks.checkpoint(made, saved.path)
+        return saved
 
     def _evaluate(self, made: int, bar: RunProgress | None) -> None:
         began = time.perf_counter()
-        results, failures = evaluate_run(self.run, made, show=silent if bar is None else bar.show)
+        self.watch.now("evaluating", step=made, long=True)
+        with self._interruptible():
+            results, failures = evaluate_run(self.run, made, show=silent if bar is None else bar.show)
         if bar is not None:
             for name, error in failures.items():
                 bar.message(f"step {made}: evaluator {name} is left out: {reason(name, error)}")
@@ -196,6 +251,10 @@ class Loop:
             self.callbacks.evaluate(made, results)
         # rows_per_s excludes the time of evaluation.
         self._since = (self._since[0] + time.perf_counter() - began, self._since[1])
+
+
+def _keys(batches: Mapping[str, Batch]) -> tuple[str, ...]:
+    return max((batch.keys for batch in batches.values()), key=len, default=())
 
 
 def _memory_mib(device: torch.device) -> float:

@@ -17,9 +17,9 @@ from vtp_core.training.saving.manifest import Manifest, published, read_manifest
 
 FREE_KEYS = (
     "run.out", "run.device", "run.threads", "run.log_every", "run.checkpoint_every", "run.keep_checkpoints",
-    "run.microbatch_rows", "run.max_skipped_steps", "run.audit_gradients", "run.deterministic", "parallel.*",
-    "data.workers", "data.prefetch", "data.max_bad_fraction", "kernels.*", "evaluate.*", "evaluators.*",
-    "callbacks.*",
+    "run.microbatch_rows", "run.max_skipped_steps", "run.stall_seconds", "run.audit_gradients",
+    "run.deterministic", "parallel.*", "data.workers", "data.prefetch", "data.max_bad_fraction",
+    "kernels.*", "evaluate.*", "evaluators.*", "callbacks.*",
 )  # fmt: skip
 """Keys that do not change what is trained: they may differ between two starts of a run."""
 

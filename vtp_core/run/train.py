@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from vtp_core.data.completeness import check_training, summary
 from vtp_core.data.opening import Sources
-from vtp_core.errors import DistributedError, Preempted
+from vtp_core.errors import DistributedError
 from vtp_core.evaluation.runner import Results
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import dump_toml
@@ -19,9 +19,11 @@ from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.callback import Callback, Callbacks
 from vtp_core.run.environment import describe_environment
 from vtp_core.run.finish import check_evaluation, finish
-from vtp_core.run.lock import locked
 from vtp_core.run.loop import Loop
 from vtp_core.run.opening import Run, open_run
+from vtp_core.run.processes.lock import locked
+from vtp_core.run.processes.signals import Interrupted, StopSignals
+from vtp_core.run.processes.watch import Watch
 from vtp_core.run.records import RunFolder
 from vtp_core.training.ranks.parallel import join_world
 from vtp_core.training.ranks.rank_objects import on_first_rank
@@ -67,26 +69,51 @@ def train(
     Raises:
         VtpError: Its subclasses say what went wrong and carry the exit code.
     """
+    sources = sources or Sources(plugins, recipe.data.decode)
+    with StopSignals() as stop:
+        watch = Watch(stop, recipe.run.stall_seconds)
+        try:
+            with watch:
+                done = _train(recipe, plugins, sources, stop, watch, resume=resume, allow_change=allow_change)
+                stop.waits = True  # the run is done: a signal changes nothing
+                return done
+        except Interrupted:
+            raise stop.error(watch.doing) from None
+
+
+def _train(
+    recipe: Recipe,
+    plugins: Plugins,
+    sources: Sources,
+    stop: StopSignals,
+    watch: Watch,
+    *,
+    resume: bool,
+    allow_change: bool,
+) -> Done | None:
+    watch.now("joining the other ranks")
     world = join_world(recipe.run.device)
+    watch.now("opening data and networks", long=True)
     folder = RunFolder.of(recipe)
     try:
         with ExitStack() as stack:
             if not resume:
                 folder.require_new()
             on_first_rank(lambda: stack.enter_context(locked(folder)))
-            sources = sources or Sources(plugins, recipe.data.decode)
             check_evaluation(recipe, plugins, sources, world, read=not resume)
             for line in check_training(sources.named(recipe.data), recipe.data.max_bad_fraction):
                 if world.rank == 0:
                     _log.warning(line)
             run = open_run(recipe, plugins, world, sources, resume=resume, allow_change=allow_change)
+            stop.resumed = run.guard.last_checkpoint
             if world.rank == 0:
                 _write_records(run)
             if run.start == recipe.run.steps:
                 _log.info("all %d steps are made; measuring again", run.start)
             else:
-                Loop(run, _callbacks(recipe, plugins, first=world.rank == 0))()
-            results = _finish(run)
+                Loop(run, _callbacks(recipe, plugins, first=world.rank == 0), stop, watch)()
+            watch.now("making tokenizer, evaluation and report", long=True)
+            results = finish(run)
     except RuntimeError as error:
         if world.size == 1 or not _lost_connection(error):
             raise
@@ -95,16 +122,6 @@ def train(
             "see the error of the rank that stopped first, and continue with --resume"
         ) from error
     return Done(folder=folder.path, results=results) if world.rank == 0 else None
-
-
-def _finish(run: Run) -> Results:
-    try:
-        return finish(run)
-    except KeyboardInterrupt:
-        raise Preempted(
-            f"{run.folder}: interrupted after the last step; its {run.recipe.run.steps} steps are saved. "
-            "The same command with --resume makes what is missing of tokenizer, evaluation and report"
-        ) from None
 
 
 def _write_records(run: Run) -> None:

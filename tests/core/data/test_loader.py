@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from tests.core.data.making import DrawnSource, noise
 from vtp_core.batch import Batch
 from vtp_core.data.crops.geometry import center_crop
-from vtp_core.data.loading.loader import Loader, worker_death
+from vtp_core.data.loading.loader import Loader
 from vtp_core.data.loading.quarantine import BadRead, Quarantine
+from vtp_core.data.loading.worker_death import worker_death
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import CheckpointError, DataError, UsageError
 from vtp_core.recipe.tables.views import CropConfig, MaskConfig, ViewConfig
@@ -357,15 +358,31 @@ class Killing(DrawnSource):
 
 
 def test_killed_worker_is_one_clear_error() -> None:
-    try:
-        with pytest.raises(DataError, match=r"DataLoader worker \(pid.*data\.workers"):
-            load(Killing(), workers=1)
-    except RuntimeError as error:  # torch's signal handler may be first, wherever the main thread is
-        assert worker_death(error) is not None
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(DataError, match=r"DataLoader worker \(pid.*data\.workers"):
+        load(Killing(), workers=1)
+    assert signal.getsignal(signal.SIGCHLD) is before
 
 
 def test_other_errors_are_no_worker_death() -> None:
     assert worker_death(RuntimeError("shape mismatch")) is None
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_worker_that_dies_between_two_steps_raises_at_the_next_one_alone(stopped: bool) -> None:
+    """Not in the middle of a step or a save, as torch's handler would; a stopped worker is ended too."""
+    loader = Loader(VIEWS, NEEDS, {"default": DrawnSource()}, seed=0, steps=100, patch=4, workers=2)
+    steps = iter(loader)
+    next(steps)
+    first, second = multiprocessing.active_children()
+    if stopped:
+        os.kill(first.pid, signal.SIGSTOP)  # type: ignore[arg-type]
+    os.kill(second.pid, signal.SIGKILL)  # type: ignore[arg-type]
+    os.waitid(os.P_PID, second.pid, os.WEXITED | os.WNOWAIT)
+    time.sleep(0.01)  # torch's handler would raise here
+    with pytest.raises(DataError, match=rf"DataLoader worker \(pid.*{second.pid}.*data\.workers"):
+        next(steps)
+    assert not multiprocessing.active_children()
 
 
 class Slow(DrawnSource):
@@ -383,6 +400,7 @@ def test_workers_ignore_stop_signals() -> None:
     for child in multiprocessing.active_children():
         os.kill(child.pid, signal.SIGTERM)  # type: ignore[arg-type]
         os.kill(child.pid, signal.SIGINT)  # type: ignore[arg-type]
+        os.kill(child.pid, signal.SIGUSR1)  # type: ignore[arg-type]
     assert [step for step, _ in steps] == [1, 2, 3, 4, 5]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -61,7 +62,8 @@ class BadNumberConfig(ObjectiveConfig):
     at: tuple[int, ...] = ()
     """Steps (0-based) that go wrong."""
     where: str = "loss"
-    """`loss`: a NaN in the term; `gradient`: a finite term with an infinite gradient; `exit`: rank 1 dies."""
+    """`loss`: a NaN in the term; `gradient`: a finite term with an infinite gradient; `exit`: rank 1 dies;
+    `hang`: the last rank sleeps."""
 
     def views(self) -> Mapping[str, ViewNeed]:
         return {self.view: ViewNeed()}
@@ -78,6 +80,9 @@ class BadNumber(Objective):
                 term = term * torch.nan
             elif self.config.where == "gradient":
                 term = term + (image * 0).abs().sqrt().sum()  # 0 with an infinite slope
+            elif self.config.where == "hang":
+                print("hanging", flush=True)
+                time.sleep(1e6 if step.rank == step.world_size - 1 else 0)
             elif step.rank == 1:
                 os._exit(9)
         return Losses(terms={"square": term})
@@ -103,6 +108,21 @@ class Idle(Objective):
         return Losses(terms={"idle": self.used(image.mean((2, 3))).square().mean()})
 
 
+class SlowStartConfig(ParametersConfig):
+    inside: str = "python"
+    """Where it hangs: `python`, or `c`, which no signal handler of Python interrupts."""
+
+
+class SlowStart(Idle):
+    """Is never built."""
+
+    def __init__(self, config, dims):
+        print("starting", flush=True)
+        if config.inside == "c":
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+        time.sleep(1e6)
+
+
 class Scalar(Idle):
     """Has a parameter without a dimension."""
 
@@ -121,4 +141,5 @@ def register_callbacks(register):
 def register_objectives(register):
     register("idle", Idle, config=ParametersConfig, summary="A layer without a gradient.")
     register("scalar", Scalar, config=ParametersConfig, summary="A 0-D parameter.")
+    register("slow_start", SlowStart, config=SlowStartConfig, summary="Never built.")
     register("bad_number", BadNumber, config=BadNumberConfig, summary="Not finite at chosen steps.")

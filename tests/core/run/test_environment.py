@@ -24,13 +24,13 @@ import vtp_core
 from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins, hookimpl
 from vtp_core.run.environment import describe_environment
-from vtp_core.run.lock import locked
+from vtp_core.run.processes.lock import locked
 from vtp_core.run.progress import RunProgress
 from vtp_core.run.records import RunFolder
 
 HOLDER = """
 import sys, time
-from vtp_core.run.lock import locked
+from vtp_core.run.processes.lock import locked
 from vtp_core.run.records import RunFolder
 with locked(RunFolder(sys.argv[1])):
     print("held", flush=True)

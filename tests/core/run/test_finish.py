@@ -60,7 +60,7 @@ def test_an_interrupt_during_evaluation_says_how_to_go_on(
     stopped = vtp(tmp_path, "run.steps=2", *MEASURED)
     assert stopped.exit_code == 75
     last = stopped.stderr.splitlines()[-1]
-    assert "interrupted after the last step; its 2 steps are saved" in last and "--resume" in last
+    assert "stopped by SIGINT while making tokenizer, evaluation and report: step-00000002 is saved" in last
     monkeypatch.undo()
     again = vtp(tmp_path, "run.steps=2", *MEASURED, resume=True)
     assert again.exit_code == 0 and "psnr" in RunFolder(tmp_path / "run").evaluation.read_text()

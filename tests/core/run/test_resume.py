@@ -51,7 +51,7 @@ def test_stopped_run_goes_on_bit_for_bit(whole, precision, workers, tmp_path: Pa
     sets = [f"run.precision={precision}", *WITH, f"data.workers={workers}", STOP]
     first = vtp(tmp_path, *sets)
     assert first.exit_code == 75
-    assert "stopped by a signal after step 3; the state is saved" in first.stderr
+    assert "stopped by SIGTERM after step 3: step-00000003 is saved" in first.stderr
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
     with pytest.raises(AssertionError):  # the comparison below can fail
         assert_same_bits(state(tmp_path), state(reference))
@@ -112,6 +112,6 @@ def test_sigterm_from_outside_saves_and_exits_75(tmp_path: Path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     made = RunFolder(tmp_path / "run").read_metrics()[-1]["step"]
-    assert f"error: stopped by a signal after step {made}" in errors
+    assert f"error: stopped by SIGTERM after step {made}: step-{made:08d} is saved" in errors
     assert (tmp_path / f"run/checkpoints/step-{made:08d}/manifest.json").is_file()
     assert (tmp_path / "run/checkpoints/latest").read_text().strip() == f"step-{made:08d}"

@@ -18,7 +18,7 @@ from tests.core.run.tiny_run import (
     state,
     vtp,
 )
-from vtp_core.run.lock import locked
+from vtp_core.run.processes.lock import locked
 from vtp_core.run.records import RunFolder
 
 FOLDER_RECIPE = (

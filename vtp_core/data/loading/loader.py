@@ -7,8 +7,8 @@ workers, the world size and the first step change no value. Pixels stay uint8 un
 from __future__ import annotations
 
 import atexit
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from vtp_core.batch import Batch
 from vtp_core.data.loading.quarantine import Quarantine
 from vtp_core.data.loading.steps import LoadedStep, StepDataset
 from vtp_core.data.loading.streams import build_streams
+from vtp_core.data.loading.worker_death import deaths_raise, end_workers, prepare_worker
 from vtp_core.data.source import Source
 from vtp_core.errors import DataError
 from vtp_core.plugins import Plugins
@@ -88,7 +89,7 @@ class Loader:
             sampler=self._steps,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
-            worker_init_fn=_ignore_signals if workers else None,
+            worker_init_fn=prepare_worker if workers else None,
             collate_fn=_unchanged,
             pin_memory=pin_memory,
             # Without one, torch draws the workers' seed from the global generator.
@@ -98,17 +99,16 @@ class Loader:
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __iter__(self) -> Iterator[tuple[int, dict[str, Batch]]]:
-        loaded = iter(self._loader)
-        # Workers ignore SIGTERM, which Python sends at its exit before it waits for them: stop them first.
-        stop = getattr(loaded, "_shutdown_workers", _nothing)
+    def __iter__(self) -> Generator[tuple[int, dict[str, Batch]]]:
+        with deaths_raise():
+            loaded = iter(self._loader)
+        # Workers ignore SIGTERM, which Python sends at its exit before it waits for them: end them first.
+        stop = partial(end_workers, loaded)
         atexit.register(stop)
         try:
             for step in self._steps:
-                try:
+                with deaths_raise():
                     item = next(loaded)
-                except RuntimeError as error:
-                    raise worker_death(error) or error from error
                 if item.failure is not None:
                     raise DataError(f"step {step}: {item.failure}")
                 self.quarantine.add(item.rows, item.bad)
@@ -116,32 +116,6 @@ class Loader:
         finally:
             stop()
             atexit.unregister(stop)
-
-
-def worker_death(error: BaseException) -> DataError | None:
-    """The error to show if `error` says that a worker of the loader died, else None.
-
-    torch raises it in a signal handler, so anywhere in the main thread: the training loop passes every
-    RuntimeError to this function.
-    """
-    message = " ".join(str(error).split())
-    if "DataLoader worker" not in message:
-        return None
-    first = message.split(". ")[0].rstrip(".")
-    return DataError(
-        f"{first}; it was killed, most often because memory or shared memory (/dev/shm) ran out: "
-        "lower data.workers or data.prefetch, or give the container more; the run resumes with --resume"
-    )
-
-
-def _ignore_signals(worker: int) -> None:
-    """A stop signal reaches the whole process group; workers continue until the main process has saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _nothing() -> None:
-    """Stops no worker: there is none."""
 
 
 def _unchanged(item: Any) -> Any:

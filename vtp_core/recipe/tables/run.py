@@ -39,6 +39,9 @@ class RunConfig(Table):
     """Rows of a rank that go through a network at once; default: all. Changes memory use, not gradients."""
     max_skipped_steps: Annotated[int, Field(ge=0)] = 5
     """Consecutive steps that may be skipped for a non-finite loss or gradient before the run stops."""
+    stall_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without progress after which a run says where its ranks stand; after a stop signal, those after
+    which one that is stuck ends without having saved the step."""
     deterministic: bool = False
     """Whether only deterministic algorithms are allowed."""
     audit_gradients: bool = True
