@@ -12,14 +12,14 @@ SOURCES := pyproject.toml setup.py $(TESTED)
 NATIVE := $(shell find csrc/cpu csrc/cuda vtp_plugins/kernels/native -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' 2>/dev/null)
 
 # Tests and recipes never reach for a hub, and several processes share the cores.
-test slow examples wheel quickstart figures smoke sanitize: export HF_HUB_OFFLINE = 1
-test slow examples wheel smoke sanitize: export OMP_NUM_THREADS = 1
+test slow soak examples wheel quickstart figures smoke sanitize: export HF_HUB_OFFLINE = 1
+test slow soak examples wheel smoke sanitize: export OMP_NUM_THREADS = 1
 
 # Parts of `make gpu`, with commas between; empty: all. It uses the environment if there is one, else PYTHON.
 PARTS ?=
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup dev native quickstart figures test slow lint format types layers check wheel examples smoke sanitize gpu ci ci-rest clean
+.PHONY: help setup dev native quickstart figures test slow soak lint format types layers check wheel examples smoke sanitize gpu ci ci-rest clean
 
 help:  ## List the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ test: $(VENV)/.ready-dev $(VENV)/.native  ## Unit and property tests (at most 6 
 
 slow: $(VENV)/.ready-dev $(VENV)/.native  ## The tests that `make test` leaves out
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
+
+soak: $(VENV)/.ready-dev $(VENV)/.native  ## 300 kills, stops and full disks: each run goes on and ends bit for bit the same
+	$(BIN)/python -m tests.core.run.soak --faults 300
 
 lint: $(VENV)/.ready-dev  ## ruff: rules and format
 	$(BIN)/ruff check .

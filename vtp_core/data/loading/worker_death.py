@@ -50,7 +50,7 @@ def deaths_raise() -> Iterator[None]:
 
 
 def _raise(*_: object) -> None:
-    signal_handling._error_if_any_worker_fails()
+    signal_handling._error_if_any_worker_fails()  # type: ignore[attr-defined]
 
 
 def _death_behind() -> DataError | None:
