@@ -215,7 +215,7 @@ def test_all_checkpoints_damaged(tmp_path: Path):
     assert [line["step"] for line in metrics(tmp_path)] == [1]
 
 
-class Killed(BaseException):
+class Killed(GeneratorExit):
     """Nothing handles it: what a kill leaves is left."""
 
 
