@@ -94,11 +94,12 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             _hold(descriptor)
         new = scratch / "new"
         new.mkdir()
-        yield new
-        for path in new.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+        with naming(folder):
+            yield new
+            for path in new.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
         rename_folder(new, folder, old=scratch / "old")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

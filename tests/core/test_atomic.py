@@ -82,6 +82,21 @@ def test_a_device_is_written_to_and_a_pipe_replaced(tmp_path):
         assert file.read() == b"text"
 
 
+def test_a_full_disk_names_the_folder_and_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    (folder / "old").touch()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError) as caught, replacing_folder(folder) as new:
+            (new / "config.json").write_text("{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(folder))
+    assert names(folder) == ["old"] and names(tmp_path) == ["tokenizer"]
+
+
 def test_a_folder_is_replaced_whole(tmp_path):
     folder = tmp_path / "deep" / "tokenizer"
     for text in ("first", "second"):

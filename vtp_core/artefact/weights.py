@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vtp_core.artefact.compact import restore, restored_types
-from vtp_core.errors import CheckpointError
+from vtp_core.errors import CheckpointError, UsageError
 
 HEADER_BYTES = 16_000_000
 """Largest header that is parsed."""
@@ -46,7 +46,9 @@ def write_weights(
 
     Raises:
         OSError: It can't be written; a file that was there is as it was.
+        UsageError: Its path is not UTF-8.
     """
+    require_utf8(path)
     new = not path.exists()
     path.touch()
     mode = path.stat().st_mode
@@ -67,6 +69,18 @@ def write_weights(
         raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from error
     # safetensors creates files with mode 600; use the mode of other new files.
     path.chmod(mode)
+
+
+def require_utf8(path: Path) -> None:
+    """Refuses a path that safetensors can't open.
+
+    Raises:
+        UsageError: It is not UTF-8.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{path}: safetensors files need a path in UTF-8; move or rename it") from None
 
 
 def read_header(path: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -144,6 +158,7 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     Raises:
         CheckpointError: Names, shapes or types differ, or the file is damaged.
     """
+    require_utf8(path)
     check_header(path, expected)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

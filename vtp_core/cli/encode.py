@@ -10,7 +10,7 @@ import click
 from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
 from vtp_core.cli.output import check_file
 from vtp_core.data.files import UNREADABLE, files_below
-from vtp_core.data.source import BadSample
+from vtp_core.data.source import BadSample, as_utf8
 from vtp_core.errors import DataError, NumericError, UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def encode(
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: latents are written as .safetensors; give such a name")
+    if str(output.absolute()) != as_utf8(str(output.absolute())):
+        raise UsageError(f"{output}: safetensors files need a path in UTF-8; give another one")
     check_file("--output", output)
     plugins = load_plugins(plugin_files)
     folder = find_tokenizer(tokenizer, plugins)

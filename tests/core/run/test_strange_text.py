@@ -11,8 +11,10 @@ from click.testing import CliRunner
 
 from tests.core.data.making import encoded, noise, write_tar
 from tests.core.run.tiny_run import RECIPE, vtp
+from vtp_core.artefact.weights import read_weights, write_weights
 from vtp_core.cli.main import main
 from vtp_core.data.source import BadSample, Sample
+from vtp_core.errors import UsageError
 
 LATIN = os.fsdecode(b"caf\xe9")
 SHOWN = "caf\\udce9"
@@ -71,3 +73,15 @@ def test_a_run_on_names_and_captions_that_are_not_utf_8_is_complete(tmp_path: Pa
     assert "half an emoji ?" in (run / "report.html").read_text(encoding="utf-8")
     listed = [json.loads(line) for line in (run / "quarantine-0.jsonl").read_text().splitlines()]
     assert [line["key"] for line in listed] == [f"oak/{SHOWN}-bad.png"]
+
+
+def test_paths_that_are_not_utf_8_are_refused_in_one_line(tmp_path: Path, latin: Path) -> None:
+    done = CliRunner().invoke(main, ["data", "check", str(latin / LATIN)])
+    assert done.exit_code == 2 and "is not UTF-8; rename the file or folder" in done.stderr
+    place = tmp_path / f"{LATIN}.safetensors"
+    for action in (lambda: write_weights(place, {}), lambda: read_weights(place, {})):
+        with pytest.raises(UsageError, match="safetensors files need a path in UTF-8; move or rename it"):
+            action()
+    assert not place.exists()
+    done = CliRunner().invoke(main, ["encode", "vtp-nano", str(latin), "-o", str(place)])
+    assert done.exit_code == 2 and "safetensors files need a path in UTF-8; give another one" in done.stderr

@@ -30,6 +30,9 @@ def read_component(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> Co
         UsageError: The component is unknown or broken, or its table has errors; one line with all of them.
     """
     use = table.get("use")
+    for key, value in table.items():
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UsageError(f"{kind} {use}: {key} = {value!r} is not UTF-8; rename the file or folder")
     if isinstance(use, str):
         plugins.find(kind, use).load_config()
     try:
