@@ -78,16 +78,13 @@ def make_record(
         "metrics": {
             name: {key: entry[key] for key in KEPT if key in entry} for name, entry in metrics.items()
         },
-        "training": _last(files.read_metrics()),
+        "training": _last(files.read_steps()),
     }
 
 
 def _last(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Losses and what objectives report at the last logged step."""
-    last = next(
-        line for line in reversed(metrics) if "samples" in line
-    )  # evaluations have lines of their own
-    return {name: value for name, value in last.items() if name.startswith(("loss/", "report/"))}
+    return {name: value for name, value in metrics[-1].items() if name.startswith(("loss/", "report/"))}
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 
 def measure_course(folder: Path) -> dict[str, Any]:
     """Gradient norms and the critic's course as metrics; of the second stage, if there are two."""
-    steps = RunFolder(folder).read_metrics()
+    steps = RunFolder(folder).read_steps()
     norms = {
         name: {"value": value, "higher_is_better": False} for name, value in gradient_norms(steps).items()
     }

@@ -13,7 +13,7 @@ def critic_course(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What the decoder could learn from its critic.
 
     Args:
-        steps: The logged steps of a run (`RunFolder.read_metrics`).
+        steps: The logged steps of a run (`RunFolder.read_steps`).
 
     Returns:
         ``critic_accuracy`` and ``d_weight``, the adaptive weight: medians over the steps in which the

@@ -18,7 +18,7 @@ def gradient_norms(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Median and 99th percentile of the decoder's gradient norm, before clipping, and their ratio.
 
     Args:
-        steps: The logged steps of a run (`RunFolder.read_metrics`), all of them.
+        steps: The logged steps of a run (`RunFolder.read_steps`), all of them.
 
     Returns:
         ``gradient_median``, ``gradient_p99`` and ``gradient_tail`` of all steps but the skipped first ones,

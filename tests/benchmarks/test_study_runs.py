@@ -14,6 +14,7 @@ from benchmarks.study.runner import Bench, make_run, make_runs
 from benchmarks.study_objectives.__main__ import main
 from benchmarks.study_objectives.arms import make_arms
 from benchmarks.study_objectives.verdict import ENTROPY, FEATURES, LATENTS, PSNR, ZERO_SHOT
+from vtp_core.run.records import RunFolder
 
 
 @pytest.fixture
@@ -65,11 +66,7 @@ def test_a_run_that_is_stopped_goes_on_from_its_checkpoint(bench: Bench) -> None
     assert make_runs([run], bench) == []
     record = json.loads(bench.result(run).read_text())
     assert record["sessions"] == 2 and record["steps"] == 60
-    steps = [
-        json.loads(line)["step"]
-        for line in (bench.work / run.name / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert steps == list(range(1, 61))
+    assert [line["step"] for line in RunFolder(bench.work / run.name).read_steps()] == list(range(1, 61))
     assert not (bench.work / run.name / "checkpoints").exists()  # of seed 0 only
     assert (bench.work / run.name / "tokenizer").is_dir()
 

@@ -15,6 +15,7 @@ import vtp_core
 from tests.recipes.names import FINAL
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import Recipe, load_recipe
+from vtp_core.run.records import RunFolder
 from vtp_core.run.train import train
 
 SHORT = ("run.steps=2", "run.log_every=1", "run.precision=float32", "run.threads=1", "evaluate.limit=30")
@@ -31,7 +32,7 @@ def recipe(plugins: Plugins) -> Recipe:
 
 
 def metrics(run: Path) -> list[Mapping[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return RunFolder(run).read_steps()
 
 
 @pytest.mark.parametrize("name", FINAL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ import vtp_core
 from tests.recipes.names import FIRST_STAGE, SECOND_STAGE
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
+from vtp_core.run.records import RunFolder
 from vtp_core.run.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 
 def metrics(run: Path) -> list[Mapping[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return RunFolder(run).read_steps()
 
 
 def weights(run: Path) -> dict[str, Tensor]:

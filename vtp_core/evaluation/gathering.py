@@ -95,11 +95,11 @@ class Gathering:
         return values
 
     def _sum(self, own: Tensor) -> Tensor:
-        parts = own.new_empty(self._world.size, *own.shape)
-        parts[0] = own
+        total, part = own.clone(), torch.empty_like(own)
         for rank in range(1, self._world.size):
-            self._exchange(parts[rank], rank)
-        return parts.sum(0)
+            self._exchange(part, rank)
+            total += part
+        return total
 
     def _rows(self, own: Tensor, name: str, layouts: list[_Layout]) -> Tensor:
         shapes = [layout[name] for layout in layouts]

@@ -87,8 +87,8 @@ def check_evaluation(
             f"evaluate.best: evaluator {owner} declares no metric {metric!r}, so its direction is unknown; "
             f"it declares {', '.join(declared) or 'none'}"
         )
-    if sets[0] is not None and read:
-        needed = (evaluator.fields for evaluator in evaluators.values() if evaluator.uses_held_out)
+    needed = [evaluator.fields for evaluator in evaluators.values() if evaluator.uses_held_out]
+    if sets[0] is not None and needed and read:
         fields = frozenset({"image"}).union(*needed)
         check_samples(sets[0], fields, world, show_pass if world.rank == 0 else silent)
 
@@ -132,11 +132,12 @@ def is_best(run: Run, step: int, results: Results) -> bool:
 
 
 def note_best(run: Run, step: int, results: Results) -> None:
-    """Notes the checkpoint of a step as the best one; rank 0 calls it after `is_best`."""
+    """Notes the checkpoint of a step as the best one; every rank calls it after `is_best`."""
     name = run.recipe.evaluate.best
     entry = find_metric(results, name or "")
     if name is not None and entry is not None:
-        write_best(run.folder.checkpoints, f"step-{step:08d}", name, float(entry["value"]))
+        value, checkpoint = float(entry["value"]), f"step-{step:08d}"
+        on_first_rank(lambda: write_best(run.folder.checkpoints, checkpoint, name, value))
 
 
 def finish(run: Run) -> Results:
@@ -207,7 +208,7 @@ def _write(tokenizer: Tokenizer, run: Run, show: Show) -> None:
 def _evaluate(run: Run, tokenizer: Tokenizer, show: Show) -> Results:
     step = run.recipe.run.steps
     results, failures = evaluate_run(run, step, tokenizer, show)
-    if is_best(run, step, results) and run.world.rank == 0:
+    if is_best(run, step, results):
         note_best(run, step, results)
     for name, error in failures.items():
         _log.warning("evaluator %s is left out: %s", name, reason(name, error))

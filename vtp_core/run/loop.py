@@ -245,7 +245,7 @@ class Loop:
         if is_best(self.run, made, results):
             if self._saved != made:
                 self._save(made)
-            if self.first and self._saved == made:
+            if self._saved == made:
                 note_best(self.run, made, results)
         if self.first:
             self.callbacks.evaluate(made, results)

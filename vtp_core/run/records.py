@@ -159,6 +159,10 @@ class RunFolder:
         """All whole lines of ``metrics.jsonl``; none if there is no file."""
         return self._metrics([])
 
+    def read_steps(self) -> list[dict[str, Any]]:
+        """The lines of logged steps, without those of evaluations."""
+        return [row for row in self.read_metrics() if "samples" in row]
+
     def read(self) -> RunData:
         """Everything that the report shows.
 

@@ -16,6 +16,7 @@ from vtp_core.artefact.assembly import training_modules
 from vtp_core.cli.main import main
 from vtp_core.errors import CheckpointError
 from vtp_core.evaluation.history import Curve, curves
+from vtp_core.run.records import RunFolder
 from vtp_core.training.saving.best import Best, improves, read_best, write_best
 from vtp_core.training.saving.folder import find_latest
 
@@ -46,6 +47,7 @@ def test_evaluations_leave_a_line_and_a_row_and_change_no_step(tmp_path: Path) -
     assert "step 2: score 0.25 (worse)\n" in result.stderr and "step 4: score 0.75\n" in result.stderr
     rows = metrics(tmp_path)
     assert [row for row in rows if "samples" in row] == metrics(tmp_path / "plain")
+    assert [row["step"] for row in RunFolder(tmp_path / "run").read_steps()] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows] == [1, 2, 2, 3, 4, 4, 5, 6, 6]
     (curve,) = curves(rows)
     low = ((2, pytest.approx(0.05)), (4, pytest.approx(0.55)), (6, pytest.approx(0.3)))
@@ -98,7 +100,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.slow), 4, 5])
+@pytest.mark.parametrize(
+    "at", [pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_the_best_checkpoint_and_the_curve_outlive_a_stop(tmp_path: Path, whole: Path, at: int) -> None:
     """Also at step 4, where the stop comes before that step's evaluation."""
     sets = LOWER
