@@ -9,6 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+Size = int | tuple[int, int]
+"""Side of a square in pixels, or height and width."""
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def size_text(size: Size) -> str:
+    """A size in protocols and messages: `64`, or `64 x 96` (height, width)."""
+    height, width = sides(size)
+    return str(height) if height == width else f"{height} x {width}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewNeed:

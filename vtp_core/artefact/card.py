@@ -8,6 +8,7 @@ from torch import nn
 
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import sides, size_text
 
 _STORAGE = {
     "full": "unchanged",
@@ -19,13 +20,13 @@ _STORAGE = {
 def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
     """The card as markdown: components, use and normalisation of the latents."""
     patch, channels = tokenizer.encoder.patch, tokenizer.bottleneck.channels
-    side = config.image_size // patch
+    shape = " x ".join(str(side // patch) for side in sides(config.image_size))
     recipe, version = _text(config.recipe or "unnamed"), _text(config.vtp_version)
     exports = ", ".join(f"`{_text(name)}`" for name in sorted(tokenizer.exports))
     codes = ", ".join(str(size) for size in tokenizer.bottleneck.codebook_sizes)
     rows = [
-        ("image size", f"{config.image_size} px (other multiples of {patch} px may work)"),
-        ("latent", f"{channels} x {side} x {side} ({patch} px per position)"),
+        ("image size", f"{size_text(config.image_size)} px (other multiples of {patch} px may work)"),
+        ("latent", f"{channels} x {shape} ({patch} px per position)"),
         ("codes", f"codebooks of {codes}" if codes else "none: the latent is continuous"),
         ("input and output", "ImageNet-normalised pixels; `preprocess` and `postprocess` convert"),
         ("encoder", f"`{_text(config.encoder['use'])}`, {_count(tokenizer.encoder)} parameters"),
@@ -62,7 +63,7 @@ from vtp_core import load
 
 tokenizer = load("PATH/TO/THIS/FOLDER")
 pixels = tokenizer.preprocess(["photo.png"])      # paths, PIL images or arrays
-latent = tokenizer.encode(pixels).latent          # (B, {channels}, {side}, {side})
+latent = tokenizer.encode(pixels).latent          # (B, {channels}, {shape.replace(" x ", ", ")})
 images = tokenizer.postprocess(tokenizer.decode(latent).sample)
 ```
 

@@ -17,6 +17,7 @@ CONFIG_BYTES = 1_000_000
 
 Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Side = Annotated[int, Field(gt=0, le=65536)]
 
 
 class Head(Table):
@@ -53,8 +54,8 @@ class ArtefactConfig(Table):
     """The decoder's table; null if the recipe has none."""
     heads: dict[Names, Head] = {}
     """Objective -> the modules it exports, under ``heads/<objective>``."""
-    image_size: Annotated[int, Field(gt=0, le=65536)]
-    """Side in pixels of the images that `preprocess` returns."""
+    image_size: _Side | tuple[_Side, _Side]
+    """Side in pixels of the images that `preprocess` returns, or their height and width."""
     input_range: Literal["imagenet"] = "imagenet"
     """Range of the pixels that `encode` takes and `decode` returns."""
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

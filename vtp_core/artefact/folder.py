@@ -20,6 +20,7 @@ from vtp_core.atomic import replacing_folder
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import sides
 
 WEIGHTS = "model.safetensors"
 
@@ -106,14 +107,16 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
         (head / "config.json").write_text(
             json.dumps(config.heads[objective].model_dump(mode="json"), indent=2) + "\n", encoding="utf-8"
         )
+    height, width = sides(config.image_size)
+    size = {"height": height, "width": width}
     preprocessor = {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": config.image_size},
+        "size": size if height != width else {"shortest_edge": height},
         "resample": 3,
         "do_center_crop": True,
-        "crop_size": {"height": config.image_size, "width": config.image_size},
+        "crop_size": size,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from vtp_core.objective import Objective
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import sides
 
 
 def artefact_config(
@@ -37,6 +39,7 @@ def artefact_config(
         objective: type[Objective] = plugins.find("objective", table.use).load_target()
         if objective.exports:
             heads[name] = Head(objective=_plain(table), exports=dict(objective.exports))
+    sizes = [view.size for view in recipe.views.values()]
     return ArtefactConfig(
         vtp_version=vtp_core.__version__,
         recipe=recipe.name,
@@ -46,7 +49,7 @@ def artefact_config(
         bottleneck=_plain(recipe.bottleneck),
         decoder=_plain(recipe.decoder),
         heads=heads,
-        image_size=max(view.size for view in recipe.views.values()),
+        image_size=max(sizes, key=lambda size: math.prod(sides(size))),
     )
 
 

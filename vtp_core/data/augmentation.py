@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vtp_core.view import Size
+
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
@@ -21,13 +23,13 @@ class Crop:
     Attributes:
         name: Its set, a key of the view's `crops`; "global" is always there.
         number: Its place in the set, from 0.
-        size: Side in pixels.
+        size: Side in pixels, or (height, width) in a view with such a size.
         scale: Smallest and largest fraction of the image's area; None: the augmentation's own.
     """
 
     name: str
     number: int
-    size: int
+    size: Size
     scale: tuple[float, float] | None = None
 
 
@@ -56,5 +58,5 @@ class Augmentation(ABC):
                 from it, under `torch.random.fork_rng`.
 
         Returns:
-            (3, size, size) uint8 in [0, 255].
+            (3, height, width) uint8 in [0, 255].
         """

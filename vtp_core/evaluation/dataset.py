@@ -14,6 +14,7 @@ from vtp_core.data.crops.geometry import center_crop
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
 from vtp_core.evaluation.protocol import SetFacts
+from vtp_core.view import Size
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class EvaluationSet:
 
     def batches(
         self,
-        size: int,
+        size: Size,
         rows: int,
         rank: int = 0,
         world_size: int = 1,
@@ -105,7 +106,7 @@ class EvaluationSet:
 
 def evaluation_batches(
     source: Source,
-    size: int,
+    size: Size,
     rows: int,
     *,
     fields: frozenset[str] | None = None,
@@ -148,7 +149,7 @@ def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) ->
         ) from error
 
 
-def _batch(samples: Sequence[Sample], size: int) -> Batch:
+def _batch(samples: Sequence[Sample], size: Size) -> Batch:
     crops: dict[str, Tensor] = {}
     if all(sample.image is not None for sample in samples):
         images = [center_crop(sample.image, size) for sample in samples if sample.image is not None]

@@ -11,6 +11,7 @@ from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import IMAGE_PROTOCOL
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import size_text
 
 GPU_SAMPLES, CPU_SAMPLES = 10_000, 2_000
 """Most samples that statistics are measured on unless a number is given; 10,000 as in the VTP release."""
@@ -71,7 +72,7 @@ def measure_latents(
     config = model.config
     protocol = (
         "latent-statistics-v1 (mode, all positions, float64); "
-        f"{IMAGE_PROTOCOL} {config.image_size} px; on {facts}; {config.weights} weights"
+        f"{IMAGE_PROTOCOL} {size_text(config.image_size)} px; on {facts}; {config.weights} weights"
     )
     return config.model_copy(
         update={

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vtp_core.view import Size, size_text
+
 IMAGE_PROTOCOL = "centre-crop-v1"
 """Resize and centre crop of `vtp_core.evaluation.dataset.evaluation_batches`, 8-bit pixels."""
 
@@ -60,7 +62,7 @@ class EvaluationProtocol:
 
     Attributes:
         name: The evaluator's protocol with its version and settings, such as ``knn-v1 k=20 T=0.07``.
-        image_size: Side of the images in pixels.
+        image_size: Side of the images in pixels, or height and width.
         held_out: The set that was measured on, or None.
         train: The set that a probe was fitted on, or None.
         classes: How its labels were matched with those of the held-out set; empty if both have one numbering.
@@ -69,7 +71,7 @@ class EvaluationProtocol:
     """
 
     name: str
-    image_size: int
+    image_size: Size
     held_out: SetFacts | None = None
     train: SetFacts | None = None
     classes: str = ""
@@ -79,9 +81,9 @@ class EvaluationProtocol:
     def __str__(self) -> str:
         parts = [self.name]
         if self.held_out is not None or self.train is not None:
-            parts.append(f"{IMAGE_PROTOCOL} {self.image_size} px")
+            parts.append(f"{IMAGE_PROTOCOL} {size_text(self.image_size)} px")
         else:
-            parts.append(f"{self.image_size} px")
+            parts.append(f"{size_text(self.image_size)} px")
         if self.held_out is not None:
             parts.append(f"on {self.held_out}")
         if self.train is not None:

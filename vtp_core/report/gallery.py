@@ -26,6 +26,7 @@ from vtp_core.report.run_data import GALLERY, GALLERY_VERSION
 from vtp_core.report.similar import Query, neighbours, text_queries
 from vtp_core.report.survey import Survey, psnr, read, survey
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import sides
 
 ERROR_GAIN = 4
 FRAMES = 7
@@ -72,9 +73,9 @@ def write_gallery(
     if model.config is None or "decode" not in model.capabilities:
         raise UsageError("gallery: the tokenizer needs a config and a decoder")
     size = model.config.image_size
-    side = size // model.encoder.patch
+    numbers = math.prod(side // model.encoder.patch for side in sides(size))
     bits = sum(math.ceil(math.log2(max(k, 2))) for k in model.bottleneck.codebook_sizes)
-    stored = math.ceil(bits * side**2 / 8) if bits else HALF_PRECISION * model.bottleneck.channels * side**2
+    stored = math.ceil(bits * numbers / 8) if bits else HALF_PRECISION * model.bottleneck.channels * numbers
     references = [*references, JpegReference(stored)]
     pool = survey(model, data, references, rows=rows, seconds=seconds, show=show)
     chosen = _choose(pool.psnr, count, extremes)

@@ -16,6 +16,7 @@ from vtp_core.batch import Batch
 from vtp_core.encoded import Encoded
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import size_text
 
 HALF_PRECISION = 2
 """Bytes of a number of a continuous latent, as the report counts them."""
@@ -46,7 +47,7 @@ class TokenizerReference:
     def __init__(self, title: str, model: Tokenizer) -> None:
         self.title = title
         self.model = model
-        trained = f", trained at {model.config.image_size} px" if model.config is not None else ""
+        trained = f", trained at {size_text(model.config.image_size)} px" if model.config is not None else ""
         self.note = f"a tokenizer that ships with a plugin{trained}; it may have seen these images"
 
     def outputs(self, seen: Observation) -> list[tuple[Tensor, int] | None]:

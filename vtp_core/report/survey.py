@@ -18,6 +18,7 @@ from vtp_core.evaluation.progress import Show, silent
 from vtp_core.report.colors import Moments
 from vtp_core.report.references import Reference, latent_bytes
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import Size
 
 MOST_IMAGES = 1000
 
@@ -153,7 +154,7 @@ def survey(
 
 
 def read(
-    data: EvaluationSet, positions: Sequence[int], size: int, rows: int, fields: frozenset[str]
+    data: EvaluationSet, positions: Sequence[int], size: Size, rows: int, fields: frozenset[str]
 ) -> Iterator[tuple[list[int], Batch]]:
     """Batches of the images at some positions, each with the positions that could be read.
 

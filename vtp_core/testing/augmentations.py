@@ -13,23 +13,24 @@ from vtp_core.config import AugmentationConfig
 from vtp_core.data.augmentation import Augmentation, Crop
 from vtp_core.data.draw import generator
 from vtp_core.testing.errors import ConformanceError
+from vtp_core.view import Size, sides
 
 _SHAPES = ((64, 64), (41, 90), (8, 300), (32, 32))
 
 
 def check_augmentation(
-    target: type[Augmentation], config: AugmentationConfig, *, size: int = 32, seeds: int = 8
+    target: type[Augmentation], config: AugmentationConfig, *, size: Size = 32, seeds: int = 8
 ) -> None:
     """Checks an augmentation on images of noise of several shapes.
 
-    Crops are (3, size, size) uint8; equal random numbers give equal crops, in a pickled copy too, whatever
+    Crops are (3, height, width) uint8; equal random numbers give equal crops, in a pickled copy too, whatever
     was cut before and whatever the states of the global generators of Python, numpy and torch; these
     generators and the image stay as they are.
 
     Args:
         target: The augmentation's class.
         config: Its table.
-        size: Side of the crops.
+        size: Of the crops: a side, or height and width.
         seeds: Crops of each image and set.
 
     Raises:
@@ -44,7 +45,7 @@ def check_augmentation(
         torch.set_rng_state(states[2])
 
 
-def _check(augmentation: Augmentation, size: int, seeds: int) -> None:
+def _check(augmentation: Augmentation, size: Size, seeds: int) -> None:
     copy = pickle.loads(pickle.dumps(augmentation))
     for shape in _SHAPES:
         image = generator("check", *shape).integers(0, 256, (*shape, 3), dtype=numpy.uint8)
@@ -67,9 +68,9 @@ def _made(augmentation: Augmentation, image: numpy.ndarray, crop: Crop, seed: in
     torch.manual_seed(globally)
     before, states = image.copy(), _states()
     pixels = augmentation(image, crop, generator("crop", seed))
-    if tuple(pixels.shape) != (3, crop.size, crop.size) or pixels.dtype != torch.uint8:
+    if tuple(pixels.shape) != (3, *sides(crop.size)) or pixels.dtype != torch.uint8:
         raise ConformanceError(
-            f"returned {tuple(pixels.shape)} {pixels.dtype}, expected {(3, crop.size, crop.size)} torch.uint8"
+            f"returned {tuple(pixels.shape)} {pixels.dtype}, expected {(3, *sides(crop.size))} torch.uint8"
         )
     if not numpy.array_equal(image, before):
         raise ConformanceError("it changed the image, which other crops and views read too")

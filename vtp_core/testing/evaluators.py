@@ -16,6 +16,7 @@ from vtp_core.testing.parts import expect
 from vtp_core.testing.shapes_source import ShapesSource
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import sides
 
 
 def check_evaluator(
@@ -44,7 +45,7 @@ def check_evaluator(
     """
     evaluator = target(config)
     measured = model or tiny_tokenizer()
-    size = measured.config.image_size if measured.config is not None else 32
+    size = max(sides(measured.config.image_size)) if measured.config is not None else 32
     held_out = EvaluationSet(name="drawn", source=ShapesSource(samples, size=size))
     train = EvaluationSet(name="drawn train", source=ShapesSource(samples * 3 // 2, size=size, seed=1))
     reason = why_not(evaluator, measured, held_out, train)

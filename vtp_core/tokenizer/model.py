@@ -39,6 +39,7 @@ from vtp_core.tokenizer.checks import (
     place_of,
 )
 from vtp_core.tokenizer.summary import summary
+from vtp_core.view import sides
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -209,8 +210,8 @@ class Tokenizer(nn.Module):
                 "generate: a tokenizer without a config has no image size; build it with config="
             )
         indices = checked_samples("generate", indices, seed, self.device)
-        side = self.config.image_size // self.encoder.patch
-        latent: Tensor = head.generate(indices, seed, (self.bottleneck.channels, side, side))
+        height, width = (side // self.encoder.patch for side in sides(self.config.image_size))
+        latent: Tensor = head.generate(indices, seed, (self.bottleneck.channels, height, width))
         return latent
 
     def preprocess(self, images: Images, size: int | tuple[int, int] | None = None) -> Tensor:

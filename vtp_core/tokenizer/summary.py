@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from vtp_core.view import sides
+
 if TYPE_CHECKING:
     from vtp_core.tokenizer.model import Tokenizer
 
@@ -18,11 +20,11 @@ def summary(tokenizer: Tokenizer) -> str:
     lines = []
     if config is not None:
         step = "" if config.step is None else f", step {config.step}"
-        side = config.image_size
-        shape = f"{tokenizer.latent_channels} x {side // patch} x {side // patch}"
+        height, width = sides(config.image_size)
+        shape = f"{tokenizer.latent_channels} x {height // patch} x {width // patch}"
         lines += [
             f"recipe: {config.recipe or 'none'}{step}, {config.weights} weights",
-            f"images: {side} x {side} pixels, other sizes in multiples of {patch}",
+            f"images: {height} x {width} pixels, other sizes in multiples of {patch}",
         ]
     codes = f"codes {' x '.join(map(str, sizes))}" if sizes else "continuous"
     lines.append(f"latent: {shape}, {codes}")

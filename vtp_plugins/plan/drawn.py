@@ -13,7 +13,7 @@ from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.recipe.tables.views import MaskConfig
 from vtp_core.testing.shapes import draw
 from vtp_core.training.forward.seeds import generator
-from vtp_core.view import ViewNeed
+from vtp_core.view import ViewNeed, sides
 
 
 def drawn_batches(recipe: Recipe, needs: Mapping[str, ViewNeed], dims: Dims, rows: int) -> dict[str, Batch]:
@@ -43,20 +43,20 @@ def _batch(recipe: Recipe, name: str, need: ViewNeed, dims: Dims, rows: int) -> 
         crop: torch.randint(
             0,
             256,
-            (rows, view.crops[crop].count, 3, view.crop_size(crop), view.crop_size(crop)),
+            (rows, view.crops[crop].count, 3, *sides(view.crop_size(crop))),
             dtype=torch.uint8,
             generator=rng,
         )
         for crop in (() if latents else need.crops)
     }
-    side = view.crop_size("global") // dims.patch
+    height, width = view.grid(dims.patch)
     return Batch(
         crops=crops,
         keys=tuple(f"drawn-{row}" for row in range(rows)),
         text=tuple(draw(row, size=8).caption for row in range(rows)) if need.text else None,
         label=torch.zeros(rows, dtype=torch.int64) if need.label else None,
-        masks=_masks(view.masks, rows, view.crops["global"].count, side**2) if need.masked else None,
-        latent=torch.randn(rows, dims.channels, side, side, generator=rng) if latents else None,
+        masks=_masks(view.masks, rows, view.crops["global"].count, height * width) if need.masked else None,
+        latent=torch.randn(rows, dims.channels, height, width, generator=rng) if latents else None,
         rows=rows,
     )
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+from vtp_core.view import Size
 from vtp_plugins.plan.layers import report_layers
 from vtp_plugins.plan.probe import Probe
 from vtp_plugins.plan.products import Products
 
 
-def count_layers(probe: Probe, size: int) -> int:
+def count_layers(probe: Probe, size: Size) -> int:
     """The layers' FLOPs for one image, encoded and decoded.
 
     Args:
         probe: Networks.
-        size: Pixels a side.
+        size: Of the image in pixels.
     """
     found: list[int] = []
     networks = (probe.networks.encoder, probe.networks.bottleneck, probe.networks.decoder)

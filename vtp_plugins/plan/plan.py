@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vtp_core.training.groups import Group, group_needs
+from vtp_core.view import Size, sides
 from vtp_plugins.plan.cautions import find_cautions
 from vtp_plugins.plan.drawn import reads_latents
 from vtp_plugins.plan.fits import Fit, chunk_sizes, measure_fits
@@ -203,7 +205,7 @@ def _attention(recipe: Recipe, ranks: int) -> str:
 
 def _reconstructed(
     recipe: Recipe, probe: Probe, asks: Mapping[tuple[object, ...], object]
-) -> tuple[str, int]:
+) -> tuple[str, Size]:
     """The first view that is reconstructed, or that is read as images, and its size; ("", 0) if none is."""
     views = [str(key[2]) for key in asks if key[1] == "reconstruct"] + list(recipe.views)
     needs = group_needs(probe.needs, probe.needs)
@@ -225,7 +227,7 @@ def _rows(recipe: Recipe, view: str, need: ViewNeed) -> int:
 def _pixels(recipe: Recipe, needs: Mapping[str, ViewNeed], ranks: int) -> int:
     return sum(
         _rows(recipe, view, need) // ranks * recipe.views[view].crops[crop].count
-        * 3 * recipe.views[view].crop_size(crop) ** 2
+        * 3 * math.prod(sides(recipe.views[view].crop_size(crop)))
         for view, need in needs.items()
         if not reads_latents(recipe, view, need)
         for crop in need.crops

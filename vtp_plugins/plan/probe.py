@@ -17,6 +17,7 @@ from vtp_core.training.joint import JointStep
 from vtp_core.training.optim.critics import Critics, build_critic_optimizers
 from vtp_core.training.optim.guard import Guard
 from vtp_core.training.ranks.world import World
+from vtp_core.view import Size, sides
 from vtp_plugins.plan.drawn import drawn_batches
 from vtp_plugins.plan.meter import Meter
 from vtp_plugins.plan.products import Undrawn
@@ -108,11 +109,11 @@ class Probe:
         ]
 
     @torch.no_grad()
-    def reconstruct(self, size: int) -> None:
-        """Encodes and decodes one image of `size` pixels a side."""
+    def reconstruct(self, size: Size) -> None:
+        """Encodes and decodes one image of `size` pixels."""
         networks = self.networks
         layers = networks.bottleneck.layers
-        (tokens,) = networks.encoder([torch.zeros(1, 1, 3, size, size)], [None], layers=layers)
+        (tokens,) = networks.encoder([torch.zeros(1, 1, 3, *sides(size))], [None], layers=layers)
         networks.decoder(networks.bottleneck(Features(crops={"global": tokens})).z)
 
     def _trained(self) -> dict[str, dict[str, Parameter]]:

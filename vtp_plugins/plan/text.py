@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vtp_core.cli.output import table
+from vtp_core.view import size_text
 from vtp_plugins.plan.memory import GIB, group_activations
 from vtp_plugins.plan.plan import Plan
 from vtp_plugins.plan.sizes import show
@@ -56,7 +57,7 @@ def _name(work: Work) -> str:
     if not work.role:
         return f"{work.verb} of {work.objectives[0]}"
     what = f"{work.role} {work.verb} {work.view or work.module}"
-    crops = ", ".join(f"{count} x {name} {size} px" for name, (count, size) in work.crops.items())
+    crops = ", ".join(f"{count} x {name} {size_text(size)} px" for name, (count, size) in work.crops.items())
     return what + (" masked" if work.masked else "") + (f" ({crops})" if crops else "")
 
 

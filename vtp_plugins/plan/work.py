@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vtp_core.training.groups import Group, group_needs
+from vtp_core.view import Size
 from vtp_plugins.plan.meter import Cost, Meter
 from vtp_plugins.plan.scale import Costs
 
@@ -26,7 +27,7 @@ class Work:
         view: Its view; of a call, a loss or a critic "".
         module: The module of a call, such as ``clip.text``.
         masked: Whether masked patches are replaced.
-        crops: Crop set -> (crops a row, pixels a side), of an ``encode``.
+        crops: Crop set -> (crops a row, size in pixels), of an ``encode``.
         rows: Rows per rank.
         objectives: Objectives that use it; the first one triggers it, the others reuse its result.
         cost: Per rank, of all rows at once.
@@ -40,7 +41,7 @@ class Work:
     view: str
     module: str
     masked: bool
-    crops: Mapping[str, tuple[int, int]]
+    crops: Mapping[str, tuple[int, Size]]
     rows: int
     objectives: tuple[str, ...]
     cost: Cost
@@ -82,7 +83,7 @@ def collect(
         name = str(key[1]) if key[0] in ("objective", "critic") else ""
         askers = (name,) if name else tuple(step.asks.get(key, ()))
         group = next(i for i, group in enumerate(groups) if askers[0] in group.objectives)
-        crops: dict[str, tuple[int, int]] = {}
+        crops: dict[str, tuple[int, Size]] = {}
         if key[1] in ("encode", "tokenize", "reconstruct") and not name:
             view = str(key[2])
             encodes = key[1] == "encode"

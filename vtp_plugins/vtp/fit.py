@@ -31,6 +31,8 @@ def config_of(tokenizer: Tokenizer) -> VTPConfig:
     if tokenizer.config is None:
         raise _misfit("tokenizer", "was put together by hand and has no image size; pass config=")
     encoder, bottleneck, decoder = tokenizer.encoder, tokenizer.bottleneck, tokenizer.decoder
+    if not isinstance(tokenizer.config.image_size, int):
+        raise _misfit("tokenizer", "is for rectangular images, the layout has one side")
     if not isinstance(encoder, VitEncoder):
         raise _misfit("encoder", f"is {_name(encoder)}, the layout has `vit`")
     if not encoder.has_cls:

@@ -20,6 +20,7 @@ from torch import Tensor
 from vtp_core.data.augmentation import Augmentation, Crop
 from vtp_core.data.crops import color
 from vtp_core.data.crops.geometry import center_crop, random_box, resize
+from vtp_core.view import sides
 
 _SCALES: dict[tuple[str, bool], tuple[float, float]] = {
     ("clip", True): (0.9, 1.0),
@@ -42,13 +43,14 @@ class BuiltInAugmentation(Augmentation):
 
     def __call__(self, image: NDArray[numpy.uint8], crop: Crop, rng: numpy.random.Generator) -> Tensor:
         """See `Augmentation`."""
-        augment, size = self.config.use, (crop.size, crop.size)
+        augment, size = self.config.use, sides(crop.size)
         if augment == "none":
             return resize(image, None, size, "bilinear")
         if augment == "center":
-            return center_crop(image, crop.size)
+            return center_crop(image, size)
         height, width = image.shape[:2]
-        box = random_box(height, width, crop.scale or _SCALES[augment, crop.name == "global"], rng)
+        scale = crop.scale or _SCALES[augment, crop.name == "global"]
+        box = random_box(height, width, scale, rng, size[1] / size[0])
         pixels = resize(image, box, size, "bicubic")
         if augment == "clip":
             return pixels

@@ -20,7 +20,7 @@ from torch import Tensor
 Filter = Literal["bilinear", "bicubic"]
 _TRIES = 10
 _LONGEST = 16  # longer side of what `center_crop` enlarges, in shorter sides
-RATIO = (3 / 4, 4 / 3)  # width / height of random crops, as in Inception and everything after it
+RATIO = (3 / 4, 4 / 3)  # width / height of parts for square crops, as in Inception and everything after it
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Box:
     width: int
 
 
-def random_box(height: int, width: int, scale: tuple[float, float], rng: numpy.random.Generator) -> Box:
+def random_box(
+    height: int, width: int, scale: tuple[float, float], rng: numpy.random.Generator, aspect: float = 1.0
+) -> Box:
     """A random part of an image, as torchvision's RandomResizedCrop draws it.
 
     Ten tries of a fraction of the area (uniform) and an aspect ratio (log-uniform), then the largest central
@@ -51,18 +53,20 @@ def random_box(height: int, width: int, scale: tuple[float, float], rng: numpy.r
         width: Its columns.
         scale: Smallest and largest fraction of the area.
         rng: Source of the numbers.
+        aspect: Width over height of the crop; ratios of parts are relative to it.
     """
+    narrowest, broadest = RATIO[0] * aspect, RATIO[1] * aspect
     numbers = rng.random(2 * _TRIES + 2).tolist()
     top, left = numbers[-2:]
-    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    low, high = math.log(narrowest), math.log(broadest)
     for attempt in range(_TRIES):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * numbers[2 * attempt])
         ratio = math.exp(low + (high - low) * numbers[2 * attempt + 1])
         columns, rows = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < columns <= width and 0 < rows <= height:
             return Box(int(top * (height - rows + 1)), int(left * (width - columns + 1)), rows, columns)
-    rows = min(height, max(1, round(width / RATIO[0])))
-    columns = min(width, max(1, round(height * RATIO[1])))
+    rows = min(height, max(1, round(width / narrowest)))
+    columns = min(width, max(1, round(height * broadest)))
     return Box((height - rows) // 2, (width - columns) // 2, rows, columns)
 
 

@@ -13,14 +13,13 @@ from vtp_core.data.augmentation import Augmentation, Crop
 from vtp_core.data.draw import generator
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.views import ViewConfig
+from vtp_core.view import sides
 
 
 def empty_crops(view: ViewConfig, names: Sequence[str], rows: int) -> dict[str, Tensor]:
-    """Memory for the crops of `rows` rows: crop set -> (rows, C, 3, size, size) uint8."""
+    """Memory for the crops of `rows` rows: crop set -> (rows, C, 3, height, width) uint8."""
     return {
-        name: torch.empty(
-            (rows, view.crops[name].count, 3, view.crop_size(name), view.crop_size(name)), dtype=torch.uint8
-        )
+        name: torch.empty((rows, view.crops[name].count, 3, *sides(view.crop_size(name))), dtype=torch.uint8)
         for name in names
     }
 
@@ -46,7 +45,7 @@ def cut_crops(
         image: (H, W, 3) uint8, the decoded sample.
         view: The view's table.
         augmentation: What makes its crops.
-        out: Crop set -> (rows, C, 3, size, size) uint8, filled at `place`.
+        out: Crop set -> (rows, C, 3, height, width) uint8, filled at `place`.
         place: Row within `out`.
         seed: The run's seed.
         step: Index of the step.

@@ -96,7 +96,7 @@ def build_streams(
                 need=needs[key],
                 rows=_rows(key, view, needs[key], world_size),
                 fields=_fields(key, needs[key], name, source),
-                grid=(view.crop_size("global") // patch, view.crop_size("global") // patch),
+                grid=view.grid(patch),
             )
             for key, view in readers.items()
             if key in needs

@@ -13,7 +13,7 @@ from vtp_core.recipe.tables.data import DataConfig
 from vtp_core.recipe.tables.optimizer import EmaConfig
 from vtp_core.recipe.tables.run import EvaluateConfig, ParallelConfig
 from vtp_core.recipe.tables.views import ViewConfig
-from vtp_core.view import ViewNeed
+from vtp_core.view import ViewNeed, sides
 
 TOKENIZER = ("encoder", "bottleneck", "decoder")
 """Owners of every recipe."""
@@ -69,10 +69,10 @@ def _check_sizes(tree: Tree, parts: Parts) -> None:
         for crop_name, crop in view.crops.items():
             own = crop.size is not None
             path = ("views", name, "crops", crop_name, "size") if own else ("views", name, "size")
-            size = view.crop_size(crop_name)
+            bad = [side for side in sides(view.crop_size(crop_name)) if side % patch]
             # The view's own size is checked once, with its global crops.
-            if size % patch and parts.sure(*path) and (own or crop_name == "global"):
-                tree.report(path, f"{size} is not a multiple of the encoder's patch {patch}")
+            if bad and parts.sure(*path) and (own or crop_name == "global"):
+                tree.report(path, f"{bad[0]} is not a multiple of the encoder's patch {patch}")
 
 
 def _check_sources(tree: Tree, parts: Parts) -> None:

@@ -9,7 +9,9 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from vtp_core.config import AugmentationConfig, Table
 from vtp_core.recipe.tables.slot import Slot
+from vtp_core.view import Size, sides
 
+Side = Annotated[int, Field(ge=1)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,8 +26,8 @@ class CropConfig(Table):
 
     count: Annotated[int, Field(ge=1)] = 1
     """Crops per sample."""
-    size: Annotated[int, Field(ge=1)] | None = None
-    """Side in pixels; default: the view's."""
+    size: Side | tuple[Side, Side] | None = None
+    """Side in pixels, or `[height, width]`; default: the view's."""
     scale: tuple[UnitInterval, UnitInterval] | None = None
     """Smallest and largest fraction of the image's area in a random crop; default: the augmentation's."""
 
@@ -57,8 +59,8 @@ class ViewConfig(Table):
 
     rows: Annotated[int, Field(ge=1)]
     """Samples per step over all ranks; a multiple of the number of ranks."""
-    size: Annotated[int, Field(ge=1)]
-    """Side of the crops in pixels; a multiple of the encoder's patch."""
+    size: Side | tuple[Side, Side]
+    """Side of the crops in pixels, or `[height, width]`; multiples of the encoder's patch."""
     augment: Annotated[SerializeAsAny[AugmentationConfig], Slot("augmentation")]
     """`none` squashes, `center` crops the centre, `clip` and `crop` cut at random (`crop` flips too), `dino`
     also changes colours, `dino_nominal` too, with the blur rates that DINOv2's configuration names; or the
@@ -85,6 +87,11 @@ class ViewConfig(Table):
                 raise ValueError(f'crops.{name}.scale needs a random crop, but augment is "{use}"')
         return self
 
-    def crop_size(self, name: str) -> int:
-        """Side of a crop set in pixels."""
+    def crop_size(self, name: str) -> Size:
+        """Size of a crop set in pixels."""
         return self.crops[name].size or self.size
+
+    def grid(self, patch: int) -> tuple[int, int]:
+        """Patch rows and columns of a global crop."""
+        height, width = sides(self.crop_size("global"))
+        return height // patch, width // patch
