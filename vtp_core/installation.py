@@ -38,8 +38,11 @@ def examine() -> Facts:
         one line for each thing that keeps the framework or a plugin from working.
     """
     from vtp_core.plugins import load_plugins
+    from vtp_core.plugins.loading import selected
 
     loaded = load_plugins(try_first="diagnostics")
+    with selected(loaded):  # a diagnostic of the core may load plugins itself
+        diagnosed = diagnostics(loaded)
     facts: Facts = {
         "vtp": release(),
         "machine": machine(),
@@ -47,7 +50,7 @@ def examine() -> Facts:
         "packages": packages(),
         "weights": packages(extra=WEIGHTS_EXTRA),
         "plugins": plugins(loaded),
-        "diagnostics": diagnostics(loaded),
+        "diagnostics": diagnosed,
     }
     facts["problems"] = list(problems(facts))
     return facts

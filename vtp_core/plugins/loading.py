@@ -12,7 +12,8 @@ import re
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -110,6 +111,20 @@ def load_plugins(
             hint = "" if isinstance(error, UsageError) else "; fix the file (vtp --debug shows the traceback)"
             raise UsageError(reason + hint) from error
     return plugins
+
+
+@contextmanager
+def selected(plugins: Plugins) -> Iterator[None]:
+    """Restricts what any code loads in the block to the installed plugins that work."""
+    before = os.environ.get(SELECTION)
+    os.environ[SELECTION] = ",".join(plugin.name for plugin in plugins if not plugin.loose)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SELECTION]
+        else:
+            os.environ[SELECTION] = before
 
 
 def _deaths(found: Sequence[_Found], *, diagnose: bool) -> dict[tuple[str, str], str]:

@@ -9,10 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO
 
-SECONDS = 20.0
-"""Time in which all tried plugins must be through."""
+LOADING, DIAGNOSTICS = 20.0, 60.0
+"""Seconds after which a plugin must be loaded, and its diagnostics be done (they may import torch)."""
 
 LOADED, DIAGNOSED = "loaded", "diagnosed"
 """What the process of a plugin prints when it is so far."""
@@ -42,40 +44,44 @@ def try_plugins(candidates: Sequence[Candidate], *, diagnose: bool) -> list[str 
         For each one, None if its process came through, also if the plugin raised an error; else one line.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    running = []
-    for item in candidates:
-        output = tempfile.TemporaryFile()
-        arguments = [item.name, item.file or "", DIAGNOSED if diagnose else LOADED]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "vtp_core.plugins.trial_process", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-        running.append((process, output))
-    end = time.monotonic() + SECONDS
-    reasons: list[str | None] = []
-    for process, output in running:
-        try:
-            process.wait(max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            pass
-        with output:
-            output.seek(0)
-            reached = output.read().decode(errors="replace").split()
-        reasons.append(_reason(process.returncode, reached, diagnose))
-        _end(process)
-    return reasons
+    running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+    start = time.monotonic()
+    try:
+        for item in candidates:
+            output = tempfile.TemporaryFile()
+            arguments = [item.name, item.file or "", DIAGNOSED if diagnose else LOADED]
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "vtp_core.plugins.trial_process", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+            running.append((process, output))
+        return [_outcome(process, output, start, diagnose) for process, output in running]
+    finally:
+        for process, written in running:
+            _end(process)
+            written.close()
+
+
+def _outcome(process: subprocess.Popen[bytes], output: IO[bytes], start: float, diagnose: bool) -> str | None:
+    for seconds in (LOADING, DIAGNOSTICS) if diagnose else (LOADING,):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, start + seconds - time.monotonic()))
+        if not os.fstat(output.fileno()).st_size:  # not even loaded
+            break
+    output.seek(0)
+    return _reason(process.returncode, output.read().decode(errors="replace").split(), diagnose)
 
 
 def _reason(code: int | None, reached: Sequence[str], diagnose: bool) -> str | None:
     if (DIAGNOSED if diagnose else LOADED) in reached:
         return None
-    doing = "running its diagnostics" if LOADED in reached else "loading"
+    doing, seconds = ("running its diagnostics", DIAGNOSTICS) if LOADED in reached else ("loading", LOADING)
     if code is None:
-        return f"it was still {doing} after {SECONDS:g} s"
+        return f"it was still {doing} after {seconds:g} s"
     how = f"exit code {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
     return f"it ended its process while {doing} ({how})"
 

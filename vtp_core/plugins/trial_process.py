@@ -15,9 +15,12 @@ if __name__ == "__main__":
     plugins = load_plugins([file] if file else [], [] if file else [name], record_broken_files=True)
     print(LOADED, flush=True)
     if until == DIAGNOSED:
-        for component in plugins.components("diagnostic"):
+        for component in plugins.components():
             if component.distribution != FIRST_PARTY:
                 with suppress(BrokenComponent):
-                    diagnose(component)
+                    if component.kind == "diagnostic":
+                        diagnose(component)
+                    elif component.kind in ("kernel", "ranking"):  # those that the core's diagnostics import
+                        component.load_target()
         print(DIAGNOSED, flush=True)
     os._exit(0)  # threads of the plugin may never end

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from vtp_core import installation
 from vtp_core.errors import UsageError
 from vtp_core.plugins import Diagnosis, load_plugins, trial, watch
 
@@ -117,10 +118,36 @@ def test_plugins_that_end_their_process_in_any_way_are_listed(site, tmp_path):
 
 
 def test_a_plugin_that_hangs_is_listed(site, monkeypatch):
-    monkeypatch.setattr(trial, "SECONDS", 1.0)
+    monkeypatch.setattr(trial, "LOADING", 1.0)
     site("hangs", "import time; time.sleep(1000)")
     plugins = load_plugins(only=["hangs"], try_first="loading")
     assert [failure.reason for failure in plugins.failures] == ["it was still loading after 1 s"]
+
+
+def test_a_diagnostic_that_hangs_is_listed(site, monkeypatch):
+    monkeypatch.setattr(trial, "DIAGNOSTICS", 1.0)  # of which loading has 20
+    site("hangs", DIAGNOSTIC.format(body="import time; time.sleep(1000)"))
+    plugins = load_plugins(only=["hangs"], try_first="diagnostics")
+    reasons = [failure.reason for failure in plugins.failures]
+    assert reasons == ["it was still running its diagnostics after 1 s"]
+
+
+def test_doctor_loads_no_plugin_that_failed_the_trial(site, monkeypatch):
+    """The diagnostic of the kernels loads all plugins once more."""
+    monkeypatch.setattr(trial, "LOADING", 1.0)
+    site("hangs", "import time; time.sleep(1000)")
+    monkeypatch.setenv("VTP_PLUGINS", "vit,kernels,hangs")
+    facts = installation.examine()
+    assert [item["plugin"] for item in facts["plugins"]["ok"]] == ["kernels", "vit"]
+    assert [item["reason"] for item in facts["plugins"]["failed"]] == ["it was still loading after 1 s"]
+    assert "kernels" in facts["diagnostics"] and os.environ["VTP_PLUGINS"] == "vit,kernels,hangs"
+
+
+def test_a_kernel_whose_import_ends_the_process_is_listed(site):
+    site("fast", GOOD.replace("objectives", "kernels").replace("nowhere:", "fast_kernel:"))
+    site("unused", NATIVE_EXIT, module="fast_kernel")
+    (failure,) = load_plugins(only=["fast"], try_first="diagnostics").failures
+    assert failure.reason == "it ended its process while running its diagnostics (exit code 0)"
 
 
 def test_without_plugins_of_others_no_process_is_started(monkeypatch):
