@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 SECONDS = 60.0
 """Largest time for the pass over images that the galleries choose from."""
+ROWS = 16
+"""Largest batch of that pass, so that a slow tokenizer ends it in time too."""
 MOST_REFERENCES = 2
 """Tokenizers beside which reconstructions are shown."""
 TRAINING_IMAGES = 256
@@ -110,6 +112,8 @@ def refresh_gallery(
             made_from = hashlib.file_digest(file, "sha256").hexdigest()
         if _made_from(folder.gallery) == made_from:
             return None
+        import torch
+
         from vtp_core.artefact.loading import load
         from vtp_core.evaluation.opening import open_recipe_sets, open_set
         from vtp_core.report.gallery import write_gallery
@@ -119,12 +123,13 @@ def refresh_gallery(
         held_out, _ = open_recipe_sets(recipe, sources)
         limit = min(recipe.evaluate.limit or TRAINING_IMAGES, TRAINING_IMAGES)
         data = held_out or open_set(recipe.data.source, sources, limit, skip_bad=True)
+        device = "cuda" if recipe.run.device != "cpu" and torch.cuda.is_available() else "cpu"
         write_gallery(
-            load(folder.tokenizer, plugins=plugins),
+            load(folder.tokenizer, plugins=plugins).to(device),
             data,
             folder.samples,
-            references=shipped_references(plugins),
-            rows=recipe.evaluate.rows,
+            references=shipped_references(plugins, device),
+            rows=min(recipe.evaluate.rows, ROWS),
             seconds=SECONDS,
             made_from=made_from,
             trained_on=held_out is None,
@@ -138,10 +143,10 @@ def refresh_gallery(
     return None
 
 
-def shipped_references(plugins: Plugins) -> list[Reference]:
+def shipped_references(plugins: Plugins, device: str) -> list[Reference]:
     """Tokenizers that ship with plugins and can reconstruct, at most `MOST_REFERENCES`.
 
-    One that can't be loaded is left out: a reference must not cost a run its report.
+    One that can't be loaded is left out with a warning: a reference must not cost a run its report.
     """
     from vtp_core.artefact.loading import load
     from vtp_core.report.references import TokenizerReference
@@ -151,8 +156,9 @@ def shipped_references(plugins: Plugins) -> list[Reference]:
         if len(found) == MOST_REFERENCES:
             break
         try:
-            model = load(component.load_target()(), plugins=plugins)
-        except VtpError:
+            model = load(component.load_target()(), plugins=plugins).to(device)
+        except VtpError as error:
+            _log.warning("the report has no reference %s: %s", component.name, one_line(error))
             continue
         if "decode" in model.capabilities:
             found.append(TokenizerReference(component.name, model))
