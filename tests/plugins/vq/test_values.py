@@ -1,0 +1,194 @@
+"""Values against the parity file, plain formulas and vector-quantize-pytorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+import vector_quantize_pytorch as library
+
+from tests.plugins.vq.quantizers import build, config
+from vtp_core.features import Tally
+from vtp_plugins.vq.build import build_quantizer
+from vtp_plugins.vq.ema import EmaQuantizer
+from vtp_plugins.vq.ibq import IbqQuantizer
+from vtp_plugins.vq.initialisation import data_rows, kmeans
+from vtp_plugins.vq.meters import Meters
+
+FILE = Path(__file__).parents[4] / "shared/parity/vq_math.npz"
+needs_parity = pytest.mark.skipif(not FILE.exists(), reason="shared/parity/vq_math.npz is not there")
+
+
+def parity(*names: str) -> list[torch.Tensor]:
+    with numpy.load(FILE) as data:
+        return [torch.from_numpy(data[name]) for name in names]
+
+
+@needs_parity
+def test_a_step_of_the_moving_average() -> None:
+    x, e0, a0, n0, e1, a1, n1, index = parity(
+        "ema_x", "ema_e0", "ema_a0", "ema_n0", "ema_e1", "ema_a1", "ema_n1", "ema_idx"
+    )
+    quantizer = build_quantizer(config("ema", codes=32, decay=0.9, revive=False), 16).double()
+    assert isinstance(quantizer, EmaQuantizer)
+    quantizer.codebook.copy_(e0), quantizer.sums.copy_(a0), quantizer.sizes.copy_(n0)
+    found = quantizer(x)
+    assert torch.equal(found.codes[:, 0], index)
+    torch.testing.assert_close(found.vectors, e0[index], rtol=0, atol=1e-12)  # before the update
+    quantizer.after_step(found.tally, 0)
+    torch.testing.assert_close(quantizer.sizes, n1, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(quantizer.sums, a1, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(quantizer.codebook, e1, rtol=1e-6, atol=1e-6)
+
+
+@needs_parity
+def test_offsets_and_cosine() -> None:
+    x, e, expected = parity("off_x", "off_e", "off_idx")
+    quantizer = build_quantizer(config("ema", codes=257), 65)
+    assert isinstance(quantizer, EmaQuantizer)
+    quantizer.codebook.copy_(e)
+    assert torch.equal(quantizer(x).codes[:, 0], expected)
+    x, e, expected = parity("nn_x", "nn_e", "nn_idx_cos")
+    cosine = build_quantizer(config("cosine", codes=257), 65)
+    assert isinstance(cosine, EmaQuantizer)
+    cosine.set_codebook(e)
+    assert torch.equal(cosine(x).codes[:, 0], expected)
+    x, e, w, expected = parity("nn_x", "nn_e", "nn_w", "nn_idx_wl2")
+    weighted = EmaQuantizer(config("ema", codes=257), 65, metric_weight=w)
+    weighted.codebook.copy_(e)
+    assert torch.equal(weighted(x).codes[:, 0], expected)
+
+
+@needs_parity
+def test_finite_scalar_and_lookup_free() -> None:
+    z, codes, index = parity("fsq_z", "fsq_codes", "fsq_idx")
+    fsq = build_quantizer(config("fsq", levels=[8, 5, 5, 5]), 4).double()
+    found = fsq(z)
+    assert torch.equal(found.codes[:, 0], index)
+    torch.testing.assert_close(found.vectors, codes, rtol=1e-9, atol=1e-9)
+    z, index = parity("lfq_z", "lfq_idx")
+    assert torch.equal(build_quantizer(config("lfq", bits=8), 8)(z).codes[:, 0], index)
+
+
+def test_one_step_is_the_librarys() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(300, 4)
+    ours = build("ema", decay=0.8, revive=False, commitment=1.0)
+    assert isinstance(ours, EmaQuantizer)
+    theirs = library.VectorQuantize(4, 16, decay=0.8, rotation_trick=False, threshold_ema_dead_code=0)
+    book = theirs._codebook
+    (
+        ours.codebook.copy_(book.embed[0]),
+        ours.sums.copy_(book.embed_avg[0]),
+        ours.sizes.copy_(book.cluster_size[0]),
+    )
+    vectors, index, loss = theirs.train()(x[None])
+    found = ours(x)
+    ours.after_step(found.tally, 0)
+    assert torch.equal(found.codes[:, 0], index[0])
+    torch.testing.assert_close(found.vectors, vectors[0])
+    torch.testing.assert_close(found.aux["commitment"], loss.squeeze())
+    torch.testing.assert_close(ours.codebook, book.embed[0], rtol=1e-5, atol=1e-6)
+
+
+def test_index_backpropagation_is_that_of_the_whole_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    quantizer = build("ibq", entropy=0.3, temperature=0.7).double()
+    assert isinstance(quantizer, IbqQuantizer)
+    x, target = torch.randn(11, 4, dtype=torch.float64), torch.randn(11, 4, dtype=torch.float64)
+    monkeypatch.setattr("vtp_plugins.vq.ibq.TILE", 3 * 16)
+    quantizer.mean.copy_(torch.rand(16, dtype=torch.float64).softmax(0))
+
+    def ours(x: torch.Tensor) -> torch.Tensor:
+        found = quantizer(x)
+        return (found.vectors - target).square().sum() + sum(found.aux.values())
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        table, scores = quantizer.table, x @ quantizer.table.T
+        p = scores.softmax(-1)
+        hard = torch.nn.functional.one_hot(scores.argmax(-1), 16).to(p.dtype)
+        vectors = (hard + p - p.detach()) @ table
+        picked = table[scores.argmax(-1)]
+        q = (scores / 0.7).softmax(-1)
+        entropy = (q * (quantizer.mean.log() - q.log())).sum(-1).mean()
+        losses = (x.detach() - picked).square().mean() + 0.25 * (x - picked.detach()).square().mean()
+        return (vectors - target).square().sum() + losses + 0.3 * entropy
+
+    grads = []
+    for loss in (ours, plain):
+        leaf = x.clone().requires_grad_()
+        quantizer.zero_grad()
+        value = loss(leaf)
+        value.backward()
+        grads.append((value.detach(), leaf.grad, quantizer.table.grad.clone()))
+    for left, right in zip(*grads, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
+
+
+def test_kmeans_finds_separate_clusters() -> None:
+    torch.manual_seed(0)
+    centers = 10 * torch.randn(12, 3)
+    x = (centers[:, None] + 0.01 * torch.randn(12, 40, 3)).flatten(0, 1)
+    found = kmeans(x[torch.randperm(len(x))], 12)
+    assert torch.cdist(centers, found).min(1).values.max() < 0.05
+    assert torch.equal(kmeans(x, 12), kmeans(x, 12))
+
+
+@pytest.mark.parametrize("make", [kmeans, data_rows])
+def test_more_codes_than_data_constant_data_and_bad_rows(make) -> None:  # type: ignore[no-untyped-def]
+    x = torch.randn(5, 3)
+    assert make(x, 20).shape == (20, 3)
+    constant = make(torch.ones(9, 3), 4)
+    torch.testing.assert_close(constant, torch.ones(4, 3))
+    x[1, 1] = torch.nan
+    assert make(x, 20).isfinite().all()
+    with pytest.raises(ValueError, match="no vector of the data is finite"):
+        make(torch.full((3, 3), torch.nan), 2)
+
+
+def test_dead_codes_take_vectors_and_begin_again() -> None:
+    torch.manual_seed(0)
+    quantizer = build("ema", revive_every=1, decay=0.5)
+    assert isinstance(quantizer, EmaQuantizer)
+    quantizer.set_codebook(torch.cat([torch.zeros(1, 4), 100 + torch.randn(15, 4)]))
+    x = torch.randn(60, 4)
+    used = []
+    for index in range(12):
+        found = quantizer(x)
+        rows = {"vectors": found.tally.rows["vectors"].unflatten(0, (6, 10))}
+        quantizer.after_step(Tally(sums=found.tally.sums, rows=rows), index)
+        used.append(len(found.codes.unique()))
+    assert used[0] == 1
+    assert used[-1] >= 14
+    torch.testing.assert_close(
+        quantizer.sums / quantizer.sizes[:, None], quantizer.codebook, rtol=0.05, atol=0.05
+    )
+
+
+def test_meters_against_plain_counts() -> None:
+    meters = Meters(8, window=4, alarm=0)
+    history = torch.randint(0, 5, (6, 8), generator=torch.Generator().manual_seed(0)).float()
+    history[:, 3] = 0
+    history[:2, 5], history[2:, 5] = 3, 0
+    for index, counts in enumerate(history):
+        meters.update(counts, index)
+    decayed = sum(counts * 0.75 ** (5 - i) for i, counts in enumerate(history))
+    p = decayed / decayed.sum()
+    report = meters.report()
+    assert report["usage"].item() == pytest.approx((history[-4:].sum(0) > 0).float().mean().item())
+    assert report["perplexity"].item() == pytest.approx(torch.exp(-torch.xlogy(p, p).sum()).item(), rel=1e-5)
+    assert report["entropy"].item() == pytest.approx(-torch.xlogy(p, p).sum().item() / numpy.log(2), rel=1e-5)
+    assert meters.age[3].item() == 6
+
+
+def test_a_collapse_is_one_warning_a_window(caplog: pytest.LogCaptureFixture) -> None:
+    meters = Meters(100, window=10, alarm=0.1)
+    counts = torch.zeros(100)
+    counts[0] = 5
+    for index in range(31):
+        meters.update(counts, index)
+    assert [record.message[:40] for record in caplog.records] == [
+        "codebook: 1.0 % of 100 codes were used i"
+    ] * 3

@@ -1,0 +1,1 @@
+"""Vector quantisation: quantisers behind one protocol, and the bottleneck `vq`."""

@@ -1,0 +1,140 @@
+"""Codebook by exponential moving average, Euclidean or cosine.
+
+Source: van den Oord et al. 2017 (VQ-VAE), appendix A.1, with Laplace smoothing; cosine as in Yu et al. 2022
+(ViT-VQGAN).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vtp_core.features import Tally
+from vtp_core.ops import code_statistics
+from vtp_core.ops.nearest_code_choice import SearchChoice
+from vtp_plugins.vq.config import EmaConfig
+from vtp_plugins.vq.initialisation import data_rows, kmeans
+from vtp_plugins.vq.meters import Meters
+from vtp_plugins.vq.quantizer import Quantized, Quantizer, finite_mean, nearest, pick, wide, with_gradient
+from vtp_plugins.vq.revival import revived
+
+
+class EmaQuantizer(Quantizer):
+    """Codes follow the mean of the vectors that choose them.
+
+    State: `codebook` (K, D), smoothed counts `sizes` (K,) and sums `sums` (K, D). The quantised vectors are
+    those before the step's update.
+
+    Args:
+        config: Its table.
+        dim: Width of the vectors.
+        metric_weight: (D,) weights of the squared distance, or None; not with cosine.
+    """
+
+    codebook: Tensor
+    sizes: Tensor
+    sums: Tensor
+    metric_weight: Tensor | None
+
+    def __init__(self, config: EmaConfig, dim: int, metric_weight: Tensor | None = None) -> None:
+        super().__init__()
+        self.config, self.dim = config, dim
+        self.codebook_sizes = (config.codes,)
+        self.samples = config.revive
+        self.cosine = config.metric == "cosine"
+        self.register_buffer("codebook", torch.empty(config.codes, dim))
+        self.register_buffer("sizes", torch.ones(config.codes))
+        self.register_buffer("sums", torch.empty(config.codes, dim))
+        self.register_buffer("metric_weight", metric_weight)
+        self.meters = Meters(config.codes, window=config.window, alarm=config.alarm)
+        self._search: SearchChoice | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal codes of standard deviation dim^-0.5; data replaces them in `initialise`."""
+        torch.nn.init.normal_(self.codebook, std=self.dim**-0.5)
+        if self.cosine:
+            self.codebook.copy_(F.normalize(self.codebook, dim=-1))
+        self.sums.copy_(self.codebook)
+
+    def use_nearest_code(self, choice: SearchChoice) -> None:
+        """Searches with the run's implementation."""
+        self._search = choice
+
+    def forward(self, x: Tensor) -> Quantized:
+        """Quantises (N, dim); the commitment loss pulls vectors to their codes."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = wide(x)
+            if self.cosine:
+                x = F.normalize(x, dim=-1)
+            index = self.search(x.detach())
+            codes = pick(self.codebook.to(x.dtype), index)
+            valid = index >= 0
+            aux = {}
+            if self.config.commitment:
+                aux["commitment"] = self.config.commitment * finite_mean((x - codes).square(), valid)
+            error = finite_mean((x.detach() - codes).square(), valid)
+            return Quantized(
+                vectors=with_gradient(x, codes, self.config.through),
+                codes=index[:, None],
+                aux=aux,
+                tally=self._tally(x.detach(), index),
+                report={"error": error, **self.meters.report()},
+            )
+
+    def search(self, x: Tensor) -> Tensor:
+        """(N,) int64, the nearest code of each vector."""
+        weight = None if self.metric_weight is None else self.metric_weight.to(x.dtype)
+        return nearest(x, self.codebook.to(x.dtype), self._search, weight)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Vectors (..., dim) of codes (..., 1)."""
+        return pick(self.codebook, codes[..., 0])
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor) -> None:
+        """Codes from the data, by the configured method; sums and counts with them."""
+        vectors = wide(vectors)
+        if self.cosine:
+            vectors = F.normalize(vectors, dim=-1)
+        make = kmeans if self.config.initialise == "kmeans" else data_rows
+        self.set_codebook(make(vectors, self.config.codes))
+
+    @torch.no_grad()
+    def set_codebook(self, codebook: Tensor) -> None:
+        """Replaces the codes (K, D); their statistics begin again with one vector each."""
+        self.codebook.copy_(F.normalize(codebook, dim=-1) if self.cosine else codebook)
+        self.sizes.fill_(1)
+        self.sums.copy_(self.codebook)
+
+    @torch.no_grad()
+    def after_step(self, tally: Tally, index: int) -> None:
+        """Moves the codes by the step's counts and sums, then revives dead ones."""
+        counts, sums = tally.sums["counts"], tally.sums["sums"]
+        rate = 1 - self.config.decay
+        self.sizes.lerp_(counts.to(self.sizes.dtype), rate)
+        self.sums.lerp_(sums.to(self.sums.dtype), rate)
+        total = self.sizes.sum()
+        smoothed = (self.sizes + self.config.eps) / (total + len(self.sizes) * self.config.eps) * total
+        moved = self.sums / smoothed.clamp(min=torch.finfo(self.sums.dtype).tiny)[:, None]
+        self.codebook.copy_(F.normalize(moved, dim=-1) if self.cosine else moved)
+        self.meters.update(counts.float(), index)
+        if self.config.revive and "vectors" in tally.rows and index % self.config.revive_every == 0:
+            self._revive(tally.rows["vectors"].flatten(0, -2), counts, index)
+
+    def _revive(self, candidates: Tensor, counts: Tensor, index: int) -> None:
+        """Dead: used less than `dead_below` of an even share, on the moving average."""
+        even = self.sizes.sum() / len(self.sizes)
+        candidates = wide(candidates).to(self.codebook.dtype)
+        taken, vectors = revived(self.sizes < self.config.dead_below * even, candidates, index)
+        fresh = even.expand_as(self.sizes)
+        self.codebook.copy_(torch.where(taken[:, None], vectors, self.codebook))
+        self.sizes.copy_(torch.where(taken, fresh, self.sizes))
+        self.sums.copy_(torch.where(taken[:, None], vectors * even, self.sums))
+        self.meters.age.masked_fill_(taken, 0)
+
+    def _tally(self, x: Tensor, index: Tensor) -> Tally:
+        safe = torch.where((index >= 0)[:, None], x, 0)
+        counts, sums = code_statistics(safe, index, self.config.codes)
+        return Tally(sums={"counts": counts, "sums": sums}, rows={"vectors": x} if self.samples else {})
