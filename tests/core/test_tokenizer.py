@@ -126,6 +126,7 @@ def test_embeddings_are_the_exported_modules() -> None:
         (torch.zeros(1, 3, 16, 18), "multiples of 4, got 16 x 18"),
         (torch.zeros(1, 3, 0, 16), "multiples of 4"),
         (torch.full((1, 3, 16, 16), 255.0), "not ImageNet-normalised"),
+        (torch.full((1, 3, 16, 16), torch.nan), "beyond \\+-10 or NaN"),
     ],
 )
 def test_wrong_pixels_are_refused(pixels: torch.Tensor, message: str) -> None:

@@ -28,8 +28,8 @@ def place_of(*networks: nn.Module) -> tuple[torch.device, torch.dtype]:
 def checked_pixels(caller: str, pixels: Tensor, patch: int, *networks: nn.Module) -> Tensor:
     """Pixels (B, 3, H, W) in the dtype of the networks.
 
-    Pixels beyond +-10 are refused on a CPU. On other devices, where reading them would wait for the device,
-    such an image becomes NaN, and so does all that is computed from it.
+    Pixels beyond +-10 and NaN are refused on a CPU. On other devices, where reading them would wait for
+    the device, such an image becomes NaN, and so does all that is computed from it.
 
     Raises:
         UsageError: Another shape, dtype, range or device.
@@ -47,9 +47,10 @@ def checked_pixels(caller: str, pixels: Tensor, patch: int, *networks: nn.Module
     if pixels.device.type != "cpu":
         return torch.where((largest > LARGEST)[:, None, None, None], torch.nan, pixels)
     # tolist() reads the memory of a CPU tensor; item() would count as a synchronisation.
-    if any(value > LARGEST for value in largest.tolist()):
+    if any(not value <= LARGEST for value in largest.tolist()):  # NaN too
         raise UsageError(
-            f"{caller}: pixels beyond +-10 are not ImageNet-normalised (0 to 255 perhaps): use preprocess()"
+            f"{caller}: pixels beyond +-10 or NaN are not ImageNet-normalised (0 to 255 perhaps): use "
+            "preprocess()"
         )
     return pixels
 
