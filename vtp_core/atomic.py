@@ -69,12 +69,15 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Names a file in errors that name none, as those of a full disk, or only its temporary file."""
+    """Names a file or folder in errors that name none, as those of a full disk, or its temporary one."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(temporary)):
+        named, scratch = error.filename, str(temporary)
+        if error.errno is not None and named is None:
             error.filename = str(path)
+        elif temporary is not None and str(named).startswith(scratch):
+            error.filename = str(path) + str(named).removeprefix(scratch)
         raise
 
 
@@ -94,7 +97,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             _hold(descriptor)
         new = scratch / "new"
         new.mkdir()
-        with naming(folder):
+        with naming(folder, new):
             yield new
             for path in new.rglob("*"):
                 if path.is_file():

@@ -94,6 +94,9 @@ def test_a_full_disk_names_the_folder_and_leaves_the_old_one(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(folder))
+    with pytest.raises(OSError) as caught, replacing_folder(folder) as new:
+        raise OSError(errno.ENOSPC, "No space left on device", str(new / "heads" / "clip"))
+    assert caught.value.filename == str(folder / "heads" / "clip")
     assert names(folder) == ["old"] and names(tmp_path) == ["tokenizer"]
 
 
