@@ -163,9 +163,13 @@ class Score:
         given = {name: trivial for name, trivial in given.items() if math.isfinite(trivial.value)}
         sign = 1 if metric.higher_is_better else -1
         best = max(given, key=lambda name: sign * given[name].value, default=None)
+        # JSON has no NaN: what could not be computed is null.
+        error = self.error if self.error is not None and math.isfinite(self.error) else None
         interval = self.interval
-        if interval is None and self.error is not None:
-            interval = (self.value - 2 * self.error, self.value + 2 * self.error)
+        if interval is None and error is not None:
+            interval = (self.value - 2 * error, self.value + 2 * error)
+        if interval is not None and not all(map(math.isfinite, interval)):
+            interval = None
         return {
             "value": self.value,
             "protocol": str(protocol),
@@ -173,7 +177,7 @@ class Score:
             "baseline_name": metric.baseline_name if best is None else best,
             "baselines": {name: trivial.value for name, trivial in given.items()},
             "verdict": None if best is None else verdict(sign * self.value, sign, given[best]),
-            "error": self.error,
+            "error": error,
             "interval": None if interval is None else list(interval),
             "title": metric.title,
             "unit": metric.unit,

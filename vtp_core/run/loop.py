@@ -223,6 +223,7 @@ class Loop:
                 "kernels": run.kernels.record(run.world.device),
                 "guard": run.guard.state(),
                 "bad_samples": gather_objects(self._loader.quarantine.state()),
+                "source_lengths": run.source_lengths(),
             },
         )
         if saved.nonfinite is None:

@@ -84,6 +84,10 @@ class Run:
         """The live tensors of a checkpoint, by name."""
         return training_state(self.networks, self.ema, self.optimizer, self.critics)
 
+    def source_lengths(self) -> dict[str, int]:
+        """Number of samples of each training source; the order of samples depends on it."""
+        return {name: len(source) for name, source in self.sources.named(self.recipe.data).items()}
+
     def lost(self) -> dict[str, Lost]:
         """What of each training source can't be read."""
         return {name: lost(source) for name, source in self.sources.named(self.recipe.data).items()}
@@ -180,6 +184,15 @@ def open_run(
     if checkpoint is not None:
         load(checkpoint.path, run.state())
         guard.resume(checkpoint.manifest.extra.get("guard", {}), checkpoint.path.name)
+        before = checkpoint.manifest.extra.get("source_lengths", {})
+        for name, count in run.source_lengths().items():
+            if before.get(name, count) != count:
+                _log.warning(
+                    "source %s: %d samples, %s at the checkpoint; from here on their order is another one",
+                    name,
+                    count,
+                    before[name],
+                )
     loader(run.start)  # raises now if a source lacks a field that a view needs
     return run
 

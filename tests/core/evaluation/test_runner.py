@@ -17,7 +17,7 @@ from vtp_core.errors import DataError, NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.latents import measure_latents
-from vtp_core.evaluation.protocol import Metric, Score
+from vtp_core.evaluation.protocol import EvaluationProtocol, Metric, Score
 from vtp_core.evaluation.runner import evaluate
 from vtp_core.features import Tally
 from vtp_core.run.records import RunFolder
@@ -222,3 +222,12 @@ def test_the_loader_feeds_an_evaluation() -> None:
     counter = Count()
     evaluate(toy_tokenizer(), {"c": counter}, data, rows=2)
     assert [key for _, keys in counter.seen for key in keys] == [f"s{i}" for i in range(5)]
+
+
+def test_what_could_not_be_computed_is_null_in_the_file() -> None:
+    score = Score(
+        value=1.0, error=float("nan"), interval=(0.0, float("inf")), also={"x": float("nan"), "y": 2.0}
+    )
+    entry = score.entry(Metric(title="t"), EvaluationProtocol(name="p-v1", image_size=8))
+    written = json.loads(json.dumps(entry, allow_nan=False))
+    assert (written["error"], written["interval"], written["also"]) == (None, None, {"y": 2.0})

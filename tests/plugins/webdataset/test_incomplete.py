@@ -160,6 +160,19 @@ def test_training_below_it_names_and_counts_lost_parts(
     )
 
 
+def test_a_resume_on_other_samples_says_so(
+    tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sets = ("run.steps=3", "evaluate.statistics_samples=0", "run.checkpoint_every=1")
+    stop = 'callbacks.stop={use = "faulty.signal", at = 1, first = true}'
+    assert vtp(tmp_path, *sets, stop, recipe=recipe(whole)).exit_code == 75
+    (whole / "8.tar").unlink()
+    with caplog.at_level(logging.WARNING, "vtp_core"):
+        assert vtp(tmp_path, *sets, stop, recipe=recipe(whole), resume=True).exit_code == 0
+    said = "source default: 54 samples, 60 at the checkpoint; from here on their order is another one"
+    assert said in caplog.messages
+
+
 def test_an_incomplete_held_out_set_ends_a_run_before_its_first_step(tmp_path: Path, whole: Path) -> None:
     (whole / "9.tar").write_bytes(gzip.compress((whole / "9.tar").read_bytes()))
     sets = (
