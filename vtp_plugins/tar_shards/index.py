@@ -127,7 +127,7 @@ def build_index(shard: Path, known: Sequence[str]) -> ShardIndex:
         extensions=extensions,
         offsets=offsets,
         lengths=lengths,
-        keys=Keys.of(key.encode("utf-8", errors="replace") for key in samples),
+        keys=Keys.of(key.encode("utf-8", errors="replace") for _, key in samples),
         others=found.others,
         problems=found.problems,
     )
@@ -137,11 +137,12 @@ class _Found:
     """The samples of a shard while its headers are read."""
 
     def __init__(self, known: Sequence[str]) -> None:
-        self.samples: dict[str, dict[str, tuple[int, int]]] = {}
+        # Keys of one archive may be those of another one that follows it in the file.
+        self.samples: dict[tuple[int, str], dict[str, tuple[int, int]]] = {}
         self.others: dict[str, int] = {}
         self.problems: dict[str, int] = {}
         self._known = frozenset(known)
-        self._last = ""
+        self._last = (0, "")
 
     def add(self, member: Member) -> None:
         """Adds a member to its sample."""
@@ -154,10 +155,11 @@ class _Found:
         if not key or os.path.basename(key).startswith("._") or "__MACOSX" in key:
             self._count("hidden member")
             return
-        if key in self.samples and key != self._last:
+        sample = (member.archive, key)
+        if sample in self.samples and sample != self._last:
             self._count(INTERLEAVED)
-        files = self.samples.setdefault(key, {})
-        self._last = key
+        files = self.samples.setdefault(sample, {})
+        self._last = sample
         if extension not in self._known:
             room = extension in self.others or len(self.others) < _MOST_OTHERS
             plain = 0 < len(extension) <= _MAX_EXTENSION and extension.isprintable()
@@ -173,7 +175,8 @@ class _Found:
         self._count(CUT)
         last = self.samples.get(self._last)
         if last is not None:
-            before = next((files for key, files in reversed(self.samples.items()) if key != self._last), None)
+            others = (files for sample, files in reversed(self.samples.items()) if sample != self._last)
+            before = next(others, None)
             if before is None or not before.keys() <= last.keys():
                 del self.samples[self._last]
                 self._count("incomplete last sample (dropped)")

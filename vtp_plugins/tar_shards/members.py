@@ -34,12 +34,14 @@ class Member:
             devices, sparse files.
         offset: First byte of its data.
         size: Bytes of its data.
+        archive: Number of its archive among those that follow each other in the file.
     """
 
     name: str
     kind: Literal["file", "oversized", "folder", "other"]
     offset: int
     size: int
+    archive: int
 
 
 @dataclass
@@ -67,7 +69,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
     size = os.fstat(file.fileno()).st_size
     if not size:
         raise tarfile.ReadError("the file is empty")
-    at, end, extended = 0, -1, _Extended()
+    at, end, extended, archive = 0, -1, _Extended(), 0
     while True:
         file.seek(at)
         block = file.read(_BLOCK)
@@ -85,6 +87,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             raise tarfile.ReadError("not a tar file") if at == 0 else error from None
+        archive += end >= 0
         end, data = -1, at + _BLOCK
         if header.type in _EXTENDED:
             at = _after(data, header.size, size)
@@ -95,7 +98,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
         length = header.size if extended.size is None else extended.size
         has_data = header.isreg() or header.type not in tarfile.SUPPORTED_TYPES
         at = _after(data, length if has_data else 0, size)
-        yield _member(header, extended, data, length)
+        yield _member(header, extended, data, length, archive)
         extended = _Extended()
 
 
@@ -106,14 +109,14 @@ def _after(data: int, length: int, size: int) -> int:
     return data + -(-length // _BLOCK) * _BLOCK
 
 
-def _member(header: tarfile.TarInfo, extended: _Extended, data: int, length: int) -> Member:
+def _member(header: tarfile.TarInfo, extended: _Extended, data: int, length: int, archive: int) -> Member:
     name = header.name if extended.name is None else extended.name.decode("utf-8", "surrogateescape")
     kind: Literal["file", "oversized", "folder", "other"] = "other"
     if header.isdir():
         kind = "folder"
     elif header.isreg() and header.type != tarfile.GNUTYPE_SPARSE and not extended.sparse:
         kind = "oversized" if extended.oversized else "file"
-    return Member(name=name, kind=kind, offset=data, size=length)
+    return Member(name=name, kind=kind, offset=data, size=length, archive=archive)
 
 
 def _extend(extended: _Extended, header: tarfile.TarInfo, file: BinaryIO, data: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -27,8 +26,8 @@ from vtp_plugins.tar_shards.keys import Keys
 _VERSION = 2
 _SUFFIX = ".vtp-index"
 _ARRAYS = {"facts": "u1", "offsets": "i8", "lengths": "i8", "keys": "u1"}
-_UNSAFE = re.compile(rb"(?:^|[/\0])\.{0,2}(?=[/\0])")
-"""A part of a key that is empty, a dot or two dots."""
+_UNSAFE = (b"\0\0", b"\0.\0", b"\0..\0")
+"""Parts of a path that no key has, between ends."""
 
 
 def load_index(shard: Path, known: Sequence[str], *, cache: bool = True) -> ShardIndex:
@@ -173,7 +172,8 @@ def _fits(index: ShardIndex, known: Sequence[str]) -> bool:
         return False
     if offsets.shape != (len(index), len(names)) or lengths.shape != offsets.shape:
         return False
-    if len(keys) and (keys[-1] != 0 or _UNSAFE.search(keys.tobytes())):
+    parts = b"\0" + keys.tobytes().replace(b"/", b"\0")
+    if parts[-1] != 0 or (len(keys) and any(part in parts for part in _UNSAFE)):
         return False
     there = offsets != -1
     starts, sizes = offsets[there], lengths[there]

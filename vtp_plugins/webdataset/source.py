@@ -23,6 +23,8 @@ from vtp_plugins.webdataset.urls import find_shards
 
 _SCANNED = 256
 """Samples whose JSON is read to see whether it has captions and labels."""
+_MOST_UNREADABLE = 3
+"""Of them; each takes seconds to give up."""
 _MOST_JSON = 1 << 22
 """Largest JSON object, in bytes."""
 _MOST_CLASSES = 1 << 24
@@ -95,17 +97,22 @@ class WebDataset:
         in_json = {"text": self.config.record_text, "label": self.config.record_label}
         wanted = {name: keys for name, keys in in_json.items() if counts[name][0] < total}
         if wanted and self.shards.count("json"):
-            rows = sorted({place * total // _SCANNED for place in range(_SCANNED)})
-            have = dict.fromkeys(wanted, 0)
-            for row in rows:
+            have, looked_at, unreadable = dict.fromkeys(wanted, 0), 0, 0
+            for row in sorted({place * total // _SCANNED for place in range(_SCANNED)}):
+                record: dict[str, Any] = {}
                 try:
                     record = self._json(row)
-                except BadSample:
-                    record = {}
+                except BadSample as error:
+                    unreadable += error.reason == "unreadable"
+                    if unreadable == _MOST_UNREADABLE:
+                        raise DataError(
+                            f"{self.config.urls}: {error}; {unreadable} samples are so"
+                        ) from error
+                looked_at += 1
                 for name, keys in wanted.items():
                     given = any(record.get(key) is not None for key in keys)
                     have[name] += given or self.shards.has(row, name)
-            counts |= {name: (count, len(rows)) for name, count in have.items()}
+            counts |= {name: (count, looked_at) for name, count in have.items()}
         return counts
 
     def __len__(self) -> int:

@@ -110,6 +110,16 @@ def test_a_concatenated_archive_is_read_on(tmp_path: Path) -> None:
     assert shards.read(4, "text", 100) == b"caption 4"
 
 
+def test_archives_that_follow_each_other_may_have_the_same_keys(tmp_path: Path) -> None:
+    first, second = (member("0.png") + member("0.txt", text) for text in (b"one", b"two"))
+    path = tmp_path / "a.tar"
+    path.write_bytes(first + END + second + END)
+    for _ in range(2):  # built, and read from the sidecar
+        shards = Shards([path], {"text": ["txt"]})
+        assert [shards.key(row) for row in range(2)] == ["0", "0"] and not shards.problems()
+        assert [shards.read(row, "text", 100) for row in range(2)] == [b"one", b"two"]
+
+
 def test_what_follows_the_end_and_is_no_archive_is_named(tmp_path: Path) -> None:
     assert index_of(tmp_path, GOOD, END, bytes(9000)).problems == {}
     assert index_of(tmp_path, GOOD, END, bytes(100)).problems == {}

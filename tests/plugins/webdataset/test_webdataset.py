@@ -171,6 +171,22 @@ def test_fields_of_files_and_json_add_up_and_damaged_json_counts_as_none(tmp_pat
     assert all(words.endswith("of 256 that were looked at") for words in said.values())
 
 
+def test_a_disk_that_fails_is_not_asked_for_each_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shard(tmp_path, *records(300, range(300), text="a"))
+    waits: list[float] = []
+    monkeypatch.setattr("vtp_plugins.tar_shards.shards.time.sleep", waits.append)
+
+    def fails(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("vtp_plugins.tar_shards.shards.os.pread", fails)
+    with pytest.raises(DataError, match=r"unreadable .*Input/output error.*; 3 samples are so"):
+        opened(path)
+    assert len(waits) == 9
+
+
 @pytest.mark.parametrize(
     "record", [b'{"url": "x"}', b'{"url": ', b"null", b"", b"[" * 100_000, b'{"text": 1}']
 )
