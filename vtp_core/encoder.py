@@ -22,6 +22,7 @@ class Encoder(nn.Module):
         patch: Patch side in pixels.
         depth: Number of blocks.
         taps: Blocks that can be tapped are 0 .. taps - 1; None: all `depth`.
+        tap_widths: Widths of their tokens; empty: all `width`. Taps are on the grid of the patches.
         has_cls: Whether there is a class token.
     """
 
@@ -30,6 +31,7 @@ class Encoder(nn.Module):
     depth: int
     has_cls: bool
     taps: int | None = None
+    tap_widths: tuple[int, ...] = ()
 
     def check_layers(self, layers: Iterable[int], what: str) -> None:
         """Refuses taps that this encoder lacks.

@@ -45,6 +45,7 @@ class Dims:
         patch: Encoder patch side in pixels.
         depth: Encoder blocks.
         has_cls: Whether the encoder has a class token.
+        tap_widths: Widths of the encoder's taps by block; empty: all `width`.
         channels: Latent channels d; 0 while the bottleneck is being built.
         value_range: The decoder's range; None until it is built.
     """
@@ -55,3 +56,8 @@ class Dims:
     has_cls: bool
     channels: int = 0
     value_range: ValueRange | None = None
+    tap_widths: tuple[int, ...] = ()
+
+    def tap_width(self, layer: int) -> int:
+        """Width of the tokens of a tapped block."""
+        return self.tap_widths[layer] if layer < len(self.tap_widths) else self.width

@@ -57,6 +57,7 @@ def build_networks(
         patch=encoder_module.patch,
         depth=encoder_module.depth if depth is None else depth,
         has_cls=encoder_module.has_cls,
+        tap_widths=encoder_module.tap_widths,
     )
     bottleneck_module: Bottleneck = plugins.find("bottleneck", bottleneck.use).load_target()(bottleneck, dims)
     dims = replace(dims, channels=bottleneck_module.channels)

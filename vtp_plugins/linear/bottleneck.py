@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vtp_core.bottleneck import Bottleneck
 from vtp_core.features import Features, Latent, Tokens
@@ -15,7 +17,7 @@ class LinearBottleneck(Bottleneck):
 
     def __init__(self, config: LinearConfig, dims: Dims) -> None:
         super().__init__()
-        self.channels = config.channels
+        self.channels, self.norm = config.channels, config.norm
         same = config.channels == dims.width
         self.proj = None if same else nn.Linear(dims.width, config.channels, bias=False)
         self.reset_parameters()
@@ -40,4 +42,10 @@ class LinearBottleneck(Bottleneck):
 
     def _project(self, x: Tensor) -> Tensor:
         """(..., D) to (..., d) in the dtype of the parameters, under autocast too."""
-        return x if self.proj is None else self.proj(x).to(self.proj.weight.dtype)
+        z = x if self.proj is None else self.proj(x).to(self.proj.weight.dtype)
+        if self.norm == "none":
+            return z
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float() if z.itemsize < 4 else z
+            length = self.channels**0.5 if self.norm == "rms" else 1.0
+            return F.normalize(z, dim=-1) * length

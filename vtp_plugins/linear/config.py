@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,3 +16,5 @@ class LinearConfig(ComponentConfig):
     """Name of the component."""
     channels: Annotated[int, Field(gt=0)] = 64
     """Latent channels d (published: 64); equal to the encoder's width: no projection."""
+    norm: Literal["none", "rms", "sphere"] = "none"
+    """Norm of each latent token: root mean square 1 (GAE), or length 1 (a sphere, DINO-SAE)."""

@@ -31,7 +31,12 @@ ENCODERS = {
     "vit": {"patch": 8, "width": 32, "depth": 2, "heads": 2, "drop_path": 0.0},
     "cnn": {"channels": 32, "multipliers": (1, 1, 2), "attention": (4,), "residual_blocks": 1, "width": 8},
 }
-BOTTLENECKS = {"linear": {"channels": 4}, "kl": {"channels": 4}, "vq": {"channels": 4, "calibration_rows": 4}}
+BOTTLENECKS = {
+    "linear": {"channels": 4},
+    "kl": {"channels": 4},
+    "vq": {"channels": 4, "calibration_rows": 4},
+    "fusion": {"calibration_rows": 4},
+}
 DECODERS = {
     "vit": {"width": 32, "depth": 1, "heads": 2},
     "cnn": {"channels": 32, "multipliers": (1, 1, 1, 2), "attention": ()},

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from vtp_core.features import Features, Tokens
 from vtp_core.parameters import Dims
+from vtp_core.testing import TINY_DIMS, check_bottleneck
+from vtp_core.testing.bottlenecks import drawn_features
 from vtp_plugins.linear.bottleneck import LinearBottleneck
 from vtp_plugins.linear.config import LinearConfig
 
@@ -50,3 +53,12 @@ def test_latent_is_float32_under_autocast() -> None:
     built = LinearBottleneck(LinearConfig(channels=5), DIMS)
     with torch.autocast("cpu", torch.bfloat16):
         assert built(features()).z.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("norm", "length"), [("rms", 2.0), ("sphere", 1.0)])
+def test_normed_tokens_have_their_length(norm: str, length: float) -> None:
+    built = LinearBottleneck(LinearConfig(channels=4, norm=norm), TINY_DIMS)
+    latent = built(drawn_features(TINY_DIMS))
+    for tokens in latent.crops.values():
+        torch.testing.assert_close(tokens.patches.norm(dim=-1), torch.full(tokens.patches.shape[:3], length))
+    check_bottleneck(LinearBottleneck, LinearConfig(channels=4, norm=norm))

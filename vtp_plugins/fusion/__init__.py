@@ -1,0 +1,1 @@
+"""Fusion of encoder layers into one latent, and the continuous bottleneck `fusion`."""
