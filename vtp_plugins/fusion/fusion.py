@@ -1,7 +1,7 @@
 """Fuses the layers of an encoder into named branches.
 
-Sources: DINO-Tok (arXiv 2511.20565), deep features beside reduced shallow ones; which layer it is and how it
-is reduced is our reading. RAEv2 (arXiv 2605.18324), the mean of normed layers. SVG, a trained encoder beside a
+Sources: DINO-Tok (arXiv 2511.20565), deep features beside reduced shallow ones; which layer and how it is
+reduced is our reading. RAEv2 (arXiv 2605.18324), the mean of normed layers. SVG, a trained encoder beside a
 frozen one. FuseReg, random subsets of layers.
 """
 
