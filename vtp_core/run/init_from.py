@@ -17,7 +17,7 @@ from vtp_core.artefact.config import is_artefact
 from vtp_core.artefact.loading import load as load_artefact
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
-from vtp_core.errors import CheckpointError
+from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.objective import Objective
 from vtp_core.parameters import Resampler
 from vtp_core.plugins import Plugins
@@ -70,7 +70,7 @@ def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins
     differing = [name for name in wanted if held.shapes.get(name, wanted[name].shape) != wanted[name].shape]
     fitting = {
         name: resampler
-        for name, resampler in _resamplers(networks).items()
+        for name, resampler in _resamplers(networks, state).items()
         if name in differing and _fits(resampler, held.shapes[name], wanted[name].shape)
     }
     resampled = [name for name in differing if name in fitting and table.resample]
@@ -128,18 +128,23 @@ def _open(folder: Path, plugins: Plugins) -> _Held:
     return _Held({name: tuple(tensor.shape) for name, tensor in held.items()}, read)
 
 
-def _resamplers(networks: Networks) -> dict[str, Resampler]:
+def _resamplers(networks: Networks, state: Mapping[str, Tensor]) -> dict[str, Resampler]:
     """Full name of a tensor -> what fits one of another size."""
     roots: dict[str, Encoder | Decoder | Objective] = {
         "tokenizer.encoder": networks.encoder,
         "tokenizer.decoder": networks.decoder,
         **{f"objectives.{name}": objective for name, objective in networks.objectives.items()},
     }
-    return {
+    found = {
         f"{root}.{name}": resampler
         for root, module in roots.items()
         for name, resampler in module.resamplers().items()
     }
+    if unknown := [name for name in found if name not in state]:
+        raise UsageError(
+            f"init_from: a resamplers() names {unknown[0]}, which is no tensor; correct that plugin"
+        )
+    return found
 
 
 def _other_shapes(

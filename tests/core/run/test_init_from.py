@@ -12,7 +12,7 @@ import torch
 
 from tests.core.run.tiny_run import RECIPE, one_line, state, vtp
 from vtp_core import load
-from vtp_core.errors import CheckpointError
+from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.ops import resample_patch_embedding, resample_pixels, resample_positions
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
@@ -21,6 +21,7 @@ from vtp_core.run.init_from import init_from
 from vtp_core.run.recipe_change import check_recipe
 from vtp_core.training.saving.checkpoint import find_latest
 from vtp_core.training.saving.state import model_state
+from vtp_plugins.vit.encoder import VitEncoder
 
 STILL = ("optimizer.lr=1e-30", "run.steps=1", "ema.networks=[]")
 
@@ -165,6 +166,14 @@ def test_patches_and_positions_are_resampled_on_request(first: Path, tmp_path: P
         assert torch.equal(after[name], function(before[name], after[name].shape)), name
         assert f"{name} has shape {tuple(before[name].shape)}, here" in lines
     assert all(torch.equal(before[name], after[name]) for name in after if name not in expected)
+
+
+def test_a_resampler_of_no_tensor_is_an_error(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VitEncoder, "resamplers", lambda _: {"patch_embd.weight": resample_patch_embedding})
+    with pytest.raises(UsageError, match=r"names tokenizer\.encoder\.patch_embd\.weight, which is no tensor"):
+        started(tmp_path, f'init_from="{first / "run"}"')
 
 
 def test_a_run_that_was_written_before_goes_on(first: Path) -> None:
