@@ -21,6 +21,8 @@ from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import Size
 
 MOST_IMAGES = 1000
+MOST_NUMBERS = 2**15
+"""Numbers of an image's latent that are kept; larger ones are averaged over squares first."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Survey:
         labels: Their classes, -1 without.
         psnr: Of the reconstructions, in dB; identical images count 100.
         references: Title -> of each image its PSNR and bytes, or None.
-        latents: (n, d * h * w) float32 on the CPU, centred, unit length.
+        latents: (n, d * h * w), at most `MOST_NUMBERS` wide, float32 on the CPU, centred, unit length.
         embeddings: (n, E) float32 on the CPU, or None.
         moments: Sums of the latents.
         shape: Latent of an image: channels, height, width.
@@ -118,6 +120,7 @@ def survey(
             shape, size = tuple(latent.shape[1:]), latent_bytes(model, seen.encoded)
             kept = {reference.title: _scores(seen, reference) for reference in references}
             scores = psnr(seen.image, seen.reconstruction)
+            small = compact(latent)
             words = seen.image_embedding.float().cpu() if embeds else None
             for row, position in enumerate(positions):
                 found[position] = _Row(
@@ -126,7 +129,7 @@ def survey(
                     label=int(batch.label[row]) if batch.label is not None else -1,
                     psnr=scores[row],
                     references={title: values[row] for title, values in kept.items()},
-                    latent=latent[row].flatten().float().cpu(),
+                    latent=small[row],
                     embedding=words[row] if words is not None else None,
                 )
             advance(len(batch))
@@ -171,6 +174,15 @@ def read(
         for position in wanted:
             for batch in data.subset([position]).batches(size, 1, fields=fields):
                 yield [position], batch
+
+
+def compact(latent: Tensor) -> Tensor:
+    """Latents (B, d, h, w) as (B, at most `MOST_NUMBERS`) float32 on the CPU, averaged if need be."""
+    side = max(1, math.isqrt(MOST_NUMBERS // latent.shape[1]))
+    size = (min(side, latent.shape[2]), min(side, latent.shape[3]))
+    if size != tuple(latent.shape[2:]) and latent[0].numel() > MOST_NUMBERS:
+        latent = torch.nn.functional.adaptive_avg_pool2d(latent, size)
+    return latent.flatten(1)[:, :MOST_NUMBERS].float().cpu()
 
 
 def psnr(image: Tensor, output: Tensor) -> list[float]:

@@ -14,7 +14,7 @@ from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.report.similar import neighbours, text_queries
-from vtp_core.report.survey import Survey, survey
+from vtp_core.report.survey import MOST_NUMBERS, Survey, compact, survey
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,14 @@ def test_neighbours_are_the_nearest_centred_latents() -> None:
         scores[query.row] = -np.inf
         assert [item.row for item in query.found] == list(np.argsort(-scores)[:5])
     assert float(found.latents.norm(dim=1).sub(1).abs().max()) < 1e-5
+
+
+def test_large_latents_are_averaged() -> None:
+    small, large = torch.randn(2, 64, 16, 16), torch.randn(2, 768, 12, 12)
+    assert torch.equal(compact(small), small.flatten(1))
+    squares = large.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
+    assert torch.allclose(compact(large), squares.flatten(1), atol=1e-6)
+    assert compact(torch.ones(1, MOST_NUMBERS + 5, 2, 2)).shape == (1, MOST_NUMBERS)
 
 
 def test_a_set_of_one_image_has_no_neighbours() -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent
 from vtp_core.testing import TINY_DIMS, FakeStep, TinyNetworks, check_objective, drawn_batch
+from vtp_core.view import ViewSize
 from vtp_plugins.clip.config import ClipConfig
 from vtp_plugins.clip.objective import Clip
 
@@ -107,3 +108,15 @@ def test_impossible_sizes_are_recipe_errors() -> None:
     for change in ({"heads": 3}, {"context": 2}, {"temperature": 0}, {"features": "mean"}, {"rows": 0}):
         with pytest.raises(ValidationError):
             ClipConfig(**(SMALL | change))
+
+
+def test_the_declared_chance_is_the_loss_of_equal_outputs() -> None:
+    config = ClipConfig(**SMALL)
+    objective = Clip(config, TINY_DIMS)
+    with torch.no_grad():
+        objective.logit_scale.fill_(-40)
+    term = (
+        _losses(config, ("a dog", "a cat", "a bird", "two cars", "sky"), objective).terms["contrast"].item()
+    )
+    assert config.chance({"main": ViewSize(rows=5)}, {}) == {"contrast": pytest.approx(term)}
+    assert ClipConfig(**SMALL, rows=2).chance({"main": ViewSize(rows=5)}, {}) == {"contrast": math.log(2)}

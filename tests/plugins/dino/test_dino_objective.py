@@ -16,6 +16,7 @@ from vtp_core.features import Tally
 from vtp_core.schedule import value_at
 from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
 from vtp_core.training.optim.owners import Owner
+from vtp_core.view import ViewSize
 from vtp_plugins.dino.config import DinoConfig
 from vtp_plugins.dino.objective import Dino
 
@@ -147,3 +148,11 @@ def test_impossible_tables_are_recipe_errors() -> None:
     ):
         with pytest.raises(ValidationError):
             DinoConfig(**(SMALL | change))
+
+
+@pytest.mark.parametrize("targets", ["sinkhorn", "centering"])
+def test_the_declared_chance_is_the_loss_of_equal_outputs(targets: str) -> None:
+    config = DinoConfig.model_validate({**SMALL, "targets": targets, "student_temperature": 1e9})
+    objective = Dino(config, TINY_DIMS).double()
+    term = objective(_step(objective)).terms["distillation"].item()
+    assert config.chance({"ssl": ViewSize(rows=3)}, {}) == {"distillation": pytest.approx(term)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from vtp_core.recipe import RecipeErrors, load_recipe
 from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
 from vtp_core.testing.ranks import run_ranks
 from vtp_core.training.ranks.world import World
+from vtp_core.view import ViewSize
 from vtp_plugins.dino.head import Head, Prototypes
 from vtp_plugins.mim.config import MimConfig
 from vtp_plugins.mim.objective import Mim
@@ -162,3 +164,15 @@ def test_the_owner_of_the_head_is_checked_with_the_recipe(partner: str, words: s
         load_recipe("smoke/vtp_s", change)
     (problem,) = caught.value.problems
     assert (problem.key, words in problem.message) == ("objectives.mim.share_head_with", True)
+
+
+def test_the_declared_chance_is_the_loss_of_equal_outputs() -> None:
+    config = MimConfig(**OWN, student_temperature=1e9)
+    mask = torch.zeros(2, 2, 16, dtype=torch.bool)
+    mask[:, 0, :5] = mask[0, 1, :3] = True  # three of four crops
+    term = _run(Mim(config, TINY_DIMS).double(), mask)[0].terms["distillation"].item()
+    views = {"ssl": ViewSize(rows=2, masked=0.75)}
+    assert config.chance(views, {}) == {"distillation": pytest.approx(term)}
+    shared, owner = MimConfig(**SHARED), MimConfig(**{**OWN, "prototypes": 7})
+    assert shared.chance(views, {"dino": owner}) == {"distillation": pytest.approx(0.75 * math.log(7))}
+    assert shared.chance(views, {}) == {}
