@@ -29,11 +29,15 @@ class WebDatasetConfig(SourceConfig):
     """Name of the component."""
     urls: str | tuple[str, ...]
     """Shards: paths with braces (`{00000..00123}.tar`), wildcards (`*.tar`), or a list of them."""
-    image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
-    """Extensions of images, in order of preference."""
-    text: tuple[str, ...] = ("txt", "caption")
+    image: tuple[str, ...] = (
+        *("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif"),
+        *("image.jpg", "image.jpeg", "image.png", "image.webp"),
+    )
+    """Extensions of images, in order of preference; one with a dot may also be a file's whole name, in a
+    folder for each sample."""
+    text: tuple[str, ...] = ("txt", "caption", "caption.txt", "text.txt")
     """Extensions of captions; such a file has precedence over the JSON object."""
-    label: tuple[str, ...] = ("cls", "label")
+    label: tuple[str, ...] = ("cls", "label", "label.cls", "label.txt")
     """Extensions of files of a class: its index, or a name of `classes` that is no number; such a file has
     precedence over the JSON object."""
     latent: tuple[str, ...] = ("latent.npy",)
