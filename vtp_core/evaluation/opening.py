@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from vtp_core.config import ComponentConfig
 from vtp_core.data.completeness import require_whole
 from vtp_core.data.opening import Sources
@@ -9,6 +11,8 @@ from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe
+
+_LISTED = 32  # a longer list of settings, such as excluded samples, is named by its hash
 
 
 def open_set(
@@ -80,6 +84,8 @@ def set_name(table: ComponentConfig) -> str:
 def _brief(value: object) -> str:
     if isinstance(value, str):
         return value.rstrip("/").rpartition("/")[2] or value
+    if isinstance(value, list | tuple) and len(value) > _LISTED:
+        return f"{len(value)} of hash {blake2b(repr(value).encode(), digest_size=4).hexdigest()}"
     if isinstance(value, list | tuple):
         return "+".join(_brief(item) for item in value)
     return str(value)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
+from vtp_core.view import Size, size_text
 from vtp_plugins.init.machine import Machine
 from vtp_plugins.init.scan import Findings
 
 _SIZES = (256, 128, 64, 32, 16)
+_LIKE = 1.15  # factor by which proportions may differ and still be the same
 _SLOW = 0.5  # seconds a step may wait for images
 
 
@@ -19,7 +21,7 @@ class Choice:
 
     Attributes:
         gpu: Whether it is for a GPU.
-        size: Side of the views in pixels.
+        size: Side of the views in pixels, or height and width.
         patch: Patch of the encoder.
         rows: Images in a step.
         ssl_rows: Images of the self-distilled view; 0: there is none.
@@ -36,7 +38,7 @@ class Choice:
     """
 
     gpu: bool
-    size: int
+    size: Size
     patch: int
     rows: int
     ssl_rows: int
@@ -62,15 +64,18 @@ def choose(found: Findings, machine: Machine) -> Choice:
     gpu = machine.gpu_gib > 0
     usable = found.total - len(found.bad)
     trained = max(1, round(usable * (1 - (found.held_out or 0.0))))
-    size, sizes = _size(found, 256 if machine.gpu_gib >= 16 else 128 if gpu else 64)
+    side, sizes = _side(found, 256 if machine.gpu_gib >= 16 else 128 if gpu else 64)
+    patch = max(2, side // (16 if gpu else 8))
+    shape = _shape(found, side, 2 * patch)
     workers = min(8, machine.cores) if gpu else (min(4, machine.cores) if found.seconds > 0.005 else 0)
     rows, reading = _rows(found, machine, trained, max(1, workers))
     clip, captions = _captions(found, trained)
     probes, labels = _labels(found, trained)
     ssl_rows = rows // 4 if rows >= 8 and trained >= 32 else 0
     reasons = [
-        ("size", sizes),
+        ("size", f"{size_text(shape)} px, {sizes}"),
         ("rows", f"{rows} images a step, for {machine}{reading}"),
+        ("held out", _held_out(found)),
         ("captions", captions),
         ("labels", labels),
     ]
@@ -82,15 +87,15 @@ def choose(found: Findings, machine: Machine) -> Choice:
     fraction = len(found.bad) / found.read
     return Choice(
         gpu=gpu,
-        size=size,
-        patch=max(2, size // (16 if gpu else 8)),
+        size=shape,
+        patch=patch,
         rows=rows,
         ssl_rows=ssl_rows,
         steps=5000 if gpu else 300,
         workers=workers,
         bfloat16=machine.bfloat16,
         clip=clip,
-        perceptual=machine.perceptual and size >= 32,
+        perceptual=machine.perceptual and side >= 32,
         probes=probes,
         named=bool(found.classes) and not all(name.isdigit() for name in found.classes),
         neighbors=20 if trained >= 1000 else 5,
@@ -101,14 +106,31 @@ def choose(found: Findings, machine: Machine) -> Choice:
     )
 
 
-def _size(found: Findings, most: int) -> tuple[int, str]:
-    """The side of the views, and why."""
+def _held_out(found: Findings) -> str:
+    if found.held_out is None:
+        return "a folder of its own, to measure on"
+    return f"{100 * found.held_out:.3g} % of the images, by hash of their names, to measure on"
+
+
+def _side(found: Findings, most: int) -> tuple[int, str]:
+    """The shorter side of the views, and why."""
     short = sorted(min(side) for side in found.sides)
     # Nine in ten images need not be enlarged.
     least = short[0] if len(short) < 2 else quantiles(short, n=10, method="inclusive")[0]
     size = next((size for size in _SIZES if size <= min(least, most)), _SIZES[-1])
     why = "what this machine trains in a sitting" if size == most else "what nine in ten images have"
-    return size, f"{size} px, {why} (shorter sides: {short[0]} to {short[-1]} px)"
+    return size, f"{why} (shorter sides: {short[0]} to {short[-1]} px)"
+
+
+def _shape(found: Findings, side: int, multiple: int) -> Size:
+    """Height and width where nearly all images have the same proportions; else a square."""
+    ratios = sorted(width / height for width, height in found.sides)
+    ratio = ratios[len(ratios) // 2]
+    like = sum(_LIKE > other / ratio > 1 / _LIKE for other in ratios)
+    longer = round(side * max(ratio, 1 / ratio) / multiple) * multiple
+    if like < 0.9 * len(ratios) or not 1.2 * side <= longer <= 2 * side:
+        return side
+    return (side, longer) if ratio > 1 else (longer, side)
 
 
 def _rows(found: Findings, machine: Machine, trained: int, readers: int) -> tuple[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vtp_core.recipe.writing.dump import literal
+from vtp_core.view import sides
 from vtp_plugins.init.choice import Choice
 
 Keys = Mapping[str, object]
@@ -59,6 +60,12 @@ checkpoint_every = {max(100, choice.steps // 10)}
 """
 
 
+def _size(choice: Choice, part: int = 1) -> str:
+    """The views' size, divided by `part`."""
+    height, width = (side // part for side in sides(choice.size))
+    return str(height) if height == width else literal((height, width))
+
+
 def _source(table: str, keys: Keys) -> str:
     lines = []
     for key, value in keys.items():
@@ -67,7 +74,7 @@ def _source(table: str, keys: Keys) -> str:
         else:
             lines.append(f"{key} = {literal(value)}")
     comments = {
-        "part": "by hash of the name: a new image moves no other one",
+        "part": "by hash of the name: new images do not move old ones",
         "exclude": "can't be used",
     }
     for place, line in enumerate(lines):
@@ -98,30 +105,30 @@ def _views(choice: Choice) -> Iterator[str]:
     yield f"""\
 {_note("[views.image]", use)}
 rows = {choice.rows}
-size = {choice.size}
+size = {_size(choice)}
 {_note(f"augment = {literal(augment)}", meaning)}{scale}
 """
     if choice.ssl_rows:
         yield f"""\
 [views.ssl]                   # two large and two small crops of an image must mean the same
 rows = {choice.ssl_rows}
-size = {choice.size}
+size = {_size(choice)}
 augment = "crop"              # "dino" changes colors too, if they say nothing about your images
 crops.global = {{ count = 2, scale = [0.5, 1.0] }}
-crops.local = {{ count = 2, size = {choice.size // 2}, scale = [0.1, 0.5] }}
+crops.local = {{ count = 2, size = {_size(choice, 2)}, scale = [0.1, 0.5] }}
 masks = {{}}
 """
 
 
 def _networks(choice: Choice) -> Iterator[str]:
-    grid = choice.size // choice.patch
+    grid = " x ".join(str(side // choice.patch) for side in sides(choice.size))
     wide = 'preset = "s"' if choice.gpu else "width = 192\ndepth = 6\nheads = 3"
     narrow = 'preset = "s"' if choice.gpu else "width = 192\ndepth = 4\nheads = 3"
     yield f"""\
 [encoder]
 use = "vit"
 {wide}
-{_note(f"patch = {choice.patch}", f"pixels of a latent's side: {grid} x {grid} latents an image")}
+{_note(f"patch = {choice.patch}", f"pixels of a latent's side: {grid} latents an image")}
 """
     yield """\
 [bottleneck]

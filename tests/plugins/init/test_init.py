@@ -233,7 +233,7 @@ def test_what_it_can_not_use(files: Sequence[str], path: str, message: str) -> N
 
 
 def found(**options: object) -> Findings:
-    base = {"total": 1000, "read": 1000, "sides": [(640, 480)] * 1000, "held_out": 0.1}
+    base = {"total": 1000, "read": 1000, "sides": [(640, 600)] * 1000, "held_out": 0.1}
     return Findings(**(base | options))  # type: ignore[arg-type]
 
 
@@ -253,7 +253,7 @@ def test_every_choice_is_a_valid_recipe(machine: Machine, count: int, side: int,
         found(
             total=count,
             read=min(count, 3000),
-            sides=[(side, side)] * min(count, 3000),
+            sides=[(side, side if texts else 3 * side // 2)] * min(count, 3000),
             captions=Counter(captions),
             labels=Counter({0: count // 2, 1: count // 2}),
             classes=("a", "b"),
@@ -273,6 +273,15 @@ def test_every_choice_is_a_valid_recipe(machine: Machine, count: int, side: int,
     assert recipe.views["image"].rows <= max(1, round(count * 0.9))
     assert recipe.data.source.path == table["path"]  # type: ignore[attr-defined]
     assert ("clip" in recipe.objectives) == (texts > 0 and round(count * 0.9) >= 64)
+
+
+def test_images_of_equal_proportions_are_not_made_square() -> None:
+    wide = [(6000, 4000)] * 95 + [(4000, 6000)] * 5
+    assert choose(found(sides=wide), LAPTOP).size == (64, 96)
+    assert choose(found(sides=[(300, 400)] * 10), LAPTOP).size == (80, 64)
+    assert choose(found(sides=wide[:80] + [(4000, 6000)] * 20), LAPTOP).size == 64
+    assert choose(found(sides=[(1000, 100)] * 10), LAPTOP).size == 64
+    assert choose(found(sides=[(110, 100)] * 10), LAPTOP).size == 64
 
 
 def test_slow_images_make_smaller_steps() -> None:
