@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vtp_core.batch import Batch
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.data.source import BadSample, Sample
+from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.report.colors import Moments
@@ -156,14 +158,29 @@ def survey(
     )
 
 
+class _Described(Subset):
+    """A source whose captions and labels may be missing: they are then empty and -1."""
+
+    def read(self, index: int, fields: frozenset[str]) -> Sample:
+        found: dict[str, Any] = {}
+        for name, missing in (("text", ""), ("label", -1)):
+            if name in fields:
+                try:
+                    found[name] = getattr(super().read(index, frozenset({name})), name)
+                except BadSample:
+                    found[name] = missing
+        return replace(super().read(index, fields - found.keys()), **found)
+
+
 def read(
     data: EvaluationSet, positions: Sequence[int], size: Size, rows: int, fields: frozenset[str]
 ) -> Iterator[tuple[list[int], Batch]]:
     """Batches of the images at some positions, each with the positions that could be read.
 
     Raises:
-        DataError: A sample is bad, and the set does not leave bad ones out.
+        DataError: An image is bad, and the set does not leave bad ones out.
     """
+    data = replace(data, source=_Described(data.source, range(len(data.source))))
     for start in range(0, len(positions), rows):
         wanted = list(positions[start : start + rows])
         batches = list(data.subset(wanted).batches(size, len(wanted), fields=fields))

@@ -56,6 +56,28 @@ def test_bad_images_are_left_out_only_where_the_set_says_so() -> None:
         survey(toy_tokenizer(), replace(data, skip_bad=False), rows=4)
 
 
+@dataclass(frozen=True)
+class Undescribed(ArraySource):
+    """One image lacks its caption, one its label."""
+
+    def read(self, index: int, fields: frozenset[str]) -> Sample:
+        for place, name in ((3, "text"), (4, "label")):
+            if index == place and name in fields:
+                raise BadSample(f"s{index}", f"no {name}")
+        return super().read(index, fields)
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_an_image_without_caption_or_label_is_measured(skip_bad: bool) -> None:
+    whole = drawn_set("val", 9, 0).source
+    assert isinstance(whole, ArraySource) and whole.texts is not None and whole.labels is not None
+    source = Undescribed(images=whole.images, texts=whole.texts, labels=whole.labels, classes=whole.classes)
+    found = survey(toy_tokenizer(), EvaluationSet(name="val", source=source, skip_bad=skip_bad), rows=4)
+    assert found.positions == list(range(9))
+    assert found.captions == ["" if place == 3 else text for place, text in enumerate(whole.texts)]
+    assert found.labels == [-1 if place == 4 else label for place, label in enumerate(whole.labels)]
+
+
 def test_queries_find_what_a_search_by_hand_finds() -> None:
     model, found = toy_tokenizer(), pool()
     queries = text_queries(model, found, ("red", "green", "blue"), avoid={0, 1}, captions=3)
