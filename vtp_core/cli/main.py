@@ -74,6 +74,15 @@ class VtpGroup(click.Group):
             with formatter.section("Commands of plugins"):
                 formatter.write_dl([(name, component.summary) for name, component in added.items()])
 
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """As click does, which prints ``--help`` and ``--version`` here."""
+        try:
+            return super().parse_args(context, arguments)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _end(context, describe(FileError.of(error)), FileError.exit_code)
+
     def invoke(self, context: click.Context) -> Any:
         """Runs a command; an error ends it with one line and the error's exit code."""
         debug = bool(context.params.get("debug"))

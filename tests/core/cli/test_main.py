@@ -276,3 +276,12 @@ def test_it_is_a_module_too() -> None:
 def test_tables_are_aligned() -> None:
     assert table([("a", "bb", "c"), ("aaa", "b", "")]) == "a    bb  c\naaa  b"
     assert table([]) == ""
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["schema", "--help"]])
+def test_a_full_disk_at_standard_output_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vtp_core", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 74 and done.stderr == "error: No space left on device; make room\n"
