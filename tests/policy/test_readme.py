@@ -14,7 +14,7 @@ from vtp_core.run.records import RunFolder
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = (
-    "data.workers=0", "evaluate.limit=48", "run.log_every=1", "encoder.depth=1", "decoder.depth=1",
+    "data.workers=0", "evaluate.limit=32", "run.log_every=1", "encoder.depth=1", "decoder.depth=1",
     "views.image.rows=8", "views.ssl.rows=4", "objectives.l1.rows=4", "objectives.perceptual.rows=4",
 )  # fmt: skip
 """What makes the quickstart quick: fewer blocks and rows, and less data in the evaluation."""
@@ -30,11 +30,11 @@ def everyday() -> list[list[str]]:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """A command line with a hundredth of the steps; copies of the quickstart get `SMALL`."""
+    """A command line with a fiftieth of the steps; copies of the quickstart get `SMALL`."""
     few = []
     for word in words:
         key, _, value = word.partition("=")
-        few.append(f"{key}={int(value) // 100 + 1}" if key == "run.steps" else word)
+        few.append(f"{key}={int(value) // 50}" if key == "run.steps" else word)
     if words[0] == "run" and "--resume" not in words:
         few += [part for value in SMALL for part in ("-s", value)]
     return few
@@ -45,6 +45,7 @@ def vtp(words: list[str]) -> Result:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_commands_work_right_after_the_quickstart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +59,7 @@ def test_the_commands_work_right_after_the_quickstart(
         done = vtp(shortened(words))
         assert done.exit_code == 0, f"vtp {shlex.join(words)}: {done.output}"
     assert RunFolder("runs/quickstart").report.read_bytes() == made
-    assert [row["step"] for row in RunFolder("runs/mine").read_steps()] == [1, 2, 3]
+    assert [row["step"] for row in RunFolder("runs/mine").read_steps()] == [1, 2, 3, 4, 5]
     assert len(list(Path("decoded").iterdir())) == len(list(Path("runs/mine/samples").glob("*.png")))
     assert (tmp_path / "exported" / "config.json").is_file()
 

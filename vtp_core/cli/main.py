@@ -121,7 +121,7 @@ def _end(context: click.Context, message: str, code: int) -> NoReturn:
 def main(debug: bool) -> None:
     """Pre-train, evaluate and hand over visual tokenizers.
 
-    Start with: vtp run quickstart
+    Start with vtp run quickstart, or with your own images: vtp init FOLDER
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8; standard error does so
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -24,7 +24,7 @@ def recipes() -> None:
 @click.option("--all", "every", is_flag=True, help="Also the tiny versions that tests train.")
 @json_option
 def list_(every: bool, as_json: bool) -> None:
-    """Print name and first sentence of the recipes, what a user starts from first."""
+    """List the recipes, what to start from first."""
     groups = {
         title: {name: summary(file) for name, file in files.items() if every or "/" not in name}
         for title, files in grouped_recipes().items()
@@ -51,7 +51,10 @@ def list_(every: bool, as_json: bool) -> None:
 @click.argument("name", shell_complete=completion.recipes)
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(file_okay=False, path_type=Path))
 def copy(name: str, folder: Path) -> None:
-    """Copy recipe NAME, with the recipes that it extends, to DIR (default: here). Overwrites nothing."""
+    """Copy recipe NAME to a folder, with those it extends.
+
+    DIR is this folder unless it is given. Nothing is overwritten.
+    """
     shipped = shipped_recipes()
     found = alike(name.removesuffix(".toml"), shipped)
     if found is None:

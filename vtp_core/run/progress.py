@@ -22,14 +22,15 @@ class RunProgress:
 
     Args:
         total: Steps of the run.
-        start: Steps that were done before (resume); the estimate of the time left excludes them.
+        start: Steps that were done before (resume). The estimate of the time left excludes them and the first
+            step here, which waits for workers to start.
         console: Where to write; default: standard error.
     """
 
     def __init__(self, total: int, start: int = 0, console: Console | None = None) -> None:
         self.total, self.start = total, start
         self._console = console or _stderr()
-        self._began = time.perf_counter()
+        self._since: tuple[float, int] | None = None
         self._bar: Progress | None = None
         if self._console.is_terminal:
             self._bar = _bars(self._console)
@@ -37,7 +38,6 @@ class RunProgress:
         self._text = ""
 
     def __enter__(self) -> RunProgress:
-        self._began = time.perf_counter()
         if self._bar is not None:
             self._bar.start()
         return self
@@ -53,6 +53,8 @@ class RunProgress:
 
     def step(self, made: int) -> None:
         """Moves the bar to `made` finished steps, resumed ones included."""
+        if self._since is None and made > self.start:
+            self._since = (time.perf_counter(), made)
         if self._bar is not None:
             self._bar.update(self._task, completed=made, state=f"{self._text}  left {self.left(made)}")
 
@@ -64,7 +66,8 @@ class RunProgress:
             loss: Weighted sum of the objectives.
             rows_per_s: Samples a second, over all views and ranks.
         """
-        self._text = f"loss {loss:.4f}  {rows_per_s:.0f} rows/s"
+        rate = f"{rows_per_s:.0f}" if rows_per_s >= 10 else f"{rows_per_s:.2g}"
+        self._text = f"loss {loss:.4f}  {rate} rows/s"
         self.step(made)
         if self._bar is None:
             self.message(f"step {made}/{self.total}  {self._text}  left {self.left(made)}")
@@ -74,9 +77,10 @@ class RunProgress:
         _say(self._console, text)
 
     def left(self, made: int) -> str:
-        """Estimated time left, h:mm:ss, from the mean time of the steps so far; ``?`` before the first."""
-        here = made - self.start
-        return _left(self._began, here, self.total - made) if here > 0 else "?"
+        """Estimated time left, h:mm:ss, from the mean time of the steps so far; ``?`` before the second."""
+        if self._since is None or made <= self._since[1]:
+            return "?"
+        return _left(self._since[0], made - self._since[1], self.total - made)
 
     @contextmanager
     def show(self, title: str, total: int = 0) -> Iterator[Advance]:
@@ -84,7 +88,8 @@ class RunProgress:
         began = time.perf_counter()
         with _pass(self._console, self._bar, title, total) as advance:
             yield advance
-        self._began += time.perf_counter() - began
+        if self._since is not None:
+            self._since = (self._since[0] + time.perf_counter() - began, self._since[1])
 
 
 @contextmanager

@@ -35,7 +35,10 @@ def kernels() -> None:
 @kernels.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
-    """Lists implementations, whether each can run here, and what "auto" takes on this machine."""
+    """List what can run here, and what "auto" takes.
+
+    Each implementation of an operator is listed with the reason why it can't run, if it can't.
+    """
     from vtp_plugins.kernels.listing import (
         automatic,
         implementations,
@@ -76,7 +79,9 @@ def list_(as_json: bool) -> None:
 )
 @click.option("--verbose", is_flag=True, help="Print all that a failing compiler says.")
 def build(cuda: bool, only: str | None, verbose: bool) -> None:
-    """Compiles the native kernels for the installed torch, beside the package.
+    """Compile the native kernels for this torch.
+
+    They are written beside the package.
 
     Needs a C++ compiler; the CUDA kernels are built too if nvcc and a torch with CUDA are there. Object files
     are kept in build/ of the sources, or in the cache folder of an installed package, so that only what

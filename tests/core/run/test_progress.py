@@ -48,3 +48,19 @@ def test_statistics_take_fewer_samples_on_a_cpu() -> None:
     assert (statistics_samples(cpu), statistics_samples(gpu)) == (CPU_SAMPLES, GPU_SAMPLES) == (2_000, 10_000)
     assert statistics_samples(cpu, limit=5) == 5 and statistics_samples(gpu, limit=50_000) == GPU_SAMPLES
     assert statistics_samples(cpu, 0, 5) == 0 and statistics_samples(cpu, 9_000, 5) == 9_000
+
+
+def test_the_time_left_is_that_of_steps_after_the_first(monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    with RunProgress(12, 10, console(terminal=False)) as short:
+        now[0] = 100.0  # the first step waits for workers
+        short.step(11)
+        assert short.left(11) == "?"
+    with RunProgress(20, 10, console(terminal=False)) as bar:
+        now[0] = 300.0
+        bar.step(11)
+        with bar.show("evaluation", 3):
+            now[0] = 900.0
+        now[0] = 902.0
+        assert bar.left(12) == "0:00:16"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def tune(
     device: str | None, rounds: int, threads: int, seconds: float | None, json_file: Path | None
 ) -> None:
-    """Measure every implementation of search and attention that a device can run.
+    """Measure every implementation that a device can run.
 
     Each must agree with the reference first: one that doesn't is named and left out. The results go to the
     user's cache folder, where `auto` finds the fastest on CUDA devices; on CPUs they are for information.
