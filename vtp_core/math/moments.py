@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-TILE = 16_384
-"""Vectors that are widened to float64 at once."""
+TILE = 1 << 22
+"""Numbers that are widened to float64 at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class Moments:
     def of(cls, vectors: Tensor, *, diagonal: bool = False) -> Moments:
         """Moments of vectors (..., D) of any floating dtype; vectors that are not finite are left out."""
         rows = vectors.detach().flatten(0, -2)
-        parts = [_moments(tile.double(), diagonal) for tile in rows.split(TILE)] if len(rows) else []
+        tiles = rows.split(max(TILE // max(rows.shape[1], 1), 1)) if len(rows) else ()
+        parts = [_moments(tile.double(), diagonal) for tile in tiles]
         return merge(parts) if parts else _moments(rows.double(), diagonal)
 
     @property

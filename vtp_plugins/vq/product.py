@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vtp_core.features import Tally
 from vtp_plugins.vq.quantizer import Quantized, Quantizer
+
+T = TypeVar("T")
 
 
 class ProductQuantizer(Quantizer):
@@ -40,6 +43,7 @@ class ProductQuantizer(Quantizer):
             tally=Tally(
                 sums=self._named([each.tally.sums for each in found]),
                 rows=self._named([each.tally.rows for each in found]),
+                moments=self._named([each.tally.moments for each in found]),
             ),
             report=self._named([each.report for each in found]),
         )
@@ -58,13 +62,17 @@ class ProductQuantizer(Quantizer):
     def after_step(self, tally: Tally, index: int) -> None:
         """Each group with its part of the tally."""
         for name, part in zip(self.names, self._quantizers(), strict=True):
-            own = Tally(sums=_below(tally.sums, name), rows=_below(tally.rows, name))
+            own = Tally(
+                sums=_below(tally.sums, name),
+                rows=_below(tally.rows, name),
+                moments=_below(tally.moments, name),
+            )
             part.after_step(own, index)
 
     def _quantizers(self) -> list[Quantizer]:
         return [part for part in self.parts if isinstance(part, Quantizer)]
 
-    def _named(self, each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def _named(self, each: Sequence[Mapping[str, T]]) -> dict[str, T]:
         return {
             f"{name}.{key}": value
             for name, values in zip(self.names, each, strict=True)
@@ -72,6 +80,6 @@ class ProductQuantizer(Quantizer):
         }
 
 
-def _below(values: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def _below(values: Mapping[str, T], name: str) -> dict[str, T]:
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
