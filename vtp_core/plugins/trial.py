@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -67,11 +66,11 @@ def try_plugins(candidates: Sequence[Candidate], *, diagnose: bool) -> list[str 
 
 
 def _outcome(process: subprocess.Popen[bytes], output: IO[bytes], start: float, diagnose: bool) -> str | None:
-    for seconds in (LOADING, DIAGNOSTICS) if diagnose else (LOADING,):
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, start + seconds - time.monotonic()))
-        if not os.fstat(output.fileno()).st_size:  # not even loaded
+    while process.poll() is None:
+        loaded = os.fstat(output.fileno()).st_size > 0
+        if time.monotonic() - start > (DIAGNOSTICS if diagnose and loaded else LOADING):
             break
+        time.sleep(0.02)
     output.seek(0)
     return _reason(process.returncode, output.read().decode(errors="replace").split(), diagnose)
 

@@ -148,9 +148,9 @@ def test_an_extended_header_of_a_gigabyte_is_not_read(tmp_path: Path, kind: byte
 
 
 def test_many_extensions_take_no_more_memory_than_few(tmp_path: Path) -> None:
-    index = index_of(tmp_path, GOOD, *(header(f"f{row}.x{row}") for row in range(20_000)), END)
-    assert index.extensions == ("png", "txt") and index.offsets.nbytes == 20_001 * 2 * 8
-    assert len(index.others) <= 65 and sum(index.others.values()) == 20_000
+    index = index_of(tmp_path, GOOD, *(header(f"f{row}.x{row}") for row in range(5_000)), END)
+    assert index.extensions == ("png", "txt") and index.offsets.nbytes == 5_001 * 2 * 8
+    assert len(index.others) <= 65 and sum(index.others.values()) == 5_000
     assert all(len(name) < 30 for name in index.others)
 
 
