@@ -36,6 +36,7 @@ BOTTLENECKS = {
     "kl": {"channels": 4},
     "vq": {"channels": 4, "calibration_rows": 4},
     "fusion": {"calibration_rows": 4},
+    "pca_vq": {"calibration_rows": 4, "sample_rows": 4, "sample_tokens": 3},
 }
 DECODERS = {
     "vit": {"width": 32, "depth": 1, "heads": 2},
