@@ -271,7 +271,7 @@ def test_sample_names_lead_nowhere_else(run: Path) -> None:
 def test_many_large_images_stay_under_the_limit(run: Path) -> None:
     random = np.random.default_rng(0)
     for path in (run / "samples").glob("*.png"):
-        Image.fromarray(random.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(path, compress_level=0)
+        Image.fromarray(random.integers(0, 256, (260, 260, 3), dtype=np.uint8)).save(path, compress_level=0)
     path = build_report(run)
     assert 1_000_000 < path.stat().st_size < 5_000_000
     assert "Pictures are stored here at quality" in read(path).text
