@@ -139,7 +139,7 @@ class Score:
 
     Attributes:
         value: The number.
-        baseline: Value of the trivial answer that `Metric.baseline_name` names, or None.
+        baseline: Value of the trivial answer that `Metric.baseline_name` names, judged by `error`; or None.
         baselines: Trivial answers by name; the value is compared with the strongest.
         error: Standard error of the value over samples, or None.
         interval: Two bounds of the value; None: two standard errors to each side.

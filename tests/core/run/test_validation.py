@@ -84,6 +84,8 @@ def test_the_best_checkpoint_outlives_rotation_and_is_known_by_name(tmp_path: Pa
     for name, module in training_modules(model).items():
         for key, value in module.state_dict().items():
             assert torch.equal(value, expected[f"{name}.{key}"]), key
+    stage = run(tmp_path / "stage", f"init_from={best}", "run.steps=1", "evaluate.every=0")
+    assert stage.exit_code == 0, stage.output
     table = '{ use = "scripted.script", values = [0.1, 0.2, 0.3] }'
     done = CliRunner().invoke(main, ["eval", str(best), "--evaluator", table, *plugin])
     assert done.exit_code == 0 and "0.2 " in done.stdout, done.output  # the value of step 4
