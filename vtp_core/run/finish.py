@@ -30,6 +30,7 @@ from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.ranks.rank_objects import on_first_rank
 from vtp_core.training.ranks.world import World
 from vtp_core.training.saving.best import improves, write_best
+from vtp_core.training.saving.folder import rotate
 from vtp_core.training.saving.state import whole
 
 _T = TypeVar("_T")
@@ -136,8 +137,9 @@ def note_best(run: Run, step: int, results: Results) -> None:
     name = run.recipe.evaluate.best
     entry = find_metric(results, name or "")
     if name is not None and entry is not None:
-        value, checkpoint = float(entry["value"]), f"step-{step:08d}"
-        on_first_rank(lambda: write_best(run.folder.checkpoints, checkpoint, name, value))
+        folder, value, checkpoint = run.folder.checkpoints, float(entry["value"]), f"step-{step:08d}"
+        on_first_rank(lambda: write_best(folder, checkpoint, name, value))
+        on_first_rank(lambda: rotate(folder, run.recipe.run.keep_checkpoints))  # the former best one may go
 
 
 def finish(run: Run) -> Results:

@@ -178,16 +178,17 @@ FAILS = 'evaluators.bad={{use = "scripted.script", values = [1.0, 1.0, 1.0], fai
 
 
 def test_an_evaluator_that_fails_costs_no_other_number_and_no_training(tmp_path: Path) -> None:
-    sets = (script(0.25, 0.75, 0.5), FAILS.format([2, 6]), BEST)
+    sets = (script(0.25, 0.5, 0.75), FAILS.format([2, 6]), BEST)
     result = run(tmp_path, *sets)
     assert result.exit_code == 3, result.output
     assert "step 2: evaluator bad is left out: no score at step 2" in result.stderr
     assert one_line(result) == "error: evaluator bad: no score at step 6"
     written = json.loads((tmp_path / "run/eval.json").read_text())
-    assert written["score"]["value"] == 0.5 and written["left_out"] == {"bad": "no score at step 6"}
+    assert written["score"]["value"] == 0.75 and written["left_out"] == {"bad": "no score at step 6"}
     by_name = {curve.metric: curve.value for curve in curves(metrics(tmp_path))}
-    assert by_name == {"score": ((2, 0.25), (4, 0.75), (6, 0.5)), "bad.score": ((4, 1.0),)}
-    assert read_best(tmp_path / "run/checkpoints").step == 4
+    assert by_name == {"score": ((2, 0.25), (4, 0.5), (6, 0.75)), "bad.score": ((4, 1.0),)}
+    assert kept(tmp_path) == ["best", "latest", "step-00000006"]
+    assert read_best(tmp_path / "run/checkpoints").step == 6
     assert (tmp_path / "run/tokenizer/model.safetensors").is_file()
     assert "evaluator bad gave no number: no score at step 6" in (tmp_path / "run/report.html").read_text()
 
