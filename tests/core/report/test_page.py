@@ -139,6 +139,12 @@ def test_other_tokenizers_and_jpeg_stand_beside_the_run(run: Path) -> None:
     assert titles == shipped and record["bytes"] == 32
     for column in record["references"]:
         assert f"{column['title']}{column['psnr']:.2f} dB" in text
+    images = [{**item, "group": "worst" if i > 9 else "spread"} for i, item in enumerate(record["images"])]
+    edit(run / "samples" / "samples.json", images=images)
+    text = read(build_report(run)).text.split("The worst of these images")[1]
+    for item in images[10:]:
+        for column in item["references"]:
+            assert f"{column['title']}{column['psnr']:.2f} dB" in text
 
 
 def test_bad_samples_of_all_ranks_are_counted_once(run: Path) -> None:
