@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vtp_core.artefact.config import is_artefact, read_config
 from vtp_core.errors import CheckpointError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.history import RESOLVED
@@ -22,7 +23,8 @@ def find_tokenizer(name: str | Path, plugins: Plugins) -> Path:
         plugins: Where shipped tokenizers are looked up.
 
     Raises:
-        CheckpointError: There is no such folder, or nothing in it that can be a tokenizer.
+        CheckpointError: There is no such folder, nothing in it that can be a tokenizer, or a damaged or newer
+            ``config.json``.
     """
     path = locate(name, plugins)
     if run_of_checkpoint(path) is not None and path.exists():
@@ -42,6 +44,8 @@ def find_tokenizer(name: str | Path, plugins: Plugins) -> Path:
             f"{path}: no tokenizer here ({problem}); give the folder of a run or of a tokenizer, or the name "
             "of one that ships"
         )
+    if is_artefact(path):
+        read_config(path)
     return path
 
 

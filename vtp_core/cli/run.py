@@ -62,7 +62,7 @@ def run(
         overrides = (*overrides, f"run.out={quoted(out)}")
     world_size = ranks or nproc
     stages = [load_recipe(path, overrides, plugins=plugins, world_size=world_size) for path in recipes]
-    _check(stages, plugins, resume=resume, allow_change=allow_change)
+    _check(stages, plugins, resume=resume, allow_change=allow_change, alone=ranks is None)
     if nproc > 1 and ranks is None:
         raise SystemExit(start_ranks(nproc, sys.argv[1:]))
     _log_to_stderr()
@@ -85,16 +85,27 @@ def run(
     leave_world()  # after an error the process ends instead: a rank that failed must not wait for the others
 
 
-def _check(stages: Sequence[Recipe], plugins: Plugins, *, resume: bool, allow_change: bool) -> None:
+def _check(
+    stages: Sequence[Recipe], plugins: Plugins, *, resume: bool, allow_change: bool, alone: bool
+) -> None:
     """Refuses, before the first stage starts, what would stop any of them at its start. Imports no torch.
+
+    Args:
+        stages: The recipes.
+        plugins: Where shipped tokenizers are looked up.
+        resume: Whether stages may have begun.
+        allow_change: Whether their recipes may have changed since.
+        alone: Whether this is no rank among others, so that a held folder is another run's.
 
     Raises:
         UsageError: A folder is occupied, unusable or that of two stages, or run.steps are made already.
         CheckpointError: ``init_from`` leads nowhere, or the recipe changed since the checkpoint.
     """
     from vtp_core.recipe.tokenizers import locate
+    from vtp_core.run.processes.lock import locked
     from vtp_core.run.recipe_change import check_newest
     from vtp_core.run.records import RunFolder
+    from vtp_core.training.saving.manifest import published
 
     taken: dict[str, str] = {}
     for stage in stages:
@@ -109,7 +120,11 @@ def _check(stages: Sequence[Recipe], plugins: Plugins, *, resume: bool, allow_ch
             check_newest(folder.checkpoints, stage, plugins, allow_change)
         else:
             folder.require_new()
-        if (weights := stage.init_from) is not None:
+        if alone and folder.lock.exists():
+            with locked(folder):  # raises if another process holds it
+                pass
+        started = resume and published(folder.checkpoints)
+        if (weights := stage.init_from) is not None and not started:
             path = locate(weights if isinstance(weights, str) else weights.path, plugins)
             before = any(path.is_relative_to(earlier) for earlier in taken)
             if not (path.exists() or before):

@@ -9,6 +9,8 @@ import pytest
 
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import dump_toml, load_recipe
+from vtp_core.run.processes.lock import locked
+from vtp_core.run.records import RunFolder
 from vtp_core.training.saving.manifest import Manifest
 
 # Every command line runs in one process in which an import of torch is an error.
@@ -48,6 +50,9 @@ REFUSED = {
     'run quickstart -o a -s evaluate.source={use="image_folder",path="gone"}': (3, "gone: no such folder"),
     "run quickstart --resume -s run.steps=200": (2, "300 steps are made already, run.steps is 200; raise it"),
     "run quickstart --resume -s encoder.width=96": (5, "encoder.width: 192 -> 96"),
+    "run quickstart -o busy": (2, "busy: another run holds this folder (process "),
+    "run quickstart --nproc 2 -o busy": (2, "busy: another run holds this folder (process "),
+    "encode new photos -o a.safetensors": (5, "format_version 99, this installation reads 1; upgrade"),
     "validate nosuch": (2, "no shipped recipe"),
     "show nosuch": (2, "no shipped recipe"),
     "plan nosuch": (2, "no shipped recipe"),
@@ -111,14 +116,17 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, s
     for name in ("note.txt", "photos/a.png"):
         (root / name).write_text("not an image")
     (root / "a.toml").write_text('extends = "b.toml"\n')
+    (root / "new").mkdir()
+    (root / "new" / "config.json").write_text('{"format": "vtp-tokenizer", "format_version": 99}')
     calls = [line.split() for line in REFUSED]
-    done = subprocess.run(
-        [sys.executable, "-c", CALLS], input=json.dumps(calls), capture_output=True, text=True, cwd=root,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, timeout=60, check=False,
-    )  # fmt: skip
+    with locked(RunFolder(root / "busy")):
+        done = subprocess.run(
+            [sys.executable, "-c", CALLS], input=json.dumps(calls), capture_output=True, text=True, cwd=root,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, timeout=60, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     left = sorted(str(path.relative_to(root)) for path in root.iterdir())
-    assert left == ["a.toml", "empty", "note.txt", "photos", "runs"]
+    assert left == ["a.toml", "empty", "new", "note.txt", "photos", "runs"]
     return dict(zip(REFUSED, json.loads(done.stdout), strict=True))
 
 

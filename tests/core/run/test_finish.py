@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -149,3 +150,15 @@ def test_a_full_disk_at_the_metrics_is_one_line(tmp_path: Path, monkeypatch: pyt
     done = vtp(tmp_path, "run.steps=1")
     assert done.exit_code == 74
     assert one_line(done) == f"error: {target}: No space left on device; make room"
+
+
+def test_a_run_that_has_begun_is_resumed_without_the_weights_that_it_started_from(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    assert vtp(tmp_path / "a", "run.steps=1").exit_code == 0
+    sets = ("run.steps=2", f"init_from={tmp_path / 'a' / 'run'}")
+    assert vtp(tmp_path / "b", *sets).exit_code == 0
+    shutil.rmtree(tmp_path / "a")
+    assert vtp(tmp_path / "b", *sets, resume=True).exit_code == 0
+    fresh = vtp(tmp_path / "c", *sets)
+    assert fresh.exit_code == 5 and "init_from: " in one_line(fresh)
