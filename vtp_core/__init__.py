@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from vtp_core.step import Step, Teacher
     from vtp_core.tokenizer import Tokenizer
     from vtp_core.training.optim.algorithm import AdamW, OptimizerAlgorithm
-    from vtp_core.view import ViewNeed
+    from vtp_core.view import ViewNeed, ViewSize
 
 try:
     __version__ = version("vtp-core")
@@ -91,7 +91,7 @@ _NAMES = {
     "vtp_core.step": ("Step", "Teacher"),
     "vtp_core.tokenizer": ("Tokenizer",),
     "vtp_core.training.optim.algorithm": ("AdamW", "OptimizerAlgorithm"),
-    "vtp_core.view": ("ViewNeed",),
+    "vtp_core.view": ("ViewNeed", "ViewSize"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -150,6 +150,7 @@ __all__ = [
     "UsageError",
     "ValueRange",
     "ViewNeed",
+    "ViewSize",
     "VtpError",
     "__version__",
     "hookimpl",
