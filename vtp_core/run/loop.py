@@ -143,7 +143,7 @@ class Loop:
         told = self.run.world.sum(torch.tensor(flags, device=self.run.world.device)).tolist()
         numbers = [number for number, flag in zip(STOP_SIGNALS, told, strict=True) if flag > 0]
         if numbers and self.stop.number is None:
-            self.stop.number = numbers[0]
+            self.stop.note(numbers[0])  # a launcher may send it to this rank a moment later
         return bool(numbers)
 
     def _end(self) -> NoReturn:

@@ -70,6 +70,7 @@ def test_ranks_end_with_a_launcher_that_is_killed(tmp_path: Path):
     process.kill()
     code, errors = ended(process, ranks)
     assert code == -signal.SIGKILL and "its launcher has ended" in errors
+    assert list((tmp_path / "run/checkpoints").glob("step-*[0-9]")), errors
     assert find_latest(tmp_path / "run").manifest.step == metrics(tmp_path)[-1]["step"]
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from tests.core.run.forked import Forked
 from tests.core.run.tiny_run import arguments, assert_same_bits, metrics, one_line, state, vtp
+from vtp_core.errors import Stopped
 from vtp_core.run.processes import watch
+from vtp_core.run.processes.signals import StopSignals
 from vtp_core.training.saving.checkpoint import find_latest
 
 SLOW = 'callbacks.slow={use = "faulty.slow", seconds = 0.3}'
@@ -47,6 +49,16 @@ def test_equal_signals_within_seconds_are_one(tmp_path: Path, number: signal.Sig
     (line,) = errors(process)
     assert line.startswith(f"error: stopped by {number.name} after step ")
     assert named_checkpoint(tmp_path, line) == metrics(tmp_path)[-1]["step"]
+
+
+def test_a_signal_that_another_rank_got_first_is_the_same_one():
+    stop = StopSignals()
+    stop.waits = True
+    stop.note(signal.SIGTERM)
+    assert not stop.is_second(signal.SIGTERM) and stop.is_second(signal.SIGINT)
+    stop.since -= 6
+    assert stop.is_second(signal.SIGTERM)
+    assert isinstance(stop.error("now"), Stopped) and not stop.is_second(signal.SIGINT)
 
 
 def test_another_signal_ends_the_run_at_once(tmp_path: Path):

@@ -74,6 +74,10 @@ class StopSignals:
         finally:
             self.waits = before
 
+    def note(self, number: int) -> None:
+        """Notes the first signal, of this rank or of another."""
+        self.number, self.since = number, time.monotonic()
+
     def error(self, when: str) -> VtpError:
         """The error that ends the run: `Preempted` if this process published a checkpoint, else `Stopped`.
 
@@ -93,7 +97,7 @@ class StopSignals:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.number is None:
-            self.number, self.since = number, time.monotonic()
+            self.note(number)
             if not self.waits:
                 raise Interrupted
         elif self.is_second(number):
