@@ -17,7 +17,7 @@ from vtp_core.run.processes import watch
 from vtp_core.run.processes.signals import StopSignals
 from vtp_core.training.saving.checkpoint import find_latest
 
-SLOW = 'callbacks.slow={use = "faulty.slow", seconds = 0.3}'
+SLOW = 'callbacks.slow={use = "faulty.slow", seconds = 0.1}'
 STOP = 'callbacks.stop={use = "faulty.signal", at = 3, first = true}'
 HANG = "objectives.bad={use = 'faulty.bad_number', view = 'rec', where = 'hang', at = [3]}"
 
@@ -38,7 +38,14 @@ def named_checkpoint(folder: Path, line: str) -> int:
     return step
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
 def test_equal_signals_within_seconds_are_one(tmp_path: Path, number: signal.Signals):
     process = start(tmp_path, "run.steps=200", SLOW)
     process.until("step 2/")
@@ -62,7 +69,7 @@ def test_a_signal_that_another_rank_got_first_is_the_same_one():
 
 
 def test_another_signal_ends_the_run_at_once(tmp_path: Path):
-    process = start(tmp_path, "run.steps=200", SLOW.replace("0.3", "1e6"))
+    process = start(tmp_path, "run.steps=200", SLOW.replace("0.1", "1e6"))
     process.until("step 1/")
     process.send(signal.SIGTERM)
     time.sleep(0.1)
@@ -89,6 +96,7 @@ def test_a_signal_at_the_start_saves_nothing_and_says_so(tmp_path: Path, monkeyp
     )
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_finished_run_is_measured_again_saves_nothing(tmp_path: Path, monkeypatch):
     assert vtp(tmp_path, "run.steps=2").exit_code == 0
 
@@ -104,6 +112,7 @@ def test_a_signal_while_a_finished_run_is_measured_again_saves_nothing(tmp_path:
     assert errors(process)[0].endswith("saved no checkpoint; --resume goes on from step-00000002")
 
 
+@pytest.mark.slow
 def test_a_signal_during_an_evaluation_saves_the_step_before(tmp_path: Path, monkeypatch):
     def wait(*_, **__):
         print("measuring", flush=True)
@@ -165,7 +174,7 @@ def test_a_step_that_hangs_is_named_and_a_signal_is_served(tmp_path: Path):
     assert "while computing of step 4" in line and line.endswith("--resume goes on from step-00000002")
 
 
-@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("attempt", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 5))])
 def test_a_killed_worker_is_one_clear_line(tmp_path: Path, attempt: int):
     process = start(tmp_path, "run.steps=4000", "data.workers=2", "run.checkpoint_every=3")
     process.until(f"step {2 + attempt}/")
@@ -175,6 +184,7 @@ def test_a_killed_worker_is_one_clear_line(tmp_path: Path, attempt: int):
     assert line.startswith("error: DataLoader worker (pid") and "data.workers" in line
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_run_that_is_killed(tmp_path: Path):
     process = start(tmp_path, "run.steps=4000", "data.workers=2", SLOW)
     process.until("step 2/")
