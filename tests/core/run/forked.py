@@ -26,7 +26,7 @@ class Forked:
     """
 
     def __init__(self, arguments: Sequence[str], before: Callable[[], object] | None = None) -> None:
-        self.text, self._code = "", None
+        self.text, self._ended = "", False
         self._read, write = os.pipe()
         self.pid = os.fork()
         if self.pid:
@@ -35,9 +35,9 @@ class Forked:
         code = 99
         try:
             os.setsid()
-            os.close(self._read)
             os.dup2(write, 1)
             os.dup2(write, 2)
+            os.closerange(3, 4096)  # those of this process, such as the pipe to whoever reads its output
             sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if before is not None:
@@ -84,10 +84,18 @@ class Forked:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             ended = pid != 0
         if not ended:
-            os.killpg(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            self.kill()
             raise AssertionError(f"it did not end within {seconds} s:\n{self.text}")
         while open_ and select.select([self._read], [], [], 0)[0]:
             open_ = self.read(0)
+        self._ended = True
         os.close(self._read)
         return os.waitstatus_to_exitcode(status)
+
+    def kill(self) -> None:
+        """Ends it and its children, if it has not ended yet."""
+        if not self._ended:
+            self._ended = True
+            os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            os.close(self._read)
