@@ -1,0 +1,168 @@
+"""The `timm` encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtp_core.encoder import Encoder
+from vtp_core.errors import UsageError
+from vtp_core.features import Tokens
+from vtp_core.pixels import IMAGENET_MEAN, IMAGENET_STD
+from vtp_plugins.timm.config import TimmConfig
+from vtp_plugins.timm.network import Layout, build_network, network_blocks, pixel_statistics
+
+
+class TimmEncoder(Encoder):
+    """A pretrained network of timm: its last block's tokens, and those of earlier blocks as taps.
+
+    Class token and registers are not among the patches. Taps are outputs of blocks before the final norm;
+    of a convolutional network, maps of stages on the grid of the last one. No mask token. Under autocast
+    tokens leave in the parameters' dtype.
+    """
+
+    has_cls: bool
+    network: Any  # a module of timm, which is untyped
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, config: TimmConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network, self.layout = build_network(config)
+        self.width, self.depth = self.layout.widths[-1], len(self.layout.widths)
+        self.patch = config.patch or self.layout.native
+        self.tap_widths = _tap_widths(self.layout, config)
+        self.has_cls = getattr(self.network, "cls_token", None) is not None
+        mean, std = pixel_statistics(self.network)
+        # From ImageNet's normalisation to the network's; not saved, the network's name says it.
+        scale = [ours / theirs for ours, theirs in zip(IMAGENET_STD, std, strict=True)]
+        shift = [(o - t) / s for o, t, s in zip(IMAGENET_MEAN, mean, std, strict=True)]
+        self.register_buffer("scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """The network stays in evaluation mode."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The network's blocks or stages, first to last."""
+        return network_blocks(self.network)
+
+    def forward(
+        self,
+        images: list[Tensor],
+        masks: list[Tensor | None],
+        *,
+        layers: tuple[int, ...] = (),
+        drop_path: float = 0.0,
+    ) -> list[Tokens]:
+        """Tokens of all crop sets, one set after the other; see `vtp_core.encoder.Encoder.forward`.
+
+        Raises:
+            UsageError: A mask, a rate of drop path for trained blocks, a tap that doesn't exist, or images of
+                a size that the network's positions can't take.
+            ValueError: An image side is no multiple of the patch.
+        """
+        if any(mask is not None for mask in masks):
+            raise UsageError("timm: pretrained networks have no mask token to hide patches with; use vit")
+        if drop_path and self.config.trainable and self.training:
+            raise UsageError("timm: its blocks drop no paths; leave `drop_path` of the view at 0")
+        self.check_layers(layers, "forward")
+        return [self._encode(image, layers) for image in images]
+
+    def _encode(self, image: Tensor, layers: tuple[int, ...]) -> Tokens:
+        grid = self._grid(image)
+        pixels = self._pixels(image.flatten(0, 1), grid)
+        wanted = sorted({*layers, self.depth - 1})
+        read = self._read_tokens if self.layout.transformer else self._read_maps
+        try:
+            outputs, cls = read(pixels, wanted)
+        except AssertionError as error:  # how timm refuses a size
+            raise UsageError(
+                f"timm: {self.config.name} can't take images of {tuple(pixels.shape[-2:])} pixels ({error})"
+            ) from None
+
+        def shaped(tokens: Tensor) -> Tensor:
+            return tokens.unflatten(0, image.shape[:2]).to(self.scale.dtype)
+
+        return Tokens(
+            patches=shaped(self._normed(outputs[self.depth - 1])),
+            grid=grid,
+            cls=None if cls is None else shaped(self._normed(cls)),
+            layers={layer: shaped(outputs[layer]) for layer in layers},
+        )
+
+    def _grid(self, image: Tensor) -> tuple[int, int]:
+        height, width = image.shape[-2:]
+        if height % self.patch or width % self.patch:
+            raise ValueError(
+                f"timm: image of {height} x {width} pixels is no multiple of the patch {self.patch}"
+            )
+        return height // self.patch, width // self.patch
+
+    def _pixels(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Images in the network's normalisation and at its scale."""
+        size = (grid[0] * self.layout.native, grid[1] * self.layout.native)
+        if self.layout.size is not None and size != self.layout.size:
+            own, asked = (" x ".join(str(side) for side in each) for each in (self.layout.size, size))
+            raise UsageError(
+                f"timm: the positions of {self.config.name} are those of {own} pixels, these images come as "
+                f"{asked}; give images of that size, or `options = {{ img_size = ... }}`"
+            )
+        if image.shape[-2:] != size:  # RAE resizes to DINOv2's patch of 14 by bicubic interpolation too
+            image = F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
+        return image * self.scale + self.shift
+
+    def _read_tokens(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], Tensor | None]:
+        """Block -> its patches (R, N, D), and the class token (R, D) after the last one."""
+        found = self.network.forward_intermediates(
+            pixels,
+            indices=wanted,
+            return_prefix_tokens=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        # Without prefix tokens some networks of timm return no pairs.
+        pairs = [each if isinstance(each, tuple) else (each, None) for each in found]
+        patches = dict(zip(wanted, (patches for patches, _ in pairs), strict=True))
+        prefix = pairs[-1][1]
+        return patches, prefix[:, 0] if self.has_cls and prefix is not None else None
+
+    def _read_maps(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], Tensor | None]:
+        """Stage -> its map on the grid of the last one, as tokens (R, N, D)."""
+        found = self.network.forward_intermediates(pixels, indices=wanted, intermediates_only=True)
+        tokens = {}
+        for layer, maps in zip(wanted, found, strict=True):
+            factor = self.layout.reductions[layer]
+            if (maps.shape[-2] * factor, maps.shape[-1] * factor) != tuple(pixels.shape[-2:]):
+                raise UsageError(
+                    f"timm: the map of stage {layer} of {self.config.name} is {tuple(maps.shape[-2:])} for "
+                    f"images of {tuple(pixels.shape[-2:])}; only maps that divide the image make tokens"
+                )
+            if (ratio := self.layout.native // factor) > 1:
+                averaged = self.config.shallow == "average"
+                maps = F.avg_pool2d(maps, ratio) if averaged else F.pixel_unshuffle(maps, ratio)
+            tokens[layer] = maps.flatten(2).transpose(1, 2)
+        return tokens, None
+
+    def _normed(self, tokens: Tensor) -> Tensor:
+        if self.config.norm == "none":
+            return tokens
+        if self.config.norm == "no_affine":
+            return F.layer_norm(tokens.float() if tokens.itemsize < 4 else tokens, (self.width,), eps=1e-6)
+        normed: Tensor = self.network.norm(tokens)
+        return normed
+
+
+def _tap_widths(layout: Layout, config: TimmConfig) -> tuple[int, ...]:
+    if layout.transformer or config.shallow == "average":
+        return layout.widths
+    pairs = zip(layout.widths, layout.reductions, strict=True)
+    return tuple(width * (layout.native // reduction) ** 2 for width, reduction in pairs)
