@@ -1,0 +1,78 @@
+"""`vtp codebook predict`: forecasts against codebooks that were trained, advice, and refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from vtp_core.cli.main import main
+from vtp_plugins.codebook.forecast import Forecast, advice, forecast
+
+
+def clustered(noise: float, count: int = 6000, width: int = 96) -> torch.Tensor:
+    """Signal of 8 axes in 200 clusters, under isotropic noise."""
+    draw = torch.Generator().manual_seed(0)
+    centers = torch.randn(200, 8, generator=draw) * (1 / torch.arange(1.0, 9)).sqrt()
+    rotation = torch.linalg.qr(torch.randn(width, width, generator=draw))[0][:8]
+    chosen = centers[torch.randint(200, (count,), generator=draw)]
+    return chosen @ rotation + noise * torch.randn(count, width, generator=draw)
+
+
+def test_noise_costs_a_plain_codebook_its_use_and_spreads_distances_less() -> None:
+    quiet, loud = (forecast(clustered(noise), 64, "plain") for noise in (0.02, 0.3))
+    assert quiet.use > 0.85
+    assert loud.use < quiet.use - 0.2
+    assert loud.d_eff > 2 * quiet.d_eff
+    assert loud.measured_spread == pytest.approx(loud.spread, rel=0.25)
+    dominant = forecast(clustered(0.3), 64, "reweight 1")
+    assert dominant.use > loud.use
+
+
+def test_a_forecast_repeats_itself() -> None:
+    x = clustered(0.1, 2000)
+    assert forecast(x, 32, "dsq 90 %") == forecast(x, 32, "dsq 90 %")
+
+
+def test_advice_follows_the_figures() -> None:
+    base = {"axes": 9, "d_eff": 9.0, "spread": 0.5, "measured_spread": 0.5, "perplexity": 9.0}
+
+    def make(metric: str, use: float, error: float) -> Forecast:
+        return Forecast(metric=metric, use=use, error=error, above_bound_db=1.0, **base)
+
+    fine = [make("plain", 0.95, 0.3), make("reweight 1", 0.99, 0.4), make("dsq 90 %", 0.99, 0.31)]
+    assert "bottleneck vq will do" in advice(fine, 64)
+    poor = [make("plain", 0.2, 0.6), make("reweight 1", 0.95, 0.5), make("dsq 90 %", 0.97, 0.4)]
+    assert 'axes = { mode = "dsq", variance = 0.9 }: 97 %' in advice(poor, 64)
+    none = [make("plain", 0.2, 0.3), make("reweight 1", 0.3, 0.5), make("dsq 90 %", 0.3, 0.4)]
+    assert "fewer codes" in advice(none, 64)
+
+
+def test_the_command_prints_a_table_and_json() -> None:
+    options = ["codebook", "predict", "vtp-nano", "--source", "samples", "--codes", "16"]
+    options += ["--images", "24", "--tokens", "8"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("192 vectors of width ")
+    assert [line.split()[0] for line in lines[1:5]] == ["metric", "plain", "reweight", "dsq"]
+    found = json.loads(CliRunner().invoke(main, [*options, "--json", "--layer", "1"]).stdout)
+    assert found["vectors"] == 192
+    assert {each["metric"] for each in found["forecasts"]} == {"plain", "reweight 1", "dsq 90 %"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["vtp-nano"], "which images? name them with --source"),
+        (["vtp-nano", "--source", "samples", "--layer", "99", "--images", "4"], "--layer taps block 99"),
+        (["nothing-here"], "nothing-here"),
+    ],
+)
+def test_refusals_are_one_line(options: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["codebook", "predict", *options])
+    assert result.exit_code in (2, 5)
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

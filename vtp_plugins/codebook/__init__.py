@@ -1,0 +1,1 @@
+"""The command `vtp codebook`: what a codebook of an encoder's features would be like."""

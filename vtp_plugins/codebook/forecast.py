@@ -1,0 +1,130 @@
+"""What a codebook on given features would be like: effective dimensions, spread of distances, use, error.
+
+The use is that of a codebook which follows the features for some steps; nothing else is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtp_core.math.moments import Moments
+from vtp_core.math.row_noise import row_rand, row_seeds
+from vtp_plugins.pca_vq.axes import effective_dimensions
+from vtp_plugins.pca_vq.config import AxesConfig, BranchConfig
+from vtp_plugins.pca_vq.rotated import RotatedQuantizer
+
+STEPS, BATCH, DECAY = 100, 2048, 0.95
+"""Updates of the codebook, vectors of each, and decay of its moving average: enough for use to settle."""
+METRICS: dict[str, AxesConfig] = {
+    "plain": AxesConfig(mode="plain"),
+    "reweight 1": AxesConfig(mode="reweight", alpha=1.0),
+    "dsq 90 %": AxesConfig(mode="dsq", variance=0.9),
+}
+HEALTHY = 0.8
+"""Use from which a plain codebook needs no help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """One metric's codebook.
+
+    Attributes:
+        metric: Name of the metric.
+        axes: Principal axes that the search sees.
+        d_eff: Effective dimensions of the search.
+        spread: Deviation over mean of distances between vectors, sqrt(2 / d_eff) of Gaussian ones.
+        measured_spread: The same, measured between vectors.
+        use: Fraction of the codes that held-out vectors choose.
+        perplexity: exp of the entropy of their choice.
+        error: Mean squared error of held-out vectors, a fraction of their variance.
+        above_bound_db: That error above the Gaussian bound at its bits, in dB.
+    """
+
+    metric: str
+    axes: int
+    d_eff: float
+    spread: float
+    measured_spread: float
+    use: float
+    perplexity: float
+    error: float
+    above_bound_db: float
+
+
+@torch.no_grad()
+def forecast(vectors: Tensor, codes: int, metric: str, *, seed: int = 0) -> Forecast:
+    """Trains a codebook of `codes` codes on half of the vectors and measures it on the other half.
+
+    Args:
+        vectors: (N, D), finite, in any order.
+        codes: K.
+        metric: A key of `METRICS`.
+        seed: Of the split and of the batches.
+    """
+    order = row_rand(row_seeds(seed, torch.arange(len(vectors)))).argsort()
+    train, held_out = vectors[order[::2]], vectors[order[1::2]]
+    table = {
+        "codes": codes,
+        "initialise": "data",
+        "revive": False,
+        "decay": DECAY,
+        "commitment": 0.0,
+        "alarm": 0.0,
+    }
+    config = BranchConfig(axes=METRICS[metric], codebook=table)
+    quantizer = RotatedQuantizer(config, vectors.shape[1], "features").eval()
+    quantizer.calibrate(Moments.of(train))
+    quantizer.initialise(train)
+    for step in range(STEPS):
+        places = (row_rand(row_seeds(seed + step + 1, torch.arange(BATCH))) * len(train)).long()
+        quantizer.after_step(quantizer(train[places]).tally, step)
+    found = quantizer(held_out)
+    counts = torch.bincount(found.codes[:, 0], minlength=codes).double()
+    p = counts / counts.sum()
+    error = (found.vectors - held_out).square().sum(-1).mean()
+    half = len(held_out) // 2
+    between = (quantizer.weights * ((held_out[:half] - held_out[-half:]) @ quantizer.vectors).square()).sum(
+        -1
+    )
+    d_eff = effective_dimensions(quantizer.variances, quantizer.weights).item()
+    return Forecast(
+        metric=metric,
+        axes=int(quantizer.rank),
+        d_eff=d_eff,
+        spread=math.sqrt(2 / d_eff),
+        measured_spread=(between.std() / between.mean()).item(),
+        use=(counts > 0).double().mean().item(),
+        perplexity=math.exp(-torch.xlogy(p, p).sum().item()),
+        error=(error / quantizer.variances.sum()).item(),
+        above_bound_db=(10 * torch.log10(error / quantizer.bound[0])).item(),
+    )
+
+
+def advice(forecasts: Sequence[Forecast], codes: int) -> str:
+    """What follows for a recipe."""
+    by_name = {each.metric: each for each in forecasts}
+    plain = by_name["plain"]
+    if plain.use >= HEALTHY:
+        return (
+            f"A plain codebook of {codes} codes is used to {100 * plain.use:.0f} %: bottleneck vq will do; "
+            "pca_vq would change little"
+        )
+    best = max(forecasts, key=lambda each: (each.use >= HEALTHY, -each.error))
+    if best is plain:
+        return (
+            f"No metric uses {codes} codes well on these features: take fewer codes, more images, or turn "
+            "revival on"
+        )
+    axes = METRICS[best.metric]
+    keys = f'mode = "{axes.mode}"'
+    keys += f", variance = {axes.variance}" if axes.mode == "dsq" else f", alpha = {axes.alpha}"
+    return (
+        f"A plain codebook would use {100 * plain.use:.0f} % of {codes} codes. Take bottleneck pca_vq with "
+        f"axes = {{ {keys} }}: {100 * best.use:.0f} %, error {best.error:.3f} of the variance against "
+        f"{plain.error:.3f}; and leave revival on"
+    )
