@@ -12,6 +12,8 @@ from vtp_plugins.init.scan import Findings
 
 _SIZES = (256, 128, 64, 32, 16)
 _LIKE = 1.15  # factor by which proportions may differ and still be the same
+# Memory of the recipe on a GPU, as `vtp plan` estimates it for 128 and for 256 pixels.
+_FILLED, _FIXED_GIB, _ROW_GIB = 0.7, 2.7, 0.15
 _SLOW = 0.5  # seconds a step may wait for images
 
 
@@ -135,7 +137,10 @@ def _shape(found: Findings, side: int, multiple: int) -> Size:
 
 def _rows(found: Findings, machine: Machine, trained: int, readers: int) -> tuple[int, str]:
     """Images of a step, and a remark."""
-    rows = (256 if machine.gpu_gib >= 40 else 128) if machine.gpu_gib else (64 if machine.cores >= 8 else 32)
+    rows = 64 if machine.cores >= 8 else 32
+    if machine.gpu_gib:
+        room = (_FILLED * machine.gpu_gib - _FIXED_GIB) / _ROW_GIB
+        rows = next((rows for rows in (256, 128, 64, 32) if rows <= room), 16)
     while rows > trained and rows > 1:
         rows //= 2
     wanted = rows

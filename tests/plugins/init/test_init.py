@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -242,6 +243,8 @@ def test_a_gpu_gets_larger_images_networks_and_batches() -> None:
     assert (small.size, small.patch, small.rows) == (64, 8, 32)
     assert (large.size, large.patch, large.rows) == (256, 16, 256)
     assert large.bfloat16 and not small.bfloat16
+    rows = [choose(found(), replace(SERVER, gpu_gib=float(gib))).rows for gib in (4, 8, 16, 24, 48, 80)]
+    assert rows == [16, 16, 32, 64, 128, 256]
 
 
 @pytest.mark.parametrize("machine", [LAPTOP, SERVER])
