@@ -23,6 +23,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"data/crops/augment.py", "recipe/tables/augmentation.py", "plugins/own.py"},
         "an augmentation, named for the paper's",
     ),
+    "codebook": ({"ops/nearest_code.py"}, "an argument of the search operator"),
     "data": ({"recipe/reading/check.py", "report/"}, "the recipe's table"),
     "dino": (
         {"data/crops/augment.py", "recipe/tables/augmentation.py", "plugins/own.py"},
