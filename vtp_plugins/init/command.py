@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from os.path import expanduser
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import plugin_option
+from vtp_core.cli.options import json_option, plugin_option
 from vtp_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ _LEAST = 8  # images without which there is nothing to train and to hold out
 @click.command()
 @click.argument("path", metavar="PATH")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe; default: NAME.toml, here.")
+@json_option
 @plugin_option
-def init(path: str, output: Path | None, plugin_files: tuple[Path, ...]) -> None:
+def init(path: str, output: Path | None, as_json: bool, plugin_files: tuple[Path, ...]) -> None:
     """Look at the images in PATH and write a recipe that trains a tokenizer on them.
 
     PATH is a folder of images, with or without a folder for each class, captions in .txt files or a table; a
@@ -47,10 +49,11 @@ def init(path: str, output: Path | None, plugin_files: tuple[Path, ...]) -> None
         raise UsageError(f"{target} exists; remove it or give another file: -o NAME.toml")
     plugins = load_plugins(plugin_files)
     layout = find_layout(path)
-    click.echo(f"{path}: {layout.kind}")
     train = _examine(layout.train, plugins, hold_out=layout.held_out is None)
     held = None if layout.held_out is None else _examine(layout.held_out, plugins, hold_out=False)
-    _print_findings(layout, train, held)
+    if not as_json:
+        click.echo(f"{path}: {layout.kind}")
+        _print_findings(layout, train, held)
     readable = len(train.sides)
     if readable < _LEAST:
         raise DataError(f"{path}: {readable} images can be read, {_LEAST} are the least")
@@ -59,6 +62,17 @@ def init(path: str, output: Path | None, plugin_files: tuple[Path, ...]) -> None
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("x", encoding="utf-8") as file:
         file.write(text)
+    if as_json:
+        facts = {
+            "recipe": str(target),
+            "found": layout.kind,
+            "images": train.total,
+            "broken": train.bad | ({} if held is None else held.bad),
+            "not_read": list(layout.notes),
+            "chosen": dict(choice.reasons),
+        }
+        click.echo(json.dumps(facts, indent=2))
+        return
     _print_choice(choice)
     click.echo(f"\nwrote {target}; next:\n  vtp run {target}")
 

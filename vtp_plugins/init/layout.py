@@ -89,9 +89,13 @@ def _folder(path: str, folder: Path) -> Layout:
         held_out = parts[1].train if same else None
         return Layout(parts[0].train, held_out, f"{parts[0].kind} in {train}", parts[0].notes)
     notes = tuple(_unread(folder))
+    images = next(_images(folder), None) is not None
     for pattern in ("*.tar", "*/*.tar"):
-        if any(folder.glob(pattern)):
+        if shards := len(list(folder.glob(pattern))):
             urls = f"{path.rstrip('/')}/{pattern}"
+            if images:  # more likely archives of something than shards
+                notes += (f"{shards} tar files beside the images; vtp init '{urls}' reads them",)
+                continue
             return Layout({"use": "webdataset", "urls": urls, **member_keys(urls)}, None, "tar shards", notes)
     tables = [name for name in names if name.lower().endswith(ENDINGS)]
     # Hugging Face's name first; other tables may describe something else.
@@ -99,7 +103,7 @@ def _folder(path: str, folder: Path) -> Layout:
         if (keys := table_keys(folder / name, f"{path.rstrip('/')}/{name}")) is not None:
             return Layout(keys, None, f"images that {name} lists", notes)
         notes += (f"{name} lists no images that exist",)
-    if next(_images(folder), None) is None:
+    if not images:
         what = f" ({'; '.join(notes)})" if notes else ""
         raise DataError(
             f"{path}: no image in it or below it{what}; give a folder of images, a table or shards"

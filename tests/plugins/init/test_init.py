@@ -93,6 +93,16 @@ def test_a_plain_folder_with_broken_files() -> None:
     assert (recipe.views["image"].size, recipe.encoder.patch) == (16, 2)  # type: ignore[attr-defined]
 
 
+def test_findings_and_choices_as_json() -> None:
+    fill("photos", [f"{index}.png" for index in range(9)])
+    Path("photos/3.png").write_bytes(b"")
+    result = init("photos", "-o", "made.toml", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["recipe"] == "made.toml" and facts["images"] == 9
+    assert facts["broken"] == {"3.png": "empty image"} and "16 px" in facts["chosen"]["size"]
+
+
 def test_nothing_is_overwritten() -> None:
     fill("photos", [f"{index}.png" for index in range(8)])
     Path("photos.toml").write_text("mine")
@@ -201,6 +211,16 @@ def test_folders_whose_names_are_patterns_and_linked_folders(name: str) -> None:
         Path("made.toml").unlink(missing_ok=True)
         _, train, held = recipe_of(path)
         assert len(train) + len(held) == 12
+
+
+def test_archives_among_images_are_named_and_not_read() -> None:
+    fill("mixed", [f"{index}.png" for index in range(9)])
+    Path("mixed/backup").mkdir()
+    write_tar(Path("mixed/backup/old.tar"), [("a.png", encoded(noise()))])
+    result = init("mixed")
+    assert result.exit_code == 0, result.output
+    assert "mixed: a folder of images\n  images    9" in result.stdout
+    assert "not read  1 tar files beside the images; vtp init 'mixed/*/*.tar' reads them" in result.stdout
 
 
 def test_folders_called_train_and_val() -> None:
