@@ -81,6 +81,8 @@ def export(
     check_folder("FOLDER", folder)
     plugins = load_plugins(plugin_files)
     own = format_name == OWN_FORMAT
+    if own and folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise UsageError(f"{folder}: holds something other than a tokenizer; choose another folder")
     if not own:
         plugins.find("format", format_name)
         if storage != "full":

@@ -123,8 +123,8 @@ def check_recipe(
         more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
         raise CheckpointError(
             f"{folder}: was written with another recipe ({'; '.join(lines[:8])}{more}): "
-            "repeat the -s values of the first start, undo the change, choose another run.out, "
-            "or resume with --allow-change"
+            f"go on with its own (vtp run {folder.parent.parent} --resume), repeat the -s values of the "
+            "first start, undo the change, choose another folder with --out, or resume with --allow-change"
         )
     return lines
 
