@@ -121,7 +121,11 @@ def test_parts_of_an_image_have_the_proportions_of_the_view() -> None:
 
 
 def test_a_side_that_is_no_multiple_of_the_patch_is_named(tmp_path: Path) -> None:
-    for given, said in (("[32, 44]", "44 is not a multiple of the encoder's patch 8"), ("[32]", "size")):
+    wrong = "views.image.size  expected a side in pixels or [height, width], got "
+    for given, said in (
+        ("[32, 44]", "44 is not a multiple of the encoder's patch 8"),
+        *((value, wrong + value) for value in ("[32]", "[32, 0]", '"64"', "true", "64.5", "[8, 8, 8]")),
+    ):
         (tmp_path / "r.toml").write_text(RECIPE.replace("[32, 48]", given, 1))
         result = vtp("validate", str(tmp_path / "r.toml"))
         assert result.exit_code == 2 and said in result.output, result.output

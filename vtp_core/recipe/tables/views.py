@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from vtp_core.config import AugmentationConfig, Table
 from vtp_core.recipe.tables.slot import Slot
 from vtp_core.view import Size, sides
 
 Side = Annotated[int, Field(ge=1)]
+
+
+def _side_or_sides(value: object) -> object:
+    """One message for what is neither a side nor two of them."""
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
+        raise ValueError(
+            f"expected a side in pixels or [height, width], got {json.dumps(value, default=str)}"
+        )
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+SideOrSides = Annotated[Side | tuple[Side, Side], BeforeValidator(_side_or_sides)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,7 +40,7 @@ class CropConfig(Table):
 
     count: Annotated[int, Field(ge=1)] = 1
     """Crops per sample."""
-    size: Side | tuple[Side, Side] | None = None
+    size: SideOrSides | None = None
     """Side in pixels, or `[height, width]`; default: the view's."""
     scale: tuple[UnitInterval, UnitInterval] | None = None
     """Smallest and largest fraction of the image's area in a random crop; default: the augmentation's."""
@@ -59,7 +73,7 @@ class ViewConfig(Table):
 
     rows: Annotated[int, Field(ge=1)]
     """Samples per step over all ranks; a multiple of the number of ranks."""
-    size: Side | tuple[Side, Side]
+    size: SideOrSides
     """Side of the crops in pixels, or `[height, width]`; multiples of the encoder's patch."""
     augment: Annotated[SerializeAsAny[AugmentationConfig], Slot("augmentation")]
     """`none` squashes, `center` crops the centre, `clip` and `crop` cut at random (`crop` flips too), `dino`
