@@ -1,0 +1,1 @@
+"""Alignment of latents with the features of a frozen network (VA-VAE)."""

@@ -1,0 +1,1 @@
+"""Keeps the features of an adapted encoder near those of a frozen copy."""
