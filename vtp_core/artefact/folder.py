@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import get_args
@@ -19,10 +20,12 @@ from vtp_core.artefact.weights import check_header, read_header, read_weights, w
 from vtp_core.atomic import replacing_folder
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
+from vtp_core.plugins.manager import UnknownComponent
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import sides
 
 WEIGHTS = "model.safetensors"
+_log = logging.getLogger(__name__)
 
 
 def write_artefact(tokenizer: Tokenizer, folder: Path, storage: Storage = "full") -> Path:
@@ -69,7 +72,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Call
 def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
     """The tokenizer of a folder, in eval mode on the CPU; see `loading.load`."""
     plugins = plugins if plugins is not None else load_plugins()
-    config = read_config(folder)
+    config = _known_heads(read_config(folder), plugins, folder)
     heads = {name: f"heads/{name}/{WEIGHTS}" for name in config.heads}
     check_sums(folder, ["config.json", WEIGHTS, *heads.values()])
     shapes = {
@@ -96,6 +99,19 @@ def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
             f"the latent {channels} channels; the file was edited"
         )
     return tokenizer
+
+
+def _known_heads(config: ArtefactConfig, plugins: Plugins, folder: Path) -> ArtefactConfig:
+    """The config without heads whose objective no plugin offers: images need none of them."""
+    kept = {}
+    for name, head in config.heads.items():
+        try:
+            plugins.find("objective", str(head.objective.get("use")))
+        except UnknownComponent as error:
+            _log.warning("%s: loaded without %s: %s", folder, ", ".join(head.exports) or name, error)
+            continue
+        kept[name] = head
+    return config if len(kept) == len(config.heads) else config.model_copy(update={"heads": kept})
 
 
 def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:

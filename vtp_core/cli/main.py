@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -40,14 +41,14 @@ class VtpGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Built-in commands in the order of work, then those of plugins."""
-        return [*COMMANDS, *self._from_plugins()]
+        return [*COMMANDS, *self._from_plugins(context)]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The command of that name; plugins are loaded only if it is not built in."""
         if name in COMMANDS:
             module, _, attribute = COMMANDS[name][0].partition(":")
             command = getattr(importlib.import_module(module), attribute)
-        elif name in (found := self._from_plugins()):
+        elif name in (found := self._from_plugins(context)):
             command = found[name].load_target()
         else:
             return None
@@ -70,7 +71,7 @@ class VtpGroup(click.Group):
         rows = [(name, summary) for name, (_, summary) in COMMANDS.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-        if added := self._from_plugins():
+        if added := self._from_plugins(context):
             with formatter.section("Commands of plugins"):
                 formatter.write_dl([(name, component.summary) for name, component in added.items()])
 
@@ -103,10 +104,10 @@ class VtpGroup(click.Group):
                 _end(context, describe(FileError.of(error)), FileError.exit_code)
             _end(context, internal_error(error), 1)
 
-    def _from_plugins(self) -> dict[str, Component]:
+    def _from_plugins(self, context: click.Context) -> dict[str, Component]:
         from vtp_core.plugins import load_plugins
 
-        found = load_plugins().components("command")
+        found = load_plugins(context.params.get("plugin_files", ())).components("command")
         return {component.name: component for component in found if component.name not in COMMANDS}
 
 
@@ -118,7 +119,16 @@ def _end(context: click.Context, message: str, code: int) -> NoReturn:
 @click.group(cls=VtpGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="vtp-core", prog_name="vtp")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def main(debug: bool) -> None:
+@click.option(
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    is_eager=True,  # before --help lists the commands
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Offer the commands of a Python file.",
+)
+def main(debug: bool, plugin_files: tuple[Path, ...]) -> None:
     """Pre-train, evaluate and hand over visual tokenizers.
 
     Start with vtp run quickstart, or with your own images: vtp init FOLDER

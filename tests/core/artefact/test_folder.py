@@ -258,3 +258,21 @@ def test_two_objectives_may_export_the_same_capability(tmp_path: Path) -> None:
     assert torch.equal(
         again.exports["second/embed_text"].table.weight, tokenizer.exports["second/embed_text"].table.weight
     )
+
+
+def test_a_head_whose_plugin_is_missing_is_left_out_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Images need no text tower: encode and decode work, and a copy has what was loaded."""
+    toy_tokenizer().save(tmp_path / "whole")
+    plugins = toy_plugins()
+    plugins._components = {key: value for key, value in plugins._components.items() if key[0] != "objective"}
+    model = load(tmp_path / "whole", plugins=plugins)
+    assert "loaded without embed_image, embed_text: unknown objective" in caplog.text
+    whole = load(tmp_path / "whole", plugins=toy_plugins())
+    pixels = torch.randn(1, 3, 16, 16)
+    assert torch.equal(model.encode(pixels).latent, whole.encode(pixels).latent)
+    with pytest.raises(UsageError, match="embed_text"):
+        model.embed_text(["a"])
+    model.save(tmp_path / "copy")
+    assert not load(tmp_path / "copy", plugins=plugins).exports

@@ -220,6 +220,18 @@ def test_each_command_exists_and_its_line_of_help_is_short(name: str) -> None:
     assert vtp(name, "--help").exit_code == 0
 
 
+def test_a_command_of_a_loose_file_is_called(tmp_path: Path) -> None:
+    plugin = tmp_path / "hello.py"
+    plugin.write_text(
+        "import click\nimport vtp_core as vtp\n\nvtp_api = 2\n\n\n@click.command()\ndef greet():\n"
+        "    click.echo('hello')\n\n\n@vtp.hookimpl\ndef register_commands(register):\n"
+        "    register('greet', 'hello:greet', summary='Say hello.')\n"
+    )
+    assert vtp("--plugin", str(plugin), "hello.greet").stdout == "hello\n"
+    assert "hello.greet" in vtp("--plugin", str(plugin), "--help").stdout
+    assert vtp("hello.greet").exit_code == 2
+
+
 def test_help_lists_all_commands_in_order() -> None:
     listed = vtp("--help").stdout.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in listed[: len(COMMANDS)]] == list(COMMANDS)
@@ -236,7 +248,7 @@ def test_a_plugin_adds_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
     plugins = Plugins()
     plugins.add(SimpleNamespace(vtp_api=2, register_commands=register_commands), "polite")
-    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda: plugins)
+    monkeypatch.setattr("vtp_core.plugins.load_plugins", lambda _: plugins)
     assert vtp("polite.hello").stdout == "hi\n"
     assert "Commands of plugins:\n  polite.hello  Greets.\n" in vtp("--help").stdout
     assert vtp("polite.nothing").exit_code == 2
