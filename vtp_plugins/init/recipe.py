@@ -39,13 +39,13 @@ def _note(code: str, comment: str) -> str:
 
 
 def _head(name: str, choice: Choice) -> str:
-    learned = ["how to rebuild them from a small grid of latents"]
-    learned += ["what is in them, from the images alone"] if choice.ssl_rows else []
-    learned += ["which caption belongs to which"] if choice.clip else []
+    learned = ["to reconstruct them from a small grid of latents"]
+    learned += ["to tell what is in them, from the images alone"] if choice.ssl_rows else []
+    learned += ["to match images and captions"] if choice.clip else []
     goals = "".join(f"#   - {goal}\n" for goal in learned)
     place = "a GPU" if choice.gpu else "a CPU: raise steps, rows, size and widths on a GPU"
     return f"""\
-# A tokenizer of your images, written by `vtp init`. From them it learns
+# A tokenizer of your images, written by `vtp init`. It learns
 {goals}# Sizes are for {place}. `vtp plan` says what they take.
 schema = 1
 name = {literal(name)}
@@ -101,7 +101,7 @@ def _views(choice: Choice) -> Iterator[str]:
     meaning = (
         "nearly whole, so that the caption fits" if choice.clip else "random crops, half of them mirrored"
     )
-    use = "what is rebuilt" + (" and compared with captions" if choice.clip else "")
+    use = "what is reconstructed" + (" and compared with captions" if choice.clip else "")
     yield f"""\
 {_note("[views.image]", use)}
 rows = {choice.rows}
@@ -110,10 +110,10 @@ size = {_size(choice)}
 """
     if choice.ssl_rows:
         yield f"""\
-[views.ssl]                   # two large and two small crops of an image must mean the same
+[views.ssl]                   # crops of an image that get the same meaning
 rows = {choice.ssl_rows}
 size = {_size(choice)}
-augment = "crop"              # "dino" changes colors too, if they say nothing about your images
+augment = "crop"              # "dino" also changes colors: use it where they mean little
 crops.global = {{ count = 2, scale = [0.5, 1.0] }}
 crops.local = {{ count = 2, size = {_size(choice, 2)}, scale = [0.1, 0.5] }}
 masks = {{}}
@@ -128,12 +128,12 @@ def _networks(choice: Choice) -> Iterator[str]:
 [encoder]
 use = "vit"
 {wide}
-{_note(f"patch = {choice.patch}", f"pixels of a latent's side: {grid} latents an image")}
+{_note(f"patch = {choice.patch}", f"pixels a position: the latent has {grid} positions")}
 """
     yield """\
 [bottleneck]
 use = "linear"
-channels = 32                 # numbers of a latent: fewer compress more, more rebuild better
+channels = 32                 # values a position: fewer compress more, more reconstruct better
 """
     yield f"""\
 [decoder]
@@ -146,7 +146,7 @@ def _objectives(choice: Choice) -> Iterator[str]:
     if choice.clip:
         text = "" if choice.gpu else "context = 32\nwidth = 128\ndepth = 2\nheads = 2\n"
         yield f"""\
-[objectives.clip]             # an image's latents and its caption find each other
+[objectives.clip]             # image-text contrast, on the latents
 use = "clip"
 view = "image"
 weight = 0.4
@@ -157,7 +157,7 @@ features = "pooled"
         ramp = choice.steps // 3
         schedule = f'{{ kind = "linear", start = 0.04, end = 0.07, steps = {ramp} }}'
         yield f"""\
-[objectives.dino]             # crops of one image agree
+[objectives.dino]             # self-distillation: crops of an image agree
 use = "dino"
 view = "ssl"
 weight = 0.3
@@ -168,7 +168,7 @@ freeze_prototypes = {choice.steps // 6}
 teacher_temperature = {schedule}
 """
         yield f"""\
-[objectives.mim]              # masked patches are guessed
+[objectives.mim]              # masked image modelling: predicts masked patches
 use = "mim"
 view = "ssl"
 weight = 0.3
@@ -176,19 +176,19 @@ share_head_with = "dino"
 teacher_temperature = {schedule}
 """
         yield """\
-[objectives.koleo]            # images stay apart
+[objectives.koleo]            # spreads the embeddings of different images
 use = "koleo"
 view = "ssl"
 weight = 0.03
 """
     yield """\
-[objectives.l1]               # pixels
+[objectives.l1]               # absolute error of the pixels
 use = "l1"
 view = "image"
 """
     if choice.perceptual:
         yield """\
-[objectives.perceptual]       # texture and edges, as a network sees them
+[objectives.perceptual]       # error in the features of a pretrained network
 use = "perceptual"
 view = "image"
 network = "lpips_squeeze_ndf"   # in a package; lpips_vgg is better, and a download
@@ -206,7 +206,7 @@ clip_scope = "owner"
 """
     if choice.ssl_rows:
         yield """\
-[ema]                         # the slow copy that dino and mim learn from
+[ema]                         # the teacher of dino and mim: a moving average of the weights
 momentum = { kind = "cosine", start = 0.98, end = 0.996 }
 """
 
