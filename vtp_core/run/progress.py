@@ -111,7 +111,7 @@ def _pass(console: Console, bars: Progress | None, title: str, total: int) -> It
     began = last = time.perf_counter()
     done = 0
     if bars is None:
-        _say(console, f"{title}: {total} images" if total else title)
+        _say(console, _named(title, total))
     else:
         task = bars.add_task(title, total=total or None, state="")
 
@@ -131,7 +131,7 @@ def _pass(console: Console, bars: Progress | None, title: str, total: int) -> It
     finally:
         if bars is not None:
             bars.remove_task(task)
-            _say(console, f"{title}: {done} images" if total else title)
+            _say(console, _named(title, done) if total else title)
 
 
 def _stderr() -> Console:
@@ -143,6 +143,10 @@ def _bars(console: Console) -> Progress:
         TextColumn("{task.description}", markup=False), MofNCompleteColumn(), BarColumn(),
         TextColumn("{task.fields[state]}", markup=False), console=console,
     )  # fmt: skip
+
+
+def _named(title: str, count: int) -> str:
+    return f"{title}: {count} image{'' if count == 1 else 's'}" if count else title
 
 
 def _left(began: float, done: int, rest: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -11,6 +11,7 @@ import numpy
 
 from vtp_core.data.completeness import lost
 from vtp_core.data.source import BadSample, FaultySource, Sample, Source
+from vtp_core.evaluation.progress import Show, silent
 
 _SHOWN = 10
 
@@ -59,12 +60,20 @@ class CheckReport:
         }
 
 
-def check_source(source: Source, limit: int | None = None) -> CheckReport:
+def _shown(total: int, show: Show) -> Iterator[int]:
+    with show("reading", total) as advance:
+        for index in range(total):
+            yield index
+            advance(1)
+
+
+def check_source(source: Source, limit: int | None = None, show: Show = silent) -> CheckReport:
     """Reads samples in order, each field by itself, so that one missing caption doesn't hide a good image.
 
     Args:
         source: What to read.
         limit: At most this many samples; None: all.
+        show: Shows the progress.
 
     Raises:
         DataError: The source can't be read any more, or a label is outside of its classes.
@@ -79,7 +88,7 @@ def check_source(source: Source, limit: int | None = None) -> CheckReport:
     lengths: list[int] = []
     sides: list[tuple[int, int]] = []
     total = len(source) if limit is None else min(limit, len(source))
-    for index in range(total):
+    for index in _shown(total, show):
         report.read += 1
         key, found = _fields(source, index, report)
         report.duplicate_keys += key in keys

@@ -55,6 +55,7 @@ def check(
     """
     from vtp_core.data.opening import open_source
     from vtp_core.plugins import load_plugins
+    from vtp_core.run.progress import show_pass
     from vtp_plugins.data_check.check import check_source, summary
 
     if overrides and not any(_is_recipe(path) for path in paths):
@@ -70,7 +71,7 @@ def check(
             broken.append(str(error))
     for name, config, limits in sources:
         try:
-            report = check_source(open_source(config, limits, plugins), limit)
+            report = check_source(open_source(config, limits, plugins), limit, show_pass)
         except DataError as error:
             # Most errors of a source name its path already.
             said = str(error).startswith(f"{Path(expanduser(name))}: ")
