@@ -95,7 +95,11 @@ class VtpGroup(click.Group):
             _end(context, describe(error), error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            _end(context, "error: interrupted", 130)  # as shells report SIGINT
+        except (SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # what plugins raise may have no other base
             if debug:

@@ -107,6 +107,27 @@ def test_a_signal_at_the_start_saves_nothing_and_says_so(tmp_path: Path, start, 
     )
 
 
+def test_a_signal_while_a_checkpoint_is_read_is_no_damage(tmp_path: Path, monkeypatch):
+    assert vtp(tmp_path, "run.steps=1").exit_code == 0
+
+    def interrupt(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("vtp_core.training.saving.safe_reader.read_chunk", interrupt)
+    result = vtp(tmp_path, "run.steps=1", resume=True)
+    assert result.exit_code == 143 and "stopped by SIGTERM while opening data" in one_line(result)
+
+
+def test_an_interrupt_outside_of_a_run_has_its_exit_code(tmp_path: Path, monkeypatch):
+    def interrupt(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("vtp_core.recipe.load_recipe", interrupt)
+    result = vtp(tmp_path)
+    assert result.exit_code == 130, result.output
+    assert one_line(result) == "error: interrupted"
+
+
 @pytest.mark.slow
 def test_a_signal_while_a_finished_run_is_measured_again_saves_nothing(tmp_path: Path, start, monkeypatch):
     assert vtp(tmp_path, "run.steps=2").exit_code == 0

@@ -102,6 +102,7 @@ def save(
             )
         mine = list_files(sorted(temporary.glob(f"__{rank}_*")))
     except (CheckpointException, OSError, RuntimeError) as error:
+        _pass_interrupt(error)
         failure, mine = _cause(error), {}
     # Every rank has to know of a failure: one that went on alone would hang in the next collective.
     parts = gather_objects((failure, mine))
@@ -213,6 +214,7 @@ def read_into(path: Path, state: Mapping[str, Tensor]) -> None:
                 tensors, storage_reader=SafeReader(path), planner=TensorPlanner(), no_dist=ranks()[1] == 1
             )
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
+        _pass_interrupt(error)
         raise CheckpointError(f"{path}: can't be read ({_cause(error)})") from None
 
 
@@ -229,6 +231,13 @@ def _without_process_group() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
         yield
+
+
+def _pass_interrupt(error: BaseException) -> None:
+    """Raises the interrupt (Ctrl-C, a stop signal) that DCP wrapped as if it were damage."""
+    for failure, _ in error.failures.values() if isinstance(error, CheckpointException) else ():
+        if isinstance(failure, KeyboardInterrupt):
+            raise failure
 
 
 def _cause(error: BaseException) -> str:
