@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vtp_core.cli import completion
+from vtp_core.cli.output import STDOUT
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ _DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:\d+)?)")
 def recipe_argument(command: Command) -> Command:
     """``RECIPE``: passed as `recipe`."""
     return click.argument("recipe", metavar="RECIPE", shell_complete=completion.recipes)(command)
+
+
+def json_file_option(command: Command) -> Command:
+    """``--json [FILE]``, for results beside tables: passed as `json_file`, `STDOUT` without FILE."""
+    option = click.option(
+        "--json",
+        "json_file",
+        is_flag=False,
+        flag_value=str(STDOUT),
+        type=click.Path(path_type=Path, allow_dash=True),
+        metavar="[FILE]",
+        help="Write all results to FILE; without FILE they are printed, and tables go to standard error.",
+    )
+    return option(command)
 
 
 def tokenizer_argument(command: Command) -> Command:

@@ -9,6 +9,9 @@ from pathlib import Path
 from vtp_core.errors import UsageError, VtpError
 from vtp_core.recipe.problems import RecipeErrors
 
+STDOUT = Path("-")
+"""File of an option that stands for standard output."""
+
 
 def describe(error: VtpError) -> str:
     """An error as the command line prints it: one line, or one line for each problem of a recipe."""
@@ -31,7 +34,7 @@ def check_file(option: str, path: Path | None) -> None:
     Raises:
         UsageError: `path` is a folder or lies below a file, or nobody may write there.
     """
-    if path is None:
+    if path is None or path == STDOUT:
         return
     if path.is_dir():
         raise UsageError(f"{option} {path}: is a folder; name a file")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import check_device
-from vtp_core.cli.output import check_file
+from vtp_core.cli.options import check_device, json_file_option
+from vtp_core.cli.output import STDOUT, check_file
 from vtp_core.errors import UsageError
 
 CASE_NAMES = ("nearest_code", "attention", "vq_step", "encode", "decode")
@@ -28,7 +28,7 @@ CASE_NAMES = ("nearest_code", "attention", "vq_step", "encode", "decode")
     "--only", help="Comma-separated parts of names: leave out the other variants, but not the first."
 )
 @click.option("--memory", is_flag=True, help="Count allocations in child processes: peak bytes of a call.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all results to this file.")
+@json_file_option
 @click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this markdown file.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a .png or .svg (needs matplotlib).")
 def bench(
@@ -77,15 +77,16 @@ def bench(
             built = load(case, shape.strip(), options)
             found = runner.run(select(built, only.split(",")) if only else built, memory=memory)
             results.append(found)
-            click.echo("\n".join(table(found)))
+            click.echo("\n".join(table(found)), err=json_file == STDOUT)
     except CaseError as error:
         raise UsageError(str(error)) from error
-    click.echo("\n".join(markdown(results).splitlines()[-6:]))
+    click.echo("\n".join(markdown(results).splitlines()[-6:]), err=json_file == STDOUT)
     for path in files.values():
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
     if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=2) + "\n")
+        with click.open_file(str(json_file), "w") as file:
+            file.write(json.dumps(results, indent=2) + "\n")
     if report is not None:
         report.write_text(markdown(results))
     if plot is not None:

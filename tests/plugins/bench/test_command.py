@@ -22,6 +22,13 @@ def test_tables_and_files_come_from_one_run(tmp_path: Path) -> None:
     assert "## 64x32x8" in text.read_text() and "## 16x8x4" in done.output
 
 
+def test_without_a_file_the_results_are_printed_as_json() -> None:
+    arguments = ["bench", "nearest_code", "--shapes", "16x8x4", "--no-peers", "--rounds", "2", "--json"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert [item["shape"] for item in json.loads(done.stdout)] == ["16x8x4"] and "16x8x4" in done.stderr
+
+
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot = tmp_path / "bars.svg"

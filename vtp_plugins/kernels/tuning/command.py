@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import check_device
-from vtp_core.cli.output import check_file
+from vtp_core.cli.options import check_device, json_file_option
+from vtp_core.cli.output import STDOUT, check_file
 from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--rounds", type=click.IntRange(min=2), default=5, show_default=True, help="Timed blocks each.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="On a CPU.")
 @click.option("--seconds", type=click.FloatRange(min=1), help="Measure no further shape after this time.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all results to this file.")
+@json_file_option
 def tune(
     device: str | None, rounds: int, threads: int, seconds: float | None, json_file: Path | None
 ) -> None:
@@ -40,15 +41,16 @@ def tune(
     from vtp_plugins.kernels.tuning.results import write_results
     from vtp_plugins.kernels.tuning.table import as_data, otherwise, tables
 
+    say = partial(click.echo, err=json_file == STDOUT)
     asked = _device(device)
     measurement = session.Session(
-        str(asked), session.all_shapes(), rounds=rounds, threads=threads, seconds=seconds, tell=click.echo
+        str(asked), session.all_shapes(), rounds=rounds, threads=threads, seconds=seconds, tell=say
     )
     measurement.run()
     if all(it.skipped is not None for it in measurement.measured):
         raise UsageError(f"nothing could be measured on {asked}; the lines above say why")
     for text in tables(measurement.measured):
-        click.echo(f"\n{text}")
+        say(f"\n{text}")
     data = {
         "date": datetime.date.today().isoformat(),
         "torch_device": str(asked),
@@ -59,18 +61,19 @@ def tune(
     path = write_results(key, data)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps({"key": key, **data}, indent=2) + "\n")
-    click.echo(f"\n{path}")
+        with click.open_file(str(json_file), "w") as file:
+            file.write(json.dumps({"key": key, **data}, indent=2) + "\n")
+    say(f"\n{path}")
     if asked.type == "cuda":
-        click.echo("[kernels] auto takes the fastest of these from now on; runs in progress keep theirs.")
+        say("[kernels] auto takes the fastest of these from now on; runs in progress keep theirs.")
         return
     lines = otherwise(measurement.measured, asked)
-    click.echo(
+    say(
         "On CPUs [kernels] auto keeps its order by instruction set; "
         + (f"{len(lines)} shapes were faster otherwise:" if lines else "it was the fastest at every shape.")
     )
     for line in lines:
-        click.echo(f"  {line}")
+        say(f"  {line}")
 
 
 def _device(name: str | None) -> torch.device:
