@@ -10,6 +10,7 @@ from tests.core.run.soak import soak
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_thirty_kills_stops_and_full_disks_change_no_bit(tmp_path: Path):
     done = soak(tmp_path, faults=30, seed=11)
     assert not done.problems, "\n".join(done.problems)
