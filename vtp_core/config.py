@@ -58,6 +58,13 @@ class ComponentConfig(Table):
         """
         return _untrained(self)
 
+    def restored(self) -> Self:
+        """This table as a resume and an artefact build it: `untrained`, as the weights follow.
+
+        A component that leaves weights out of its state dict overrides it, to read them again.
+        """
+        return self.untrained()
+
 
 def _untrained(table: _Model) -> _Model:
     fields = type(table).model_fields

@@ -33,6 +33,11 @@ class Encoder(nn.Module):
     taps: int | None = None
     tap_widths: tuple[int, ...] = ()
 
+    @property
+    def tappable(self) -> int:
+        """Number of blocks that can be tapped."""
+        return self.depth if self.taps is None else self.taps
+
     def check_layers(self, layers: Iterable[int], what: str) -> None:
         """Refuses taps that this encoder lacks.
 
@@ -43,7 +48,7 @@ class Encoder(nn.Module):
         Raises:
             UsageError: One of them can't be tapped.
         """
-        taps = self.depth if self.taps is None else self.taps
+        taps = self.tappable
         if outside := sorted({layer for layer in layers if not 0 <= layer < taps}):
             can = f"blocks 0 .. {taps - 1} can be tapped" if taps else "none of its blocks can be tapped"
             raise UsageError(f"{what} taps block {outside[0]} of the encoder, which has {self.depth}: {can}")
@@ -76,6 +81,10 @@ class Encoder(nn.Module):
 
     def rules(self) -> Sequence[ParamRule]:
         """Multipliers by parameter name; the first pattern that matches holds."""
+        return ()
+
+    def notices(self) -> Sequence[str]:
+        """Where pretrained weights come from and their licence: lines for the log, the artefact, its card."""
         return ()
 
     def resamplers(self) -> Mapping[str, Resampler]:

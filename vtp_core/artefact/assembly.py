@@ -182,11 +182,11 @@ def load_training_state(
 
 
 def _read(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> ComponentConfig:
-    """The table, without pretrained weights: the artefact's own follow."""
+    """The table, without the pretrained weights that the artefact holds itself."""
     if isinstance(use := table.get("use"), str):
         plugins.find(kind, use).load_config()
     try:
-        return read_component(kind, table, plugins).untrained()
+        return read_component(kind, table, plugins).restored()
     except UsageError as error:
         raise CheckpointError(
             f"config.json: {error}; the file was edited or written by another version"

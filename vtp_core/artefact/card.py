@@ -42,6 +42,7 @@ def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
         ("stored", _STORAGE[config.storage]),
         ("latent statistics", _text(config.latents_stats_protocol or "not measured")),
     ]
+    rows += [("notice", _text(line)) for line in tokenizer.encoder.notices()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"""---
 library_name: vtp

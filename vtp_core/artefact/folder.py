@@ -141,6 +141,9 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
     }
     text = json.dumps(preprocessor, indent=2) + "\n"
     (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+    if notices := tokenizer.encoder.notices():
+        text = "".join(f"{line}\n" for line in notices)
+        (folder / "NOTICE").write_text(text, encoding="utf-8", errors="backslashreplace")
     card = model_card(tokenizer, config).encode(errors="backslashreplace")
     (folder / "README.md").write_bytes(card)
     # Last: an incomplete copy is then not recognised as an artefact.

@@ -55,6 +55,11 @@ def outline(config: ArtefactConfig, plugins: Plugins, shapes: Mapping[str, tuple
             f"config.json: its networks can't be built ({type(error).__name__}: {reason}); it was edited, or "
             "a plugin's constructor reads values of tensors, which have none on the meta device"
         ) from error
+    # What the state dict leaves out is read from elsewhere by the component, which checks it.
+    stored = tokenizer.state_dict(keep_vars=True)
+    count.bytes -= sum(
+        p.numel() * p.element_size() for n, p in tokenizer.named_parameters() if n not in stored
+    )
     if count.bytes > (held := 8 * sum(map(math.prod, shapes.values()))) + SPARE_BYTES:
         raise CheckpointError(
             f"config.json: its networks take {count.bytes / 2**30:.1f} GiB, but the weights' files hold "

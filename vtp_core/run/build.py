@@ -47,7 +47,7 @@ def build_run_networks(
     seed = recipe.run.seed
     with seeded(seed, "init", "tokenizer"):
         tables = [
-            table if pretrained else table.untrained()
+            table if pretrained else table.restored()
             for table in (recipe.encoder, recipe.bottleneck, recipe.decoder)
         ]
         parts = build_networks(plugins, *tables, depth=depth)

@@ -15,6 +15,7 @@ from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources
 from vtp_core.data.source import Source
+from vtp_core.encoder import Encoder
 from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
@@ -193,6 +194,9 @@ def open_run(
                     count,
                     before[name],
                 )
+    for network in (networks.encoder, *networks.frozen.values()):
+        for line in network.notices() if isinstance(network, Encoder) else ():
+            _log.info(line)
     loader(run.start)  # raises now if a source lacks a field that a view needs
     return run
 

@@ -275,7 +275,7 @@ class Tokenizer(nn.Module):
         if not isinstance(pixels, Tensor):
             pixels = self.preprocess(pixels)
         pixels = checked_pixels(caller, pixels, self.encoder.patch, self.encoder, self)
-        taps = checked_layers(caller, layers, self.encoder.depth)
+        taps = checked_layers(caller, layers, self.encoder.tappable)
         (tokens,) = self.encoder([pixels.unsqueeze(1)], [None], layers=taps, drop_path=0.0)
         return Features(crops={"global": tokens})
 

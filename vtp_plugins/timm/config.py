@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vtp_core.config import ComponentConfig
+from vtp_plugins.vit.config import VitEncoderConfig
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -23,6 +24,12 @@ class TimmConfig(ComponentConfig):
     weights: str | None = None
     """File with the weights under timm's names; None: an installed package, else the hub. ``"random"``:
     an untrained network."""
+    hash: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
+    """Hash that the weights must have, as log and model card print it; empty: any."""
+    store: Literal["whole", "reference"] = "whole"
+    """Whether checkpoints and the artefact hold the network, or its name and hash alone: then whoever loads
+    them needs the weights in one of the places of `weights`. ``reference`` is for frozen networks and needs
+    `hash`."""
     options: Mapping[str, bool | int | float | str] = {}
     """Further arguments of ``timm.create_model``, such as `embed_dim` of an untrained network."""
     patch: Positive | None = None
@@ -38,3 +45,16 @@ class TimmConfig(ComponentConfig):
     shallow: Literal["space_to_depth", "average"] = "space_to_depth"
     """How finer maps of a convolutional network come to the tokens' grid: a block of r x r positions as
     r * r * D channels, which loses nothing, or averaged to D, which loses detail."""
+    residual: VitEncoderConfig | None = None
+    """A small vision transformer that is trained beside the frozen network (SVG, arXiv 2510.15301): its
+    tokens are one more tap, one past the last block."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.store == "reference" and self.trainable:
+            raise ValueError('store = "reference" is for frozen networks: set trainable = 0')
+        return self
+
+    def restored(self) -> Self:
+        """By reference, the weights are read again and their hash is checked."""
+        return self if self.store == "reference" else self.untrained()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 from vtp_core.encoder import Encoder
 from vtp_core.errors import UsageError
 from vtp_core.features import Tokens
+from vtp_core.parameters import ParamRule
 from vtp_core.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vtp_plugins.timm.config import TimmConfig
-from vtp_plugins.timm.network import Layout, build_network, network_blocks, pixel_statistics
+from vtp_plugins.timm.network import Layout, network_blocks, pixel_statistics
+from vtp_plugins.timm.weights import build_pretrained, leave_out, notices
+from vtp_plugins.vit.encoder import VitEncoder
 
 
 class TimmEncoder(Encoder):
@@ -23,20 +27,36 @@ class TimmEncoder(Encoder):
     Class token and registers are not among the patches. Taps are outputs of blocks before the final norm;
     of a convolutional network, maps of stages on the grid of the last one. No mask token. Under autocast
     tokens leave in the parameters' dtype.
+
+    Attributes:
+        weights_hash: (8,) uint8, hash of the pretrained weights that were read; zeros: none.
     """
 
     has_cls: bool
     network: Any  # a module of timm, which is untyped
+    weights_hash: Tensor
     scale: Tensor
     shift: Tensor
 
     def __init__(self, config: TimmConfig) -> None:
         super().__init__()
         self.config = config
-        self.network, self.layout = build_network(config)
+        self.network, self.layout, digest = build_pretrained(config)
+        self.register_buffer("weights_hash", digest)
         self.width, self.depth = self.layout.widths[-1], len(self.layout.widths)
         self.patch = config.patch or self.layout.native
         self.tap_widths = _tap_widths(self.layout, config)
+        if config.store == "reference":
+            leave_out(self, "network")
+        self.residual = None
+        if config.residual is not None:
+            if config.residual.patch != self.patch:
+                raise UsageError(
+                    f"timm: residual.patch is {config.residual.patch}, the encoder's {self.patch}"
+                )
+            self.residual = VitEncoder(config.residual)
+            self.taps = self.depth + 1
+            self.tap_widths = (*self.tap_widths, config.residual.width)
         self.has_cls = getattr(self.network, "cls_token", None) is not None
         mean, std = pixel_statistics(self.network)
         # From ImageNet's normalisation to the network's; not saved, the network's name says it.
@@ -52,8 +72,18 @@ class TimmEncoder(Encoder):
         return self
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The network's blocks or stages, first to last."""
-        return network_blocks(self.network)
+        """The network's blocks or stages, first to last, then those of the residual network."""
+        residual = () if self.residual is None else self.residual.blocks()
+        return [*network_blocks(self.network), *residual]
+
+    def rules(self) -> Sequence[ParamRule]:
+        """Those of the residual network."""
+        rules = () if self.residual is None else self.residual.rules()
+        return [replace(rule, pattern=f"residual.{rule.pattern}") for rule in rules]
+
+    def notices(self) -> Sequence[str]:
+        """Name, hash and licence of pretrained weights."""
+        return notices(self.network, self.config, self.weights_hash)
 
     def forward(
         self,
@@ -75,7 +105,15 @@ class TimmEncoder(Encoder):
         if drop_path and self.config.trainable and self.training:
             raise UsageError("timm: its blocks drop no paths; leave `drop_path` of the view at 0")
         self.check_layers(layers, "forward")
-        return [self._encode(image, layers) for image in images]
+        own = tuple(layer for layer in layers if layer < self.depth)
+        found = [self._encode(image, own) for image in images]
+        if self.residual is None or own == layers:
+            return found
+        beside = self.residual(images, masks, drop_path=drop_path)
+        return [
+            replace(tokens, layers={**tokens.layers, self.depth: extra.patches})
+            for tokens, extra in zip(found, beside, strict=True)
+        ]
 
     def _encode(self, image: Tensor, layers: tuple[int, ...]) -> Tokens:
         grid = self._grid(image)

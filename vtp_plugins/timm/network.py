@@ -1,4 +1,4 @@
-"""Builds a network of timm for a table, with its weights and without its head."""
+"""Builds a network of timm for a table, without its head."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 from torch import nn
 
 from vtp_core.errors import UsageError
-from vtp_plugins.pretrained.loading import load_weights
-from vtp_plugins.pretrained.lookup import RANDOM, find_weights
 from vtp_plugins.pretrained.networks import timm_network
 from vtp_plugins.timm.config import TimmConfig
 
@@ -36,22 +34,16 @@ class Layout:
 
 
 def build_network(config: TimmConfig) -> tuple[nn.Module, Layout]:
-    """The network in evaluation mode without head and without gradient, but for the blocks that are trained.
-
-    On the meta device no weights are read.
+    """The untrained network in evaluation mode, without head; only blocks that are trained take gradients.
 
     Raises:
-        UsageError: timm can't build it, its weights aren't found or don't fit, or the table asks for a norm,
-            a patch or blocks that it lacks.
+        UsageError: timm can't build it, or the table asks for a norm, a patch or blocks that it lacks.
     """
     network: Any = _create(config)
     layout = _layout(network, config)
     # On lists of indices timm only leaves out what lies behind the last one.
     if hasattr(network, "prune_intermediate_layers"):
         network.prune_intermediate_layers([len(layout.widths) - 1], prune_norm=False, prune_head=True)
-    meta = any(parameter.is_meta for parameter in network.parameters())
-    if config.weights != RANDOM and not meta:
-        load_weights(network, find_weights(f"timm:{config.name}", config.weights))
     if config.norm == "final" and isinstance(getattr(network, "norm", None), nn.Identity | None):
         raise UsageError(
             f'timm: {config.name} has no final norm of its tokens; set norm = "none" or "no_affine"'

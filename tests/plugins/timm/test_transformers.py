@@ -121,6 +121,20 @@ def test_conforms(name: str, trainable: int) -> None:
     check_encoder(TimmEncoder, config(NETWORKS[name], patch=16, trainable=trainable), size=64)
 
 
+def test_the_residual_network_is_a_tap_of_its_own() -> None:
+    table = config(NETWORKS["dino"], residual={"width": 16, "depth": 1, "heads": 1, "layer_decay": 0.5})
+    check_encoder(TimmEncoder, table, size=64)
+    built = TimmEncoder(table).eval()
+    image = torch.randn(1, 1, 3, 32, 32)
+    (tokens,) = built([image], [None], layers=(0, 3))
+    assert built.residual is not None
+    (alone,) = built.residual([image], [None])
+    torch.testing.assert_close(tokens.layers[3], alone.patches)
+    assert "residual.block.0.*" in {rule.pattern for rule in built.rules()}
+    with pytest.raises(UsageError, match=r"residual\.patch is 8, the encoder's 16"):
+        TimmEncoder(config(NETWORKS["dino"], residual={"width": 16, "depth": 1, "heads": 1, "patch": 8}))
+
+
 def test_only_the_last_blocks_are_trained() -> None:
     built = TimmEncoder(config(NETWORKS["dino"], trainable=2))
     trained = {name for name, value in built.named_parameters() if value.requires_grad}

@@ -14,11 +14,19 @@ from vtp_core.training.optim.optimizer import MainOptimizer
 
 
 def model_state(networks: Networks) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of tokenizer, objectives and critics; frozen helpers are left out."""
+    """Parameters and persistent buffers of tokenizer, objectives and critics.
+
+    Frozen helpers are left out, and parameters that a module's state dict leaves out.
+    """
     owners = (*networks.owners(), *networks.critics())
     state: dict[str, Tensor] = {
         name: p for owner in owners for name, p in networks.parameters_of(owner).items()
     }
+    for name, module in (pair for owner in owners for pair in networks.modules_of(owner)):
+        kept = module.state_dict(keep_vars=True)
+        for key, _ in module.named_parameters():
+            if key not in kept:
+                del state[f"{name}.{key}"]
     return state | networks.buffers()
 
 

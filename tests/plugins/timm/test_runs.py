@@ -1,0 +1,191 @@
+"""Runs on a frozen network of timm: what is trained, what is saved, where the weights have to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_forward_hook
+
+import vtp_core
+from tests.core.run.tiny_run import one_line, state
+from vtp_core.cli.main import main
+from vtp_core.errors import UsageError
+from vtp_plugins.pretrained.files import fingerprint
+from vtp_plugins.timm.config import TimmConfig
+from vtp_plugins.timm.encoder import TimmEncoder
+
+NAME = "vit_small_patch16_dinov3.lvd1689m"
+OPTIONS = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+RECIPE = """\
+schema = 1
+name = "frozen"
+
+[run]
+steps = 1
+seed = 3
+threads = 1
+
+[data.source]
+use = "samples"
+split = "val"
+
+[views.rec]
+rows = 2
+size = 32
+augment = "crop"
+
+[encoder]
+use = "timm"
+name = "{name}"
+weights = "{weights}"
+options = {{ embed_dim = 32, depth = 2, num_heads = 2 }}
+
+[bottleneck]
+use = "linear"
+channels = 4
+
+[decoder]
+use = "vit"
+width = 32
+depth = 1
+heads = 2
+
+[objectives.l1]
+use = "l1"
+view = "rec"
+
+[optimizer]
+lr = 1e-3
+
+[ema]
+networks = ["tokenizer.decoder"]
+
+[evaluate]
+limit = 2
+"""
+ADAPTED = """
+[frozen.copy]
+use = "timm"
+name = "{name}"
+weights = "{weights}"
+options = {{ embed_dim = 32, depth = 2, num_heads = 2 }}
+
+[objectives.anchor]
+use = "anchor"
+view = "rec"
+network = "copy"
+
+[objectives.align]
+use = "align"
+view = "rec"
+network = "copy"
+width = 32
+"""
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = timm.create_model(NAME, **OPTIONS)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    save_file(network.state_dict(), tmp_path / "dino.safetensors")
+    return tmp_path / "dino.safetensors"
+
+
+def run(folder: Path, weights: Path, *sets: str, recipe: str = RECIPE, resume: bool = False) -> Result:
+    path = folder / "frozen.toml"
+    path.write_text(recipe.format(name=NAME, weights=weights))
+    chosen = [part for value in (f"run.out={folder / 'run'}", *sets) for part in ("-s", value)]
+    more = ["--resume", "--allow-change"] if resume else []
+    return CliRunner().invoke(main, ["run", str(path), *chosen, *more])
+
+
+def digest(weights: Path) -> str:
+    table = TimmConfig(name=NAME, weights=str(weights), options=OPTIONS)
+    return fingerprint(TimmEncoder(table).network.state_dict())
+
+
+def test_a_frozen_network_runs_once_a_step_and_is_saved_once(tmp_path: Path, weights: Path) -> None:
+    calls: list[int] = []
+    hook = register_module_forward_hook(
+        lambda module, _, __: calls.append(1) if isinstance(module, TimmEncoder) else None
+    )
+    second = '\n[objectives.l2]\nuse = "l1"\nview = "rec"\n'
+    counts, hashed = [], digest(weights)
+    try:
+        for steps in (1, 4):  # the steps 1, then 2 to 4 without the file; both with what a finished run makes
+            calls.clear()
+            result = run(tmp_path, weights, f"run.steps={steps}", recipe=RECIPE + second, resume=steps > 1)
+            assert result.exit_code == 0, result.output
+            counts.append(len(calls))
+            weights.unlink(missing_ok=True)
+    finally:
+        hook.remove()
+    assert counts[1] - counts[0] == 3 - 1
+    assert "license dinov3-license" in result.output and "DINOv3 License" in result.output
+    saved = state(tmp_path)
+    network = {name for name in saved if ".network." in name}
+    assert network and all(name.startswith("tokenizer.encoder.network.") for name in network)
+    folder = tmp_path / "run" / "tokenizer"
+    for text in ("NOTICE", "README.md"):
+        assert "DINOv3 License" in (folder / text).read_text()
+        assert f"weights of hash {hashed}" in (folder / text).read_text()
+    tokenizer = vtp_core.load(folder)
+    expected = saved["tokenizer.encoder.network.blocks.0.attn.qkv.weight"]
+    torch.testing.assert_close(tokenizer.encoder.network.blocks[0].attn.qkv.weight, expected)
+
+
+def test_by_reference_neither_checkpoint_nor_artefact_hold_the_network(tmp_path: Path, weights: Path) -> None:
+    unknown = run(tmp_path, weights, 'encoder.store="reference"')
+    assert unknown.exit_code == 2 and f'set hash = "{digest(weights)}"' in one_line(unknown)
+    sets = ('encoder.store="reference"', f'encoder.hash="{digest(weights)}"')
+    result = run(tmp_path, weights, *sets)
+    assert result.exit_code == 0, result.output
+    assert not any(".network." in name for name in state(tmp_path))
+    folder = tmp_path / "run" / "tokenizer"
+    loaded = vtp_core.load(folder).encoder.network.state_dict()
+    assert fingerprint(loaded) == digest(weights)
+    resumed = run(tmp_path, weights, "run.steps=2", *sets, resume=True)
+    assert resumed.exit_code == 0, resumed.output
+    away = weights.rename(tmp_path / "away.safetensors")
+    with pytest.raises(UsageError, match=f"fetch the weights of {NAME} of hash .*no such file"):
+        vtp_core.load(folder)
+    planned = CliRunner().invoke(main, ["plan", str(tmp_path / "frozen.toml"), "-s", sets[0], "-s", sets[1]])
+    assert planned.exit_code == 0, planned.output
+    other = {name: value + 1 for name, value in timm.create_model(NAME, **OPTIONS).state_dict().items()}
+    save_file(other, away.with_name("dino.safetensors"))
+    with pytest.raises(UsageError, match=r"\(file dino.safetensors\) have hash .*fetch those of that hash"):
+        vtp_core.load(folder)
+
+
+def test_adapted_blocks_are_trained_beside_a_frozen_copy(tmp_path: Path, weights: Path) -> None:
+    result = run(tmp_path, weights, "encoder.trainable=1", recipe=RECIPE + ADAPTED)
+    assert result.exit_code == 0, result.output
+    start = timm.create_model(NAME, **OPTIONS)
+    start.load_state_dict(load_file(weights))
+    saved = state(tmp_path)
+    for name, value in start.state_dict().items():
+        key = f"tokenizer.encoder.network.{name}"
+        if key in saved:
+            moved = not torch.equal(saved[key], value)
+            assert moved == name.startswith("blocks.1."), name
+    assert not any(name.startswith("frozen") for name in saved)
+
+
+def test_a_residual_network_is_one_more_tap(tmp_path: Path, weights: Path) -> None:
+    residual = "\nresidual = {{ width = 16, depth = 1, heads = 1 }}\n[bottleneck]\n"
+    fused = 'use = "fusion"\nfusion = {{ kind = "residual", layers = [2] }}\ncalibration_rows = 16\n'
+    recipe = RECIPE.replace('\n[bottleneck]\nuse = "linear"\nchannels = 4\n', residual + fused)
+    result = run(tmp_path, weights, recipe=recipe)
+    assert result.exit_code == 0, result.output
+    tokenizer = vtp_core.load(tmp_path / "run" / "tokenizer")
+    assert tokenizer.encoder.taps == 3 and tokenizer.encoder.tap_widths == (32, 32, 16)
+    output = tokenizer.encode(torch.zeros(1, 3, 32, 32))
+    assert output.latent.shape == (1, 48, 2, 2)
