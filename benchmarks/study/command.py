@@ -28,6 +28,9 @@ class Study:
         folder: Its package's folder, where `results/` lies.
         plugins: Files of plugins that its recipes need.
         measure: Gives further metrics of a finished run's folder.
+        data: Gives the data's name, and overrides that say where it is.
+        make: Makes the runs that are missing and returns those that are left.
+        draw: Draws the plot.
     """
 
     name: str
@@ -37,6 +40,9 @@ class Study:
     folder: Path
     plugins: tuple[Path, ...] = ()
     measure: Callable[[Path], Mapping[str, Any]] = lambda folder: {}
+    data: Callable[[Path | None], tuple[str, tuple[str, ...]]] = data_overrides
+    make: Callable[[Sequence[Run], Bench, float | None], list[Run]] = make_runs
+    draw: Callable[[str, Results, tuple[Column, ...], Path], None] = plot
 
 
 def choose(runs: Sequence[Run], only: str | None, seeds: str | None) -> list[Run]:
@@ -92,7 +98,7 @@ def study_command(study: Study) -> click.Group:
     ) -> None:
         """Make the runs that are missing; started again, it goes on where it was stopped."""
         arms, results = arms_and_results
-        name, overrides = data_overrides(data)
+        name, overrides = study.data(data)
         bench = Bench(
             study=study.name,
             data=name,
@@ -104,8 +110,8 @@ def study_command(study: Study) -> click.Group:
             plugins=study.plugins,
             measure=study.measure,
         )
-        left = make_runs(
-            choose(runs_of(arms), only, seeds), bench, budget=None if budget is None else budget * 3600
+        left = study.make(
+            choose(runs_of(arms), only, seeds), bench, None if budget is None else budget * 3600
         )
         click.echo(f"{len(left)} of the chosen runs are left" if left else "all chosen runs are there")
 
@@ -120,7 +126,7 @@ def study_command(study: Study) -> click.Group:
     @click.pass_obj
     def draw(arms_and_results: tuple[Sequence[Arm], Path], file: Path) -> None:
         """Draw the results to FILE (.png, .svg or .pdf)."""
-        plot(study.name, read_results(*arms_and_results), study.columns, file)
+        study.draw(study.name, read_results(*arms_and_results), study.columns, file)
         click.echo(file)
 
     @group.command()

@@ -77,7 +77,7 @@ def make_runs(runs: Sequence[Run], bench: Bench, budget: float | None = None) ->
     Raises:
         ClickException: A record is of other settings, or a run failed.
     """
-    waiting = [run for run in runs if not _is_done(run, bench)]
+    waiting = [run for run in runs if not is_done(run, bench)]
     bench.work.mkdir(parents=True, exist_ok=True)
     bench.results.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + budget if budget is not None else float("inf")
@@ -105,7 +105,12 @@ def make_runs(runs: Sequence[Run], bench: Bench, budget: float | None = None) ->
     return [run for run in waiting if not bench.result(run).exists()]
 
 
-def _is_done(run: Run, bench: Bench) -> bool:
+def is_done(run: Run, bench: Bench) -> bool:
+    """Whether a run has its record.
+
+    Raises:
+        ClickException: The record is of other settings or data.
+    """
     if not bench.result(run).exists():
         return False
     record = read_record(bench.result(run))
