@@ -32,7 +32,8 @@ def code_statistics(vectors: Tensor, index: Tensor, codes: int) -> tuple[Tensor,
 
     Raises:
         TypeError: An argument has the wrong type; names it.
-        ValueError: Shapes, dtypes or devices don't fit, or an index lies outside -1 .. codes - 1.
+        ValueError: Shapes, dtypes or devices don't fit, or an index lies outside -1 .. codes - 1; on a GPU
+            that is an assertion of the device, as a check here would wait for it.
     """
     require_tensor("code_statistics", "vectors", vectors)
     require_tensor("code_statistics", "index", index)
@@ -65,14 +66,19 @@ def code_statistics_operator(vectors: Tensor, index: Tensor, codes: int) -> tupl
     """See `code_statistics`."""
     wide = torch.promote_types(vectors.dtype, torch.float32)
     index = index.reshape(-1)
-    first, last = map(int, index.aminmax()) if index.numel() else (-1, -1)
+    if index.device.type != "cpu":
+        torch._assert_async(((index >= -1) & (index < codes)).all(), "code_statistics: index out of range")
+        first, last = -1, -1
+    else:
+        first, last = map(int, index.aminmax()) if index.numel() else (-1, -1)
     if not -1 <= first <= last < codes:
         span = f"index runs from {first} to {last}"
         raise ValueError(f"code_statistics: {span}, codes are 0 to {codes - 1} (-1: none)")
     # Vectors without a code go to an extra bucket, cut off below: a mask would synchronise with the host.
     bucket = torch.where(index < 0, codes, index)
     rows = vectors.reshape(-1, vectors.shape[-1]).to(wide)
-    counts = torch.bincount(bucket, minlength=codes + 1)
+    # torch.bincount would wait for a GPU too; integers add up in any order.
+    counts = bucket.new_zeros(codes + 1).scatter_add_(0, bucket, torch.ones_like(bucket))
     if rows.device.type == "cpu":
         sums = rows.new_zeros(codes + 1, rows.shape[1]).index_add_(0, bucket, rows)
     else:

@@ -74,8 +74,7 @@ class PcaVqBottleneck(Bottleneck):
         """Axes, weights and initial codebooks."""
         for name, quantizer in self.branches().items():
             quantizer.calibrate(tally.moments[name])
-            if quantizer.config.initialise != "random":
-                quantizer.initialise(tally.rows[name].flatten(0, 1))
+            quantizer.initialise(tally.rows[name].flatten(0, 1))
         branches = self.branches()
         total = sum(quantizer.bits for quantizer in branches.values())
         if len(branches) > 1:

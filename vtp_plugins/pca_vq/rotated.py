@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vtp_core.features import Tally
 from vtp_core.math.moments import Moments
+from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.ops import code_statistics
 from vtp_plugins.pca_vq.axes import effective_dimensions, principal_axes, search_weights
 from vtp_plugins.pca_vq.config import BranchConfig
 from vtp_plugins.pca_vq.rate import water_filling
 from vtp_plugins.vq.ema import EmaQuantizer
 from vtp_plugins.vq.initialisation import data_rows, kmeans
-from vtp_plugins.vq.quantizer import Quantized, finite_mean, nearest, pick, wide, with_gradient
+from vtp_plugins.vq.quantizer import Quantized, mean_square, nearest, pick, wide, with_gradient
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class RotatedQuantizer(EmaQuantizer):
         self.register_buffer("weights", torch.ones(dim))
         self.register_buffer("rank", torch.tensor([dim]))
         self.register_buffer("bound", torch.ones(1))
-        self._rank: tuple[int, int] | None = None
+        self._rank = (self.rank, self.rank._version, dim)  # the value that the tensor had at that version
+        self._measures = bool(config.recalibrate)  # whether the coming step may measure the axes again
 
     def forward(self, x: Tensor) -> Quantized:
         """Quantises (N, D)."""
@@ -60,21 +63,21 @@ class RotatedQuantizer(EmaQuantizer):
             y = self._rotate(x.detach())
             index = self.search(y)
             codes, valid = self._decode(pick(self.codebook.to(x.dtype), index)), index >= 0
-            aux = {}
-            if self.config.commitment:
-                aux["commitment"] = self.config.commitment * finite_mean((x - codes).square(), valid)
-            error = finite_mean((x.detach() - codes).square().sum(-1), valid)
-            tally = self._tally(y, index)
-            if self.branch.recalibrate:
+            factor = self.config.commitment
+            error = mean_square((x if factor else x.detach()) - codes, valid)
+            tally = self._tally(y, index) if self.training else Tally()
+            if self.training and self._measures:
                 tally = Tally(sums=tally.sums, rows=tally.rows, moments={"x": Moments.of(x)})
+            least = self.bound[0].to(error.dtype)
+            ratio = (self.dim * error.detach() / least).clamp(min=1e-30)
             return Quantized(
                 vectors=with_gradient(x, codes, self.config.through),
                 codes=index[:, None],
-                aux=aux,
+                aux={"commitment": factor * error} if factor else {},
                 tally=tally,
                 report={
-                    "error": error / self.dim,
-                    "above_bound_db": 10 * torch.log10(error / self.bound[0].to(error.dtype)),
+                    "error": error.detach(),
+                    "above_bound_db": 10 * torch.log10(ratio),
                     "d_eff": effective_dimensions(self.variances, self.weights),
                     **self.meters.report(),
                 },
@@ -132,6 +135,11 @@ class RotatedQuantizer(EmaQuantizer):
         y = y[y.isfinite().all(-1)]
         scale = self.weights.to(y.dtype).sqrt()
         seen = (y * scale)[:, : self._axes()]
+        if self.config.initialise == "random":  # of the data's deviation along each axis
+            numbers = torch.arange(self.config.codes, device=y.device)
+            normal = row_randn(row_seeds(0, numbers), self.dim, dtype=y.dtype)
+            self.set_codebook(normal * self.variances.to(y.dtype).sqrt())
+            return
         if self.config.initialise == "data":
             self.set_codebook(data_rows(y, self.config.codes))
             return
@@ -146,8 +154,14 @@ class RotatedQuantizer(EmaQuantizer):
     def after_step(self, tally: Tally, index: int) -> None:
         """Codebook, revival, meters, and new axes where they are due."""
         super().after_step(tally, index)
-        if index in self.branch.recalibrate and "x" in tally.moments:
+        if index in self.branch.recalibrate:
             self.calibrate(tally.moments["x"])
+        self._measures = index + 1 in self.branch.recalibrate
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if not self.rank.is_meta:
+            self._axes()
 
     def _rotate(self, x: Tensor) -> Tensor:
         return (x - self.mean.to(x.dtype)) @ self.vectors.to(x.dtype)
@@ -158,8 +172,11 @@ class RotatedQuantizer(EmaQuantizer):
         return codes @ self.vectors.to(codes.dtype).T + self.mean.to(codes.dtype)
 
     def _axes(self) -> int:
-        """`rank` as a number; read from the device only when it changed."""
-        version = -1 if self.rank.is_inference() else self.rank._version
-        if self._rank is None or self._rank[0] != version or version == -1:
-            self._rank = (version, int(self.rank))
-        return self._rank[1]
+        """`rank` as a number; read from the device only when it changed, and not while it is traced."""
+        tensor, version, value = self._rank
+        if torch.compiler.is_compiling():
+            return value
+        now = -1 if self.rank.is_inference() else self.rank._version
+        if self.rank is not tensor or now != version or now == -1:
+            self._rank = (self.rank, now, int(self.rank))
+        return self._rank[2]

@@ -16,7 +16,16 @@ from vtp_core.ops.nearest_code_choice import SearchChoice
 from vtp_plugins.vq.config import EmaConfig
 from vtp_plugins.vq.initialisation import data_rows, kmeans
 from vtp_plugins.vq.meters import Meters
-from vtp_plugins.vq.quantizer import Quantized, Quantizer, finite_mean, nearest, pick, wide, with_gradient
+from vtp_plugins.vq.quantizer import (
+    Quantized,
+    Quantizer,
+    mean_square,
+    nearest,
+    pick,
+    unit,
+    wide,
+    with_gradient,
+)
 from vtp_plugins.vq.revival import revived
 
 
@@ -49,6 +58,7 @@ class EmaQuantizer(Quantizer):
         self.register_buffer("metric_weight", metric_weight)
         self.meters = Meters(config.codes, window=config.window, alarm=config.alarm)
         self._search: SearchChoice | None = None
+        self._revives = True  # whether the coming step revives; not known before the first one
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -67,20 +77,18 @@ class EmaQuantizer(Quantizer):
         with torch.autocast(x.device.type, enabled=False):
             x = wide(x)
             if self.cosine:
-                x = F.normalize(x, dim=-1)
+                x = unit(x)
             index = self.search(x.detach())
             codes = pick(self.codebook.to(x.dtype), index)
             valid = index >= 0
-            aux = {}
-            if self.config.commitment:
-                aux["commitment"] = self.config.commitment * finite_mean((x - codes).square(), valid)
-            error = finite_mean((x.detach() - codes).square(), valid)
+            factor = self.config.commitment
+            error = mean_square((x if factor else x.detach()) - codes, valid)
             return Quantized(
                 vectors=with_gradient(x, codes, self.config.through),
                 codes=index[:, None],
-                aux=aux,
-                tally=self._tally(x.detach(), index),
-                report={"error": error, **self.meters.report()},
+                aux={"commitment": factor * error} if factor else {},
+                tally=self._tally(x.detach(), index) if self.training else Tally(),
+                report={"error": error.detach(), **self.meters.report()},
             )
 
     def search(self, x: Tensor) -> Tensor:
@@ -118,12 +126,16 @@ class EmaQuantizer(Quantizer):
         total = self.sizes.sum()
         smoothed = (self.sizes + self.config.eps) / (total + len(self.sizes) * self.config.eps) * total
         moved = self.sums / smoothed.clamp(min=torch.finfo(self.sums.dtype).tiny)[:, None]
-        self.codebook.copy_(F.normalize(moved, dim=-1) if self.cosine else moved)
+        if self.cosine:  # an unused code keeps its direction: its sum vanishes with time
+            moved = torch.where((counts > 0)[:, None], F.normalize(moved, dim=-1), self.codebook)
+        self.codebook.copy_(moved)
         self.meters.update(counts.float(), index)
-        if self.config.revive and "vectors" in tally.rows and index % self.config.revive_every == 0:
-            self._revive(tally.rows["vectors"].flatten(0, -2), counts, index)
+        every = self.config.revive_every
+        if self.config.revive and index % every == 0:
+            self._revive(tally.rows["vectors"].flatten(0, -2), index)
+        self._revives = (index + 1) % every == 0
 
-    def _revive(self, candidates: Tensor, counts: Tensor, index: int) -> None:
+    def _revive(self, candidates: Tensor, index: int) -> None:
         """Dead: used less than `dead_below` of an even share, on the moving average."""
         even = self.sizes.sum() / len(self.sizes)
         candidates = wide(candidates).to(self.codebook.dtype)
@@ -132,9 +144,9 @@ class EmaQuantizer(Quantizer):
         self.codebook.copy_(torch.where(taken[:, None], vectors, self.codebook))
         self.sizes.copy_(torch.where(taken, fresh, self.sizes))
         self.sums.copy_(torch.where(taken[:, None], vectors * even, self.sums))
-        self.meters.age.masked_fill_(taken, 0)
 
     def _tally(self, x: Tensor, index: Tensor) -> Tally:
         safe = torch.where((index >= 0)[:, None], x, 0)
         counts, sums = code_statistics(safe, index, self.config.codes)
-        return Tally(sums={"counts": counts, "sums": sums}, rows={"vectors": x} if self.samples else {})
+        sample = {"vectors": x} if self.samples and self._revives else {}
+        return Tally(sums={"counts": counts, "sums": sums}, rows=sample)

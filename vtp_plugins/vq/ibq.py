@@ -14,7 +14,7 @@ from vtp_core.features import Tally
 from vtp_core.ops import code_statistics
 from vtp_plugins.vq.config import IbqConfig
 from vtp_plugins.vq.learned import LearnedQuantizer
-from vtp_plugins.vq.quantizer import Quantized, finite_mean, pick, wide
+from vtp_plugins.vq.quantizer import Quantized, mean_square, pick, wide
 
 TILE = 1 << 22
 """Scores (rows x codes) that exist at once."""
@@ -46,23 +46,22 @@ class IbqQuantizer(LearnedQuantizer):
             codes, index = _IndexBackprop.apply(safe, codebook)
             index = torch.where(valid, index, -1)
             picked = pick(codebook, index)
+            error = mean_square(x.detach() - picked, valid)
             aux = {
-                "codebook": self.config.codebook * finite_mean((x.detach() - picked).square(), valid),
-                "commitment": self.config.commitment * finite_mean((x - picked.detach()).square(), valid),
+                "codebook": self.config.codebook * error,
+                "commitment": self.config.commitment * mean_square(x - picked.detach(), valid),
             }
             mean_log = self.mean.to(x.dtype).clamp(min=1e-30).log()
             temperature = self.config.temperature
             entropy, total = _EntropyTerm.apply(safe, codebook, mean_log, temperature, valid)
             aux["entropy"] = self.config.entropy * entropy
-            counts = code_statistics(safe.detach()[:, :1], index, self.config.codes)[0]
-            tally = Tally(sums={"counts": counts, "probabilities": total, "rows": valid.sum().to(x.dtype)})
-            error = finite_mean((x - picked).detach().square(), valid)
+            mine = {"probabilities": total, "rows": valid.sum().to(x.dtype)}
             return Quantized(
                 vectors=torch.where(valid[:, None], codes, torch.nan),
                 codes=index[:, None],
                 aux=aux,
-                tally=tally,
-                report={"error": error, **self.meters.report()},
+                tally=Tally(sums={**self.counted(index).sums, **mine}) if self.training else Tally(),
+                report={"error": error.detach(), **self.meters.report()},
             )
 
     @torch.no_grad()
@@ -74,6 +73,8 @@ class IbqQuantizer(LearnedQuantizer):
 
 
 def _tiles(rows: int, codes: int) -> list[slice]:
+    if torch.compiler.is_compiling():  # a loop would fix the number of rows
+        return [slice(None)]
     size = max(TILE // codes, 1)
     return [slice(start, start + size) for start in range(0, rows, size)]
 
@@ -84,7 +85,7 @@ class _IndexBackprop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         none = x.new_zeros(0, dtype=torch.int64)
-        tiles = _tiles(len(x), len(codebook))
+        tiles = _tiles(x.shape[0], len(codebook))
         index = torch.cat([none, *((x[rows] @ codebook.T).argmax(-1) for rows in tiles)])
         ctx.save_for_backward(x, codebook, index)
         ctx.mark_non_differentiable(index)
@@ -113,7 +114,7 @@ class _EntropyTerm(torch.autograd.Function):
         ctx: Any, x: Tensor, codebook: Tensor, mean_log: Tensor, temperature: float, valid: Tensor
     ) -> tuple[Tensor, Tensor]:
         value, total = x.new_zeros(()), codebook.new_zeros(len(codebook))
-        for rows in _tiles(len(x), len(codebook)):
+        for rows in _tiles(x.shape[0], len(codebook)):
             log_p = (x[rows] @ codebook.T / temperature).log_softmax(-1)
             p = log_p.exp() * valid[rows, None]
             value = value + (p * (mean_log - log_p)).sum()

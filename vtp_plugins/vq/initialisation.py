@@ -6,11 +6,15 @@ that 16,384 codes take some tens of searches instead of 16,384.
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
 from vtp_core.math.row_noise import row_rand, row_randn, row_seeds
 from vtp_core.ops import code_statistics, nearest_code
+
+_log = logging.getLogger(__name__)
 
 ROUNDS = 16
 """Rounds in which k-means++ draws its seeds, and iterations of Lloyd's algorithm that follow."""
@@ -79,6 +83,13 @@ def _filled(centers: Tensor, vectors: Tensor, codes: int, seed: int) -> Tensor:
     missing = codes - len(centers)
     if missing <= 0:
         return centers[:codes].clone()
+    if len(vectors) < codes:
+        _log.warning(
+            "bottleneck: %d vectors for %d codes, so copies of vectors fill the codebook; raise "
+            "calibration_rows, sample_rows or sample_tokens",
+            len(vectors),
+            codes,
+        )
     numbers = torch.arange(missing, device=vectors.device)
     noise = row_randn(row_seeds(seed + 1, numbers), vectors.shape[1], dtype=vectors.dtype)
     spread = (vectors - vectors.mean(0)).square().mean().sqrt()

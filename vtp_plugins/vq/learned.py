@@ -7,12 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtp_core.features import Tally
-from vtp_core.ops import code_statistics
 from vtp_core.ops.nearest_code_choice import SearchChoice
 from vtp_plugins.vq.config import IbqConfig, LearnedConfig, SimVqConfig
 from vtp_plugins.vq.initialisation import data_rows, kmeans
 from vtp_plugins.vq.meters import Meters
-from vtp_plugins.vq.quantizer import Quantized, Quantizer, finite_mean, nearest, pick, wide, with_gradient
+from vtp_plugins.vq.quantizer import (
+    Quantized,
+    Quantizer,
+    count_codes,
+    mean_square,
+    nearest,
+    pick,
+    unit,
+    wide,
+    with_gradient,
+)
 
 
 class LearnedQuantizer(Quantizer):
@@ -47,23 +56,25 @@ class LearnedQuantizer(Quantizer):
         with torch.autocast(x.device.type, enabled=False):
             x = wide(x)
             if self.cosine:
-                x = F.normalize(x, dim=-1)
+                x = unit(x)
             codebook = self.codes_now().to(x.dtype)
             index = nearest(x.detach(), codebook.detach(), self._search)
             codes, valid = pick(codebook, index), index >= 0
-            aux = {"codebook": self.config.codebook * finite_mean((x.detach() - codes).square(), valid)}
+            error = mean_square(x.detach() - codes, valid)
+            aux = {"codebook": self.config.codebook * error}
             if self.config.commitment:
-                pull = finite_mean((x - codes.detach()).square(), valid)
-                aux["commitment"] = self.config.commitment * pull
-            counts = code_statistics(torch.nan_to_num(x.detach()[:, :1]), index, self.config.codes)[0]
-            error = finite_mean((x - codes).detach().square(), valid)
+                aux["commitment"] = self.config.commitment * mean_square(x - codes.detach(), valid)
             return Quantized(
                 vectors=with_gradient(x, codes, self.config.through),
                 codes=index[:, None],
                 aux=aux,
-                tally=Tally(sums={"counts": counts}),
-                report={"error": error, **self.meters.report()},
+                tally=self.counted(index),
+                report={"error": error.detach(), **self.meters.report()},
             )
+
+    def counted(self, index: Tensor) -> Tally:
+        """How often each code is in (N,) int64, in training."""
+        return Tally(sums={"counts": count_codes(index, self.config.codes)}) if self.training else Tally()
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Vectors (..., dim) of codes (..., 1)."""

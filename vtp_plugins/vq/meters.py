@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +52,12 @@ class Meters(nn.Module):
         return (self.age < self.window).logical_and(self.counts > 0).float().mean()
 
     def report(self) -> dict[str, Tensor]:
-        """``usage`` (0 to 1), ``perplexity`` (1 to K), ``entropy`` (bits) and ``age`` (mean, steps)."""
+        """``usage`` (0 to 1), ``perplexity`` (1 to K), ``entropy`` (bits), ``age`` (mean steps since use)."""
         entropy = entropy_of(self.counts)
         return {
             "usage": self.usage(),
             "perplexity": entropy.exp(),
-            "entropy": entropy / torch.log(torch.tensor(2.0)),
+            "entropy": entropy / math.log(2),
             "age": self.age.float().mean(),
         }
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vtp_core.features import Tally
 from vtp_core.ops import nearest_code, rotation_trick, straight_through
@@ -38,7 +39,8 @@ class Quantized:
 class Quantizer(nn.Module):
     """Replaces vectors by codes. Built by `vtp_plugins.vq.build.build_quantizer`.
 
-    Computes in float32 or wider, whatever autocast says. `forward` changes no state.
+    Computes in float32 or wider, whatever autocast says. `forward` changes no state, waits for no device, and
+    returns a tally in training only: what is frozen has no `after_step`.
 
     Attributes:
         dim: Width of the vectors.
@@ -70,6 +72,12 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def unit(x: Tensor) -> Tensor:
+    """Vectors (N, D) of length 1; those that are not finite become NaN and get no gradient."""
+    finite = x.detach().isfinite().all(-1, keepdim=True)
+    return torch.where(finite, F.normalize(torch.where(finite, x, 0), dim=-1), torch.nan)
+
+
 def with_gradient(x: Tensor, codes: Tensor, through: Through) -> Tensor:
     """The codes with the gradient of straight-through or of the rotation trick to `x`."""
     return rotation_trick(x, codes) if through == "rotation" else straight_through(x, codes)
@@ -86,11 +94,24 @@ def nearest(x: Tensor, codebook: Tensor, search: SearchChoice | None, weight: Te
 
 def pick(codebook: Tensor, index: Tensor) -> Tensor:
     """Rows of a codebook (K, D); NaN for index -1."""
-    rows = codebook[index.clamp(min=0)]
+    # The gradient of an embedding is summed in a fixed order, that of indexing on several threads is not.
+    rows = F.embedding(index.clamp(min=0), codebook)
     return torch.where((index < 0).unsqueeze(-1), torch.nan, rows)
 
 
 def finite_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean over the vectors (N, ...) that are valid (N,) bool; 0 if there is none."""
     kept = torch.where(valid.view(-1, *(1,) * (values.ndim - 1)), values, 0)
-    return kept.sum() / (valid.sum() * (values[0].numel() if len(values) else 1)).clamp(min=1)
+    return kept.sum() / (valid.sum() * values.shape[1:].numel()).clamp(min=1)
+
+
+def mean_square(difference: Tensor, valid: Tensor) -> Tensor:
+    """Mean square of (N, D) over the valid vectors; the others get no gradient, not even NaN."""
+    return finite_mean(torch.where(valid[:, None], difference, 0).square(), valid)
+
+
+def count_codes(index: Tensor, codes: int) -> Tensor:
+    """(K,) float32, how often each code is in (N,) int64; -1 is left out. Does not wait for the device."""
+    bucket = torch.where(index < 0, codes, index)
+    counts = index.new_zeros(codes + 1).scatter_add_(0, bucket, torch.ones_like(bucket))
+    return counts[:codes].float()

@@ -10,7 +10,7 @@ from vtp_core.features import Tally
 from vtp_core.ops import straight_through
 from vtp_plugins.vq.config import BinaryConfig, FsqConfig
 from vtp_plugins.vq.meters import Meters
-from vtp_plugins.vq.quantizer import Quantized, Quantizer, finite_mean, wide
+from vtp_plugins.vq.quantizer import Quantized, Quantizer, count_codes, finite_mean, mean_square, wide
 
 
 class FsqQuantizer(Quantizer):
@@ -48,7 +48,9 @@ class FsqQuantizer(Quantizer):
             return Quantized(
                 vectors=torch.where(valid[:, None], vectors, torch.nan),
                 codes=index[:, None],
-                tally=Tally(sums={"counts": _counts(index, self.codebook_sizes[0])}),
+                tally=Tally(
+                    sums={"counts": count_codes(index, self.codebook_sizes[0])} if self.training else {}
+                ),
                 report=self.meters.report(),
             )
 
@@ -56,7 +58,7 @@ class FsqQuantizer(Quantizer):
         """Vectors (..., dim) of codes (..., 1)."""
         digits = (codes.clamp(min=0) // self.basis) % self.levels
         half = self.levels // 2
-        vectors = (digits - half).to(torch.get_default_dtype()) / half
+        vectors = (digits - half).to(self.meters.counts.dtype) / half
         return torch.where(codes < 0, torch.nan, vectors)
 
     def after_step(self, tally: Tally, index: int) -> None:
@@ -111,23 +113,17 @@ class BinaryQuantizer(Quantizer):
                 vectors=torch.where(valid[:, None], straight_through(x, codes), torch.nan),
                 codes=index[:, None],
                 aux={
-                    "commitment": self.config.commitment * finite_mean((x - codes).square(), valid),
+                    "commitment": self.config.commitment * mean_square(x - codes, valid),
                     "entropy": self.config.entropy * term,
                 },
-                tally=Tally(
-                    sums={
-                        "counts": _counts(index, self.codebook_sizes[0]),
-                        "bits": (p.detach() * valid[:, None]).sum(0),
-                        "rows": valid.sum().to(x.dtype),
-                    }
-                ),
+                tally=self._tally(index, p.detach(), valid) if self.training else Tally(),
                 report=self.meters.report(),
             )
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Vectors (..., dim) of codes (..., 1)."""
         bits = codes.clamp(min=0).bitwise_and(self.mask) != 0
-        vectors = torch.where(bits, self.scale, -self.scale).to(torch.get_default_dtype())
+        vectors = torch.where(bits, self.scale, -self.scale).to(self.mean.dtype)
         return torch.where(codes < 0, torch.nan, vectors)
 
     @torch.no_grad()
@@ -137,6 +133,11 @@ class BinaryQuantizer(Quantizer):
         step = tally.sums["bits"] / tally.sums["rows"].clamp(min=1)
         self.mean.lerp_(step.to(self.mean.dtype), 1 / self.config.window)
 
-
-def _counts(index: Tensor, codes: int) -> Tensor:
-    return torch.bincount(index[index >= 0], minlength=codes).float()
+    def _tally(self, index: Tensor, p: Tensor, valid: Tensor) -> Tally:
+        return Tally(
+            sums={
+                "counts": count_codes(index, self.codebook_sizes[0]),
+                "bits": (p * valid[:, None]).sum(0),
+                "rows": valid.sum().to(p.dtype),
+            }
+        )

@@ -40,11 +40,17 @@ def quantize_tokens(
 
 
 def spread(vectors: Tensor, count: int) -> Tensor:
-    """`count` of the vectors of each row (B, N, d), evenly spread; all if there are fewer."""
-    if vectors.shape[1] <= count:
+    """`count` of the vectors of each row (B, N, d), evenly spread; all if there are fewer.
+
+    One of each of `count` stretches, at a place that runs through the golden section: equal distances would
+    take one column of the grid.
+    """
+    total = vectors.shape[1]
+    if total <= count:
         return vectors
-    places = torch.arange(count, device=vectors.device) * vectors.shape[1] // count
-    return vectors[:, places]
+    number = torch.arange(count, device=vectors.device)
+    inside = (number * 0.6180339887498949).frac()
+    return vectors[:, ((number + inside) * (total / count)).long().clamp(max=total - 1)]
 
 
 def _by_row(values: Tensor, sizes: list[int], per_row: list[int]) -> Tensor:

@@ -205,3 +205,47 @@ def test_constant_features_are_refused() -> None:
 def test_a_branch_that_is_none_is_named() -> None:
     with pytest.raises(UsageError, match="'shalow' is no branch; there are deep, shallow"):
         PcaVqBottleneck(PcaVqConfig(fusion={"layers": [0]}, branches={"shalow": {}}), DIMS)
+
+
+def test_random_codes_lie_where_the_features_are() -> None:
+    x = anisotropic(400, offset=300.0)
+    found = quantizer("plain", initialise="random")
+    found.calibrate(Moments.of(x))
+    found.initialise(x)
+    assert len(found(x).codes.unique()) > 8
+    assert found(x).report["above_bound_db"] < 10
+
+
+def test_axes_are_measured_in_the_steps_that_renew_them() -> None:
+    config = BranchConfig(codebook={"codes": 32}, recalibrate=[3, 7])
+    found, x = RotatedQuantizer(config, 12, "deep"), anisotropic(64)
+    found.calibrate(Moments.of(x))
+    asked = []
+    for index in range(1, 9):
+        tally = found(x).tally
+        asked.append(index if "x" in tally.moments else 0)
+        rows = {name: value.unflatten(0, (8, 8)) for name, value in tally.rows.items()}
+        found.after_step(replace(tally, rows=rows), index)
+    assert [index for index in asked if index] == [1, 3, 7]  # at the first one it can't know
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_an_exported_quantiser_searches_its_axes(loaded: bool) -> None:
+    class Codes(torch.nn.Module):
+        def __init__(self, found: RotatedQuantizer) -> None:
+            super().__init__()
+            self.found = found
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.found(x).codes
+
+    found, x = quantizer(), anisotropic(50)
+    found.calibrate(Moments.of(x))
+    found.initialise(x)
+    if loaded:
+        state = found.state_dict()
+        found = quantizer()
+        found.load_state_dict(state)
+    rows = torch.export.Dim("rows", min=2)
+    exported = torch.export.export(Codes(found).eval(), (x[:9],), dynamic_shapes=({0: rows},))
+    assert torch.equal(exported.module()(x), found(x).codes)

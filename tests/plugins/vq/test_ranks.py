@@ -10,8 +10,11 @@ from vtp_core.features import Features
 from vtp_core.testing import TINY_DIMS, run_processes, run_ranks
 from vtp_core.testing.bottlenecks import drawn_features
 from vtp_core.training.forward.cut import take_rows
+from vtp_core.training.networks import Networks
+from vtp_core.training.ranks.parallel import build_mesh, wrap
 from vtp_core.training.ranks.tallies import reduce_tally
 from vtp_core.training.ranks.world import World
+from vtp_core.training.saving.state import whole
 from vtp_plugins.vq.bottleneck import VqBottleneck
 from vtp_plugins.vq.config import VqConfig
 
@@ -78,3 +81,31 @@ def test_real_processes_do_too(size: int) -> None:
     for found in run_processes(size, states, "ema"):
         for key, value in alone.items():
             torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10)
+
+
+def decoded(world: World, name: str) -> dict[str, torch.Tensor]:
+    """The vectors of codes by a bottleneck whose parameters are sharded, and their gradient."""
+    torch.manual_seed(0)
+    bottleneck = VqBottleneck(VqConfig(channels=4, quantizer=TABLES[name]), TINY_DIMS)
+    empty = torch.nn.Identity()
+    wrap(
+        Networks(encoder=empty, bottleneck=bottleneck, decoder=empty, objectives={}),
+        build_mesh(world, world.size),
+    )
+    codes = torch.arange(16, dtype=torch.int64).view(1, 1, 4, 4)
+    found = bottleneck.decode_codes(codes)
+    found.square().sum().backward()
+    bottleneck(drawn_features(TINY_DIMS, rows=2, seed=0))  # the next forward finds its shards
+    gradients = {key: value.grad for key, value in bottleneck.named_parameters() if value.grad is not None}
+    return {"decoded": found.detach(), **whole(gradients)}
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["codebook_loss", "simvq"])
+def test_codes_decode_where_the_codebook_is_sharded(name: str) -> None:
+    alone = decoded(World(), name)
+    assert len(alone) == 2
+    for found in run_processes(2, decoded, name):
+        for key, value in alone.items():
+            torch.testing.assert_close(found[key], value)

@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.utils.checkpoint
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from vtp_core.errors import DistributedError, UsageError
@@ -110,6 +110,7 @@ def wrap(
         return
     for part in PARTS:
         shard_tree(networks.part(part), mesh)
+    register_fsdp_forward_method(networks.bottleneck, "decode_codes")  # it may read parameters: codebooks
     for teacher in networks.ema.values():
         shard_tree(teacher, mesh)
     for objective in networks.objectives:
