@@ -77,13 +77,13 @@ def forecast(vectors: Tensor, codes: int, metric: str, *, seed: int = 0) -> Fore
         "alarm": 0.0,
     }
     config = BranchConfig(axes=METRICS[metric], codebook=table)
-    quantizer = RotatedQuantizer(config, vectors.shape[1], "features").eval()
+    quantizer = RotatedQuantizer(config, vectors.shape[1], "features")
     quantizer.calibrate(Moments.of(train))
     quantizer.initialise(train)
     for step in range(STEPS):
         places = (row_rand(row_seeds(seed + step + 1, torch.arange(BATCH))) * len(train)).long()
         quantizer.after_step(quantizer(train[places]).tally, step)
-    found = quantizer(held_out)
+    found = quantizer.eval()(held_out)
     counts = torch.bincount(found.codes[:, 0], minlength=codes).double()
     p = counts / counts.sum()
     error = (found.vectors - held_out).square().sum(-1).mean()
