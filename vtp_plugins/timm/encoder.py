@@ -128,7 +128,8 @@ class TimmEncoder(Encoder):
             ) from None
 
         def shaped(tokens: Tensor) -> Tensor:
-            return tokens.unflatten(0, image.shape[:2]).to(self.scale.dtype)
+            # A copy, because a sharded module must not return views.
+            return tokens.unflatten(0, image.shape[:2]).to(self.scale.dtype, copy=True)
 
         return Tokens(
             patches=shaped(self._normed(outputs[self.depth - 1])),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,6 +166,44 @@ def test_by_reference_neither_checkpoint_nor_artefact_hold_the_network(tmp_path:
     save_file(other, away.with_name("dino.safetensors"))
     with pytest.raises(UsageError, match=r"\(file dino.safetensors\) have hash .*fetch those of that hash"):
         vtp_core.load(folder)
+
+
+def test_a_frozen_network_is_not_averaged(tmp_path: Path, weights: Path) -> None:
+    result = run(tmp_path, weights, 'ema.networks=["tokenizer.encoder"]')
+    assert result.exit_code == 2
+    assert "ema.networks: tokenizer.encoder is frozen" in one_line(result)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_sharded_ranks_train_as_one(tmp_path: Path, weights: Path) -> None:
+    table = (
+        'trainable = 1\nresidual = {{ width = 16, depth = 1, heads = 1 }}\n\n[bottleneck]\nuse = "fusion"\n'
+    )
+    fused = 'fusion = {{ kind = "residual", layers = [2] }}\ncalibration_rows = 16\n'
+    recipe = RECIPE.replace('\n[bottleneck]\nuse = "linear"\nchannels = 4\n', table + fused) + ADAPTED
+    sets = ("run.steps=3", "run.log_every=1")
+    alone = run(tmp_path, weights, *sets, recipe=recipe)
+    assert alone.exit_code == 0, alone.output
+    more = (*sets, "parallel.shard=2", f"run.out={tmp_path / 'two'}")
+    chosen = [part for value in more for part in ("-s", value)]
+    command = [
+        sys.executable,
+        "-m",
+        "vtp_core",
+        "run",
+        str(tmp_path / "frozen.toml"),
+        "--nproc",
+        "2",
+        *chosen,
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    losses = []
+    for out in ("run", "two"):
+        lines = map(json.loads, (tmp_path / out / "metrics.jsonl").read_text().splitlines())
+        losses.append([[line[key] for key in line if key.startswith("loss/")] for line in lines])
+    assert len(losses[0]) == 3 and len(losses[0][0]) == 4
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=1e-5, atol=1e-6)
 
 
 def test_adapted_blocks_are_trained_beside_a_frozen_copy(tmp_path: Path, weights: Path) -> None:

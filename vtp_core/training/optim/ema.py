@@ -105,6 +105,9 @@ def build_ema(
 
     Returns:
         The copies; None if there are none.
+
+    Raises:
+        UsageError: One of `further` is frozen, so that its average would be the network itself.
     """
     names = dict.fromkeys(
         child if child.startswith("tokenizer.") else f"objectives.{name}.{child}"
@@ -114,6 +117,10 @@ def build_ema(
     students = {name: networks.named(name) for name in (names | dict.fromkeys(further))}
     if not students:
         return None
+    for name in further:
+        trained = [parameter.requires_grad for parameter in students[name].parameters()]
+        if trained and not any(trained):
+            raise UsageError(f"ema.networks: {name} is frozen and equals its average; leave it out")
     ema = Ema(students, momentum, {name: m for name, m in (momenta or {}).items() if name in students})
     networks.ema = ema.modules
     return ema
