@@ -161,18 +161,18 @@ class TimmEncoder(Encoder):
 
     def _read_tokens(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], Tensor | None]:
         """Block -> its patches (R, N, D), and the class token (R, D) after the last one."""
+        # Of a network without prefix tokens timm can't return them.
         found = self.network.forward_intermediates(
             pixels,
             indices=wanted,
-            return_prefix_tokens=True,
+            return_prefix_tokens=self.has_cls,
             output_fmt="NLC",
             intermediates_only=True,
         )
-        # Without prefix tokens some networks of timm return no pairs.
-        pairs = [each if isinstance(each, tuple) else (each, None) for each in found]
-        patches = dict(zip(wanted, (patches for patches, _ in pairs), strict=True))
-        prefix = pairs[-1][1]
-        return patches, prefix[:, 0] if self.has_cls and prefix is not None else None
+        if not self.has_cls:
+            return dict(zip(wanted, found, strict=True)), None
+        patches = dict(zip(wanted, (tokens for tokens, _ in found), strict=True))
+        return patches, found[-1][1][:, 0]
 
     def _read_maps(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], Tensor | None]:
         """Stage -> its map on the grid of the last one, as tokens (R, N, D)."""

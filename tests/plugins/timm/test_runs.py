@@ -16,8 +16,11 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import vtp_core
 from tests.core.run.tiny_run import one_line, state
+from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.artefact.outline import outline
 from vtp_core.cli.main import main
-from vtp_core.errors import UsageError
+from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.plugins import load_plugins
 from vtp_plugins.pretrained.files import fingerprint
 from vtp_plugins.timm.config import TimmConfig
 from vtp_plugins.timm.encoder import TimmEncoder
@@ -168,6 +171,25 @@ def test_by_reference_neither_checkpoint_nor_artefact_hold_the_network(tmp_path:
         vtp_core.load(folder)
 
 
+@pytest.mark.parametrize("store", ["reference", "whole"])
+def test_the_size_of_an_artefact_does_not_limit_networks_by_reference(store: str) -> None:
+    encoder = {
+        "use": "timm",
+        "name": "vit_huge_plus_patch16_dinov3.lvd1689m",
+        "store": store,
+        "hash": "0" * 16,
+    }
+    config = ArtefactConfig(
+        vtp_version="1", encoder=encoder, bottleneck={"use": "linear", "channels": 4}, image_size=256
+    )
+    shapes = {"bottleneck.project.weight": (4, 1280)}
+    if store == "reference":
+        assert outline(config, load_plugins(), shapes).encoder.width == 1280
+    else:
+        with pytest.raises(CheckpointError, match=r"its networks take 3\.1 GiB"):
+            outline(config, load_plugins(), shapes)
+
+
 def test_a_frozen_network_is_not_averaged(tmp_path: Path, weights: Path) -> None:
     result = run(tmp_path, weights, 'ema.networks=["tokenizer.encoder"]')
     assert result.exit_code == 2
@@ -218,6 +240,8 @@ def test_adapted_blocks_are_trained_beside_a_frozen_copy(tmp_path: Path, weights
             moved = not torch.equal(saved[key], value)
             assert moved == name.startswith("blocks.1."), name
     assert not any(name.startswith("frozen") for name in saved)
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["report/align/weight"] > 0  # of gradients that come through the decoder
 
 
 def test_a_residual_network_is_one_more_tap(tmp_path: Path, weights: Path) -> None:

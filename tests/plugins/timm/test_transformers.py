@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -7,13 +9,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from vtp_core.errors import UsageError
+from vtp_core.parameters import Dims
 from vtp_core.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vtp_core.testing import check_encoder
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.linear.bottleneck import LinearBottleneck
+from vtp_plugins.linear.config import LinearConfig
 from vtp_plugins.timm.config import TimmConfig
 from vtp_plugins.timm.encoder import TimmEncoder
+from vtp_plugins.vit.config import VitDecoderConfig
+from vtp_plugins.vit.decoder import VitDecoder
 
 SMALL = {"embed_dim": 24, "depth": 3, "num_heads": 2}
 NETWORKS = {
+    "perception encoder": "vit_pe_core_tiny_patch16_384.fb",
     "dino": "vit_small_patch16_224.dino",
     "dinov2": "vit_small_patch14_dinov2.lvd142m",
     "dinov2 with registers": "vit_small_patch14_reg4_dinov2.lvd142m",
@@ -101,10 +110,27 @@ def test_patch_14_sees_images_of_256_pixels_at_224() -> None:
     torch.testing.assert_close(tokens.patches, expected.patches)
 
 
-def test_large_images_of_any_shape_are_not_resized() -> None:
+def test_2560_x_1440_pixels_are_encoded_and_decoded_as_160_x_90_tokens() -> None:
     built = TimmEncoder(config("vit_tiny_patch16_224", options={"embed_dim": 8, "depth": 1, "num_heads": 1}))
-    (tokens,) = built([torch.randn(1, 1, 3, 1440, 2560)], [None])
-    assert tokens.grid == (90, 160) and tokens.patches.shape == (1, 1, 14400, 8)
+    seen: list[torch.Size] = []
+    built.network.patch_embed.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
+    dims = Dims(width=8, patch=16, depth=1, has_cls=True)
+    bottleneck = LinearBottleneck(LinearConfig(channels=4), dims)
+    table = VitDecoderConfig(width=8, depth=1, heads=1)
+    decoder = VitDecoder(table, replace(dims, channels=4))
+    tokenizer = Tokenizer(built, bottleneck, decoder).eval().requires_grad_(False)
+    latent = tokenizer.encode(torch.randn(1, 3, 1440, 2560)).latent
+    assert latent.shape == (1, 4, 90, 160) and seen == [(1, 3, 1440, 2560)]
+    assert tokenizer.decode(latent).sample.shape == (1, 3, 1440, 2560)
+
+
+@pytest.mark.parametrize("store", ["whole", "reference"])
+def test_full_networks_are_built_on_the_meta_device_without_weights(store: str) -> None:
+    table = {"name": "vit_large_patch16_dinov3.lvd1689m", "store": store, "hash": "0123456789abcdef"}
+    with torch.device("meta"):
+        built = TimmEncoder(TimmConfig.model_validate(table))
+    assert (built.width, built.depth, built.patch, built.has_cls) == (1024, 24, 16, True)
+    assert all(parameter.is_meta for parameter in built.parameters())
 
 
 def test_fixed_positions_refuse_another_size() -> None:
