@@ -1,4 +1,4 @@
-"""The recipes of the VTP paper (arXiv 2512.13687) that ship."""
+"""The recipes that ship: those of the VTP paper (arXiv 2512.13687), and tokenizers with codes of others."""
 
 from __future__ import annotations
 
@@ -25,3 +25,5 @@ FIRST_STAGE = (
 )
 SECOND_STAGE = tuple(f"{name}_gan" for name in (*FINAL, *AUTO_ENCODERS))
 PAPER = (*FIRST_STAGE, *SECOND_STAGE)
+CODES = ("vqgan", "unitok")
+"""Tokenizers with codes, of other papers."""

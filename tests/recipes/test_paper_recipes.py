@@ -16,6 +16,7 @@ from torch import nn
 from tests.recipes.names import (
     ABLATIONS,
     AUTO_ENCODERS,
+    CODES,
     COMPARED,
     FINAL,
     FIRST_STAGE,
@@ -70,7 +71,7 @@ def test_all_ship_and_are_valid_on_256_ranks(recipes: Mapping[str, Recipe]) -> N
         assert all(view.rows % 256 == 0 and view.size == 256 for view in recipe.views.values())
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", (*PAPER, *CODES))
 def test_has_a_smoke_twin_within_three_links(name: str) -> None:
     shipped = shipped_recipes()
     smoke = shipped[f"smoke/{name}"]
@@ -79,9 +80,10 @@ def test_has_a_smoke_twin_within_three_links(name: str) -> None:
     assert not any("parts/" in found for found in shipped)
 
 
-def test_every_value_says_where_it_comes_from(recipes: Mapping[str, Recipe]) -> None:
+def test_every_value_says_where_it_comes_from(recipes: Mapping[str, Recipe], plugins: Plugins) -> None:
     bare = set()
-    for recipe in recipes.values():
+    codes = [load_recipe(name, (), plugins) for name in CODES]
+    for recipe in (*recipes.values(), *codes):
         keys = list(recipe.provenance)
         for key, origin in recipe.provenance.items():
             is_table = any(other.startswith((f"{key}.", f"{key}[")) for other in keys)

@@ -1,4 +1,4 @@
-"""Every recipe of the paper trains in small: its smoke recipe, a second stage from the first's run."""
+"""Every recipe of the papers trains in small: its smoke recipe, a second stage from the first's run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vtp_core
-from tests.recipes.names import FIRST_STAGE, SECOND_STAGE
+from tests.recipes.names import CODES, FIRST_STAGE, SECOND_STAGE
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
 from vtp_core.run.records import RunFolder
@@ -63,6 +63,21 @@ def test_first_stage_trains(name: str, trained: Callable[[str], Path]) -> None:
         latent = tokenizer.encode(torch.randn(1, 3, 64, 64)).latent
         assert tokenizer.decode(latent).sample.shape == (1, 3, 64, 64)
     assert latent.shape == (1, 256 if name.endswith("d256") else 64, 4, 4)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_a_tokenizer_with_codes_trains(name: str, trained: Callable[[str], Path]) -> None:
+    run = trained(name)
+    last = metrics(run)[-1]
+    losses = {key: value for key, value in last.items() if key.startswith(("loss/", "grad_norm/"))}
+    assert {"loss/gan/adversarial", "grad_norm/bottleneck"} <= losses.keys()
+    assert all(math.isfinite(value) for value in losses.values())
+    tokenizer = vtp_core.load(run / "tokenizer")
+    with torch.no_grad():
+        codes = tokenizer.encode(torch.randn(1, 3, 64, 64)).indices
+        assert codes is not None
+        assert codes.shape == (1, {"vqgan": 1, "unitok": 8}[name], 4, 4)
+        assert tokenizer.decode_indices(codes).sample.shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize("name", SECOND_STAGE)

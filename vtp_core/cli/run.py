@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from vtp_core.cli import completion
 from vtp_core.cli.options import json_option, plugin_option, set_option
 from vtp_core.cli.output import check_folder
 from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.plugins.component import import_path
 from vtp_core.recipe.problems import quoted
 
 if TYPE_CHECKING:
@@ -65,7 +68,7 @@ def run(
     _check(stages, plugins, resume=resume, allow_change=allow_change, alone=ranks is None)
     if nproc > 1 and ranks is None:
         raise SystemExit(start_ranks(nproc, sys.argv[1:]))
-    _log_to_stderr()
+    _log_to_stderr(plugins)
     opened = [_open_sources(stage, plugins) for stage in stages]
     from vtp_core.run.train import train
     from vtp_core.training.ranks.parallel import leave_world
@@ -146,14 +149,16 @@ def _open_sources(recipe: Recipe, plugins: Plugins) -> Sources:
     return sources
 
 
-def _log_to_stderr() -> None:
-    """Writes the run's log to standard error: all of rank 0, warnings of the others."""
-    logger = logging.getLogger("vtp_core")
+def _log_to_stderr(plugins: Plugins) -> None:
+    """Writes the run's log and that of plugins to standard error: all of rank 0, warnings of the others."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
-    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+    modules = [import_path(component.target) for component in plugins.components()]
+    for name in sorted({"vtp_core", *(re.split(r"[.:]", module)[0] for module in modules)}):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        click.get_current_context().call_on_close(partial(logger.removeHandler, handler))
+        logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
 
 
 def _outcome(done: Done) -> dict[str, object]:

@@ -77,7 +77,7 @@ def code_statistics_operator(vectors: Tensor, index: Tensor, codes: int) -> tupl
     # Vectors without a code go to an extra bucket, cut off below: a mask would synchronise with the host.
     bucket = torch.where(index < 0, codes, index)
     rows = vectors.reshape(-1, vectors.shape[-1]).to(wide)
-    # torch.bincount would wait for a GPU too; integers add up in any order.
+    # torch.bincount would wait for a GPU; integers add up in any order.
     counts = bucket.new_zeros(codes + 1).scatter_add_(0, bucket, torch.ones_like(bucket))
     if rows.device.type == "cpu":
         sums = rows.new_zeros(codes + 1, rows.shape[1]).index_add_(0, bucket, rows)

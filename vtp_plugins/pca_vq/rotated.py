@@ -18,7 +18,7 @@ from vtp_plugins.pca_vq.config import BranchConfig
 from vtp_plugins.pca_vq.rate import water_filling
 from vtp_plugins.vq.ema import EmaQuantizer
 from vtp_plugins.vq.initialisation import data_rows, kmeans
-from vtp_plugins.vq.quantizer import Quantized, mean_square, nearest, pick, wide, with_gradient
+from vtp_plugins.vq.quantizer import Quantized, finite, mean_square, nearest, pick, wide, with_gradient
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,8 @@ class RotatedQuantizer(EmaQuantizer):
     """Quantises y = U^T (x - mean); the search weights axes and leaves out those of weight 0.
 
     Codes are means of y at full width, so axes that the search leaves out decode to their code's mean. State
-    besides that of `EmaQuantizer`: `mean` (D,), `vectors` U (D, D), `variances` and `weights` (D,), `rank`.
+    besides that of `EmaQuantizer`: `mean` (D,), `vectors` U (D, D), `variances` and `weights` (D,), `rank`;
+    `bound`, the Gaussian bound of the squared error, and `distortion`, recent squared errors and vectors.
 
     Args:
         config: The branch's table.
@@ -41,6 +42,7 @@ class RotatedQuantizer(EmaQuantizer):
     weights: Tensor
     rank: Tensor
     bound: Tensor
+    distortion: Tensor
 
     def __init__(self, config: BranchConfig, dim: int, name: str) -> None:
         super().__init__(config.codebook, dim)
@@ -53,6 +55,7 @@ class RotatedQuantizer(EmaQuantizer):
         self.register_buffer("weights", torch.ones(dim))
         self.register_buffer("rank", torch.tensor([dim]))
         self.register_buffer("bound", torch.ones(1))
+        self.register_buffer("distortion", torch.zeros(2))
         self._rank = (self.rank, self.rank._version, dim)  # the value that the tensor had at that version
         self._measures = bool(config.recalibrate)  # whether the coming step may measure the axes again
 
@@ -65,11 +68,15 @@ class RotatedQuantizer(EmaQuantizer):
             codes, valid = self._decode(pick(self.codebook.to(x.dtype), index)), index >= 0
             factor = self.config.commitment
             error = mean_square((x if factor else x.detach()) - codes, valid)
-            tally = self._tally(y, index) if self.training else Tally()
-            if self.training and self._measures:
-                tally = Tally(sums=tally.sums, rows=tally.rows, moments={"x": Moments.of(x)})
-            least = self.bound[0].to(error.dtype)
-            ratio = (self.dim * error.detach() / least).clamp(min=1e-30)
+            tally = Tally()
+            if self.training:
+                own = self._tally(y, index)
+                count = valid.sum().to(error.dtype)
+                spent = torch.stack([error.detach() * self.dim * count, count])
+                moments = {"x": Moments.of(x)} if self._measures else {}
+                tally = Tally(sums={**own.sums, "distortion": spent}, rows=own.rows, moments=moments)
+            recent = self.distortion[0] / self.distortion[1].clamp(min=1)
+            ratio = (recent if self.training else error.detach() * self.dim) / self.bound[0]
             return Quantized(
                 vectors=with_gradient(x, codes, self.config.through),
                 codes=index[:, None],
@@ -77,7 +84,7 @@ class RotatedQuantizer(EmaQuantizer):
                 tally=tally,
                 report={
                     "error": error.detach(),
-                    "above_bound_db": 10 * torch.log10(ratio),
+                    "above_bound_db": 10 * torch.log10(ratio.clamp(min=1e-30)),
                     "d_eff": effective_dimensions(self.variances, self.weights),
                     **self.meters.report(),
                 },
@@ -132,7 +139,12 @@ class RotatedQuantizer(EmaQuantizer):
     def initialise(self, vectors: Tensor) -> None:
         """Codes from vectors (N, D) of the data: clustered as the search sees them, means at full width."""
         y = self._rotate(wide(vectors))
-        y = y[y.isfinite().all(-1)]
+        y = y[finite(y)]
+        self._initialise(y)
+        error = y - self._rotate(self._decode(pick(self.codebook.to(y.dtype), self.search(y))))
+        self.distortion.copy_(torch.stack([error.square().sum(), error.new_tensor(len(y))]))
+
+    def _initialise(self, y: Tensor) -> None:
         scale = self.weights.to(y.dtype).sqrt()
         seen = (y * scale)[:, : self._axes()]
         if self.config.initialise == "random":  # of the data's deviation along each axis
@@ -154,6 +166,8 @@ class RotatedQuantizer(EmaQuantizer):
     def after_step(self, tally: Tally, index: int) -> None:
         """Codebook, revival, meters, and new axes where they are due."""
         super().after_step(tally, index)
+        spent = tally.sums["distortion"].to(self.distortion.dtype)
+        self.distortion.mul_(1 - 1 / self.config.window).add_(spent)
         if index in self.branch.recalibrate:
             self.calibrate(tally.moments["x"])
         self._measures = index + 1 in self.branch.recalibrate

@@ -125,10 +125,12 @@ class EmaQuantizer(Quantizer):
         self.sums.lerp_(sums.to(self.sums.dtype), rate)
         total = self.sizes.sum()
         smoothed = (self.sizes + self.config.eps) / (total + len(self.sizes) * self.config.eps) * total
-        moved = self.sums / smoothed.clamp(min=torch.finfo(self.sums.dtype).tiny)[:, None]
+        smoothed = smoothed.clamp(min=torch.finfo(self.sums.dtype).tiny)[:, None]
         if self.cosine:  # an unused code keeps its direction: its sum vanishes with time
-            moved = torch.where((counts > 0)[:, None], F.normalize(moved, dim=-1), self.codebook)
-        self.codebook.copy_(moved)
+            moved = F.normalize(self.sums / smoothed, dim=-1)
+            self.codebook.copy_(torch.where((counts > 0)[:, None], moved, self.codebook))
+        else:
+            torch.div(self.sums, smoothed, out=self.codebook)
         self.meters.update(counts.float(), index)
         every = self.config.revive_every
         if self.config.revive and index % every == 0:
@@ -139,14 +141,15 @@ class EmaQuantizer(Quantizer):
         """Dead: used less than `dead_below` of an even share, on the moving average."""
         even = self.sizes.sum() / len(self.sizes)
         candidates = wide(candidates).to(self.codebook.dtype)
-        taken, vectors = revived(self.sizes < self.config.dead_below * even, candidates, index)
-        fresh = even.expand_as(self.sizes)
-        self.codebook.copy_(torch.where(taken[:, None], vectors, self.codebook))
-        self.sizes.copy_(torch.where(taken, fresh, self.sizes))
-        self.sums.copy_(torch.where(taken[:, None], vectors * even, self.sums))
+        places, taken, vectors = revived(self.sizes < self.config.dead_below * even, candidates, index)
+        for state, fresh in (
+            (self.codebook, vectors),
+            (self.sums, vectors * even),
+            (self.sizes[:, None], even.expand(len(places), 1)),
+        ):
+            state.index_copy_(0, places, torch.where(taken[:, None], fresh, state[places]))
 
     def _tally(self, x: Tensor, index: Tensor) -> Tally:
-        safe = torch.where((index >= 0)[:, None], x, 0)
-        counts, sums = code_statistics(safe, index, self.config.codes)
+        counts, sums = code_statistics(x, index, self.config.codes)
         sample = {"vectors": x} if self.samples and self._revives else {}
         return Tally(sums={"counts": counts, "sums": sums}, rows=sample)

@@ -14,7 +14,7 @@ from vtp_core.features import Tally
 from vtp_core.ops import code_statistics
 from vtp_plugins.vq.config import IbqConfig
 from vtp_plugins.vq.learned import LearnedQuantizer
-from vtp_plugins.vq.quantizer import Quantized, mean_square, pick, wide
+from vtp_plugins.vq.quantizer import Quantized, finite, mean_square, pick, wide
 
 TILE = 1 << 22
 """Scores (rows x codes) that exist at once."""
@@ -41,7 +41,7 @@ class IbqQuantizer(LearnedQuantizer):
         with torch.autocast(x.device.type, enabled=False):
             x = wide(x)
             codebook = self.table.to(x.dtype)
-            valid = x.detach().isfinite().all(-1)
+            valid = finite(x)
             safe = torch.where(valid[:, None], x, 0)
             codes, index = _IndexBackprop.apply(safe, codebook)
             index = torch.where(valid, index, -1)

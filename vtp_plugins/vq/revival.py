@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from vtp_core.math.row_noise import row_rand, row_seeds
+from vtp_plugins.vq.quantizer import finite
 
 
-def revived(dead: Tensor, candidates: Tensor, index: int) -> tuple[Tensor, Tensor]:
+def revived(dead: Tensor, candidates: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
     """Which codes take which vectors; the same on all ranks.
 
     Args:
@@ -17,13 +18,14 @@ def revived(dead: Tensor, candidates: Tensor, index: int) -> tuple[Tensor, Tenso
         index: The step, which seeds the choice.
 
     Returns:
-        (K,) bool, the codes that are revived, at most N; and (K, D), the vector of each of them.
+        M = min(N, K) different codes, the dead ones first, (M,) int64; which of them are revived, (M,) bool;
+        and the vector of each, (M, D).
     """
+    codes, most = torch.arange(len(dead), device=dead.device), min(len(candidates), len(dead))
+    before = dead.cumsum(0)  # dead codes up to each one
+    place = torch.where(dead, before - 1, before[-1] + codes - before)
+    places = torch.empty_like(codes).scatter_(0, place, codes)[:most]
+    usable = finite(candidates)
     numbers = torch.arange(len(candidates), device=candidates.device)
-    order = row_rand(row_seeds(index, numbers)).masked_fill(~candidates.isfinite().all(-1), 2.0).argsort()
-    usable = candidates.isfinite().all(-1).sum()
-    rank = dead.long().cumsum(0) - 1  # of each dead code among the dead
-    taken = dead & (rank < usable)
-    if not len(candidates):
-        return taken, candidates.new_zeros(len(dead), candidates.shape[1])
-    return taken, candidates[order[rank.clamp(0, len(candidates) - 1)]]
+    order = row_rand(row_seeds(index, numbers)).masked_fill(~usable, 2.0).argsort()[:most]
+    return places, codes[:most] < torch.minimum(before[-1], usable.sum()), candidates[order]

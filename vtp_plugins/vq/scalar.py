@@ -10,7 +10,7 @@ from vtp_core.features import Tally
 from vtp_core.ops import straight_through
 from vtp_plugins.vq.config import BinaryConfig, FsqConfig
 from vtp_plugins.vq.meters import Meters
-from vtp_plugins.vq.quantizer import Quantized, Quantizer, count_codes, finite_mean, mean_square, wide
+from vtp_plugins.vq.quantizer import Quantized, Quantizer, count_codes, finite, finite_mean, wide
 
 
 class FsqQuantizer(Quantizer):
@@ -39,7 +39,7 @@ class FsqQuantizer(Quantizer):
         """Quantises (N, dim); codes have channels between -1 and 1."""
         with torch.autocast(x.device.type, enabled=False):
             x = wide(x)
-            valid = x.detach().isfinite().all(-1)
+            valid = finite(x)
             bounded = self._bound(torch.where(valid[:, None], x, 0))
             rounded = bounded.round()
             half = (self.levels // 2).to(x.dtype)
@@ -96,7 +96,7 @@ class BinaryQuantizer(Quantizer):
         """Quantises (N, dim); codes have channels of +-1, of BSQ +-dim^-0.5."""
         with torch.autocast(x.device.type, enabled=False):
             x = wide(x)
-            valid = x.detach().isfinite().all(-1)
+            valid = finite(x)
             x = torch.where(valid[:, None], x, 0)
             if self.sphere:
                 x = F.normalize(x, dim=-1)
@@ -113,7 +113,7 @@ class BinaryQuantizer(Quantizer):
                 vectors=torch.where(valid[:, None], straight_through(x, codes), torch.nan),
                 codes=index[:, None],
                 aux={
-                    "commitment": self.config.commitment * mean_square(x - codes, valid),
+                    "commitment": self.config.commitment * finite_mean((x - codes).square(), valid),
                     "entropy": self.config.entropy * term,
                 },
                 tally=self._tally(index, p.detach(), valid) if self.training else Tally(),
