@@ -1,0 +1,1 @@
+"""What deep and shallow layers of an encoder hold, alone and together: DINO-Tok's two branches, in small."""
