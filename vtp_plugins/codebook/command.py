@@ -73,17 +73,18 @@ def predict(
     data = open_set(config, sources, images)
     model = load(folder, plugins=plugins).to(torch_device(device))
     vectors = read_vectors(model, data, layer=layer, tokens=tokens)
-    if len(vectors) < 4 * codes:
+    count, width = vectors.shape[:2].numel(), vectors.shape[2]
+    if count < 4 * codes:
         click.echo(
-            f"warning: {len(vectors)} vectors for {codes} codes; use is underestimated, read more --images",
+            f"warning: {count} vectors for {codes} codes; use is underestimated, read more --images",
             err=True,
         )
     found = [forecast(vectors, codes, metric) for metric in METRICS]
     if as_json:
-        lines = {"codes": codes, "vectors": len(vectors), "width": vectors.shape[1], "source": data.name}
+        lines = {"codes": codes, "vectors": count, "width": width, "source": data.name}
         click.echo(json.dumps({**lines, "forecasts": [asdict(each) for each in found]}, indent=2))
         return
-    click.echo(f"{len(vectors)} vectors of width {vectors.shape[1]} from {data.name}, {codes} codes")
+    click.echo(f"{count} vectors of width {width} from {data.name}, {codes} codes")
     rows: list[tuple[str, ...]] = [
         ("metric", "axes", "d_eff", "spread", "measured", "use", "perplexity", "error", "above bound")
     ]

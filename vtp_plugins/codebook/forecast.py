@@ -39,7 +39,7 @@ class Forecast:
         d_eff: Effective dimensions of the search.
         spread: Deviation over mean of distances between vectors, sqrt(2 / d_eff) of Gaussian ones.
         measured_spread: The same, measured between vectors.
-        use: Fraction of the codes that held-out vectors choose.
+        use: Fraction of the codes that vectors of other images choose, as many as there may be (`ever_used`).
         perplexity: exp of the entropy of their choice.
         error: Mean squared error of held-out vectors, a fraction of their variance.
         above_bound_db: That error above the Gaussian bound at its bits, in dB.
@@ -58,16 +58,17 @@ class Forecast:
 
 @torch.no_grad()
 def forecast(vectors: Tensor, codes: int, metric: str, *, seed: int = 0) -> Forecast:
-    """Trains a codebook of `codes` codes on half of the vectors and measures it on the other half.
+    """Trains a codebook of `codes` codes on half of the images and measures it on the other half.
 
     Args:
-        vectors: (N, D), finite, in any order.
+        vectors: (B, n, D), finite: n vectors of each image. Those of one image are alike, so a codebook that
+            is too large for the data seems well used on images that it was trained on.
         codes: K.
         metric: A key of `METRICS`.
         seed: Of the split and of the batches.
     """
     order = row_rand(row_seeds(seed, torch.arange(len(vectors)))).argsort()
-    train, held_out = vectors[order[::2]], vectors[order[1::2]]
+    train, held_out = (vectors[order[start::2]].flatten(0, 1) for start in (0, 1))
     table = {
         "codes": codes,
         "initialise": "data",
@@ -77,7 +78,7 @@ def forecast(vectors: Tensor, codes: int, metric: str, *, seed: int = 0) -> Fore
         "alarm": 0.0,
     }
     config = BranchConfig(axes=METRICS[metric], codebook=table)
-    quantizer = RotatedQuantizer(config, vectors.shape[1], "features")
+    quantizer = RotatedQuantizer(config, vectors.shape[-1], "features")
     quantizer.calibrate(Moments.of(train))
     quantizer.initialise(train)
     for step in range(STEPS):
@@ -98,11 +99,20 @@ def forecast(vectors: Tensor, codes: int, metric: str, *, seed: int = 0) -> Fore
         d_eff=d_eff,
         spread=math.sqrt(2 / d_eff),
         measured_spread=(between.std() / between.mean()).item(),
-        use=(counts > 0).double().mean().item(),
+        use=ever_used(counts) / codes,
         perplexity=math.exp(-torch.xlogy(p, p).sum().item()),
         error=(error / quantizer.variances.sum()).item(),
         above_bound_db=(10 * torch.log10(error / quantizer.bound[0])).item(),
     )
+
+
+def ever_used(counts: Tensor) -> float:
+    """How many codes any number of vectors would choose, from the counts (K,) of some; at most K.
+
+    Source: Chao 1984, the bias-corrected estimate of unseen species from those seen once and twice.
+    """
+    once, twice = ((counts == number).sum().item() for number in (1, 2))
+    return float(min((counts > 0).sum().item() + once * (once - 1) / (2 * (twice + 1)), len(counts)))
 
 
 def advice(forecasts: Sequence[Forecast], codes: int) -> str:

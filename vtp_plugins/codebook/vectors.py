@@ -25,7 +25,7 @@ def read_vectors(
         rows: Images at a time.
 
     Returns:
-        (images * patches, D) on the CPU.
+        (images, patches, D) on the CPU.
 
     Raises:
         DataError: A feature is not finite, or there is no image.
@@ -37,7 +37,7 @@ def read_vectors(
     for batch in data.batches(model.config.image_size, rows):
         features = model.features(batch.to(model.device).image, layers)["global"]
         patches = features.patches if layer is None else features.layers[layer]
-        found.append(spread(patches.flatten(1, 2), tokens).flatten(0, 1).float().cpu())
+        found.append(spread(patches.flatten(1, 2), tokens).float().cpu())
     if not found:
         raise DataError(f"{data.name}: no image to read features from")
     vectors = torch.cat(found)

@@ -9,16 +9,16 @@ import torch
 from click.testing import CliRunner
 
 from vtp_core.cli.main import main
-from vtp_plugins.codebook.forecast import Forecast, advice, forecast
+from vtp_plugins.codebook.forecast import Forecast, advice, ever_used, forecast
 
 
 def clustered(noise: float, count: int = 6000, width: int = 96) -> torch.Tensor:
-    """Signal of 8 axes in 200 clusters, under isotropic noise."""
+    """Signal of 8 axes in 200 clusters, under isotropic noise; one vector an image."""
     draw = torch.Generator().manual_seed(0)
     centers = torch.randn(200, 8, generator=draw) * (1 / torch.arange(1.0, 9)).sqrt()
     rotation = torch.linalg.qr(torch.randn(width, width, generator=draw))[0][:8]
     chosen = centers[torch.randint(200, (count,), generator=draw)]
-    return chosen @ rotation + noise * torch.randn(count, width, generator=draw)
+    return (chosen @ rotation + noise * torch.randn(count, width, generator=draw))[:, None]
 
 
 def test_noise_costs_a_plain_codebook_its_use_and_spreads_distances_less() -> None:
@@ -29,6 +29,23 @@ def test_noise_costs_a_plain_codebook_its_use_and_spreads_distances_less() -> No
     assert loud.measured_spread == pytest.approx(loud.spread, rel=0.25)
     dominant = forecast(clustered(0.3), 64, "reweight 1")
     assert dominant.use > loud.use
+
+
+def test_codes_that_only_the_images_they_came_from_choose_are_not_in_use() -> None:
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(128, 1, 64, generator=draw) + 0.05 * torch.randn(128, 32, 64, generator=draw)
+    shuffled = images.flatten(0, 1)[torch.randperm(128 * 32, generator=draw)].unflatten(0, (128, 32))
+    assert forecast(shuffled, 128, "plain").use > forecast(images, 128, "plain").use + 0.3
+
+
+def test_codes_ever_used_are_found_from_few_vectors() -> None:
+    draw = torch.Generator().manual_seed(0)
+    share = torch.cat([torch.rand(700, generator=draw) + 0.2, torch.zeros(300)])
+    chosen = share.multinomial(2000, replacement=True, generator=draw)
+    counts = chosen.bincount(minlength=1000)
+    assert (counts > 0).sum() < 640
+    assert ever_used(counts) == pytest.approx(700, abs=30)
+    assert ever_used(torch.tensor([3, 0, 0])) == 1 and ever_used(torch.ones(9)) == 9
 
 
 def test_a_forecast_repeats_itself() -> None:
