@@ -85,7 +85,7 @@ class RunFolder:
         return self.recipe.is_file()
 
     def require_new(self) -> None:
-        """Refuses a folder that already holds logged steps or checkpoints.
+        """Refuses a folder that already holds a run, or other files that a run would replace.
 
         Raises:
             UsageError: It does.
@@ -96,6 +96,15 @@ class RunFolder:
             raise UsageError(
                 f"{self}: already holds a run; continue it with --resume, or choose another folder with "
                 f"--out FOLDER. Nothing was touched."
+            )
+        if self.exists():
+            return
+        places = [self.samples, self.tokenizer, self.checkpoints]
+        places += [self.report, self.evaluation, self.environment]
+        if others := [path.name for path in places if path.exists() and not _empty(path)]:
+            raise UsageError(
+                f"{self}: is no run folder and holds {', '.join(others)}, which a run would replace; choose "
+                "another folder with --out FOLDER. Nothing was touched."
             )
 
     def require_plain(self) -> None:
@@ -252,3 +261,8 @@ class RunFolder:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _empty(path: Path) -> bool:
+    """Whether a folder holds nothing but what a killed save left."""
+    return path.is_dir() and all(inside.suffix == ".tmp" for inside in path.iterdir())

@@ -18,6 +18,7 @@ from tests.core.run.tiny_run import (
     state,
     vtp,
 )
+from vtp_core.errors import UsageError
 from vtp_core.run.processes.lock import locked
 from vtp_core.run.records import RunFolder
 
@@ -155,6 +156,18 @@ def test_skipped_step_is_reported_and_the_run_goes_on(tmp_path: Path):
     lines = metrics(tmp_path)
     assert [line.get("skipped") for line in lines] == [None, None, 1.0, None, None, None]
     assert lines[2]["loss/bad/square"] is None  # NaN is no JSON
+
+
+@pytest.mark.parametrize("name", ["samples/mine.png", "tokenizer/a.txt", "report.html", "environment.json"])
+def test_a_folder_with_files_that_a_run_would_replace_is_refused(tmp_path: Path, name: str):
+    mine = tmp_path / "run" / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(UsageError, match=f"no run folder and holds {name.split('/')[0]}, which a run would"):
+        RunFolder(tmp_path / "run").require_new()
+    RunFolder(tmp_path).require_new()  # files of other names, such as a log, disturb no run
+    (tmp_path / "run/resolved.toml").touch()  # a start that ended before its first checkpoint
+    RunFolder(tmp_path / "run").require_new()
 
 
 def test_full_folder(finished: Path):
