@@ -71,21 +71,24 @@ def build_evaluators(recipe: Recipe, plugins: Plugins) -> dict[str, Evaluator]:
 def set_name(table: ComponentConfig) -> str:
     """Name of a source in protocols: component, split, and settings that differ from their defaults.
 
-    Only the last part of a path is kept: the location of data is not part of a protocol.
+    Only the last part of a path is kept: the location of data is not part of a protocol. Excluded samples
+    keep their whole names.
     """
     settings = table.model_dump(mode="json", exclude_defaults=True)
     shown = ", ".join(
-        f"{key}={_brief(value)}" for key, value in settings.items() if key not in ("use", "split")
+        f"{key}={_brief(value, whole=key == 'exclude')}"
+        for key, value in settings.items()
+        if key not in ("use", "split")
     )
     split = getattr(table, "split", None)
     return f"{table.use}{f'/{split}' if split else ''}{f' ({shown})' if shown else ''}"
 
 
-def _brief(value: object) -> str:
-    if isinstance(value, str):
+def _brief(value: object, *, whole: bool) -> str:
+    if isinstance(value, str) and not whole:
         return value.rstrip("/").rpartition("/")[2] or value
     if isinstance(value, list | tuple) and len(value) > _LISTED:
         return f"{len(value)} of hash {blake2b(repr(value).encode(), digest_size=4).hexdigest()}"
     if isinstance(value, list | tuple):
-        return "+".join(_brief(item) for item in value)
+        return "+".join(_brief(item, whole=whole) for item in value)
     return str(value)

@@ -17,10 +17,12 @@ from vtp_core.errors import DataError, NumericError, UsageError
 from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.latents import measure_latents
+from vtp_core.evaluation.opening import set_name
 from vtp_core.evaluation.protocol import EvaluationProtocol, Metric, Score
 from vtp_core.evaluation.runner import evaluate
 from vtp_core.features import Tally
 from vtp_core.run.records import RunFolder
+from vtp_plugins.image_folder.config import ImageFolderConfig
 
 
 class Count(Evaluator):
@@ -231,3 +233,8 @@ def test_what_could_not_be_computed_is_null_in_the_file() -> None:
     entry = score.entry(Metric(title="t"), EvaluationProtocol(name="p-v1", image_size=8))
     written = json.loads(json.dumps(entry, allow_nan=False))
     assert (written["error"], written["interval"], written["also"]) == (None, None, {"y": 2.0})
+
+
+def test_a_source_is_named_without_its_location_and_with_whole_names_of_excluded_samples():
+    table = ImageFolderConfig(path="/data/photos/", exclude=("a/1.png", "b/1.png"))
+    assert set_name(table) == "image_folder (exclude=a/1.png+b/1.png, path=photos)"
