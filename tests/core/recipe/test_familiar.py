@@ -33,6 +33,7 @@ def test_short_names_and_switches_are_understood(installed: Plugins) -> None:
         ("run.lr=1e-3", "unknown key; it is a key of [optimizer]"),
         ("ema=false", "leave the key out (averages are kept where an objective asks for a teacher, and of"),
         ("ema=true", "expected a table, got true; write {} for its defaults"),
+        ("run.ema=false", "unknown key; it is a table of its own: [ema]"),
         ("batch_size=8", "unknown key; use views.NAME.rows"),
         ("views.image.image_size=8", "unknown key; use views.NAME.size"),
         ("optimizer.Learning-Rate=8", "unknown key; use optimizer.lr"),

@@ -55,6 +55,8 @@ def advice(name: str, known: Collection[str]) -> str:
     for place, names in _PLACES.items():
         if name.casefold().replace("-", "_") in names.split():
             return f"use {place}"
+    if name in NO_SWITCH or name in dict(_tables()):
+        return f"it is a table of its own: [{name}]"
     if closest(name, known) is None and (tables := [table for table, keys in _tables() if name in keys]):
         return f"it is a key of {' and '.join(f'[{table}]' for table in tables)}"
     return did_you_mean(name, known)
