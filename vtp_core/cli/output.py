@@ -32,7 +32,7 @@ def check_file(option: str, path: Path | None) -> None:
     """Checks that a file can be written, before work is done for it.
 
     Raises:
-        UsageError: `path` is a folder or lies below a file, or nobody may write there.
+        UsageError: `path` is a folder, lies below a file, or may not be written.
     """
     if path is None or path == STDOUT:
         return
@@ -47,7 +47,7 @@ def check_folder(option: str, folder: Path) -> None:
     """Checks that a folder is there or can be made.
 
     Raises:
-        UsageError: A file is in its place, or nobody may write there.
+        UsageError: A file is in its place, or it may not be written.
     """
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir():

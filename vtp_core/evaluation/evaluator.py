@@ -152,7 +152,7 @@ class Evaluator(ABC):
     def must_download(cls, config: ComponentConfig) -> str | None:
         """What building it with this table fetches from a network, and how to install it; None: nothing.
 
-        Where nobody named the evaluator, it is left out for this reason.
+        `vtp eval` leaves it out for this reason unless a recipe or ``--evaluator`` names it.
         """
         return None
 

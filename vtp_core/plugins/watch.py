@@ -1,4 +1,4 @@
-"""Says which plugin runs when a process hangs, or ends without a word. Imports no torch."""
+"""Names the plugin that runs when a process hangs or ends without a message. Imports no torch."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Loop:
         run: An opened run.
         callbacks: Listeners; called on rank 0.
         stop: The run's stop signals.
-        watch: Is told where the loop is.
+        watch: Notes the phase and step of this rank, and reports stalls.
     """
 
     def __init__(self, run: Run, callbacks: Callbacks, stop: StopSignals, watch: Watch) -> None:

@@ -130,7 +130,7 @@ class RunFolder:
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes ``environment.json``; what earlier starts wrote stays under ``earlier`` if it differs.
 
-        A damaged one says nothing of earlier starts; a warning names it and the file is written anew.
+        A damaged file is written anew without them; a warning names it.
         """
         problems: list[str] = []
         before = self._object(self.environment, problems) if self.environment.exists() else {}
@@ -139,7 +139,7 @@ class RunFolder:
             problems.append(f"{self.environment.name}: earlier is no list")
             earlier = []
         for problem in problems:
-            _log.warning("%s: %s; what it said of earlier starts is lost", self, problem)
+            _log.warning("%s: %s; its list of earlier starts is lost", self, problem)
         if before and before != json.loads(json.dumps(environment)):
             earlier.append(before)
         write_json(self.environment, {**environment, "earlier": earlier} if earlier else environment)

@@ -38,7 +38,7 @@ class BranchConfig(Table):
     """The metric of the search."""
     codebook: EmaConfig = EmaConfig(codes=16384, commitment=0.0)
     """The codebook, by moving average in the rotated, unweighted space. `commitment` is for branches that
-    train: a frozen encoder's features have nobody to pull."""
+    train: a frozen encoder takes no gradient."""
     decode: Literal["full", "subspace"] = "full"
     """Whether axes that the search leaves out decode to their code's mean, or to the mean of all."""
     recalibrate: tuple[Positive, ...] = ()

@@ -28,6 +28,6 @@ def get_tokenizer(model_name: str = "ViT-B-32", context_length: int | None = Non
         or "tokenizer_kwargs" in config["text_cfg"]
     ):
         raise UsageError(
-            f"get_tokenizer: {model_name!r} has not CLIP's tokenizer, which VTP uses; take 'ViT-B-32'"
+            f"get_tokenizer: {model_name!r} does not use CLIP's tokenizer, which VTP needs; take 'ViT-B-32'"
         )
     return CaptionTokenizer(CONTEXT if context_length is None else context_length)

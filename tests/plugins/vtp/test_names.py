@@ -132,7 +132,7 @@ def test_ids_beyond_the_vocabulary_are_an_error_that_says_so() -> None:
 def test_tokenizers_other_than_clips_are_refused() -> None:
     assert get_tokenizer()(["a"]).shape == (1, 77)
     for name in ("ViT-B-16-SigLIP", "no-such-model"):
-        with pytest.raises(UsageError, match="has not CLIP's tokenizer"):
+        with pytest.raises(UsageError, match="does not use CLIP's tokenizer"):
             get_tokenizer(name)
 
 

@@ -100,7 +100,7 @@ def _code_after_signal(number: signal.Signals, nproc: int, folder: Path) -> int:
         try:
             codes[rank] = int((folder / str(rank)).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            codes[rank] = -signal.SIGTERM  # ended without a word, in its start or by SIGKILL
+            codes[rank] = -signal.SIGTERM  # wrote no code: it ended during its start or by SIGKILL
     failed = {rank: code for rank, code in codes.items() if code != 0}
     if not failed:
         return 0

@@ -174,5 +174,5 @@ class Watch:
                     if time.time() - when < self.seconds:
                         said[rank] = line
         except (KeyError, ValueError, RuntimeError):
-            pass  # no store or none that answers: each rank speaks for itself
+            pass  # no store, or none that answers: each rank reports only itself
         return said
