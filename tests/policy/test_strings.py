@@ -33,7 +33,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
     "l2": ({"ops/nearest_code.py", "ops/nearest_code_distance.py"}, "a metric of the search operator"),
     "linear": ({"schedule.py"}, "the shape of a schedule"),
-    "samples": ({"report/", "run/loop.py", "run/records.py"}, "rows of data, a folder"),
+    "samples": ({"data/files.py", "report/", "run/loop.py", "run/records.py"}, "rows of data, a folder"),
     "vtp": (
         {"__main__.py", "cli/", "installation.py", "plugins/"},
         "the command, and the group of entry points",

@@ -7,16 +7,20 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from vtp_core.recipe.history import RESOLVED
+
 LINKED = "linked folder that was read already (skipped)"
 UNREADABLE = "unreadable folder (skipped)"
 HIDDEN = "hidden file (skipped)"
+RUN = "folder of a run (skipped)"
 
 
 def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[str]]) -> Iterator[str]:
     """Files below a folder but hidden ones, by their path from there, with ``/`` between its parts.
 
     Links to folders are followed after all real folders, and each folder is read once, so links can't loop.
-    Hidden folders are passed over.
+    Hidden folders are passed over. So are run folders below `root`, and the folders of a run that `root` is:
+    the pictures that a run writes are no data of the next one.
 
     Args:
         root: The folder.
@@ -38,6 +42,10 @@ def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[s
         except OSError as error:
             problems.setdefault(UNREADABLE, []).append(f"{inside}: {error.strerror}")
             continue
+        run = any(entry.name == RESOLVED for entry in entries)
+        if run and inside:
+            problems.setdefault(RUN, []).append(inside)
+            continue
         for entry in entries:
             path = f"{inside}/{entry.name}" if inside else entry.name
             wanted = entry.name.lower().endswith(endings)
@@ -45,6 +53,9 @@ def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[s
                 if wanted and entry.is_file():
                     problems.setdefault(HIDDEN, []).append(path)
             elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-                (links if entry.is_symlink() else real).append(path)
+                if run and entry.name in ("checkpoints", "samples", "tokenizer"):
+                    problems.setdefault(RUN, []).append(path)
+                else:
+                    (links if entry.is_symlink() else real).append(path)
             elif wanted:
                 yield path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vtp_core.data.completeness import Lost
 from vtp_core.data.decoding import decode_image, decode_text, read_file
-from vtp_core.data.files import LINKED, UNREADABLE, files_below
+from vtp_core.data.files import LINKED, RUN, UNREADABLE, files_below
 from vtp_core.data.source import BadSample, Sample, as_utf8
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -70,6 +70,7 @@ class ImageFolder:
             item.name for item in self.root.iterdir() if item.is_dir() and not item.name.startswith(".")
         }
         folders -= {name for name in self._problems.get(LINKED, ()) if "/" not in name}
+        folders -= {name.partition("/")[0] for name in self._problems.get(RUN, ())}
         if self.classes and (empty := sorted(folders - set(self.classes))):
             raise DataError(
                 f"{self.root}: {len(empty)} class folders have no image: {', '.join(empty[:5])}; "

@@ -12,6 +12,7 @@ from tests.core.data.making import encoded, noise
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
+from vtp_core.run.records import RunFolder
 from vtp_plugins.image_folder.config import ImageFolderConfig
 from vtp_plugins.image_folder.source import ImageFolder
 
@@ -96,6 +97,19 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
     assert source.classes == ("cat", "dog") and len(source) == 2
     (skipped,) = source.problems().values()
     assert sorted(skipped) == ["alias", "cat/dogs", "cat/up"]
+
+
+@pytest.mark.parametrize("run", ["runs/first", "runs", "."])
+def test_pictures_of_runs_in_the_folder_are_no_data(tmp_path: Path, run: str) -> None:
+    fill(tmp_path, "cat/x.png", "dog/y.png")
+    before = opened(tmp_path)
+    folder = RunFolder(tmp_path / run)
+    fill(folder.path, "samples/00000-input.png")
+    folder.tokenizer.mkdir()
+    folder.write_recipe("schema = 1")
+    after = opened(tmp_path)
+    assert len(after) == len(before) and after.classes == before.classes == ("cat", "dog")
+    assert set(after.problems()) == {"folder of a run (skipped)"}
 
 
 def test_caption_template(tmp_path: Path) -> None:
