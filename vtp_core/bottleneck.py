@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ class Bottleneck(nn.Module):
         channels: Latent channels d.
         codebook_sizes: Codes of each codebook; empty if the latent is continuous.
         layers: Encoder blocks that it taps besides the last one.
+        branch_channels: Branch of the latent -> its channels, in order; empty: the latent has no branches.
         calibration_rows: Samples that `observe` needs before step 0; 0: no calibration.
         sample_rows: Global rows of a call whose `Tally.rows` are kept; over a calibration, in all.
     """
@@ -24,6 +25,7 @@ class Bottleneck(nn.Module):
     channels: int
     codebook_sizes: tuple[int, ...] = ()
     layers: tuple[int, ...] = ()
+    branch_channels: Mapping[str, int] = {}
     calibration_rows: int = 0
     sample_rows: int = 64
 

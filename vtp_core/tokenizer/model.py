@@ -77,10 +77,11 @@ class Tokenizer(nn.Module):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Supported operations: encode, decode, codes, and the exported capabilities."""
+        """Supported operations: encode, decode, codes, branches, and the exported capabilities."""
         own = {"encode"} | ({"decode"} if self.decoder is not None else set())
         codes = {"codes"} if self.bottleneck.codebook_sizes else set()
-        return frozenset(own | codes | set(self.exports))
+        branches = {"branches"} if len(self.bottleneck.branch_channels) > 1 else set()
+        return frozenset(own | codes | branches | set(self.exports))
 
     @property
     def device(self) -> torch.device:

@@ -30,7 +30,7 @@ class FusionBottleneck(Bottleneck):
         super().__init__()
         self.config = config
         self.fusion = Fusion(config.fusion, dims)
-        self.layers = self.fusion.layers
+        self.layers, self.branch_channels = self.fusion.layers, self.fusion.branches
         self.channels = self.fusion.channels
         self.calibration_rows = config.calibration_rows if config.normalize else 0
         self.register_buffer("mean", torch.zeros(self.channels))

@@ -35,6 +35,7 @@ class PcaVqBottleneck(Bottleneck):
                 f"bottleneck.branches: {unknown[0]!r} is no branch; there are {', '.join(names)}"
             )
         self.layers, self.channels = self.fusion.layers, self.fusion.channels
+        self.branch_channels = self.fusion.branches
         self.calibration_rows, self.sample_rows = config.calibration_rows, config.sample_rows
         quantizers = [
             RotatedQuantizer(config.branches.get(name, config.quantizer), width, name)

@@ -1,0 +1,88 @@
+"""Use of codebooks over a data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from vtp_core.evaluation.evaluator import Aspect, Evaluator, Observation
+from vtp_core.evaluation.protocol import Metric, Score
+from vtp_core.features import Tally
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.evaluate_codebook.config import CodebookConfig
+from vtp_plugins.vq.meters import entropy_of
+
+
+class Codebook(Evaluator):
+    """Fraction of the codes that the held-out images use, and perplexity, of each codebook.
+
+    Codebooks have the names of the latent's branches if there is one for each, else their numbers. Vectors
+    that are not finite have no code and are not counted.
+    """
+
+    requires = frozenset({"encode", "codes"})
+    config: CodebookConfig
+
+    def __init__(self, config: CodebookConfig) -> None:
+        super().__init__(config)
+        self._counts: dict[str, Tensor] = {}
+
+    @property
+    def protocol(self) -> str:
+        """Name and version."""
+        return "codebook-v1 (codes of all positions of all images)"
+
+    @property
+    def aspect(self) -> Aspect:
+        """Codes are what a generative model learns."""
+        return "generation"
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """`usage_<codebook>` and `perplexity_<codebook>`."""
+        found = {}
+        for name in self._counts:
+            found[f"usage_{name}"] = Metric(title=f"Codes used, codebook {name}", digits=3)
+            found[f"perplexity_{name}"] = Metric(title=f"Perplexity, codebook {name}", digits=1)
+        return found
+
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+        """Sets all counts to zero."""
+        sizes = model.bottleneck.codebook_sizes
+        names = list(model.bottleneck.branch_channels)
+        if len(names) != len(sizes):
+            names = [str(number) for number in range(len(sizes))]
+        self._counts = {
+            name: torch.zeros(size, dtype=torch.float64) for name, size in zip(names, sizes, strict=True)
+        }
+
+    def update(self, seen: Observation) -> None:
+        """Counts the codes of a held-out batch."""
+        indices = seen.encoded.indices
+        assert indices is not None
+        for counts, codes in zip(self._counts.values(), indices.unbind(1), strict=True):
+            counts += torch.bincount(codes[codes >= 0].cpu(), minlength=len(counts))
+
+    def state(self) -> Tally:
+        """How often each code was used."""
+        return Tally(sums=dict(self._counts))
+
+    def compute(self, state: Tally) -> Mapping[str, Score]:
+        """Usage and perplexity; with the usage, what an even draw of as many codes would use."""
+        scores = {}
+        for name, counts in state.sums.items():
+            vectors, codes = float(counts.sum()), len(counts)
+            entropy = float(entropy_of(counts))
+            even = -math.expm1(vectors * math.log1p(-1 / codes)) if codes > 1 else float(vectors > 0)
+            scores[f"usage_{name}"] = Score(
+                value=float((counts > 0).double().mean()),
+                also={"of an even draw": even, "vectors": vectors, "codes": codes},
+            )
+            scores[f"perplexity_{name}"] = Score(
+                value=math.exp(entropy),
+                also={"entropy, bits": entropy / math.log(2), "bits of a code": math.log2(codes)},
+            )
+        return scores
