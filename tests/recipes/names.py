@@ -1,4 +1,4 @@
-"""The recipes that ship: those of the VTP paper (arXiv 2512.13687), and tokenizers with codes of others."""
+"""The recipes that ship: those of the VTP paper (arXiv 2512.13687), and tokenizers of other papers."""
 
 from __future__ import annotations
 
@@ -27,3 +27,7 @@ SECOND_STAGE = tuple(f"{name}_gan" for name in (*FINAL, *AUTO_ENCODERS))
 PAPER = (*FIRST_STAGE, *SECOND_STAGE)
 CODES = ("vqgan", "unitok")
 """Tokenizers with codes, of other papers."""
+FROZEN = ("rae", "raev2_k23", "dino_tok_ae", "dino_tok_vq")
+"""Decoders on a frozen encoder."""
+OTHERS = (*FROZEN, "va_vae")
+"""Recipes of other papers than VTP's."""
