@@ -12,14 +12,14 @@ SOURCES := pyproject.toml setup.py $(TESTED)
 NATIVE := $(shell find csrc/cpu csrc/cuda vtp_plugins/kernels/native -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' 2>/dev/null)
 
 # Tests and recipes never reach for a hub, and several processes share the cores.
-test slow soak examples wheel quickstart figures smoke sanitize: export HF_HUB_OFFLINE = 1
+test slow soak examples wheel quickstart figures figures-all smoke sanitize: export HF_HUB_OFFLINE = 1
 test slow soak examples wheel smoke sanitize: export OMP_NUM_THREADS = 1
 
 # Parts of `make gpu`, with commas between; empty: all. It uses the environment if there is one, else PYTHON.
 PARTS ?=
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup dev native quickstart figures test slow soak lint format types layers check wheel examples smoke sanitize gpu ci ci-rest clean
+.PHONY: help setup dev native quickstart figures figures-all test slow soak lint format types layers check wheel examples smoke sanitize gpu ci ci-rest clean
 
 help:  ## List the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ quickstart: $(VENV)/.native  ## Install, train a small tokenizer on real images,
 
 figures: quickstart $(VENV)/.ready-dev  ## The quickstart, and whether it reaches what it should
 	VTP_QUICKSTART=runs/quickstart $(BIN)/python -m pytest tests/policy/test_quickstart.py
+
+figures-all: figures  ## The same, and DINO-Tok's quickstart
+	$(BIN)/vtp run recipes/dino_tok_quickstart.toml --resume
+	VTP_DINO_TOK_QUICKSTART=runs/dino_tok_quickstart $(BIN)/python -m pytest tests/policy/test_dino_tok_quickstart.py
 
 test: $(VENV)/.ready-dev $(VENV)/.native  ## Unit and property tests (at most 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"

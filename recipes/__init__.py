@@ -7,7 +7,8 @@ RENAMED = {
 """Recipes that went -> the one that took their place."""
 
 GROUPS = {
-    "To start from": ("quickstart", "quickstart_gan", "vtp_nano"),
+    "To start from": ("quickstart", "quickstart_gan", "dino_tok_quickstart", "vtp_nano"),
+    "Tokenizers on frozen encoders": ("dino_tok_ae", "dino_tok_vq", "rae", "raev2_k23"),
     "The final models of VTP": ("vtp_s", "vtp_s_gan", "vtp_b", "vtp_b_gan", "vtp_l", "vtp_l_gan"),
 }
 """Title in `vtp recipes list` -> recipes, in the order of a user's interest; the others come after them."""

@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 CORE = REPOSITORY / "vtp_core"
 
 ALLOWED: dict[str, tuple[set[str], str]] = {
+    "branches": ({"tokenizer/model.py"}, "what a tokenizer can do"),
     "clip": (
         {"data/crops/augment.py", "recipe/tables/augmentation.py", "plugins/own.py"},
         "an augmentation, named for the paper's",

