@@ -29,7 +29,7 @@ class FrozenConfig(Table):
     @model_validator(mode="before")
     @classmethod
     def _nest(cls, table: Any, info: ValidationInfo) -> Any:
-        """Splits the flat table of a recipe; an encoder with its own key `weights` gets it too."""
+        """Splits the flat table of a recipe; an encoder with its own key `weights` gets it too, unless empty."""
         if not isinstance(table, dict) or isinstance(table.get("encoder"), ComponentConfig):
             return table
         encoder = dict(table)
@@ -39,7 +39,7 @@ class FrozenConfig(Table):
             own = "weights" in plugins.find("encoder", table.get("use")).load_config().model_fields
         except UsageError:  # reported by the slot
             own = False
-        if own and "weights" in table:
+        if own and weights:
             encoder["weights"] = weights
         return {"encoder": encoder, "weights": weights}
 
