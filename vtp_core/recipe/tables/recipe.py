@@ -29,7 +29,7 @@ class FrozenConfig(Table):
     @model_validator(mode="before")
     @classmethod
     def _nest(cls, table: Any, info: ValidationInfo) -> Any:
-        """Splits the flat table of a recipe; an encoder with its own key `weights` gets it too, unless empty."""
+        """Splits the flat table of a recipe; an encoder with its own key `weights` gets it too, if set."""
         if not isinstance(table, dict) or isinstance(table.get("encoder"), ComponentConfig):
             return table
         encoder = dict(table)
