@@ -56,7 +56,7 @@ def names(kind: str) -> set[str]:
 
 
 def test_no_first_party_component_is_left_out() -> None:
-    assert names("encoder") == set(ENCODERS)
+    assert names("encoder") == {*ENCODERS, "timm"}  # tests/plugins/timm checks several of its networks
     assert names("bottleneck") == set(BOTTLENECKS)
     assert names("decoder") == set(DECODERS)
 
