@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from vtp_core.errors import DataError
 Row = Mapping[str, object]
 _MOST = 1 << 20  # characters of a line
 _DELIMITERS = ",;\t|"
+_NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as `surrogateescape` reads them
+_SAVE = "row is not UTF-8 (save the table as UTF-8)"
 
 
 def read_rows(path: Path, bad: Callable[[str, int], None]) -> Iterator[tuple[int, Row]]:
@@ -34,7 +37,7 @@ def read_rows(path: Path, bad: Callable[[str, int], None]) -> Iterator[tuple[int
         if path.suffix.lower() == ".parquet":
             yield from _parquet(path)
             return
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             jsonl = path.suffix.lower() in (".jsonl", ".ndjson")
             yield from _jsonl(file, bad) if jsonl else _csv(file, path, bad)
     except OSError as error:
@@ -53,6 +56,9 @@ def _lines(file: TextIO) -> Iterator[str]:
 def _jsonl(file: TextIO, bad: Callable[[str, int], None]) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(_lines(file), 1):
         if not line.strip():
+            continue
+        if _NO_UTF8.search(line):
+            bad(_SAVE, number)
             continue
         try:
             row = json.loads(line)
@@ -80,7 +86,9 @@ def _csv(file: TextIO, path: Path, bad: Callable[[str, int], None]) -> Iterator[
             bad(f"row is not CSV ({error})", reader.line_num)
             continue
         if not names:
-            names = [cell.strip() for cell in cells]
+            names = [_NO_UTF8.sub("\ufffd", cell).strip() for cell in cells]
+        elif any(map(_NO_UTF8.search, cells)):
+            bad(_SAVE, reader.line_num)
         elif len(cells) == len(names):
             yield reader.line_num, dict(zip(names, cells, strict=True))
         elif any(cells):

@@ -13,7 +13,7 @@ from vtp_core.errors import DataError
 from vtp_plugins.image_folder.config import ImageFolderConfig
 from vtp_plugins.image_list.config import ENDINGS
 from vtp_plugins.init.members import member_keys
-from vtp_plugins.init.tables import table_keys
+from vtp_plugins.init.tables import damage, table_keys
 
 SUFFIXES = tuple(f".{name}" for name in ImageFolderConfig.model_fields["extensions"].default)
 _TRAIN = ("train", "training")
@@ -73,7 +73,7 @@ def find_layout(path: str) -> Layout:
         raise DataError(f"{path}: no such file or folder")
     if place.suffix.lower() in ENDINGS:
         if (keys := table_keys(place, path)) is None:
-            raise DataError(f"{path}: none of its columns holds paths of images that exist")
+            raise DataError(f"{path}: none of its columns holds paths of images that exist{damage(place)}")
         return Layout(keys, None, f"a table, {place.name}")
     raise DataError(f"{path}: give a folder of images, a table ({', '.join(ENDINGS)}) or tar shards")
 

@@ -44,6 +44,18 @@ def table_keys(table: Path, path: str) -> Mapping[str, object] | None:
     return None
 
 
+def damage(table: Path) -> str:
+    """The first row of a table that can't be read, as the end of a message; empty if there is none.
+
+    Raises:
+        DataError: The file can't be read at all.
+    """
+    bad: list[str] = []
+    for _ in islice(read_rows(table, lambda reason, number: bad.append(f"row {number}: {reason}")), _PEEKED):
+        pass
+    return f"; the first problem: {bad[0]}" if bad else ""
+
+
 def _exists(root: Path, name: str) -> bool:
     try:
         return (root / name).is_file()

@@ -81,6 +81,23 @@ def test_metadata_of_a_folder_and_images_elsewhere(tmp_path: Path) -> None:
         opened(tmp_path / "lists").read(0, frozenset({"image"}))
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_rows_that_are_not_utf_8_are_named_and_left_out(tmp_path: Path, name: str) -> None:
+    texts = ("caf\xe9", "tea", "\ud800")  # an escaped surrogate is valid JSON
+    rows = [{"image": f"{index}.png", "text": text} for index, text in enumerate(texts)]
+    if name == "x.csv":
+        lines = ["image,text", *(f"{row['image']},{row['text']}" for row in rows[:2])]
+    else:
+        lines = [json.dumps(rows[0], ensure_ascii=False), *map(json.dumps, rows[1:])]
+    (tmp_path / name).write_text("\n".join(lines), encoding="latin-1")  # as spreadsheets save it
+    source = opened(tmp_path / name)
+    kept = [source.read(index, frozenset()).key for index in range(len(source))]
+    assert kept == (["1.png"] if name == "x.csv" else ["1.png", "2.png"])
+    ((what, (place,)),) = source.problems().items()
+    assert what == "row is not UTF-8 (save the table as UTF-8)"
+    assert place == f"{tmp_path / name}: row {2 if name == 'x.csv' else 1}"
+
+
 def test_most_rows_decide_which_fields_there_are_and_the_others_are_counted(tmp_path: Path) -> None:
     rows = [{"image": f"{index}.png"} | ({"text": "x"} if index else {}) for index in range(3)]
     rows[1]["label"] = "cat"
@@ -125,12 +142,13 @@ def test_rows_that_can_not_be_read_are_counted(tmp_path: Path) -> None:
     lines = [b'{"path": "a.png"}', b"{", b"[1]", b'{"path": 3.5}', b"", b'{"path": "\xff.png"}', b"[" * 5000]
     (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines))
     source = opened(tmp_path / "x.jsonl")
-    assert len(source) == 2
+    assert len(source) == 1
     counts = {what: [place.rsplit(" ", 1)[1] for place in at] for what, at in source.problems().items()}
     assert counts == {
         "line is not JSON": ["2", "7"],
         "line is not a JSON object": ["3"],
         "row without an image": ["4"],
+        "row is not UTF-8 (save the table as UTF-8)": ["6"],
     }
     (tmp_path / "x.csv").write_text(
         'path,text\na.png,one\nb.png\nc.png,"' + "x" * 200_000 + '"\n\nd.png,two\n'

@@ -253,6 +253,12 @@ def test_what_it_can_not_use(files: Sequence[str], path: str, message: str) -> N
     assert "internal" not in result.stderr and not list(Path().glob("*.toml"))
 
 
+def test_a_table_in_another_encoding_is_named() -> None:
+    Path("a.csv").write_text("file_name,caption\nx.png,caf\xe9\n", encoding="latin-1")
+    result = init("a.csv")
+    assert result.exit_code == 3 and "the first problem: row 2: row is not UTF-8" in result.stderr
+
+
 def found(**options: object) -> Findings:
     base = {"total": 1000, "read": 1000, "sides": [(640, 600)] * 1000, "held_out": 0.1}
     return Findings(**(base | options))  # type: ignore[arg-type]
