@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtp_core.math.row_noise import row_rand, row_seeds
+from vtp_core.math.row_noise import row_seeds
 from vtp_plugins.vq.quantizer import finite
 
 
@@ -27,5 +27,6 @@ def revived(dead: Tensor, candidates: Tensor, index: int) -> tuple[Tensor, Tenso
     places = torch.empty_like(codes).scatter_(0, place, codes)[:most]
     usable = finite(candidates)
     numbers = torch.arange(len(candidates), device=candidates.device)
-    order = row_rand(row_seeds(index, numbers)).masked_fill(~usable, 2.0).argsort()[:most]
+    last = torch.iinfo(torch.int64).max
+    order = row_seeds(index, numbers).masked_fill(~usable, last).argsort()[:most]
     return places, codes[:most] < torch.minimum(before[-1], usable.sum()), candidates[order]
