@@ -1,4 +1,4 @@
-"""The plot: PSNR over perplexity of the cells, and PSNR over dimensions."""
+"""The plot: PSNR over perplexity of the cells, and the probe over dimensions."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def draw(name: str, found: Results, columns: tuple[Column, ...], path: Path) -> 
         arms = {width: f"{name_of('cifar', base)}.dims_{width}" for width in DIMENSIONS} | {
             112: name_of("cifar", base)
         }
-        shown = {width: found.values(arm, "psnr") for width, arm in arms.items()}
+        shown = {width: found.values(arm, "probe") for width, arm in arms.items()}
         points = [(width, statistics.fmean(values)) for width, values in shown.items() if values]
         if points:
             widths.plot(*zip(*points, strict=True), "o-", color=COLORS[base], label=base.replace("_", " "))
     widths.set(
-        title="cifar, k-means++, revival", xlabel="dimensions of features and codes", ylabel="PSNR, dB"
+        title="cifar, k-means++, revival", xlabel="dimensions of features and codes", ylabel="linear probe"
     )
     widths.legend(fontsize=7)
     figure.suptitle(f"{name}: {', '.join(found.data)}", fontsize=10)
