@@ -62,6 +62,7 @@ figures: quickstart $(VENV)/.ready-dev  ## The quickstart, and whether it reache
 
 figures-all: figures  ## The same, and DINO-Tok's quickstart
 	$(BIN)/vtp run recipes/dino_tok_quickstart.toml --resume
+	@echo "report: $(CURDIR)/runs/dino_tok_quickstart/report.html; its encoder is EfficientNet-Lite0, a supervised stand-in for DINO"
 	VTP_DINO_TOK_QUICKSTART=runs/dino_tok_quickstart $(BIN)/python -m pytest tests/policy/test_dino_tok_quickstart.py
 
 test: $(VENV)/.ready-dev $(VENV)/.native  ## Unit and property tests (at most 6 minutes on 2 cores)

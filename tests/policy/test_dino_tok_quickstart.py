@@ -23,16 +23,16 @@ def figures() -> dict[str, Any]:
 
 
 def test_images_are_reconstructed(figures: dict[str, Any]) -> None:
-    assert figures["psnr"]["value"] >= 12.2
+    assert figures["psnr"]["value"] >= 12.3
     assert figures["psnr"]["verdict"] == "better", "a mean colour would do"
 
 
 @pytest.mark.parametrize("branch", ["deep", "shallow"])
 def test_codebooks_are_used(branch: str, figures: dict[str, Any]) -> None:
-    assert figures[f"usage_{branch}"]["value"] >= 0.1
-    assert figures[f"perplexity_{branch}"]["value"] >= 40
+    assert figures[f"usage_{branch}"]["value"] >= 0.8
+    assert figures[f"perplexity_{branch}"]["value"] >= 250
 
 
 @pytest.mark.parametrize("branch", ["deep", "shallow"])
 def test_each_branch_holds_something_of_its_own(branch: str, figures: dict[str, Any]) -> None:
-    assert figures[f"psnr_without_{branch}"]["also"]["lost, dB"] > 0.3
+    assert figures[f"psnr_without_{branch}"]["also"]["lost, dB"] > 0.5
