@@ -29,9 +29,9 @@ STUDENT = {2: 12.706, 3: 4.303}
 DIGITS = ((USE, 3), (PERPLEXITY, 0), (ERROR, 3), (PSNR, 2), (PROBE, 3))
 
 CAVEAT = (
-    "The encoder is a supervised convolutional network, not DINO; images are small. Codebooks follow the "
-    "features for 300 steps, the decoder is linear, and nothing else is trained. PSNR compares cells with "
-    "each other, and with no published number."
+    "The encoders are a supervised convolutional network and a small transformer, not DINO; images are "
+    "small. Codebooks follow the features for 300 steps, the decoder is linear, and nothing else is trained. "
+    "PSNR compares cells with each other, and with no published number."
 )
 
 
