@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import ComponentConfig, KeyHistory
 
 
 class LinearConfig(ComponentConfig):
     """``[bottleneck] use = "linear"``."""
+
+    key_history: ClassVar[KeyHistory] = KeyHistory(added={"norm": "none"})
 
     use: str = "linear"
     """Name of the component."""
