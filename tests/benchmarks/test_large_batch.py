@@ -33,6 +33,7 @@ def _step(rows: int, chunk: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_chunks_change_the_memory_and_not_the_loss() -> None:
     whole, chunked = _step(256, 256), _step(256, 32)
     assert chunked["loss"] == pytest.approx(whole["loss"], rel=1e-5)

@@ -22,6 +22,14 @@ class SubsetConfig(Table):
     """Of one seed, a smaller subset is part of every larger one."""
 
 
+FURTHER = {
+    "image": ("image.jpg", "image.jpeg", "image.png", "image.webp"),
+    "text": ("caption.txt", "text.txt"),
+    "label": ("label.cls", "label.txt"),
+}
+"""Extensions that the default lists find besides their own: so recipes of earlier versions stay the same."""
+
+
 class WebDatasetConfig(SourceConfig):
     """Tar shards on a local or mounted disk."""
 
@@ -29,17 +37,15 @@ class WebDatasetConfig(SourceConfig):
     """Name of the component."""
     urls: str | tuple[str, ...]
     """Shards: paths with braces (`{00000..00123}.tar`), wildcards (`*.tar`), or a list of them."""
-    image: tuple[str, ...] = (
-        *("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif"),
-        *("image.jpg", "image.jpeg", "image.png", "image.webp"),
-    )
+    image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
     """Extensions of images, in order of preference; one with a dot may also be a file's whole name, in a
-    folder for each sample."""
-    text: tuple[str, ...] = ("txt", "caption", "caption.txt", "text.txt")
-    """Extensions of captions; such a file has precedence over the JSON object."""
-    label: tuple[str, ...] = ("cls", "label", "label.cls", "label.txt")
+    folder for each sample. The default also finds `image.png` and the like."""
+    text: tuple[str, ...] = ("txt", "caption")
+    """Extensions of captions; such a file has precedence over the JSON object. The default also finds
+    `caption.txt` and `text.txt`."""
+    label: tuple[str, ...] = ("cls", "label")
     """Extensions of files of a class: its index, or a name of `classes` that is no number; such a file has
-    precedence over the JSON object."""
+    precedence over the JSON object. The default also finds `label.cls` and `label.txt`."""
     latent: tuple[str, ...] = ("latent.npy",)
     """Extensions of cached latents (NumPy, never pickled)."""
     record: tuple[str, ...] = ("json",)
@@ -61,6 +67,11 @@ class WebDatasetConfig(SourceConfig):
     """Whether missing shards are skipped."""
     index_cache: bool = True
     """Whether shard indices are cached: beside the shards, or in the user's cache if that is read-only."""
+
+    def extensions(self, field: str) -> tuple[str, ...]:
+        """Extensions of a field, with those that its default list stands for."""
+        chosen: tuple[str, ...] = getattr(self, field)
+        return (*chosen, *FURTHER[field]) if chosen == type(self).model_fields[field].default else chosen
 
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:

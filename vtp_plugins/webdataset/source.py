@@ -49,9 +49,9 @@ class WebDataset:
         self.limits = limits
         self.classes: tuple[str, ...] = config.classes
         columns = {
-            "image": config.image,
-            "text": config.text,
-            "label": config.label,
+            "image": config.extensions("image"),
+            "text": config.extensions("text"),
+            "label": config.extensions("label"),
             "latent": config.latent,
             "json": config.record,
         }

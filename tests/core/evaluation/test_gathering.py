@@ -99,6 +99,7 @@ def waits(world: World) -> dict[str, Tensor]:
         return {"found": torch.tensor(ranks.from_first(slow))}
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_a_long_computation_on_rank_0_ends_no_run() -> None:
     """The timeout of training steps, here a second, is not that of an evaluation."""

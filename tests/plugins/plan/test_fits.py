@@ -28,6 +28,7 @@ def test_sizes_are_all_rows_and_the_powers_of_two_below(rows: int) -> None:
     assert powers == [size for size in (4096 >> i for i in range(13)) if size < rows]
 
 
+@pytest.mark.slow
 def test_each_line_is_the_plan_with_those_chunks(tmp_path: Path) -> None:
     plan = make_plan(recipe(tmp_path, PLUGINS, text=TEXT + CLIP), PLUGINS, 2)
     assert [fit.microbatch_rows for fit in plan.fits] == [None, 8, 4, 2, 1]  # 12 rows a rank of one view

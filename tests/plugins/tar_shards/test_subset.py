@@ -131,6 +131,7 @@ def test_hashes_are_uniform() -> None:
         assert len(numpy.unique(hashes)) == len(keys)
 
 
+@pytest.mark.slow
 def test_one_pass_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand shards, of which no more than the subset, a quarter and one shard are held."""
     rows, count, read = 2_000, 1_000, []

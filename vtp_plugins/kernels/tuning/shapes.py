@@ -71,7 +71,7 @@ SHAPES: tuple[Shape, ...] = (
     AttentionShape(dtype="float32", rope="float32", runs=QUICKSTART, heads=3),
     AttentionShape(dtype="float32", rope="float32", runs=QUICKSTART_CROPS, heads=3),
     AttentionShape(dtype="bfloat16", rope=None, runs=VTP),
-    # Codebooks of published tokenizers: no shipped recipe has one yet.
+    # Codebooks of published tokenizers.
     SearchShape(dtype="float32", codes=1024, width=64),
     SearchShape(dtype="float32", codes=8192, width=8),
     SearchShape(dtype="float32", codes=8192, width=32),
@@ -80,4 +80,7 @@ SHAPES: tuple[Shape, ...] = (
     SearchShape(dtype="float32", codes=65536, width=8),
     SearchShape(dtype="bfloat16", codes=8192, width=8),
     SearchShape(dtype="bfloat16", codes=16384, width=64),
+    # Decoders on features of frozen encoders: DINO-Tok's, and RAE's of width 1152.
+    AttentionShape(dtype="bfloat16", rope="float32", runs=((64, 256),), heads=16),
+    AttentionShape(dtype="bfloat16", rope="float32", runs=((64, 256),), heads=16, width=72),
 )

@@ -13,6 +13,7 @@ import pytest
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["interpreted_attention", "interpreted_search"])
 def test_in_the_interpreter(name: str) -> None:
