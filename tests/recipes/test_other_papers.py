@@ -93,10 +93,13 @@ def test_the_variants_that_raev2_documents(changes: list[str], channels: int, pl
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [*OTHERS, "smoke/va_vae"])
 def test_is_planned_without_weights(name: str, plugins: Plugins) -> None:
-    recipe = load_recipe(name, (), plugins, world_size=64)
-    plan = make_plan(recipe, plugins, 64)
+    if name == "va_vae":
+        pytest.skip("its convolutions at 256 pixels take 20 GiB to measure; smoke/va_vae stands for it")
+    world_size = 1 if name.startswith("smoke/") else 64
+    recipe = load_recipe(name, (), plugins, world_size=world_size)
+    plan = make_plan(recipe, plugins, world_size)
     assert sorted(o for group in plan.groups for o in group.objectives) == sorted(recipe.objectives)
     assert plan.memory.total < 80 * 2**30
 

@@ -97,7 +97,7 @@ class Forwards:
             (tokens,) = module([rows["image"]], [None], layers=layers)
             return Part(rows=Features(crops={"global": tokens}))
 
-        key = ("frozen", "encode", name, view, layers)
+        key = ("frozen", "encode", view, name, layers)  # the view where all forwards have it
         sources = [(0, {"image": batch.crops["global"]})]
         return self._extend(key, self.rows(view, self.needs[view]), sources, network, module)
 
