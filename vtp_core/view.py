@@ -49,7 +49,7 @@ class ViewNeed:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSize:
-    """What of a view decides the loss of an objective that has learned nothing.
+    """Sizes of a view on which the loss of an untrained objective depends.
 
     Attributes:
         rows: Samples per step over all ranks.

@@ -17,6 +17,7 @@ from vtp_core.recipe import load_recipe
 from vtp_core.recipe.history import RESOLVED
 from vtp_core.tokenizer import Tokenizer
 
+_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -67,7 +68,7 @@ def load(
         UsageError: A component's plugin is not installed, or there is no such device or dtype.
     """
     if not isinstance(folder, str | Path):
-        raise UsageError(f"load: expected a folder or a name, got a {type(folder).__name__}")
+        raise UsageError(f"load: expected a folder or a name, got {type(folder).__name__}")
     place = _device(device), _dtype(dtype)
     plugins = plugins if plugins is not None else load_plugins()
     folder = find_tokenizer(folder, plugins)
@@ -95,7 +96,8 @@ def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if name is None:
         return None
     known = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES}
-    if (dtype := known.get(str(name).removeprefix("torch."))) is None:
+    given = str(name).removeprefix("torch.")
+    if (dtype := known.get(_SHORT.get(given, given))) is None:
         raise UsageError(f"load: dtype {name}: expected one of {', '.join(known)}")
     return dtype
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
+from vtp_core.cli.arguments.options import fast_option, json_option, plugin_option, tokenizer_argument
 from vtp_core.cli.output import check_folder
 from vtp_core.errors import DataError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import fast_option, json_option, plugin_option, tokenizer_argument
+from vtp_core.cli.arguments.options import fast_option, json_option, plugin_option, tokenizer_argument
 from vtp_core.cli.output import check_file
 from vtp_core.data.files import UNREADABLE, files_below
 from vtp_core.data.source import BadSample, as_utf8

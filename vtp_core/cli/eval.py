@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import (
+from vtp_core.cli.arguments.options import (
     device_option,
     fast_option,
     json_option,
@@ -19,8 +19,8 @@ from vtp_core.cli.options import (
     tokenizer_argument,
     torch_device,
 )
+from vtp_core.cli.arguments.tables import is_table, read_table
 from vtp_core.cli.output import check_file
-from vtp_core.cli.tables import is_table, read_table
 from vtp_core.errors import DataError, UsageError, VtpError
 from vtp_core.recipe import load_recipe
 from vtp_core.recipe.history import RESOLVED

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from vtp_core.cli import completion
-from vtp_core.cli.options import json_option, plugin_option
+from vtp_core.cli.arguments import completion
+from vtp_core.cli.arguments.options import json_option, plugin_option
 from vtp_core.cli.output import check_folder
 from vtp_core.errors import UsageError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import plugin_option
+from vtp_core.cli.arguments.options import plugin_option
 from vtp_core.cli.output import table
 from vtp_core.errors import UsageError
 from vtp_core.plugins import KINDS, Component, Kind, Plugins, load_plugins

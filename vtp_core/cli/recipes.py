@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli import completion
-from vtp_core.cli.options import json_option
+from vtp_core.cli.arguments import completion
+from vtp_core.cli.arguments.options import json_option
 from vtp_core.cli.output import table
 from vtp_core.errors import UsageError
 from vtp_core.recipe.problems import alike

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import json_option, plugin_option
+from vtp_core.cli.arguments.options import json_option, plugin_option
 from vtp_core.cli.output import check_file
 from vtp_core.recipe.history import RESOLVED
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli import completion
-from vtp_core.cli.options import json_option, plugin_option, set_option
+from vtp_core.cli.arguments import completion
+from vtp_core.cli.arguments.options import json_option, plugin_option, set_option
 from vtp_core.cli.output import check_folder
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins.component import import_path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import plugin_option
+from vtp_core.cli.arguments.options import plugin_option
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe.writing.json_schema import recipe_schema
 

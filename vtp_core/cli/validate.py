@@ -7,7 +7,13 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import json_option, plugin_option, recipe_argument, set_option, world_size_option
+from vtp_core.cli.arguments.options import (
+    json_option,
+    plugin_option,
+    recipe_argument,
+    set_option,
+    world_size_option,
+)
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import RecipeErrors, load_recipe
 

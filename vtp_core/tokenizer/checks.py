@@ -134,7 +134,7 @@ def checked_texts(caller: str, texts: object) -> list[str]:
     """
     found = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
     if found is None:
-        raise UsageError(f"{caller}: expected texts or one text, got a {type(texts).__name__}")
+        raise UsageError(f"{caller}: expected texts or one text, got {type(texts).__name__}")
     for index, text in enumerate(found):
         if not isinstance(text, str):
             raise UsageError(f"{caller}: text {index} is a {type(text).__name__}, not a str")
@@ -162,7 +162,7 @@ def checked_features(caller: str, features: Features) -> Features:
         UsageError: Something else.
     """
     if not isinstance(features, Features):
-        raise UsageError(f"{caller}: expected what features() returns, got a {type(features).__name__}")
+        raise UsageError(f"{caller}: expected what features() returns, got {type(features).__name__}")
     return features
 
 
@@ -201,14 +201,14 @@ def check_float(caller: str, expected: str, value: Tensor) -> None:
         UsageError: Says what is expected.
     """
     if not isinstance(value, Tensor):
-        raise UsageError(f"{caller}: expected {expected}; got a {type(value).__name__}")
+        raise UsageError(f"{caller}: expected {expected}; got {type(value).__name__}")
     if not value.is_floating_point():
         raise UsageError(f"{caller}: expected {expected}; got {value.dtype}")
 
 
 def _check_whole(caller: str, expected: str, value: Tensor) -> None:
     if not isinstance(value, Tensor):
-        raise UsageError(f"{caller}: expected {expected}; got a {type(value).__name__}")
+        raise UsageError(f"{caller}: expected {expected}; got {type(value).__name__}")
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise UsageError(f"{caller}: expected {expected}; got {value.dtype}")
 

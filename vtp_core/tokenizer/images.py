@@ -67,7 +67,7 @@ def _listed(images: object) -> list[object]:
     if isinstance(images, Tensor | np.ndarray):
         return list(images) if images.ndim == 4 else [images]
     if isinstance(images, bytes | bytearray | memoryview | dict) or not isinstance(images, Iterable):
-        raise UsageError(f"preprocess: got a {type(images).__name__}; {_ACCEPTED}")
+        raise UsageError(f"preprocess: got {type(images).__name__}; {_ACCEPTED}")
     return list(images)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import check_device, json_file_option
+from vtp_core.cli.arguments.options import check_device, json_file_option
 from vtp_core.cli.output import STDOUT, check_file
 from vtp_core.errors import UsageError
 

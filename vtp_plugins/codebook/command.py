@@ -8,8 +8,14 @@ from pathlib import Path
 
 import click
 
+from vtp_core.cli.arguments.options import (
+    device_option,
+    json_option,
+    plugin_option,
+    tokenizer_argument,
+    torch_device,
+)
 from vtp_core.cli.eval import read_held_out
-from vtp_core.cli.options import device_option, json_option, plugin_option, tokenizer_argument, torch_device
 from vtp_core.cli.output import table
 from vtp_core.errors import UsageError
 from vtp_core.plugins import load_plugins

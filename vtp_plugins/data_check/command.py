@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import plugin_option, set_option
+from vtp_core.cli.arguments.options import plugin_option, set_option
+from vtp_core.cli.arguments.tables import is_table, read_table
 from vtp_core.cli.output import printable
-from vtp_core.cli.tables import is_table, read_table
 from vtp_core.errors import DataError, UsageError
 from vtp_core.recipe.history import RESOLVED
 from vtp_core.recipe.shipped import shipped_recipe

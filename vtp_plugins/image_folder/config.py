@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import field_validator, model_validator
 
 from vtp_core.config import SourceConfig
+from vtp_core.data.caption_template import check_template
 from vtp_core.data.files import files_below
 
 
@@ -43,9 +44,5 @@ class ImageFolderConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _template_fits(self) -> Self:
-        if self.caption is not None:
-            try:
-                self.caption.format_map({"class": ""})
-            except (KeyError, ValueError, IndexError, AttributeError) as error:
-                raise ValueError(f"caption: only {{class}} can be filled in ({error!r})") from error
+        check_template(self.caption, "class")
         return self

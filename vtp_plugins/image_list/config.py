@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import model_validator
 
 from vtp_core.config import SourceConfig
+from vtp_core.data.caption_template import check_template
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Endings of tables that can be read."""
@@ -43,13 +44,7 @@ class ImageListConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _template_fits(self) -> Self:
-        if self.caption is not None:
-            try:
-                self.caption.format_map({"class": "", "text": ""})
-            except (KeyError, ValueError, IndexError, AttributeError) as error:
-                raise ValueError(
-                    f"caption: only {{class}} and {{text}} can be filled in ({error!r})"
-                ) from error
+        check_template(self.caption, "class", "text")
         return self
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import json_option, plugin_option
+from vtp_core.cli.arguments.options import json_option, plugin_option
 from vtp_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.options import plugin_option, recipe_argument, set_option, world_size_option
+from vtp_core.cli.arguments.options import plugin_option, recipe_argument, set_option, world_size_option
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
 

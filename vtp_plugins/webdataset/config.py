@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from vtp_core.config import SourceConfig, Table
+from vtp_core.data.caption_template import check_template
 from vtp_plugins.tar_shards.compression import refusal
 
 
@@ -105,15 +106,9 @@ class WebDatasetConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _template_fits(self) -> Self:
-        if self.caption is not None:
-            try:
-                self.caption.format_map({"class": "", "text": ""})
-            except (KeyError, ValueError, IndexError, AttributeError) as error:
-                raise ValueError(
-                    f"caption: only {{class}} and {{text}} can be filled in ({error!r})"
-                ) from error
-            if "{class}" in self.caption and not self.classes:
-                raise ValueError("caption uses {class}, so classes must name them")
+        check_template(self.caption, "class", "text")
+        if self.caption is not None and "{class}" in self.caption and not self.classes:
+            raise ValueError("caption uses {class}, so classes must name them")
         return self
 
 

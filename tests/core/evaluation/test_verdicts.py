@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t
 
-from vtp_core.evaluation.intervals import score_of
+from vtp_core.evaluation.intervals import NORMAL, resampled, score_of
 from vtp_core.evaluation.protocol import Baseline, EvaluationProtocol, Metric, Score, Verdict
 
 PROTOCOL = EvaluationProtocol(name="p-v1", image_size=16)
@@ -99,3 +100,13 @@ def test_without_an_error_there_is_no_verdict() -> None:
     assert alone["baseline"] == 1.0 and alone["verdict"] is None
     none = entry(Score(value=3.0, baseline=float("nan"), error=0.1))
     assert none["baseline"] is None and none["verdict"] is None
+
+
+@pytest.mark.parametrize("count", [4, 6, 30, 215])
+def test_draws_are_as_wide_as_students_distribution(count: int) -> None:
+    """Against scipy's quantile and the exact error of a mean: four images once were judged too easily."""
+    values = torch.randn(count, 1, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    found = resampled(values, 20_000)[:, 0]
+    expected = values.std().item() / count**0.5 * t.ppf(0.975, count - 1) / NORMAL
+    assert found.std().item() == pytest.approx(expected, rel=0.03)
+    assert found.mean().item() == pytest.approx(values.mean().item(), abs=0.05 * expected)

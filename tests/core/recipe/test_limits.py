@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.recipe.conftest import RECIPE
 from tests.core.recipe.test_files import message
-from vtp_core.cli.tables import read_table
+from vtp_core.cli.arguments.tables import read_table
 from vtp_core.errors import UsageError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe, RecipeErrors, load_recipe

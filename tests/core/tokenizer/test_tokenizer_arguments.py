@@ -41,22 +41,22 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...], str]] = {
     "8-bit pixels": ("embed_image", (PIXELS.byte(),), "got torch.uint8"),
     "pixels of another rank": ("encode", (PIXELS[0],), r"expected pixels \(B, 3, H, W\)"),
     "pixels elsewhere": ("encode", (PIXELS.to("meta"),), "the pixels are on meta, the tokenizer on cpu"),
-    "no latent": ("decode", (None,), "got a NoneType"),
-    "a result for its latent": ("decode", (toy_tokenizer().encode(PIXELS),), "got a Encoded"),
+    "no latent": ("decode", (None,), "got NoneType"),
+    "a result for its latent": ("decode", (toy_tokenizer().encode(PIXELS),), "got Encoded"),
     "no positions": ("decode", (torch.zeros(1, WIDTH, 0, 4),), rf"got torch.float32 \(1, {WIDTH}, 0, 4\)"),
     "one channel": ("decode_normalized", (torch.zeros(1, 1, 4, 4),), rf"\(B, {WIDTH}, h, w\)"),
     "a latent elsewhere": ("decode", (torch.zeros(1, WIDTH, 4, 4, device="meta"),), "the latent is on meta"),
     "float codes": ("decode_indices", (CODES.float(),), "got torch.float32"),
-    "codes as a list": ("decode_indices", ([[0]],), "got a list"),
+    "codes as a list": ("decode_indices", ([[0]],), "got list"),
     "codes without their axis": ("decode_indices", (CODES[:, 0],), r"got \(1, 4, 4\)"),
     "codes of two codebooks": ("decode_indices", (CODES.expand(1, 2, 4, 4),), r"\(B, 1, h, w\) int64"),
     "a code too large": ("decode_indices", (CODES + 2,), "codebook 0 are 0 to 1, these are 2 to 2"),
     "a negative code": ("decode_indices", (CODES - 1,), "these are -1 to -1"),
-    "no text": ("embed_text", (None,), "expected texts or one text, got a NoneType"),
+    "no text": ("embed_text", (None,), "expected texts or one text, got NoneType"),
     "a number among texts": ("embed_text", (["a", 3],), "text 1 is a int, not a str"),
     "features of another kind": ("encode_features", (PIXELS,), r"expected what features\(\) returns"),
     "8-bit pixels to images": ("postprocess", (PIXELS.byte(),), "got torch.uint8"),
-    "a list to images": ("postprocess", ([PIXELS],), "got a list"),
+    "a list to images": ("postprocess", ([PIXELS],), "got list"),
     "one image without batch": ("postprocess", (PIXELS[0],), r"got \(3, 16, 24\)"),
 }
 
@@ -77,7 +77,7 @@ class Generated(nn.Module):
 @pytest.mark.parametrize(
     ("indices", "seed", "message"),
     [
-        ([0], 0, "got a list"),
+        ([0], 0, "got list"),
         (torch.zeros(1), 0, "got torch.float32"),
         (torch.zeros(1, 1, dtype=torch.int64), 0, r"got \(1, 1\)"),
         (torch.zeros(1, dtype=torch.int64), 0.5, "the seed must be an integer, got float"),
@@ -151,7 +151,7 @@ def test_load_refuses_what_it_does_not_know() -> None:
         with pytest.raises(UsageError, match=f"^load: {message}") as caught:
             load("vtp-nano", **arguments)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match=r"^load: expected a folder or a name, got a int"):
+    with pytest.raises(UsageError, match=r"^load: expected a folder or a name, got int"):
         load(5)  # type: ignore[arg-type]
 
 

@@ -107,10 +107,10 @@ def test_a_rectangle_is_the_center_of_an_image_that_just_covers_it(
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "a number": (3, "got a int; give paths, PIL images or arrays"),
-    "nothing": (None, "got a NoneType"),
-    "bytes": (b"png", "got a bytes"),
-    "a dictionary": ({"image": PICTURE}, "got a dict"),
+    "a number": (3, "got int; give paths, PIL images or arrays"),
+    "nothing": (None, "got NoneType"),
+    "bytes": (b"png", "got bytes"),
+    "a dictionary": ({"image": PICTURE}, "got dict"),
     "a number among images": ([PICTURE, 3], "image 1 is a int"),
     "a missing file": ("nowhere.png", "nowhere.png: unreadable"),
     "a folder": ("/", "/: unreadable \\(not a regular file\\)"),

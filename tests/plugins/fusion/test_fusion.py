@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from vtp_core.features import Features
 from vtp_core.math.row_noise import row_rand, row_seeds
 from vtp_core.parameters import Dims
-from vtp_core.testing import check_bottleneck
-from vtp_core.testing.bottlenecks import drawn_features
+from vtp_core.testing import check_bottleneck, drawn_features
 from vtp_plugins.fusion.bottleneck import FusionBottleneck
 from vtp_plugins.fusion.chain import disturbed
 from vtp_plugins.fusion.config import ChainConfig, FusionBottleneckConfig, FusionConfig

@@ -7,8 +7,7 @@ import torch
 
 from vtp_core.features import Features, Tokens
 from vtp_core.parameters import Dims
-from vtp_core.testing import TINY_DIMS, check_bottleneck
-from vtp_core.testing.bottlenecks import drawn_features
+from vtp_core.testing import TINY_DIMS, check_bottleneck, drawn_features
 from vtp_plugins.linear.bottleneck import LinearBottleneck
 from vtp_plugins.linear.config import LinearConfig
 

@@ -12,8 +12,7 @@ from vtp_core.errors import DataError, UsageError
 from vtp_core.features import Features, Tokens
 from vtp_core.math.moments import Moments
 from vtp_core.parameters import Dims
-from vtp_core.testing import check_bottleneck, run_ranks
-from vtp_core.testing.bottlenecks import drawn_features
+from vtp_core.testing import check_bottleneck, drawn_features, run_ranks
 from vtp_core.training.forward.cut import take_rows
 from vtp_core.training.ranks.tallies import reduce_tally
 from vtp_core.training.ranks.world import World

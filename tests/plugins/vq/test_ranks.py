@@ -7,8 +7,7 @@ import torch
 
 from tests.plugins.vq.quantizers import TABLES
 from vtp_core.features import Features
-from vtp_core.testing import TINY_DIMS, run_processes, run_ranks
-from vtp_core.testing.bottlenecks import drawn_features
+from vtp_core.testing import TINY_DIMS, drawn_features, run_processes, run_ranks
 from vtp_core.training.forward.cut import take_rows
 from vtp_core.training.networks import Networks
 from vtp_core.training.ranks.parallel import build_mesh, wrap

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vtp_core.cli.options import check_device, json_file_option
+from vtp_core.cli.arguments.options import check_device, json_file_option
 from vtp_core.cli.output import STDOUT, check_file
 from vtp_core.errors import UsageError
 

@@ -10,8 +10,15 @@ from torch import nn
 
 from vtp_core.decoder import Decoder
 from vtp_core.parameters import Dims
+from vtp_core.testing.checks.parts import (
+    bfloat16,
+    check_gradients,
+    check_structure,
+    expect,
+    expect_close,
+    unchanged,
+)
 from vtp_core.testing.networks import TINY_DIMS
-from vtp_core.testing.parts import bfloat16, check_gradients, check_structure, expect, expect_close, unchanged
 
 
 def check_decoder(

@@ -12,7 +12,7 @@ from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Observation, Split
 from vtp_core.evaluation.runner import Results, evaluate, why_not
 from vtp_core.features import Tally
-from vtp_core.testing.parts import expect
+from vtp_core.testing.checks.parts import expect
 from vtp_core.testing.shapes_source import ShapesSource
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 from vtp_core.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vtp_core.cli import completion
+from vtp_core.cli.arguments import completion
 from vtp_core.cli.output import STDOUT
 from vtp_core.errors import UsageError
 

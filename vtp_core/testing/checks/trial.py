@@ -21,9 +21,9 @@ from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
 from vtp_core.recipe.tables.optimizer import AdamWConfig
 from vtp_core.testing.batches import CROP_COUNTS, drawn_batch
+from vtp_core.testing.checks.watch import Watch, WatchedWorld
 from vtp_core.testing.errors import ConformanceError
 from vtp_core.testing.networks import TINY_DIMS, name_of, tiny_run
-from vtp_core.testing.watch import Watch, WatchedWorld
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.seeds import generator
 from vtp_core.training.joint import JointStep

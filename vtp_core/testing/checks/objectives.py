@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from vtp_core.config import ObjectiveConfig
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
+from vtp_core.testing.checks.trial import Outcome, Trial
 from vtp_core.testing.errors import ConformanceError
 from vtp_core.testing.networks import TINY_DIMS
 from vtp_core.testing.ranks import run_processes, run_ranks
-from vtp_core.testing.trial import Outcome, Trial
 from vtp_core.training.ranks.world import World
 
 __all__ = ["ConformanceError", "check_objective"]

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy
 
 from vtp_core.data.source import BadSample, Sample, Source
-from vtp_core.testing.parts import expect
+from vtp_core.testing.checks.parts import expect
 
 FIELDS = frozenset({"image", "text", "label", "latent"})
 

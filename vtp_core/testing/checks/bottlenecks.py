@@ -13,9 +13,16 @@ from vtp_core.bottleneck import Bottleneck
 from vtp_core.features import Features, Latent, Tally, Tokens
 from vtp_core.math.row_noise import row_seeds
 from vtp_core.parameters import Dims
+from vtp_core.testing.checks.parts import (
+    bfloat16,
+    check_gradients,
+    check_structure,
+    expect,
+    expect_close,
+    unchanged,
+)
 from vtp_core.testing.errors import ConformanceError
 from vtp_core.testing.networks import TINY_DIMS
-from vtp_core.testing.parts import bfloat16, check_gradients, check_structure, expect, expect_close, unchanged
 from vtp_core.training.forward.cut import take_rows
 from vtp_core.training.ranks.tallies import join_tallies
 

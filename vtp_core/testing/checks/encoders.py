@@ -11,7 +11,14 @@ from torch import Tensor
 from vtp_core.encoder import Encoder
 from vtp_core.errors import UsageError
 from vtp_core.features import Tokens
-from vtp_core.testing.parts import bfloat16, check_gradients, check_structure, expect, expect_close, unchanged
+from vtp_core.testing.checks.parts import (
+    bfloat16,
+    check_gradients,
+    check_structure,
+    expect,
+    expect_close,
+    unchanged,
+)
 
 
 def check_encoder(

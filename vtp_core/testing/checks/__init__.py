@@ -1,0 +1,1 @@
+"""Conformance checks, one file a kind of component."""
