@@ -50,7 +50,7 @@ def test_stopped_run_goes_on_bit_for_bit(whole, precision, workers, tmp_path: Pa
     reference = whole(precision)
     sets = [f"run.precision={precision}", *WITH, f"data.workers={workers}", STOP]
     first = vtp(tmp_path, *sets)
-    assert first.exit_code == 75
+    assert first.exit_code == 75, first.output
     assert "stopped by SIGTERM after step 3: step-00000003 is saved" in first.stderr
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
     with pytest.raises(AssertionError):  # the comparison below can fail
