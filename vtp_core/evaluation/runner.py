@@ -21,6 +21,7 @@ from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import EvaluationProtocol, GeneratedPass, Metric, Score, SetFacts
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.checks import broken_weights
 from vtp_core.training.ranks.world import World
 
 Results = dict[str, dict[str, object]]
@@ -31,7 +32,8 @@ def why_not(
 ) -> str | None:
     """Why an evaluator can't run, or None if it can."""
     if lacking := sorted(evaluator.requires - model.capabilities):
-        return f"the tokenizer has no {', '.join(lacking)}"
+        tower = " (no text tower: no objective of its recipe exports one)" if "embed_text" in lacking else ""
+        return f"the tokenizer has no {', '.join(lacking)}{tower}"
     for wanted, kind, data in (
         (evaluator.uses_held_out, "held-out data", held_out),
         (evaluator.uses_train, "a training set", train),
@@ -87,7 +89,8 @@ def evaluate(
     Raises:
         UsageError: An evaluator needs what the tokenizer or the data lack.
         DataError: A sample is bad, or a set has too few samples, labels or captions.
-        NumericError: An output of the tokenizer or a metric is not finite.
+        NumericError: A weight of the tokenizer is not finite, which no evaluator measures and `failures`
+            doesn't hold; an output of the tokenizer or a metric is not finite.
     """
     world = world if world is not None else World()
     if model.config is None:
@@ -119,6 +122,7 @@ def evaluate(
         }
 
     with Gathering(world) as ranks, _eval_mode(model):
+        _check_weights(model, ranks)
         for name, evaluator in going().items():
             with failed.of(name):
                 evaluator.begin(model, classes)
@@ -208,9 +212,20 @@ def _generate(
         for part in indices.split(rows) if len(indices) else ():
             seen = GeneratedBatch(model, part, needed.seed)
             for name in [name for name in users if name not in failed]:
-                with failed.of(name):
+                with failed.of(name, [f"generated {index}" for index in part.tolist()]):
                     users[name].update_generated(seen)
             advance(len(part) * world.size)
+
+
+def _check_weights(model: Tokenizer, ranks: Gathering) -> None:
+    """Refuses a tokenizer with weights that are not finite, on any rank; all ranks call it."""
+    broken = next((names for names in ranks.gather_objects(broken_weights(model)) if names), None)
+    if broken is not None:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise NumericError(
+            f"evaluation: the tokenizer's weight {broken[0]}{more} is not finite, so nothing is measured; "
+            "take an earlier checkpoint"
+        )
 
 
 def _facts(split: Split, data: EvaluationSet, counts: Tally | None) -> SetFacts:

@@ -27,6 +27,7 @@ from vtp_core.run.opening import Run
 from vtp_core.run.progress import show_pass
 from vtp_core.run.report import build_report
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.checks import broken_weights
 from vtp_core.training.ranks.rank_objects import on_first_rank
 from vtp_core.training.ranks.world import World
 from vtp_core.training.saving.best import improves, write_best
@@ -231,9 +232,9 @@ def _measure_statistics(run: Run, tokenizer: Tokenizer, show: Show) -> None:
 
 def _require_finite(tokenizer: Tokenizer, run: Run) -> None:
     """Refuses weights that are not finite: the guard sees a bad update only at the next step's loss."""
-    state = tokenizer.state_dict()
-    if ruined := [name for name, value in state.items() if not bool(value.isfinite().all())]:
+    if ruined := broken_weights(tokenizer):
         raise NumericError(
-            f"{run.folder}: {len(ruined)} of {len(state)} tensors of the tokenizer are not finite, the first "
-            f"is {ruined[0]}; no tokenizer was written. Lower [optimizer] lr or clip, and start again"
+            f"{run.folder}: {len(ruined)} of {len(tokenizer.state_dict())} tensors of the tokenizer are not "
+            f"finite, the first is {ruined[0]}; no tokenizer was written. Lower [optimizer] lr or clip, and "
+            "start again"
         )

@@ -13,10 +13,11 @@ from typing import NoReturn
 import torch
 
 from vtp_core.batch import Batch
-from vtp_core.errors import NumericError
+from vtp_core.errors import NumericError, VtpError
 from vtp_core.evaluation.failures import reason
 from vtp_core.evaluation.history import summary
 from vtp_core.evaluation.progress import silent
+from vtp_core.evaluation.runner import Results
 from vtp_core.run.callback import Callbacks, RunInfo
 from vtp_core.run.finish import evaluate_run, is_best, note_best
 from vtp_core.run.metrics import MetricsLog
@@ -236,8 +237,14 @@ class Loop:
     def _evaluate(self, made: int, bar: RunProgress | None) -> None:
         began = time.perf_counter()
         self.watch.now("evaluating", step=made, long=True)
-        with self._interruptible():
-            results, failures = evaluate_run(self.run, made, show=silent if bar is None else bar.show)
+        results: Results = {}
+        failures: Mapping[str, VtpError] = {}
+        try:
+            with self._interruptible():
+                results, failures = evaluate_run(self.run, made, show=silent if bar is None else bar.show)
+        except NumericError as broken:  # the weights of a bad step: the guard sees them at the next one
+            if bar is not None:
+                bar.message(f"step {made}: {broken}")
         if bar is not None:
             for name, error in failures.items():
                 bar.message(f"step {made}: evaluator {name} is left out: {reason(name, error)}")

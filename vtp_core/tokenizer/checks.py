@@ -194,6 +194,17 @@ def check_finite_latent(encoded: Encoded, bottleneck: nn.Module) -> None:
             raise NumericError(f"bottleneck: its weight {name} is not finite, so its codes mean nothing")
 
 
+def broken_weights(model: nn.Module) -> list[str]:
+    """Names of the parameters and saved buffers that are not finite; one synchronisation with each device."""
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    sound: dict[torch.device, list[Tensor]] = {}
+    for value in state.values():
+        sound.setdefault(value.device, []).append(value.isfinite().all())
+    if all(bool(torch.stack(flags).all()) for flags in sound.values()):
+        return []
+    return [name for name, value in state.items() if not bool(value.isfinite().all())]
+
+
 def check_float(caller: str, expected: str, value: Tensor) -> None:
     """Refuses what is no floating-point tensor.
 

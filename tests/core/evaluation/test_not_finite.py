@@ -10,7 +10,7 @@ import torch
 
 from tests.core.evaluation_sets import ArraySet, ArraySource
 from tests.core.toy_tokenizer import toy_tokenizer
-from vtp_core.errors import NumericError
+from vtp_core.errors import NumericError, VtpError
 from vtp_core.evaluation.evaluator import Evaluator
 from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.runner import evaluate
@@ -26,14 +26,13 @@ from vtp_plugins.evaluate_retrieval.evaluator import Retrieval
 from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
 from vtp_plugins.evaluate_zero_shot.evaluator import ZeroShot
 
-EVALUATORS = {
+EVALUATORS: dict[str, Evaluator] = {
     "reconstruction": Reconstruction(ReconstructionConfig()),
     "linear_probe": LinearProbe(LinearProbeConfig()),
     "knn": Knn(KnnConfig()),
     "zero_shot": ZeroShot(ZeroShotConfig()),
     "retrieval": Retrieval(RetrievalConfig()),
 }
-IMAGE_SIDE = ("reconstruction", "linear_probe", "knn", "zero_shot", "retrieval")
 
 
 def labelled(name: str, seed: int) -> ArraySet:
@@ -43,9 +42,11 @@ def labelled(name: str, seed: int) -> ArraySet:
     return ArraySet(name=name, source=source)
 
 
-def measured(model: Tokenizer, name: str) -> dict[str, dict[str, object]]:
-    evaluator: Evaluator = EVALUATORS[name]
-    return evaluate(model, {name: evaluator}, labelled("val", 0), labelled("train", 1), rows=5)
+def measured(
+    model: Tokenizer, name: str, failures: dict[str, VtpError] | None = None
+) -> dict[str, dict[str, object]]:
+    sets = labelled("val", 0), labelled("train", 1)
+    return evaluate(model, {name: EVALUATORS[name]}, *sets, rows=5, failures=failures)
 
 
 def fill(weight: torch.Tensor, value: float) -> None:
@@ -53,25 +54,53 @@ def fill(weight: torch.Tensor, value: float) -> None:
         weight.fill_(value)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", IMAGE_SIDE)
-def test_an_encoder_that_is_not_finite_gives_no_number(name: str, value: float) -> None:
+WEIGHTS = {"nan": float("nan"), "inf": float("inf")}
+
+
+@pytest.mark.parametrize("value", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_a_weight_that_is_not_finite_is_refused_before_any_pass(
+    name: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that the evaluator doesn't use; no evaluator is left out instead."""
+    model = toy_tokenizer()
+    assert model.decoder is not None
+    fill(model.decoder.gain, value)
+    monkeypatch.setattr(ArraySet, "batches", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr(type(EVALUATORS[name]), "begin", lambda *_: pytest.fail("began"))
+    failures: dict[str, VtpError] = {}
+    expected = "^evaluation: the tokenizer's weight decoder.gain is not finite, so nothing is measured; take"
+    with pytest.raises(NumericError, match=expected):
+        measured(model, name, failures)
+    assert not failures
+
+
+def test_a_saved_buffer_counts_as_a_weight_and_the_first_of_several_is_named() -> None:
+    model = toy_tokenizer()
+    model.bottleneck.register_buffer("scale", torch.tensor([1.0, float("nan")]))
+    with pytest.raises(NumericError, match=r"weight bottleneck.scale is not finite"):
+        measured(model, "knn")
+    fill(model.encoder.noise, float("-inf"))
+    with pytest.raises(NumericError, match=r"weight encoder.noise and 1 more is not finite"):
+        measured(model, "knn")
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_an_encoder_that_overflows_gives_no_number(name: str) -> None:
     model = toy_tokenizer()
     assert measured(model, name)
-    fill(model.encoder.scale, value)
-    expected = rf"^evaluator {name}: sample s0: encoder: patch tokens .* \(row 0 of 5\); its weight scale"
+    fill(model.encoder.scale, 3e38)
+    expected = rf"^evaluator {name}: sample s0: encoder: patch tokens .* \(row 0 of 5\); check the weights"
     with pytest.raises(NumericError, match=expected):
         measured(model, name)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_decoder_that_is_not_finite_gives_no_reconstruction(value: float) -> None:
+def test_a_decoder_that_overflows_gives_no_reconstruction() -> None:
     model = toy_tokenizer()
     assert model.decoder is not None
-    fill(model.decoder.gain, value)
-    expected = (
-        r"^evaluator reconstruction: sample s0: decode: the decoder's output is not finite .* weight gain "
-    )
+    fill(model.decoder.gain, 3e38)
+    model.decoder.value_range = (0.0, 1e-6)  # converted to ImageNet's range, the output overflows
+    expected = "^evaluator reconstruction: sample s0: decode: the decoder's output is not finite .* check the"
     with pytest.raises(NumericError, match=expected):
         measured(model, "reconstruction")
     assert measured(model, "knn")
@@ -79,10 +108,10 @@ def test_a_decoder_that_is_not_finite_gives_no_reconstruction(value: float) -> N
 
 @pytest.mark.parametrize("name", ["zero_shot", "retrieval"])
 @pytest.mark.parametrize("head", ["embed_text", "embed_image"])
-def test_heads_that_are_not_finite_give_no_language_metric(name: str, head: str) -> None:
+def test_heads_that_overflow_give_no_language_metric(name: str, head: str) -> None:
     model = toy_tokenizer()
-    for weight in model.exports[head].parameters():
-        fill(weight, float("nan"))
+    module = model.exports[head]
+    module.register_forward_hook(lambda _, __, output: output / 0)
     what = head.removeprefix("embed_")
     with pytest.raises(
         NumericError, match=f"^evaluator {name}: .*{head}: the {what} embedding is not finite"

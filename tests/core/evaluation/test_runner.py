@@ -136,7 +136,7 @@ def test_what_is_lacking_is_named_before_anything_runs() -> None:
         fields = frozenset({"text"})
 
     data = drawn_set("val", 3, 0)
-    with pytest.raises(UsageError, match="evaluator b: the tokenizer has no embed_text"):
+    with pytest.raises(UsageError, match=r"evaluator b: the tokenizer has no embed_text [(]no text tower"):
         evaluate(toy_tokenizer(text=False), {"a": counter, "b": NeedsText()}, data)
     assert not counter.seen
     assert isinstance(data.source, ArraySource)

@@ -91,6 +91,19 @@ def test_the_best_checkpoint_outlives_rotation_and_is_known_by_name(tmp_path: Pa
     assert done.exit_code == 0 and "0.2 " in done.stdout, done.output  # the value of step 4
 
 
+@pytest.mark.slow
+def test_weights_that_are_not_finite_are_not_measured_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard sees them at the next step; here they are sound again after one evaluation."""
+    found = iter([["encoder.weight"], [], []])
+    monkeypatch.setattr("vtp_core.evaluation.runner.broken_weights", lambda model: next(found))
+    result = run(tmp_path, script(0.25, 0.75, 0.5), BEST)
+    assert result.exit_code == 0, result.output
+    assert "step 2: evaluation: the tokenizer's weight encoder.weight is not finite" in result.stderr
+    assert [row["step"] for row in metrics(tmp_path) if "eval/score" in row] == [4, 6]
+
+
 LOWER = (script(0.5, 0.25, 0.75, lower=True), BEST)
 
 
