@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from vtp_core.config import ComponentConfig
 from vtp_core.features import Features, Latent, Tally
 from vtp_core.parameters import ParamRule
 
@@ -20,6 +21,7 @@ class Bottleneck(nn.Module):
         branch_channels: Branch of the latent -> its channels, in order; empty: the latent has no branches.
         calibration_rows: Samples that `observe` needs before step 0; 0: no calibration.
         sample_rows: Global rows of a call whose `Tally.rows` are kept; over a calibration, in all.
+        table: The table that it was built from; the core sets it.
     """
 
     channels: int
@@ -28,6 +30,7 @@ class Bottleneck(nn.Module):
     branch_channels: Mapping[str, int] = {}
     calibration_rows: int = 0
     sample_rows: int = 64
+    table: ComponentConfig | None = None
 
     def forward(self, features: Features) -> Latent:
         """Latent tokens of every crop set, class token included if the encoder has one.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
 from vtp_core.features import Tokens
 from vtp_core.parameters import ParamRule, Resampler
@@ -24,6 +25,7 @@ class Encoder(nn.Module):
         taps: Blocks that can be tapped are 0 .. taps - 1; None: all `depth`.
         tap_widths: Widths of their tokens; empty: all `width`. Taps are on the grid of the patches.
         has_cls: Whether there is a class token.
+        table: The table that it was built from; the core sets it.
     """
 
     width: int
@@ -32,6 +34,7 @@ class Encoder(nn.Module):
     has_cls: bool
     taps: int | None = None
     tap_widths: tuple[int, ...] = ()
+    table: ComponentConfig | None = None
 
     @property
     def tappable(self) -> int:

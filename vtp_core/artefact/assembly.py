@@ -52,6 +52,7 @@ def build_networks(
         depth: Number of encoder blocks that the others are built for; None: the encoder's.
     """
     encoder_module: Encoder = plugins.find("encoder", encoder.use).load_target()(encoder)
+    encoder_module.table = encoder
     dims = Dims(
         width=encoder_module.width,
         patch=encoder_module.patch,
@@ -60,6 +61,7 @@ def build_networks(
         tap_widths=encoder_module.tap_widths,
     )
     bottleneck_module: Bottleneck = plugins.find("bottleneck", bottleneck.use).load_target()(bottleneck, dims)
+    bottleneck_module.table = bottleneck
     dims = replace(dims, channels=bottleneck_module.channels)
     decoder_module: Decoder | None = None
     if decoder is not None:

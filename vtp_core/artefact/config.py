@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from vtp_core.artefact.fingerprint import TokenizerName
 from vtp_core.config import Table
 from vtp_core.errors import CheckpointError
 
@@ -27,6 +28,8 @@ class Head(Table):
     """The objective's table of the recipe: `use` and its own keys."""
     exports: dict[Names, Names]
     """Capability -> child module or direct parameter of the objective."""
+    tokenizer: TokenizerName | None = None
+    """Of a generator: the tokenizer whose latents it makes."""
 
 
 class ArtefactConfig(Table):
@@ -70,6 +73,10 @@ class ArtefactConfig(Table):
     """Factor on the normalised latents."""
     latents_stats_protocol: str | None = None
     """How mean and deviation were measured: data, images, crop."""
+    fingerprint: str | None = None
+    """Of what latents depend on: encoder, bottleneck, statistics. Null in files of older versions."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes that a generator was trained on, by label."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vtp_core.artefact.assembly import assemble, head_modules
 from vtp_core.artefact.card import model_card
-from vtp_core.artefact.compact import Storage, compress
+from vtp_core.artefact.compact import Storage, compress, restore
 from vtp_core.artefact.config import ArtefactConfig, read_config
+from vtp_core.artefact.fingerprint import TokenizerName, fingerprint, require_same
 from vtp_core.artefact.outline import outline
 from vtp_core.artefact.sums import check_sums, write_sums
 from vtp_core.artefact.weights import check_header, read_header, read_weights, write_weights
@@ -73,6 +74,7 @@ def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
     """The tokenizer of a folder, in eval mode on the CPU; see `loading.load`."""
     plugins = plugins if plugins is not None else load_plugins()
     config = _known_heads(read_config(folder), plugins, folder)
+    _check_generators(config, folder)
     heads = {name: f"heads/{name}/{WEIGHTS}" for name in config.heads}
     check_sums(folder, ["config.json", WEIGHTS, *heads.values()])
     shapes = {
@@ -114,8 +116,30 @@ def _known_heads(config: ArtefactConfig, plugins: Plugins, folder: Path) -> Arte
     return config if len(kept) == len(config.heads) else config.model_copy(update={"heads": kept})
 
 
+def _check_generators(config: ArtefactConfig, folder: Path) -> None:
+    """Refuses a head that makes another tokenizer's latents."""
+    for name, head in config.heads.items():
+        if head.tokenizer is not None and config.fingerprint is not None:
+            own = TokenizerName(name=config.recipe, fingerprint=config.fingerprint)
+            require_same(f"{folder / 'heads' / name}", head.tokenizer, own)
+
+
+def _identified(tokenizer: Tokenizer, config: ArtefactConfig, stored: Mapping[str, Tensor]) -> ArtefactConfig:
+    """The config with the fingerprint of these weights, in the generators' heads too."""
+    rounded = None if config.storage == "full" else restore(stored)
+    found = fingerprint(tokenizer, rounded)
+    own = TokenizerName(name=config.recipe, fingerprint=found)
+    heads = {
+        name: head.model_copy(update={"tokenizer": own}) if "generate" in head.exports else head
+        for name, head in config.heads.items()
+    }
+    return config.model_copy(update={"fingerprint": found, "heads": heads})
+
+
 def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
-    write_weights(folder / WEIGHTS, compress(_core_state(tokenizer), config.storage))
+    stored = compress(_core_state(tokenizer), config.storage)
+    config = _identified(tokenizer, config, stored)
+    write_weights(folder / WEIGHTS, stored)
     for objective, children in head_modules(tokenizer, config).items():
         head = folder / "heads" / objective
         head.mkdir(parents=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vtp_core.artefact.fingerprint import TokenizerName
 from vtp_core.cli.arguments.options import fast_option, json_option, plugin_option, tokenizer_argument
 from vtp_core.cli.output import check_folder
 from vtp_core.errors import DataError
@@ -39,16 +40,19 @@ def decode(
     check_folder("--output", output)
     plugins = load_plugins(plugin_files)
     folder = find_tokenizer(tokenizer, plugins)
-    tensors, normalized = _read_header(latents)
+    tensors, normalized, made_by = _read_header(latents)
 
     import torch
     from safetensors import safe_open
 
+    from vtp_core.artefact.fingerprint import name_of, require_same
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
     from vtp_core.run.progress import show_pass
 
     model = load(folder, plugins=plugins)
+    if made_by is not None:
+        require_same(str(latents), made_by, name_of(model), normalized=normalized)
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -74,11 +78,12 @@ def decode(
         click.echo(f"{output}: {total} images")
 
 
-def _read_header(latents: Path) -> tuple[dict[str, tuple[int, list[str]]], bool]:
-    """Tensors of a latents file, and whether they are normalised. Imports no torch.
+def _read_header(latents: Path) -> tuple[dict[str, tuple[int, list[str]]], bool, TokenizerName | None]:
+    """Tensors of a latents file, whether they are normalised, and their tokenizer. Imports no torch.
 
     Returns:
-        Tensor -> its latents, and the names of their images; and whether they are normalised.
+        Tensor -> its latents, and the names of their images; whether they are normalised; the tokenizer, if
+        the file names it.
 
     Raises:
         DataError: It is no such file.
@@ -94,6 +99,8 @@ def _read_header(latents: Path) -> tuple[dict[str, tuple[int, list[str]]], bool]
             metadata = file.metadata() or {}
         listed = json.loads(metadata.get("images", "[]"))
         normalized = json.loads(metadata.get("normalized", "false"))
+        named = metadata.get("tokenizer")
+        made_by = None if named is None else TokenizerName.model_validate_json(named)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise DataError(f"{latents}: not a latents file ({error}); use a file of `vtp encode`") from error
     if not shapes:
@@ -111,9 +118,11 @@ def _read_header(latents: Path) -> tuple[dict[str, tuple[int, list[str]]], bool]
     for shape in shapes.values():
         if len(shape) != 4 or shape[0] == 0:
             raise DataError(f"{latents}: expected latents (n, d, h, w), found {shape}")
-    return {
-        name: (shape[0], lists.get(name.partition(".")[2], [])) for name, shape in sorted(shapes.items())
-    }, normalized
+    return (
+        {name: (shape[0], lists.get(name.partition(".")[2], [])) for name, shape in sorted(shapes.items())},
+        normalized,
+        made_by,
+    )
 
 
 def _stem(name: str) -> str:

@@ -52,9 +52,10 @@ def encode(
     TOKENIZER is the folder of a run or of a tokenizer, or the name of one that ships, such as vtp-nano.
 
     The output holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is discrete,
-    and the names of the images in its metadata. Whole images are encoded: shorter sides have the tokenizer's
-    size, and of images of several shapes there are tensors `latents.HxW` for each. Images that can't be read
-    are named and left out; the exit code is then 3, and nothing is written if none is left.
+    and in its metadata the names of the images and the tokenizer's fingerprint. Whole images are encoded:
+    shorter sides have the tokenizer's size, and of images of several shapes there are tensors `latents.HxW`
+    for each. Images that can't be read are named and left out; the exit code is then 3, and nothing is
+    written if none is left.
     """
     import json
 
@@ -72,12 +73,14 @@ def encode(
 
     import torch
 
+    from vtp_core.artefact.fingerprint import name_of
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
     from vtp_core.artefact.weights import write_weights
     from vtp_core.run.progress import show_pass
 
     model = load(folder, plugins=plugins)
+    made_by = name_of(model)  # before the weights are packed
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
     if normalized and "codes" in model.capabilities:
@@ -119,7 +122,11 @@ def encode(
         (listed,) = names.values()
         whole = {name.partition(".")[0]: tensor for name, tensor in whole.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"images": json.dumps(listed), "normalized": json.dumps(normalized)}
+    metadata = {
+        "images": json.dumps(listed),
+        "normalized": json.dumps(normalized),
+        "tokenizer": made_by.model_dump_json(),
+    }
     write_weights(output, whole, metadata)
     shapes = {name: list(tensor.shape) for name, tensor in whole.items() if name.startswith("latents")}
     if as_json:

@@ -79,5 +79,6 @@ def measure_latents(
             "latents_mean": tuple((mean + shift[:, 0]).tolist()),
             "latents_std": tuple(std.tolist()),
             "latents_stats_protocol": protocol,
+            "fingerprint": None,
         }
     )

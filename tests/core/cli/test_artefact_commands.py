@@ -214,6 +214,9 @@ def test_encode_and_decode_are_the_tokenizers(home: Path, tmp_path: Path) -> Non
     expected = model.postprocess(model.decode(encoded.latent).sample)[0]
     with Image.open(files[1]) as image:
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected).astype(int)).max() <= 1
+    result = vtp("decode", "vtp-nano", latents, "-o", tmp_path / "other")
+    assert result.exit_code == 5 and "belongs to the tokenizer" in result.output, result.output
+    assert not (tmp_path / "other").exists()
 
 
 def test_encode_crops_nothing_unasked_and_keeps_shapes_apart(home: Path, tmp_path: Path) -> None:
