@@ -1,0 +1,218 @@
+"""How hard latents are to generate, told from the latents alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vtp_core.errors import UsageError
+from vtp_core.evaluation.evaluator import Aspect, Evaluator, Observation
+from vtp_core.evaluation.intervals import judged, resampled, score_of
+from vtp_core.evaluation.protocol import Metric, Score
+from vtp_core.features import Tally
+from vtp_core.math.row_noise import row_randn, row_seeds
+from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import sides
+from vtp_plugins.evaluate_diffusability import metric, perturbation
+from vtp_plugins.evaluate_diffusability.config import DiffusabilityConfig
+from vtp_plugins.evaluate_diffusability.sample import LeastHashes, image_hashes, least, most_images
+
+WHITE, PERMUTED = "white Gaussian latents", "permuted tokens"
+KINDS = {"token": "a token", "latent": "the latent"}
+TYPES = {"order": torch.int64, "latent": torch.float32, "half": torch.float32, "codes": torch.int64}
+
+
+class Diffusability(Evaluator):
+    """Variance of the optimal velocity, spectrum, uniformity, scale equivariance, robustness of the decoder.
+
+    No generative model is trained. Compared with white Gaussian latents of the same shape and with latents
+    whose tokens are dealt anew among images. The choice of figures and their normalisation are our reading of
+    arXiv 2606.03578 and 2509.12474, whose method sections we could not read.
+    """
+
+    requires = frozenset({"encode"})
+    config: DiffusabilityConfig
+
+    def __init__(self, config: DiffusabilityConfig) -> None:
+        super().__init__(config)
+        self._model: Tokenizer | None = None
+        self._kept: LeastHashes | None = None
+        self._no_half = ""
+
+    @property
+    def protocol(self) -> str:
+        """Name, version and settings."""
+        c = self.config
+        lists = (c.sigmas, c.replaced, c.times)
+        sigmas, replaced, times = ("/".join(f"{value:g}" for value in values) for values in lists)
+        return (
+            "diffusability-v1 (mode latent, float32, standardised by channel over the sample: at most "
+            f"{c.samples} images of least hash and 2^24 numbers, for posteriors a multiple of the root of "
+            f"their count; flow x_t = t z + (1 - t) e at t {times}, posterior over other images' latents, "
+            f"or over {c.tokens} tokens of each, float64, none below {c.least_neighbours:g} effective "
+            f"neighbours; decoded: at most {c.decoded} images, noise of {sigmas} deviations, {replaced} of "
+            f"the codes replaced by one of the {c.nearest} nearest; seed {c.seed})"
+        )
+
+    @property
+    def aspect(self) -> Aspect:
+        """A generative model learns the latents."""
+        return "generation"
+
+    @property
+    def least_samples(self) -> int:
+        """16: posteriors over fewer images say nothing."""
+        return 16
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Variances by time, `spectrum_slope`, `uniformity`, `scale_error`, PSNR of perturbed decodes."""
+        c = self.config
+        lower: dict[str, str] = {
+            f"{kind}_variance_t{time:g}": f"Irreducible variance of the velocity of {title}, t = {time:g}"
+            for kind, title in KINDS.items()
+            for time in c.times
+        }
+        lower |= {
+            "spectrum_slope": "Slope of the latents' log power over log frequency",
+            "uniformity": "Uniformity of tokens on the sphere",
+            "scale_error": "Scale equivariance: error of the latent of a halved image",
+        }
+        higher = {
+            **{f"decode_noise_{s:g}": f"PSNR of decodes with noise of {s:g} deviations" for s in c.sigmas},
+            **{f"decode_codes_{f:g}": f"PSNR of decodes with {f:.0%} other codes" for f in c.replaced},
+        }
+        return {
+            **{name: Metric(title=title, higher_is_better=False, digits=3) for name, title in lower.items()},
+            **{name: Metric(title=title, unit="dB", digits=2) for name, title in higher.items()},
+        }
+
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+        """Clears the sample; finds out whether the encoder takes images of half the size."""
+        self._model, self._kept, self._no_half = model, None, ""
+        assert model.config is not None
+        size = sides(model.config.image_size)
+        if any(side % (2 * model.encoder.patch) for side in size):
+            self._no_half = f"half of {size[0]} x {size[1]} px is no multiple of the patch"
+            return
+        try:
+            height, width = (side // 2 for side in size)
+            model.encode(torch.zeros(1, 3, height, width, device=model.device, dtype=model.dtype))
+        except UsageError as error:
+            self._no_half = str(error)
+
+    def update(self, seen: Observation) -> None:
+        """Adds a held-out batch."""
+        latent = seen.encoded.latent
+        if self._kept is None:
+            self._kept = LeastHashes(most_images(self.config.samples, latent[0].numel()))
+        order = image_hashes(seen.batch.keys, seen.image)
+        admitted = self._kept.admits(order)
+        if not bool(admitted.any()):
+            return
+        rows = {"order": order[admitted], "latent": latent.float().cpu()[admitted]}
+        if not self._no_half:
+            small = F.avg_pool2d(seen.batch.image[admitted.to(seen.batch.image.device)], 2)
+            rows["half"] = seen.model.encode(small).latent.float().cpu()
+        if seen.encoded.indices is not None:
+            rows["codes"] = seen.encoded.indices.cpu()[admitted]
+        self._kept.add(rows)
+
+    def state(self) -> Tally:
+        """Latents, those of halved images, and codes of the sample, with the images' hashes."""
+        rows = self._kept.rows if self._kept is not None else {}
+        names = ["order", "latent"]
+        names += [] if self._no_half else ["half"]
+        assert self._model is not None
+        names += ["codes"] if self._model.bottleneck.codebook_sizes else []
+        return Tally(rows={name: rows.get(name, torch.zeros(0, dtype=TYPES[name])) for name in names})
+
+    @torch.no_grad()
+    def compute(self, state: Tally) -> Mapping[str, Score]:
+        """All figures of the sample."""
+        sample = least(state.rows, most_images(self.config.samples, state.rows["latent"][0].numel()))
+        seeds = row_seeds(self.config.seed, sample["order"])
+        channels = metric.Channels.of(sample["latent"])
+        latents = channels.standardised(sample["latent"])
+        white = row_randn(seeds, *latents.shape[1:], draw=2000, dtype=torch.float64)
+        permuted = metric.permuted_tokens(latents, seeds)
+        scores = self._velocities("token", {
+            "": metric.chosen_tokens(latents, self.config.tokens, seeds),
+            WHITE: metric.chosen_tokens(white, self.config.tokens, seeds),
+        }, seeds)  # fmt: skip
+        every = {"": latents, WHITE: white, PERMUTED: permuted}
+        scores |= self._velocities("latent", {n: z.flatten(1)[:, None] for n, z in every.items()}, seeds)
+        scores |= self._spectrum(every)
+        tokens = {n: metric.closeness(metric.chosen_tokens(every[n], self.config.tokens, seeds))
+                  for n in ("", WHITE)}  # fmt: skip
+        draws = resampled(torch.stack(list(tokens.values()), 1)).clamp_min(1e-300).log()
+        means = [float(values.mean().log()) for values in tokens.values()]
+        scores["uniformity"] = judged(means[0], draws[:, 0], {WHITE: (means[1], draws[:, 1])})
+        if "half" in sample:
+            error, spread = metric.scale_error(sample["half"], sample["latent"], channels)
+            scores["scale_error"] = score_of(error, {"channels' means": spread})
+        assert self._model is not None
+        if "decode" in self._model.capabilities:
+            scores |= self._decodes(self._model, sample, channels, seeds)
+        return scores
+
+    def _velocities(self, kind: str, points: Mapping[str, Tensor], seeds: Tensor) -> dict[str, Score]:
+        """One kind's variances at all times where they say something; `points` has the latents' as ""."""
+        scores = {}
+        shape = points[""].shape[1:]
+        for number, time in enumerate(self.config.times):
+            noise = row_randn(seeds, *shape, draw=3000 + number, dtype=torch.float64)
+            found = metric.velocity(points[""], noise, time)
+            if found.neighbours < self.config.least_neighbours:
+                continue
+            trivial = {n: metric.velocity(z, noise, time) for n, z in points.items() if n}
+            scores[f"{kind}_variance_t{time:g}"] = score_of(
+                found.variance,
+                {n: v.variance for n, v in trivial.items() if v.neighbours >= self.config.least_neighbours},
+                also={
+                    "effective neighbours": found.neighbours,
+                    "prediction error": float(found.error.mean()),
+                    "images": len(found.variance),
+                    **{f"effective neighbours, {n}": v.neighbours for n, v in trivial.items()},
+                },
+            )
+        return scores
+
+    def _spectrum(self, latents: Mapping[str, Tensor]) -> dict[str, Score]:
+        """`spectrum_slope`; none of a grid with one frequency."""
+        powers = {}
+        for name, each in latents.items():
+            radius, powers[name] = metric.power_spectrum(each)
+        if len(radius.unique()) < 2:
+            return {}
+        slopes = {n: (float(metric.slope(radius, p.mean(0))), metric.slope(radius, resampled(p)))
+                  for n, p in powers.items()}  # fmt: skip
+        own, draws = slopes.pop("")
+        notes = [f"no scale equivariance: {self._no_half}"] if self._no_half else []
+        return {"spectrum_slope": judged(own, draws, slopes, notes=notes)}
+
+    def _decodes(
+        self, model: Tokenizer, sample: Mapping[str, Tensor], channels: metric.Channels, seeds: Tensor
+    ) -> dict[str, Score]:
+        """PSNR between decodes with and without each perturbation."""
+        latents, seeds = sample["latent"][: self.config.decoded], seeds[: self.config.decoded]
+        found = {
+            f"decode_noise_{sigma:g}": perturbation.add_noise(latents, channels, sigma, 4000 + number)
+            for number, sigma in enumerate(self.config.sigmas)
+        }
+        if "codes" in sample and self.config.replaced:
+            codes = sample["codes"][: self.config.decoded]
+            tables = perturbation.nearest_codes(model, codes, self.config.nearest)
+            for number, fraction in enumerate(self.config.replaced):
+                found[f"decode_codes_{fraction:g}"] = perturbation.replace_codes(
+                    model, codes, tables, fraction, 5000 + 1000 * number
+                )
+        if not found:
+            return {}
+        flat, *values = perturbation.decoded_distances(model, latents, seeds, list(found.values())).unbind(1)
+        return {
+            name: score_of(value, {"mean colour": flat}) for name, value in zip(found, values, strict=True)
+        }
