@@ -103,8 +103,8 @@ class Evaluator(ABC):
     """Measures a frozen tokenizer. Constructed as ``Evaluator(config)``.
 
     The runner calls `begin`, then `update` for every batch of the training set (if `uses_train`) and of the
-    held-out set (if `uses_held_out`) and `update_generated` for every batch of generated samples (if
-    `generated`). It reduces `state` over ranks and calls `compute` on rank 0.
+    held-out set (if `uses_held_out`); if `generated`, then `begin_generated` and `update_generated` for every
+    batch of generated samples. It reduces `state` over ranks and calls `compute` on rank 0.
 
     Attributes:
         requires: Capabilities of the tokenizer: encode, decode, codes, branches, embed_image, embed_text,
@@ -112,12 +112,16 @@ class Evaluator(ABC):
         fields: Sample fields that it reads besides the image: text, label.
         uses_train: Whether it fits something on the training set.
         uses_held_out: Whether it measures the held-out set.
+        held_out_role: What the held-out set is for, as the protocol says it: ``on``.
+        train_role: What the training set is for.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"encode"})
     fields: ClassVar[frozenset[str]] = frozenset()
-    uses_train: ClassVar[bool] = False
-    uses_held_out: ClassVar[bool] = True
+    uses_train: bool = False
+    uses_held_out: bool = True
+    held_out_role: str = "on"
+    train_role: str = "fitted on"
 
     def __init__(self, config: ComponentConfig) -> None:
         self.config = config
@@ -126,6 +130,10 @@ class Evaluator(ABC):
     @abstractmethod
     def protocol(self) -> str:
         """Name, version and settings: all that affects the numbers except the data."""
+
+    def protocol_of(self, metric: str) -> str:
+        """`protocol` of one metric, without the settings that only other metrics depend on."""
+        return self.protocol
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -175,6 +183,13 @@ class Evaluator(ABC):
     def update(self, seen: Observation) -> None:
         """Adds a batch of the training or held-out set to the state; sums are float64."""
         raise NotImplementedError
+
+    def before_generated(self) -> Tally:
+        """What every rank needs of both sets before the generated pass, such as means of latents; small."""
+        return Tally()
+
+    def begin_generated(self, shared: Tally) -> None:  # noqa: B027 (optional to override)
+        """Receives `before_generated` of all ranks: sums added, rows concatenated."""
 
     def update_generated(self, seen: GeneratedBatch) -> None:
         """Adds a batch of generated samples to the state."""

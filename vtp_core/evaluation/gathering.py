@@ -82,6 +82,13 @@ class Gathering:
             rows={name: self._rows(tensors[f"rows.{name}"], f"rows.{name}", layouts) for name in state.rows},
         )
 
+    def share(self, state: Tally) -> Tally:
+        """The state of all ranks, as of `gather`, on every rank; for small ones."""
+        gathered = self.gather(state)
+        whole = self.from_first(lambda: gathered)
+        assert whole is not None
+        return whole
+
     def from_first(self, action: Callable[[], _T]) -> _T:
         """Calls `action` on rank 0 and returns its result, or raises its VtpError, on all ranks."""
         return action() if self._world.size == 1 else on_first_rank(action, self._group)

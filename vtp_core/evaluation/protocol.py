@@ -68,6 +68,8 @@ class EvaluationProtocol:
         classes: How its labels were matched with those of the held-out set; empty if both have one numbering.
         generated: The samples that were generated, or None.
         weights: ``student`` or ``teacher``.
+        held_out_role: What the held-out set is for.
+        train_role: What the training set is for.
     """
 
     name: str
@@ -77,6 +79,8 @@ class EvaluationProtocol:
     classes: str = ""
     generated: GeneratedPass | None = None
     weights: str = "student"
+    held_out_role: str = "on"
+    train_role: str = "fitted on"
 
     def __str__(self) -> str:
         parts = [self.name]
@@ -85,9 +89,9 @@ class EvaluationProtocol:
         else:
             parts.append(f"{size_text(self.image_size)} px")
         if self.held_out is not None:
-            parts.append(f"on {self.held_out}")
+            parts.append(f"{self.held_out_role} {self.held_out}")
         if self.train is not None:
-            parts.append(f"fitted on {self.train}")
+            parts.append(f"{self.train_role} {self.train}")
         if self.classes:
             parts.append(self.classes)
         if self.generated is not None:

@@ -130,6 +130,8 @@ def evaluate(
             counts[split] = torch.tensor(
                 _observe(model, data, split, going(split), failed, rows, world, show, labels)
             )
+        if any(evaluator.generated for evaluator in evaluators.values()):
+            _begin_generated(evaluators, failed, ranks)
         for needed in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
             if needed is not None:
                 users = {name: e for name, e in going().items() if e.generated == needed}
@@ -150,6 +152,8 @@ def evaluate(
                 classes=matched if evaluator.uses_train and "label" in evaluator.fields else "",
                 generated=evaluator.generated,
                 weights=model.config.weights,
+                held_out_role=evaluator.held_out_role,
+                train_role=evaluator.train_role,
             )
             state = ranks.gather(states[name])
             with show(f"computing {name}"):
@@ -157,8 +161,9 @@ def evaluate(
             for metric, score in (scores or {}).items():
                 about = evaluator.metrics.get(metric, Metric(title=metric.replace("_", " ")))
                 key = f"{name}.{metric}" if metric in results else metric
+                how = replace(protocol, name=evaluator.protocol_of(metric))
                 about_it = {"evaluator": name, "aspect": evaluator.aspect}
-                results[key] = {**score.entry(about, protocol), **about_it}
+                results[key] = {**score.entry(about, how), **about_it}
     return results
 
 
@@ -195,6 +200,22 @@ def _observe(
                     users[name].update(seen)
             advance(len(batch) * world.size)
     return count
+
+
+def _begin_generated(evaluators: Mapping[str, Evaluator], failed: Failures, ranks: Gathering) -> None:
+    """Passes what evaluators know of both sets to all ranks."""
+    known: dict[str, Tally] = {}
+    waiting = {name: e for name, e in evaluators.items() if e.generated is not None}
+    for name, evaluator in waiting.items():
+        if name not in failed:
+            with failed.of(name):
+                known[name] = evaluator.before_generated()
+    failed.agree(ranks)
+    for name, evaluator in waiting.items():
+        if name not in failed:
+            shared = ranks.share(known[name])
+            with failed.of(name):
+                evaluator.begin_generated(shared)
 
 
 def _generate(

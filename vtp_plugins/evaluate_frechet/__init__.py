@@ -1,1 +1,1 @@
-"""Evaluator `frechet`."""
+"""Evaluators `frechet` and `frechet_generated`."""

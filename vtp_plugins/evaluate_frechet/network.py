@@ -23,6 +23,7 @@ class PooledFeatures(Frozen):
         resize: Side in pixels to which images are resized; None: the network's input size.
 
     Attributes:
+        name: ``timm:<name>``.
         side: Side in pixels to which images are resized.
         width: Number of features F.
         fingerprint: Hash of the weights, or ``"random"``.
@@ -33,6 +34,7 @@ class PooledFeatures(Frozen):
 
     def __init__(self, network: str, weights: str | None, resize: int | None) -> None:
         super().__init__()
+        self.name = network
         found = None if weights == RANDOM else find_weights(network, weights)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

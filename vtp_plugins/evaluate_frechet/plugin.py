@@ -1,4 +1,4 @@
-"""Offers the evaluator `frechet`. Imports no torch."""
+"""Offers the evaluators `frechet` and `frechet_generated`. Imports no torch."""
 
 import vtp_core as vtp
 
@@ -7,10 +7,16 @@ vtp_api = 2
 
 @vtp.hookimpl
 def register_evaluators(register: vtp.Register) -> None:
-    """Registers `frechet`."""
+    """Registers `frechet` and `frechet_generated`."""
     register(
         "frechet",
         "vtp_plugins.evaluate_frechet.evaluator:Frechet",
         config="vtp_plugins.evaluate_frechet.config:FrechetConfig",
-        summary="Fréchet distance of reconstructions to originals on the features of a timm network.",
+        summary="Fréchet and kernel distance, precision and recall of reconstructions, on a timm network.",
+    )
+    register(
+        "frechet_generated",
+        "vtp_plugins.evaluate_frechet.generated:FrechetGenerated",
+        config="vtp_plugins.evaluate_frechet.config:FrechetGeneratedConfig",
+        summary="Fréchet and kernel distance, precision and recall of generated samples, on a timm network.",
     )

@@ -157,7 +157,7 @@ def test_features_that_are_not_finite_are_named() -> None:
     def ruin(module: object, inputs: object, output: Tensor) -> Tensor:
         return torch.where(torch.arange(3)[:, None] == 1, torch.nan, output)
 
-    evaluator._network.network.register_forward_hook(ruin)
+    evaluator.networks[0].network.register_forward_hook(ruin)
     with pytest.raises(NumericError, match="image of sample b: features of timm:test_resnet are not finite"):
         evaluator.update(seen)
 
@@ -168,9 +168,9 @@ def test_weights_come_from_a_file_and_are_named_by_their_hash(tmp_path: Path) ->
     save_file(state, tmp_path / "net.safetensors")
     evaluator = small(weights=str(tmp_path / "net.safetensors"))
     assert list(evaluator.metrics) == ["fd_test_resnet"]
-    assert f"weights {evaluator._network.fingerprint}," in evaluator.protocol
-    assert len(evaluator._network.fingerprint) == 16
-    own = evaluator._network.network.state_dict()
+    assert f"weights {evaluator.networks[0].fingerprint}," in evaluator.protocol
+    assert len(evaluator.networks[0].fingerprint) == 16
+    own = evaluator.networks[0].network.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
     with pytest.raises(UsageError, match="missing or misshapen"):
         small(network="timm:test_vit", weights=str(tmp_path / "net.safetensors"))
@@ -215,10 +215,10 @@ def test_the_offline_network_orders_distortions(monkeypatch: pytest.MonkeyPatch)
     assert "timm:tf_efficientnet_lite0, weights ac73d8caead58bef, 1280 pooled features" in evaluator.protocol
     (batch,) = drawn_set("val", 64, 0, size=32).batches(32, 64)
     noise = torch.randn(batch.image.shape, generator=torch.Generator().manual_seed(0))
-    own = moments(evaluator._network(batch.image))
+    own = moments(evaluator.networks[0](batch.image))
     distances = [
         frechet_distance(
-            own, moments(evaluator._network((batch.image + s * noise).clamp(0, 255).to(torch.uint8)))
+            own, moments(evaluator.networks[0]((batch.image + s * noise).clamp(0, 255).to(torch.uint8)))
         )
         for s in (0.0, 10.0, 60.0)
     ]

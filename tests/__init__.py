@@ -1,0 +1,1 @@
+"""Tests. A regular package, since torch-fidelity installs one of the same name."""

@@ -1,0 +1,109 @@
+"""Distances of generated samples to real images."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vtp_core.encoded import require_finite
+from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.evaluator import GeneratedBatch, Observation
+from vtp_core.evaluation.protocol import GeneratedPass
+from vtp_core.features import Tally
+from vtp_core.math.row_noise import row_randn, row_seeds
+from vtp_core.pixels import to_uint8
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.evaluate_frechet.comparison import LEAST, Compared, FeatureDistances
+from vtp_plugins.evaluate_frechet.config import FrechetGeneratedConfig
+from vtp_plugins.evaluate_frechet.evaluator import places_of
+
+GAUSSIAN = "Gaussian latents"
+SPLITS = {"train": "training", "held_out": "held-out"}
+NOISE = zlib.crc32(b"Gaussian latents of frechet_generated") << 30
+"""Keeps the noise of the baseline apart from that of generators."""
+
+
+class FrechetGenerated(FeatureDistances):
+    """Fréchet distance, kernel distance, precision and recall of generated samples and real images.
+
+    The baseline decodes Gaussian latents whose channels have the mean and the deviation of the reference's
+    latents. The distance between training set and held-out set is shown beside the number.
+    """
+
+    requires = frozenset({"encode", "decode", "generate"})
+    prefix = "g"
+    what = " of samples"
+    config: FrechetGeneratedConfig
+
+    def __init__(self, config: FrechetGeneratedConfig) -> None:
+        super().__init__(config)
+        self.uses_train = config.floor or config.reference == "train"
+        self.uses_held_out = config.floor or config.reference == "held_out"
+        self.train_role, self.held_out_role = (
+            "against" if config.reference == split else "floor of" for split in ("train", "held_out")
+        )
+        self._latents = torch.zeros(0, dtype=torch.float64)
+        self._mean = self._deviation = torch.zeros(0)
+
+    @property
+    def compared(self) -> Compared:
+        """Samples and Gaussian latents against the reference."""
+        other = "held_out" if self.config.reference == "train" else "train"
+        return Compared(
+            made="samples",
+            reference=SPLITS[self.config.reference],
+            trivial=[GAUSSIAN],
+            floor=SPLITS[other] if self.config.floor else None,
+        )
+
+    @property
+    def generated(self) -> GeneratedPass:
+        """The samples."""
+        return GeneratedPass(samples=self.config.samples, seed=self.config.seed)
+
+    def why_not(self, held_out: EvaluationSet | None, train: EvaluationSet | None) -> str | None:
+        """Too few samples or reference images."""
+        reference = train if self.config.reference == "train" else held_out
+        assert reference is not None
+        for name, count in (("`samples`", self.config.samples), (reference.name, len(reference.indices()))):
+            if count < self.least:
+                forced = "" if self.least == LEAST else ", or set allow_fewer = true"
+                return f"it needs {self.least} images, and {name} has {count}; take more{forced}"
+        return None
+
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+        """Resets the state."""
+        super().begin(model, classes)
+        self._latents = torch.zeros(3, model.bottleneck.channels, dtype=torch.float64)
+
+    def update(self, seen: Observation) -> None:
+        """Adds a batch of the training or the held-out set."""
+        self.sets.add(SPLITS[seen.split], seen.image, places_of(seen.batch.keys), seen.batch.keys)
+        if seen.split == self.config.reference:
+            latent = seen.encoded.latent.double().transpose(0, 1).flatten(1).cpu()
+            count = torch.full((len(latent),), float(latent.shape[1]), dtype=torch.float64)
+            self._latents += torch.stack([count, latent.sum(1), latent.square().sum(1)])
+
+    def before_generated(self) -> Tally:
+        """Sums of the reference's latents by channel."""
+        return Tally(sums={"latents": self._latents})
+
+    def begin_generated(self, shared: Tally) -> None:
+        """Mean and deviation of the reference's latents."""
+        count, total, squares = shared.sums["latents"]
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        self._mean, self._deviation = (x.float().view(1, -1, 1, 1) for x in (mean, deviation))
+
+    def update_generated(self, seen: GeneratedBatch) -> None:
+        """Adds a batch of samples, and as many Gaussian latents."""
+        places, keys = seen.indices.cpu(), [str(index) for index in seen.indices.tolist()]
+        self.sets.add("samples", seen.image, places, keys)
+        noise = row_randn(row_seeds(NOISE + seen.seed % NOISE, seen.indices), *seen.latent.shape[1:])
+        latent = (noise * self._deviation.to(noise) + self._mean.to(noise)).to(seen.latent.dtype)
+        decoded: Tensor = seen.model.decode(latent).sample
+        require_finite("frechet_generated", {"an image of Gaussian latents is": decoded}, seen.model)
+        self.sets.add(GAUSSIAN, to_uint8(decoded, "imagenet"), places, keys)
