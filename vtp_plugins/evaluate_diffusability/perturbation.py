@@ -11,7 +11,8 @@ from vtp_core.math.row_noise import row_rand, row_randn
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_diffusability.metric import Channels
-from vtp_plugins.evaluate_reconstruction.metric import mean_color, psnr
+from vtp_plugins.evaluate_reconstruction.color import mean_color
+from vtp_plugins.evaluate_reconstruction.metric import psnr
 
 ROWS = 32
 """Images that are decoded at once."""
