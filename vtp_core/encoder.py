@@ -26,6 +26,7 @@ class Encoder(nn.Module):
         tap_widths: Widths of their tokens; empty: all `width`. Taps are on the grid of the patches.
         has_cls: Whether there is a class token.
         table: The table that it was built from; the core sets it.
+        has_intermediate: Whether `intermediate` gives the tokens of single blocks.
     """
 
     width: int
@@ -35,6 +36,7 @@ class Encoder(nn.Module):
     taps: int | None = None
     tap_widths: tuple[int, ...] = ()
     table: ComponentConfig | None = None
+    has_intermediate: bool = False
 
     @property
     def tappable(self) -> int:
@@ -77,6 +79,24 @@ class Encoder(nn.Module):
             One `Tokens` a crop set, after the final norm; taps before it.
         """
         raise NotImplementedError
+
+    def intermediate(
+        self, images: Tensor, layers: tuple[int, ...], *, normed: bool = False
+    ) -> Mapping[int, Tensor]:
+        """Output of single blocks with the class token, for probes; on an unsharded encoder.
+
+        Args:
+            images: (B, 3, H, W), ImageNet-normalised.
+            layers: Blocks wanted, 0-based.
+            normed: Whether the final norm is applied to each.
+
+        Returns:
+            Block -> (B, 1 + N, D) with the class token first, or (B, N, D) without one.
+
+        Raises:
+            UsageError: This encoder can't (`has_intermediate` is False).
+        """
+        raise UsageError(f"{type(self).__name__} gives no tokens of single blocks")
 
     def blocks(self) -> Sequence[nn.Module]:
         """Units of sharding, compiling, checkpointing and layer decay, in order."""

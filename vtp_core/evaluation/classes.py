@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vtp_core.batch import Batch
+from vtp_core.errors import DataError
 from vtp_core.evaluation.dataset import EvaluationSet
 
 
@@ -27,6 +29,22 @@ def mismatch(held_out: EvaluationSet, train: EvaluationSet) -> str | None:
     if not set(here) & set(there):
         return f"no class of {held_out.name} ({_some(here)}) is one of {train.name} ({_some(there)})"
     return None
+
+
+def check_labels(data: EvaluationSet, batch: Batch) -> None:
+    """Refuses labels beyond the class names of the source.
+
+    Raises:
+        DataError: Names the first such sample.
+    """
+    names = len(data.source.classes)
+    if batch.label is None or not names or int(batch.label.max()) < names:
+        return
+    row = int((batch.label >= names).nonzero()[0])
+    raise DataError(
+        f"{data.name}: sample {batch.keys[row]} has the label {int(batch.label[row])}, and the source names "
+        f"{names} classes (0 to {names - 1}); correct the label or the source's `classes`"
+    )
 
 
 def translation(held_out: EvaluationSet, train: EvaluationSet) -> tuple[Tensor | None, str]:

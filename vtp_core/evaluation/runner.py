@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vtp_core.errors import NumericError, UsageError, VtpError
-from vtp_core.evaluation.classes import mismatch, translation
+from vtp_core.evaluation.classes import check_labels, mismatch, translation
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation, Split
 from vtp_core.evaluation.failures import Failures
@@ -189,6 +189,7 @@ def _observe(
     with show(f"evaluation: {data.name}", len(data.indices())) as advance, failed.of_all(users):
         for batch in batches if users else ():
             count += len(batch)
+            check_labels(data, batch)
             if labels is not None and split == "train" and batch.label is not None:
                 known = batch.label >= 0
                 batch = replace(

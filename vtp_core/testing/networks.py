@@ -33,6 +33,8 @@ class TinyEncoder(Encoder):
         dims: Its width, patch, depth and whether there is a class token.
     """
 
+    has_intermediate = True
+
     def __init__(self, dims: Dims = TINY_DIMS) -> None:
         super().__init__()
         self.width, self.patch, self.depth, self.has_cls = dims.width, dims.patch, dims.depth, dims.has_cls
@@ -51,6 +53,15 @@ class TinyEncoder(Encoder):
     ) -> list[Tokens]:
         """Tokens of every crop set; `drop_path` has no effect, there is nothing random here."""
         return [self._crops(image, mask, layers) for image, mask in zip_longest(images, masks)]
+
+    def intermediate(
+        self, images: Tensor, layers: tuple[int, ...], *, normed: bool = False
+    ) -> dict[int, Tensor]:
+        """The mixers' tokens after their mean, which is the class token."""
+        taps = self._crops(images[:, None], None, layers).layers
+        cls = {layer: tokens.mean(2, keepdim=True) for layer, tokens in taps.items()}
+        joined = {i: torch.cat([*([cls[i]] if self.has_cls else []), taps[i]], 2)[:, 0] for i in taps}
+        return {layer: self.norm(tokens) if normed else tokens for layer, tokens in joined.items()}
 
     def blocks(self) -> Sequence[nn.Module]:
         """The mixers."""

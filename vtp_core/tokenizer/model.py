@@ -77,11 +77,16 @@ class Tokenizer(nn.Module):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Supported operations: encode, decode, codes, branches, and the exported capabilities."""
+        """Supported operations: encode, decode, codes, branches, and the exported capabilities.
+
+        And ``class_tokens`` where the encoder gives the class token of every block.
+        """
         own = {"encode"} | ({"decode"} if self.decoder is not None else set())
         codes = {"codes"} if self.bottleneck.codebook_sizes else set()
         branches = {"branches"} if len(self.bottleneck.branch_channels) > 1 else set()
-        return frozenset(own | codes | branches | set(self.exports))
+        has_tokens = self.encoder.has_cls and self.encoder.has_intermediate
+        tokens = {"class_tokens"} if has_tokens else set()
+        return frozenset(own | codes | branches | tokens | set(self.exports))
 
     @property
     def device(self) -> torch.device:

@@ -14,8 +14,8 @@ class KnnConfig(ComponentConfig):
 
     use: Literal["knn"] = "knn"
     """This evaluator."""
-    features: Literal["cls", "patches", "cls_patches", "latent", "latent_map"] = "cls_patches"
-    """Features: class token, mean patch token, both, mean latent vector, or whole latent map."""
+    features: Literal["cls", "patches", "cls_patches", "last_layer", "latent", "latent_map"] = "cls_patches"
+    """Features, as `linear_probe` reads them."""
     neighbors: Annotated[int, Field(gt=0)] = 20
     """Number of nearest training images that vote (DINO's k)."""
     temperature: Annotated[float, Field(gt=0)] = 0.07

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_knn.config import KnnConfig
 from vtp_plugins.evaluate_knn.metric import knn_predict
-from vtp_plugins.probes.vectors import VectorStore, top_1
+from vtp_plugins.probes.answers import empty_classes, splits_of, top_1
+from vtp_plugins.probes.vectors import VectorStore, read_vectors
 
 
 class Knn(Evaluator):
@@ -29,6 +29,7 @@ class Knn(Evaluator):
     def __init__(self, config: KnnConfig) -> None:
         super().__init__(config)
         self._store = VectorStore()
+        self._classes: Sequence[str] = ()
 
     @property
     def protocol(self) -> str:
@@ -40,10 +41,11 @@ class Knn(Evaluator):
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the collected vectors."""
         self._store = VectorStore()
+        self._classes = classes
 
     def update(self, seen: Observation) -> None:
         """Adds a batch of either set."""
-        self._store.add(seen, self.config.features)
+        self._store.add(seen, read_vectors(seen, self.config.features))
 
     def state(self) -> Tally:
         """Vectors and labels."""
@@ -51,18 +53,17 @@ class Knn(Evaluator):
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """`knn`: accuracy, 0 to 1."""
-        rows, config = state.rows, self.config
-        label = rows["held_out.label"]
-        if not len(rows["train.label"]) or not len(label):
-            raise DataError("evaluator knn: needs labels in both sets")
+        config = self.config
+        train, held_out = splits_of("knn", state)
         predicted, from_pixels = (
             knn_predict(
-                rows[f"train.{name}"],
-                rows["train.label"],
-                rows[f"held_out.{name}"],
+                known,
+                train.label,
+                rows,
                 neighbors=config.neighbors,
                 temperature=config.temperature,
             )
-            for name in ("features", "pixels")
+            for known, rows in ((train.features, held_out.features), (train.pixels, held_out.pixels))
         )
-        return {"knn": top_1(predicted, label, {"raw pixels": from_pixels})}
+        notes = empty_classes(held_out.label, self._classes, train.label)
+        return {"knn": top_1(predicted, held_out.label, {"raw pixels": from_pixels}, notes=notes)}

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
-from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_linear_probe.config import LinearProbeConfig
 from vtp_plugins.evaluate_linear_probe.metric import probe
-from vtp_plugins.probes.vectors import VectorStore, top_1
+from vtp_plugins.probes.answers import empty_classes, splits_of, top_1
+from vtp_plugins.probes.vectors import VectorStore, read_vectors
+
+NAMES = {
+    "latent": "probe-latent-mean-v1",
+    "latent_map": "probe-latent-grid-v1",
+    "last_layer": "probe-last-layer-v1",
+}
+"""Features -> name of the protocol. The VTP paper (section 4.1) probes the bottleneck, its author says the
+last layer; hence a protocol for each reading."""
 
 
 class LinearProbe(Evaluator):
@@ -31,23 +37,26 @@ class LinearProbe(Evaluator):
     def __init__(self, config: LinearProbeConfig) -> None:
         super().__init__(config)
         self._store = VectorStore()
+        self._classes: Sequence[str] = ()
 
     @property
     def protocol(self) -> str:
         """Name, version and settings."""
         strengths = "/".join(f"{strength:g}" for strength in self.config.strengths)
+        name = NAMES.get(self.config.features, "linear-probe-v2")
         return (
-            f"linear-probe-v2 ({self.config.features}, logistic regression by float64 L-BFGS, L2 of "
-            f"{strengths} chosen on a fifth of the training set by hash, no augmentation)"
+            f"{name} ({self.config.features}, logistic regression by float64 L-BFGS, L2 of {strengths} "
+            "chosen on a fifth of the training set by hash, no augmentation)"
         )
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the collected vectors."""
         self._store = VectorStore()
+        self._classes = classes
 
     def update(self, seen: Observation) -> None:
         """Adds a batch of either set."""
-        self._store.add(seen, self.config.features)
+        self._store.add(seen, read_vectors(seen, self.config.features))
 
     def state(self) -> Tally:
         """Vectors and labels."""
@@ -55,29 +64,23 @@ class LinearProbe(Evaluator):
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """`linear_probe`: accuracy, 0 to 1."""
-        train_label, label = state.rows["train.label"], state.rows["held_out.label"]
-        if len(train_label.unique()) < 2 or not len(label):
-            raise DataError("evaluator linear_probe: needs labels of two classes or more in both sets")
-        order = torch.argsort(state.rows["train.order"], stable=True)
+        train, held_out = splits_of("linear_probe", state)
+        strengths = self.config.strengths
         fitted = {
-            name: probe(
-                state.rows[f"train.{name}"][order],
-                train_label[order],
-                state.rows[f"held_out.{name}"],
-                self.config.strengths,
-            )
-            for name in ("features", "pixels")
+            "features": probe(train.features, train.label, held_out.features, strengths),
+            "pixels": probe(train.pixels, train.label, held_out.pixels, strengths),
         }
+        ends = [
+            f"the penalty selected for the {name}, {found.strength:g}, is the {found.edge} one tried; "
+            "one beyond it may be better: extend `strengths`"
+            for name, found in fitted.items()
+            if found.edge is not None
+        ]
         score = top_1(
             fitted["features"].predicted,
-            label,
+            held_out.label,
             {"raw pixels": fitted["pixels"].predicted},
             also={"strength": fitted["features"].strength, "raw_pixels_strength": fitted["pixels"].strength},
-            notes=[
-                f"the penalty selected for the {name}, {found.strength:g}, is the {found.edge} one tried; "
-                "one beyond it may be better: extend `strengths`"
-                for name, found in fitted.items()
-                if found.edge is not None
-            ],
+            notes=[*empty_classes(held_out.label, self._classes, train.label), *ends],
         )
         return {"linear_probe": score}

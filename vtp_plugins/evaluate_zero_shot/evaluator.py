@@ -16,7 +16,7 @@ from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
 from vtp_plugins.evaluate_zero_shot.prompts import classes_of, templates_of
-from vtp_plugins.probes.vectors import top_1
+from vtp_plugins.probes.answers import top_1
 
 _BATCH = 256
 """Prompts per batch; ImageNet has 80,000 prompts."""

@@ -1,9 +1,8 @@
-"""One vector per image: pooled features or latents, and raw pixels as the baseline; scores of predictions."""
+"""One vector per image: pooled features or latents, and raw pixels as the baseline."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -11,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vtp_core.evaluation.evaluator import Observation
-from vtp_core.evaluation.intervals import score_of
-from vtp_core.evaluation.protocol import Score
 from vtp_core.features import Tally
 
-Reading = Literal["cls", "patches", "cls_patches", "latent", "latent_map"]
-"""Class token; mean patch token; both (the mean alone without a class token); mean latent; latent map."""
+Reading = Literal["cls", "patches", "cls_patches", "last_layer", "latent", "latent_map"]
+"""Class token; mean patch token; both (the mean alone without a class token), which is what the last layer
+gives; mean latent; latent map. The latent of codes is their codebook vectors."""
 
 RAW_SIDE = 32
 """Side in pixels to which larger images are averaged for the raw-pixel baseline."""
@@ -30,7 +28,7 @@ def read_vectors(seen: Observation, reading: Reading) -> Tensor:
         return seen.encoded.latent.mean((2, 3)).float()
     tokens = seen.features["global"]
     mean = tokens.patches[:, 0].mean(1)
-    if reading == "patches" or (reading == "cls_patches" and tokens.cls is None):
+    if reading == "patches" or (reading in ("cls_patches", "last_layer") and tokens.cls is None):
         return mean.float()
     cls = seen.features.cls[:, 0]
     return (cls if reading == "cls" else torch.cat([cls, mean], 1)).float()
@@ -53,14 +51,19 @@ class VectorStore:
     def __init__(self) -> None:
         self._parts: dict[str, list[Tensor]] = {}
 
-    def add(self, seen: Observation, reading: Reading) -> None:
-        """Adds the labelled images of a batch."""
+    def add(self, seen: Observation, vectors: Tensor) -> None:
+        """Adds the labelled images of a batch.
+
+        Args:
+            seen: The batch.
+            vectors: (B, F), its features.
+        """
         assert seen.batch.label is not None
         label = seen.batch.label.cpu()
         known, pixels = label >= 0, raw_pixels(seen.image).cpu()
         order = [_digest(key, row) for key, row in zip(seen.batch.keys, pixels, strict=True)]
         for name, values in (
-            ("features", read_vectors(seen, reading)),
+            ("features", vectors.float()),
             ("pixels", pixels),
             ("label", label),
             ("order", torch.tensor(order, dtype=torch.int64)),
@@ -83,42 +86,3 @@ def _digest(key: str, pixels: Tensor) -> int:
     """63 bits; keys alone may repeat between shards."""
     data = key.encode("utf-8", "replace") + b"\0" + pixels.numpy().tobytes()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1
-
-
-def top_1(
-    predicted: Tensor,
-    label: Tensor,
-    trivial: Mapping[str, Tensor | float],
-    *,
-    also: Mapping[str, float] | None = None,
-    notes: Sequence[str] = (),
-) -> Score:
-    """Accuracy of predictions, compared with the largest class and further trivial answers.
-
-    Args:
-        predicted: (n,) int64.
-        label: (n,) int64, the true classes.
-        trivial: Name -> predictions (n,) int64, or an expected accuracy.
-        also: Further numbers.
-        notes: `Score.notes`.
-    """
-    largest = torch.bincount(label).argmax()
-    return score_of(
-        predicted == label,
-        {
-            "largest class": label == largest,
-            **{n: t == label if isinstance(t, Tensor) else t for n, t in trivial.items()},
-        },
-        also={
-            "majority_class": float((label == largest).double().mean()),
-            "per_class": per_class_accuracy(predicted, label),
-            **(also or {}),
-        },
-        notes=notes,
-    )
-
-
-def per_class_accuracy(predicted: Tensor, label: Tensor) -> float:
-    """Mean of the classes' accuracies, over classes that occur; 1 / classes by chance."""
-    right = (predicted == label).double()
-    return float(torch.stack([right[label == c].mean() for c in torch.bincount(label).nonzero()]).mean())

@@ -58,6 +58,7 @@ class TimmEncoder(Encoder):
             self.taps = self.depth + 1
             self.tap_widths = (*self.tap_widths, config.residual.width)
         self.has_cls = getattr(self.network, "cls_token", None) is not None
+        self.has_intermediate = self.layout.transformer
         mean, std = pixel_statistics(self.network)
         # From ImageNet's normalisation to the network's; not saved, the network's name says it.
         scale = [ours / theirs for ours, theirs in zip(IMAGENET_STD, std, strict=True)]
@@ -115,17 +116,31 @@ class TimmEncoder(Encoder):
             for tokens, extra in zip(found, beside, strict=True)
         ]
 
+    def intermediate(
+        self, images: Tensor, layers: tuple[int, ...], *, normed: bool = False
+    ) -> dict[int, Tensor]:
+        """Output of single blocks with the class token, without registers; of transformers.
+
+        See `vtp_core.encoder.Encoder.intermediate`.
+        """
+        if not self.layout.transformer:
+            raise UsageError(f"timm: {self.config.name} is no transformer, so its blocks have no class token")
+        outputs, cls = self._read(self._pixels(images, self._grid(images)), sorted(set(layers)))
+        joined = {
+            layer: tokens if layer not in cls else torch.cat([cls[layer][:, None], tokens], 1)
+            for layer, tokens in outputs.items()
+        }
+        return {
+            layer: (self._normed(tokens) if normed else tokens).to(self.scale.dtype)
+            for layer, tokens in joined.items()
+        }
+
     def _encode(self, image: Tensor, layers: tuple[int, ...]) -> Tokens:
         grid = self._grid(image)
         pixels = self._pixels(image.flatten(0, 1), grid)
         wanted = sorted({*layers, self.depth - 1})
-        read = self._read_tokens if self.layout.transformer else self._read_maps
-        try:
-            outputs, cls = read(pixels, wanted)
-        except AssertionError as error:  # how timm refuses a size
-            raise UsageError(
-                f"timm: {self.config.name} can't take images of {tuple(pixels.shape[-2:])} pixels ({error})"
-            ) from None
+        outputs, cls_of = self._read(pixels, wanted)
+        cls = cls_of.get(self.depth - 1)
 
         def shaped(tokens: Tensor) -> Tensor:
             # A copy, because a sharded module must not return views.
@@ -159,8 +174,17 @@ class TimmEncoder(Encoder):
             image = F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
         return image * self.scale + self.shift
 
-    def _read_tokens(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], Tensor | None]:
-        """Block -> its patches (R, N, D), and the class token (R, D) after the last one."""
+    def _read(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Block -> its patches (R, N, D), and block -> its class token (R, D) if there is one."""
+        read = self._read_tokens if self.layout.transformer else self._read_maps
+        try:
+            return read(pixels, wanted)
+        except AssertionError as error:  # how timm refuses a size
+            raise UsageError(
+                f"timm: {self.config.name} can't take images of {tuple(pixels.shape[-2:])} pixels ({error})"
+            ) from None
+
+    def _read_tokens(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         # Of a network without prefix tokens timm can't return them.
         found = self.network.forward_intermediates(
             pixels,
@@ -170,11 +194,11 @@ class TimmEncoder(Encoder):
             intermediates_only=True,
         )
         if not self.has_cls:
-            return dict(zip(wanted, found, strict=True)), None
+            return dict(zip(wanted, found, strict=True)), {}
         patches = dict(zip(wanted, (tokens for tokens, _ in found), strict=True))
-        return patches, found[-1][1][:, 0]
+        return patches, dict(zip(wanted, (prefix[:, 0] for _, prefix in found), strict=True))
 
-    def _read_maps(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], Tensor | None]:
+    def _read_maps(self, pixels: Tensor, wanted: list[int]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Stage -> its map on the grid of the last one, as tokens (R, N, D)."""
         found = self.network.forward_intermediates(pixels, indices=wanted, intermediates_only=True)
         tokens = {}
@@ -189,7 +213,7 @@ class TimmEncoder(Encoder):
                 averaged = self.config.shallow == "average"
                 maps = F.avg_pool2d(maps, ratio) if averaged else F.pixel_unshuffle(maps, ratio)
             tokens[layer] = maps.flatten(2).transpose(1, 2)
-        return tokens, None
+        return tokens, {}
 
     def _normed(self, tokens: Tensor) -> Tensor:
         if self.config.norm == "none":

@@ -40,6 +40,7 @@ class VitEncoder(Encoder):
     """
 
     has_cls: bool
+    has_intermediate = True
 
     def __init__(self, config: VitEncoderConfig) -> None:
         super().__init__()
@@ -132,16 +133,7 @@ class VitEncoder(Encoder):
     def intermediate(
         self, images: Tensor, layers: tuple[int, ...], *, normed: bool = False
     ) -> dict[int, Tensor]:
-        """Output of single blocks with the class token, for probes; on an unsharded encoder.
-
-        Args:
-            images: (B, 3, H, W), ImageNet-normalised.
-            layers: Blocks wanted, 0-based.
-            normed: Whether the final norm is applied to each.
-
-        Returns:
-            Block -> (B, 1 + N, D), or (B, N, D) without a class token.
-        """
+        """Output of single blocks with the class token; see `vtp_core.encoder.Encoder.intermediate`."""
         _, taps, layout = self._run([images[:, None]], [None], layers, 0.0)
         shape = (layout[0].rows, layout[0].tokens, self.width)
         return {index: (self.norm(tap) if normed else tap).view(shape) for index, tap in taps.items()}

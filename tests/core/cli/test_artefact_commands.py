@@ -707,7 +707,8 @@ def test_eval_keeps_the_numbers_beside_an_evaluator_that_fails(home: Path, tmp_p
     result = vtp(*arguments)
     assert result.exit_code == 0, result.output
     written = json.loads(out.read_text())
-    assert written["left_out"] == {"linear_probe": "needs labels of two classes or more in both sets"}
+    why = "needs labels of two classes or more in both sets"
+    assert written["left_out"] == {"linear_probe": why, "knn": why}
     assert "psnr" in written and "left out: linear_probe: needs labels" in result.stderr
     named = vtp(*arguments, "--evaluator", "reconstruction", "--evaluator", "linear_probe")
     assert named.exit_code == 3 and "PSNR" in named.stdout

@@ -190,7 +190,79 @@ def test_labels_that_say_nothing_score_near_chance() -> None:
     assert results["linear_probe"]["value"] < 0.75 and results["knn"]["value"] < 0.75
 
 
-def test_one_class_is_refused() -> None:
-    train = drawn_set("train", 10, seed=0, classes=1)
-    with pytest.raises(DataError, match="two classes"):
-        evaluate(toy_tokenizer(), {"a": LinearProbe(LinearProbeConfig())}, train, train)
+PROBES = {"linear_probe": LinearProbe(LinearProbeConfig()), "knn": Knn(KnnConfig())}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_one_class_is_refused(name: str) -> None:
+    one, three = drawn_set("train", 10, seed=0, classes=1), drawn_set("train", 10, seed=0)
+    bare = ArraySet(name="val", source=ArraySource(images=one.source.images, labels=(0,) * 10))
+    many = ArraySet(name="train", source=ArraySource(images=three.source.images, labels=three.source.labels))
+    for held_out, train in ((one, one), (many, bare)):
+        with pytest.raises(DataError, match=f"^evaluator {name}: needs labels of two classes or more"):
+            evaluate(toy_tokenizer(), {name: PROBES[name]}, held_out, train)
+    entry = evaluate(toy_tokenizer(), {name: PROBES[name]}, bare, many)[name]
+    assert entry["notes"][0].startswith("all held-out images are of one class")
+    assert entry["verdict"] != "better"
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_classes_without_an_image_are_named(name: str) -> None:
+    """Blue has no training image, and of a fourth class there is no image at all."""
+    train, held_out = drawn_set("train", 60, seed=0), drawn_set("val", 40, seed=1)
+    classes = ("red", "green", "blue", "black")
+    kept = np.array(train.source.labels) != 2
+    few = ArraySource(train.source.images[kept], labels=tuple(np.array(train.source.labels)[kept].tolist()))
+    few = replace(few, classes=classes)
+    blue = held_out.source.labels.count(2)
+    sets = [ArraySet(name="s", source=replace(s, classes=classes)) for s in (held_out.source, few)]
+    entry = evaluate(toy_tokenizer(), {name: PROBES[name]}, *sets)[name]
+    assert entry["notes"][:2] == [
+        "1 of 4 classes have no held-out image (black); the number says nothing about them",
+        f"{blue} of 40 held-out images can't be right: their classes (blue) have no training image",
+    ]
+    assert entry["value"] == pytest.approx(1 - blue / 40)
+    whole = evaluate(toy_tokenizer(), {name: PROBES[name]}, held_out, train)[name]
+    assert not [note for note in whole["notes"] if "classes" in note]
+
+
+def test_a_label_without_a_name_is_refused() -> None:
+    train, held_out = drawn_set("train", 30, seed=0), drawn_set("val", 20, seed=1)
+    two = ArraySet(name="train", source=replace(train.source, classes=("red", "green")))
+    with pytest.raises(
+        DataError, match=r"^train: sample s\d+ has the label 2, and the source names 2 classes"
+    ):
+        evaluate(toy_tokenizer(), PROBES, held_out, two)
+
+
+def test_named_protocols_and_todays_default() -> None:
+    readings = ("cls_patches", "last_layer", "latent", "latent_map")
+    protocols = {reading: LinearProbe(LinearProbeConfig(features=reading)).protocol for reading in readings}
+    names = {reading: protocol.partition(" ")[0] for reading, protocol in protocols.items()}
+    assert names == {
+        "cls_patches": "linear-probe-v2",
+        "last_layer": "probe-last-layer-v1",
+        "latent": "probe-latent-mean-v1",
+        "latent_map": "probe-latent-grid-v1",
+    }
+    train, held_out = noisy("train", 90, 0), noisy("val", 60, 1)
+    today, named = (
+        evaluate(toy_tokenizer(), {"p": LinearProbe(config)}, held_out, train)["linear_probe"]
+        for config in (LinearProbeConfig(), LinearProbeConfig(features="last_layer"))
+    )
+    assert (today["value"], today["interval"]) == (named["value"], named["interval"])
+
+
+def test_neighbours_of_equal_images_do_not_depend_on_their_order() -> None:
+    """Each training image is there twice under two labels: which of the equally near ones votes is fixed."""
+    train, held_out = noisy("train", 40, 0), noisy("val", 30, 1)
+    images = np.repeat(train.source.images, 2, axis=0)
+    labels = tuple(label for one in train.source.labels for label in (one, (one + 1) % 3))
+    source = ArraySource(images, labels=labels, classes=train.source.classes)
+    values = set()
+    for seed in range(4):
+        data = ArraySet(name="t", source=Shuffled(source, np.random.default_rng(seed).permutation(80)))
+        values.add(
+            evaluate(toy_tokenizer(), {"k": Knn(KnnConfig(neighbors=3))}, held_out, data)["knn"]["value"]
+        )
+    assert len(values) == 1

@@ -203,7 +203,7 @@ def test_without_text(tmp_path: Path) -> None:
     bare = Tokenizer(ours.encoder, ours.bottleneck, None, config=ours.config)
     VtpFormat().write(bare, tmp_path / "out")
     model = load(tmp_path / "out")
-    assert model.capabilities == {"encode"}
+    assert model.capabilities == {"encode", "class_tokens"}
     pixels = torch.randn(1, 3, 16, 16)
     assert torch.equal(model.encode(pixels).latent, ours.encode(pixels).latent)
 

@@ -28,7 +28,8 @@ def check_encoder(
 
     Shapes and taps are as declared; `forward` changes no state, depends on its inputs and torch's global
     generator alone, treats rows, crops and crop sets apart and takes images that are not square; every
-    trainable parameter gets a gradient; bfloat16 stays near float32; masks are used or refused.
+    trainable parameter gets a gradient; bfloat16 stays near float32; masks are used or refused; what
+    `intermediate` gives of the first and the last block is what `forward` gives, or it is refused.
 
     Args:
         target: The encoder's class.
@@ -50,6 +51,7 @@ def check_encoder(
         _check_shapes(encoder, images, layers)
         _check_apart(encoder, images, layers)
         _check_masks(encoder, images[0])
+        _check_intermediate(encoder, images[0])
         if any(parameter.requires_grad for parameter in encoder.parameters()):
             found = encoder.train()(images, [None, None], layers=layers)
             values = [value for tokens in found for value in _tensors(tokens).values()]
@@ -135,6 +137,24 @@ def _check_masks(encoder: Encoder, image: Tensor) -> None:
         other[0, 0, :, : encoder.patch, : encoder.patch] += 1
         (changed,) = encoder([other], [mask])
         expect_close(changed.patches, masked.patches, "pixels below the mask have an effect")
+
+
+def _check_intermediate(encoder: Encoder, image: Tensor) -> None:
+    last = encoder.depth - 1
+    with torch.no_grad():
+        try:
+            found = encoder.eval().intermediate(image[:, 0], (0, last), normed=True)
+        except UsageError:
+            expect(not encoder.has_intermediate, "has_intermediate is True, and `intermediate` is refused")
+            return
+        expect(encoder.has_intermediate, "`intermediate` works, and has_intermediate is False")
+        plain = encoder.intermediate(image[:, 0], (0,))
+        (tokens,) = encoder([image], [None], layers=(0,))
+    expect(sorted(found) == sorted({0, last}), f"`intermediate` gives blocks {sorted(found)}: 0 and {last}")
+    own = tokens.patches if tokens.cls is None else torch.cat([tokens.cls[:, :, None], tokens.patches], 2)
+    expect_close(found[last], own[:, 0], "the last block's tokens of `intermediate` are not those of forward")
+    patches = plain[0][:, int(encoder.has_cls) :]
+    expect_close(patches, tokens.layers[0][:, 0], "the first block's tokens of `intermediate` are no tap")
 
 
 def _tensors(tokens: Tokens) -> dict[str, Tensor]:
