@@ -28,11 +28,15 @@ class Objective(nn.Module):
             (``"tokenizer.encoder"``, ``"tokenizer.bottleneck"``, ``"tokenizer.decoder"``).
         shares: Own child modules that other objectives may use through ``step.shared``.
         exports: Capability -> own child module or direct parameter, saved with the artefact.
+        exports_teacher: Whether the exported child modules that have an EMA copy are saved as that copy.
+        calibration_rows: Rows of its first view that `observe` needs before step 0; 0: no calibration.
     """
 
     teachers: tuple[str, ...] = ()
     shares: tuple[str, ...] = ()
     exports: Mapping[str, str] = {}
+    exports_teacher: bool = False
+    calibration_rows: int = 0
 
     def __init__(self, config: ObjectiveConfig, dims: Dims) -> None:
         super().__init__()
@@ -50,6 +54,21 @@ class Objective(nn.Module):
         or weighted means and ``step.gather`` for rows of other ranks. Every rank returns the same terms.
         """
         raise NotImplementedError
+
+    def observe(self, step: Step) -> Tally:
+        """Sums for `calibrate` of one batch, without gradient; asked only where `calibration_rows` is set.
+
+        Args:
+            step: As in `forward`; the tokenizer is in evaluation mode and its bottleneck calibrated.
+        """
+        raise NotImplementedError
+
+    def calibrate(self, tally: Tally) -> None:
+        """Sets state from the reduced tally, before step 0 and sharding; not if its state was loaded."""
+
+    def warnings(self) -> Sequence[str]:
+        """Lines for the log of a run that starts or goes on: settings that are known to work badly."""
+        return ()
 
     def rules(self) -> Sequence[ParamRule]:
         """Multipliers by parameter name below this objective; the first pattern that matches holds."""

@@ -30,6 +30,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"data/crops/augment.py", "recipe/tables/augmentation.py", "plugins/own.py"},
         "an augmentation, named for the paper's",
     ),
+    "generation": ({"evaluation/evaluator.py", "report/verdict.py"}, "an aspect that evaluators measure"),
     "init": ({"run/build.py"}, "the purpose of a seed"),
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
     "l2": ({"ops/nearest_code.py", "ops/nearest_code_distance.py"}, "a metric of the search operator"),

@@ -144,6 +144,16 @@ def training_modules(tokenizer: Tokenizer) -> dict[str, nn.Module]:
     return modules
 
 
+def teacher_modules(tokenizer: Tokenizer, weights: Literal["student", "teacher"]) -> frozenset[str]:
+    """Names of the networks that are wanted as their moving averages: all, or heads that ask for it."""
+    assert tokenizer.config is not None
+    heads = {
+        f"objectives.{name}" for name, head in tokenizer.config.heads.items() if head.weights == "teacher"
+    }
+    names = training_modules(tokenizer)
+    return frozenset(n for n in names if weights == "teacher" or ".".join(n.split(".")[:2]) in heads)
+
+
 def load_training_state(
     tokenizer: Tokenizer, state: Mapping[str, Tensor], weights: Literal["student", "teacher"]
 ) -> list[str]:
@@ -152,7 +162,8 @@ def load_training_state(
     Args:
         tokenizer: What `assemble` returned.
         state: Checkpoint name -> tensor.
-        weights: ``"teacher"`` takes the moving average of every network that has one.
+        weights: ``"teacher"`` takes the moving average of every network that has one. Heads whose ``weights``
+            say so are averages in any case.
 
     Returns:
         Networks for which a teacher was asked and none exists; they have the student's weights.
@@ -161,10 +172,11 @@ def load_training_state(
         CheckpointError: A tensor is missing or has another shape.
     """
     without_teacher = []
+    averages = teacher_modules(tokenizer, weights)
     for name, module in training_modules(tokenizer).items():
         prefix = name
         own = module.state_dict()
-        if weights == "teacher" and own:
+        if name in averages and own:
             if any(f"ema.{name}.{key}" in state for key in own):
                 prefix = f"ema.{name}"
             else:

@@ -30,6 +30,8 @@ class Head(Table):
     """Capability -> child module or direct parameter of the objective."""
     tokenizer: TokenizerName | None = None
     """Of a generator: the tokenizer whose latents it makes."""
+    weights: Literal["student", "teacher"] = "student"
+    """Whether these are the trained modules or their moving averages, where there are any."""
 
 
 class ArtefactConfig(Table):

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 import vtp_core
-from vtp_core.artefact.assembly import assemble, load_training_state, training_modules
+from vtp_core.artefact.assembly import assemble, load_training_state, teacher_modules, training_modules
 from vtp_core.artefact.config import ArtefactConfig, Head
 from vtp_core.config import ComponentConfig
 from vtp_core.objective import Objective
@@ -38,7 +38,11 @@ def artefact_config(
     for name, table in recipe.objectives.items():
         objective: type[Objective] = plugins.find("objective", table.use).load_target()
         if objective.exports:
-            heads[name] = Head(objective=_plain(table), exports=dict(objective.exports))
+            heads[name] = Head(
+                objective=_plain(table),
+                exports=dict(objective.exports),
+                weights="teacher" if objective.exports_teacher else weights,
+            )
     sizes = [view.size for view in recipe.views.values()]
     return ArtefactConfig(
         vtp_version=vtp_core.__version__,
@@ -79,10 +83,11 @@ def tokenizer_from_checkpoint(
     from vtp_core.training.saving.checkpoint import load_available
 
     tokenizer = assemble(artefact_config(recipe, plugins, step=step, weights=weights), plugins)
+    averages = teacher_modules(tokenizer, weights)
     state = {
         f"{prefix}{name}.{key}": torch.empty_like(value)
-        for prefix in (("", "ema.") if weights == "teacher" else ("",))
         for name, module in training_modules(tokenizer).items()
+        for prefix in (("", "ema.") if name in averages else ("",))
         for key, value in module.state_dict().items()
     }
     loaded, _, _ = load_available(checkpoint, state)

@@ -20,7 +20,7 @@ from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run import build
-from vtp_core.run.calibrate import calibrate
+from vtp_core.run.calibrate import calibrate_fresh
 from vtp_core.run.init_from import init_from
 from vtp_core.run.kernels import RunKernels, choose_kernels, keep_kernels
 from vtp_core.run.recipe_change import check_resume
@@ -142,13 +142,17 @@ def open_run(
         training_loader, recipe, plugins, named, needs, world, folder, dims.patch, counted=counted
     )
     options = build.forward_options(recipe)
-    rows = networks.bottleneck.calibration_rows
-    if rows and checkpoint is None and "bottleneck" not in loaded:
-        view = next(iter(next(iter(needs.values()))))
-        steps = -(-rows // recipe.views[view].rows)
-        alone = {"bottleneck": {view: ViewNeed()}}
-        batches = training_loader(recipe, plugins, named, alone, world, folder, dims.patch, 0, steps)
-        calibrate(networks, world, options, batches, view, rows)
+    if checkpoint is None:
+        reading = partial(training_loader, recipe, plugins, named)
+        view_rows = {name: view.rows for name, view in recipe.views.items()}
+        calibrate_fresh(
+            networks,
+            world,
+            options,
+            lambda asks, steps: reading(asks, world, folder, dims.patch, 0, steps),
+            view_rows,
+            loaded,
+        )
     ema = build.build_run_ema(networks, recipe)
     wrap(
         networks,
@@ -197,6 +201,9 @@ def open_run(
     for network in (networks.encoder, *networks.frozen.values()):
         for line in network.notices() if isinstance(network, Encoder) else ():
             _log.info(line)
+    for name, objective in networks.objectives.items():
+        for line in objective.warnings():
+            _log.warning("objective %s: %s", name, line)
     loader(run.start)  # raises now if a source lacks a field that a view needs
     return run
 

@@ -126,6 +126,27 @@ def checked_samples(caller: str, indices: Tensor, seed: int, device: torch.devic
     return indices.long()
 
 
+def checked_classes(caller: str, classes: Tensor, indices: Tensor, known: int) -> Tensor:
+    """Classes of samples (B,) as int64.
+
+    Raises:
+        UsageError: A generator without classes, another shape or device, or a class that it does not have.
+    """
+    if not known:
+        raise UsageError(f"{caller}: this tokenizer's generator knows no classes; leave them out")
+    _check_whole(caller, "classes (B,) int64", classes)
+    if classes.shape != indices.shape or classes.device != indices.device:
+        raise UsageError(
+            f"{caller}: expected classes {tuple(indices.shape)} on {indices.device}, got "
+            f"{tuple(classes.shape)} on {classes.device}"
+        )
+    if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < known:
+        raise UsageError(
+            f"{caller}: classes are 0 to {known - 1}, got {int(classes.min())} to {int(classes.max())}"
+        )
+    return classes.long()
+
+
 def checked_texts(caller: str, texts: object) -> list[str]:
     """Texts as a list.
 

@@ -38,6 +38,7 @@ from vtp_core.tokenizer.checks import (
     checked_texts,
     place_of,
 )
+from vtp_core.tokenizer.generated import generated
 from vtp_core.tokenizer.summary import summary
 from vtp_core.view import sides
 
@@ -200,25 +201,33 @@ class Tokenizer(nn.Module):
         require_finite("embed_text", {"the text embedding is": embedding}, head)
         return embedding
 
-    def generate(self, indices: Tensor, seed: int = 0) -> Tensor:
+    def generate(
+        self,
+        indices: Tensor,
+        seed: int = 0,
+        *,
+        classes: Tensor | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Tensor:
         """Latents (B, d, h, w) of generated samples, as `decode` takes them.
 
-        Needs an objective that exports ``generate``: a module with the method
-        ``generate(indices, seed, shape)``, where `shape` is (d, h, w).
+        Needs an objective that exports ``generate``, a `vtp_core.generator.Generator`.
 
         Args:
             indices: (B,) int64, on the tokenizer's device; sample i depends on (seed, i) alone.
             seed: Seed of all samples.
+            classes: (B,) int64, a class for each sample; None: drawn by (seed, i).
+            settings: Changes of the generator's settings by key, such as ``{"steps": 20}``.
         """
-        head: Any = self._export("generate")
+        head = self._export("generate")
         if self.config is None:
             raise UsageError(
                 "generate: a tokenizer without a config has no image size; build it with config="
             )
         indices = checked_samples("generate", indices, seed, self.device)
         height, width = (side // self.encoder.patch for side in sides(self.config.image_size))
-        latent: Tensor = head.generate(indices, seed, (self.bottleneck.channels, height, width))
-        return latent
+        shape = (self.bottleneck.channels, height, width)
+        return generated(head, indices, seed, shape, classes, settings)
 
     def preprocess(self, images: Images, size: int | tuple[int, int] | None = None) -> Tensor:
         """Images to pixels, by the conversion to RGB, the resize and the centre crop of evaluation.

@@ -1,0 +1,66 @@
+"""The generator interface: what an objective exports as ``generate``, with settings of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from vtp_core.config import Table
+from vtp_core.errors import UsageError
+
+
+class Generator(nn.Module):
+    """Makes latents from nothing, or from classes.
+
+    Attributes:
+        classes: Number of classes that samples can be asked for; 0: none.
+        settings: How samples are made where a call does not say otherwise, such as steps and guidance.
+    """
+
+    classes: int = 0
+    settings: Table
+
+    def generate(
+        self,
+        indices: Tensor,
+        seed: int,
+        shape: tuple[int, int, int],
+        *,
+        classes: Tensor | None = None,
+        settings: Table | None = None,
+    ) -> Tensor:
+        """Latents of samples, as a decoder takes them.
+
+        Sample i is a function of (seed, i), of its class and of the settings: not of the rest of the batch.
+
+        Args:
+            indices: (B,) int64, on the device of the weights.
+            seed: Seed of all samples.
+            shape: Latent channels, rows and columns (d, h, w).
+            classes: (B,) int64; None: drawn by (seed, i).
+            settings: From `with_settings`; None: its own.
+
+        Returns:
+            (B, d, h, w).
+        """
+        raise NotImplementedError
+
+    def with_settings(self, changes: Mapping[str, Any]) -> Table:
+        """The settings with changes by key.
+
+        Raises:
+            UsageError: There is no such key, or the value is not valid.
+        """
+        table = type(self.settings)
+        if unknown := [key for key in changes if key not in table.model_fields]:
+            known = ", ".join(table.model_fields)
+            raise UsageError(f"generate: no setting {unknown[0]!r}; there are {known}")
+        try:
+            return table.model_validate({**self.settings.model_dump(), **changes})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "settings"
+            raise UsageError(f"generate: {where}: {first['msg']}") from error

@@ -1,0 +1,162 @@
+"""What is trained and exported: the transformer, the statistics of its latents, and how samples are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vtp_core.config import Table
+from vtp_core.errors import UsageError
+from vtp_core.generator import Generator
+from vtp_core.math.row_noise import row_rand, row_randn, row_seeds
+from vtp_core.ops import AttentionChoice
+from vtp_plugins.generation.config import GenerationConfig, SamplingConfig
+from vtp_plugins.generation.loss import default_shift, shifted, velocity_of
+from vtp_plugins.generation.network import LightningDit
+from vtp_plugins.generation.sampler import dopri5, euler, heun
+
+
+class FlowGenerator(Generator):
+    """A flow on normalised latents.
+
+    Attributes:
+        mean: (d,) of the training latents' channels.
+        deviation: (d,).
+        grid: (2,) int64, rows and columns of the training latents; 0 before calibration.
+        frequency: (classes,) shares of the classes in the training data; uniform before calibration.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    grid: Tensor
+    frequency: Tensor
+    settings: SamplingConfig
+
+    def __init__(self, config: GenerationConfig, channels: int) -> None:
+        super().__init__()
+        self.config, self.classes, self.settings = config, config.classes, config.sampling
+        self.network = LightningDit(config.transformer, channels, config.classes)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
+        self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))
+        self.register_buffer("frequency", torch.full((config.classes,), 1 / max(config.classes, 1)))
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer's blocks."""
+        return self.network.blocks()
+
+    def use_attention(self, implementation: AttentionChoice) -> None:
+        """Sets which attention implementation all blocks use."""
+        self.network.use_attention(implementation)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The network's output for noisy normalised latents; see `LightningDit.forward`."""
+        out: Tensor = self.network(x, t, label)
+        return out
+
+    def normalise(self, latent: Tensor) -> Tensor:
+        """Latents (B, d, h, w) to zero mean and unit deviation of each channel."""
+        mean, deviation = self._statistics(latent)
+        return (latent - mean) / deviation
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Normalised latents to latents."""
+        mean, deviation = self._statistics(x)
+        return x * deviation + mean
+
+    def velocity(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Velocity (B, d, h, w) at normalised points and times (B,)."""
+        out = self(x, t, label)
+        return out if self.config.prediction == "velocity" else velocity_of(out, x, t)
+
+    def guided(
+        self, x: Tensor, t: Tensor, label: Tensor, guidance: float, interval: tuple[float, float]
+    ) -> Tensor:
+        """Velocity with classifier-free guidance where a row's time lies in the interval.
+
+        Args:
+            x: (B, d, h, w).
+            t: (B,).
+            label: (B,) classes.
+            guidance: w in v_none + w (v_class - v_none), on all channels.
+            interval: First and last time at which it acts (Kynkaanniemi et al. 2024).
+        """
+        inside = ((t >= interval[0]) & (t <= interval[1])).nonzero()[:, 0]
+        if guidance == 1 or not len(inside):
+            return self.velocity(x, t, label)
+        none = torch.full_like(inside, self.classes)
+        both = self.velocity(torch.cat([x, x[inside]]), torch.cat([t, t[inside]]), torch.cat([label, none]))
+        out, without = both[: len(x)], both[len(x) :]
+        return out.index_copy(0, inside, without + guidance * (out[inside] - without))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        indices: Tensor,
+        seed: int,
+        shape: tuple[int, int, int],
+        *,
+        classes: Tensor | None = None,
+        settings: Table | None = None,
+    ) -> Tensor:
+        """Latents of samples; see `vtp_core.generator.Generator.generate`.
+
+        Raises:
+            UsageError: Another shape than the trained one, or guidance without classes.
+        """
+        chosen = settings or self.settings
+        assert isinstance(chosen, SamplingConfig)
+        self._check(shape, chosen)
+        seeds = row_seeds(seed % 2**63, indices)
+        noise = row_randn(seeds, *shape, dtype=self._working())
+        label = self.draw_classes(seeds, chosen.balance) if classes is None else classes
+        latent = self.restore(self.solve(noise, label if self.classes else None, chosen))
+        return latent.to(self.mean.dtype)
+
+    def solve(self, noise: Tensor, label: Tensor | None, settings: SamplingConfig) -> Tensor:
+        """Normalised latents (B, d, h, w) of noise, under classes (B,)."""
+
+        def field(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            if label is None:
+                return self.velocity(x, t)
+            return self.guided(x, t, label[rows], settings.guidance, settings.interval)
+
+        if settings.sampler == "dopri5":
+            return dopri5(field, noise, rtol=settings.rtol, atol=settings.atol)
+        shift = settings.shift or self.config.shift or default_shift(noise[0].numel())
+        times = shifted(torch.linspace(0, 1, settings.steps + 1, dtype=torch.float64), shift).tolist()
+        return (euler if settings.sampler == "euler" else heun)(field, noise, times)
+
+    def draw_classes(self, seeds: Tensor, balance: str) -> Tensor:
+        """(B,) classes of row seeds, as often as in the training data or uniform."""
+        if not self.classes:
+            return torch.zeros_like(seeds)
+        share = self.frequency.double() if balance == "data" else torch.ones_like(self.frequency).double()
+        bounds = share.cumsum(0) / share.sum()
+        number = row_rand(seeds, 1, draw=1, dtype=torch.float64)[:, 0]
+        drawn = torch.searchsorted(bounds, number, right=True)
+        return drawn.clamp(max=int(share.nonzero().max()))  # rounding may leave the last bound below 1
+
+    def _check(self, shape: tuple[int, int, int], settings: SamplingConfig) -> None:
+        trained = (len(self.mean), *self.grid.tolist())
+        if not all(trained):
+            raise UsageError("generate: this generator has no latents' statistics; train it with `vtp run`")
+        if tuple(shape) != trained:
+            raise UsageError(
+                f"generate: trained on latents of {_times(trained)}, asked for {_times(shape)}; "
+                "train a generator at that image size"
+            )
+        if settings.guidance != 1 and not self.classes:
+            raise UsageError("generate: guidance needs classes, and this generator was trained without")
+
+    def _working(self) -> torch.dtype:
+        return torch.float64 if self.mean.dtype == torch.float64 else torch.float32
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean.to(like.dtype).view(-1, 1, 1), self.deviation.to(like.dtype).view(-1, 1, 1)
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
