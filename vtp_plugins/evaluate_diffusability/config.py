@@ -33,5 +33,11 @@ class DiffusabilityConfig(ComponentConfig):
     """Fractions of the codes that are replaced before decoding."""
     nearest: Annotated[int, Field(ge=1)] = 16
     """A code is replaced by one of that many nearest codes of its codebook."""
+    network: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")] | None = None
+    """``timm:<name>``: also the kernel distance of those decodes to the ones without noise or other codes, on
+    the pooled features of this network; None: their PSNR alone."""
+    weights: str | None = None
+    """File with the network's weights; default: an installed package, else the hub. ``"random"`` is an
+    untrained network for tests, whose distances mean nothing."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of noise, chosen tokens, permutations and replaced codes."""

