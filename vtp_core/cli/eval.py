@@ -175,7 +175,7 @@ def _plan(
     chosen: dict[str, ComponentConfig] = {}
     for table in tables:
         chosen[table.use if table.use not in chosen else f"{table.use}_{len(chosen) + 1}"] = table
-    train = None if train_source is None else _read_source(train_source, plugins)
+    train = None if train_source is None else read_source(train_source, plugins)
     if source is None and (tokenizer.parent / RESOLVED).is_file():
         recipe = load_recipe(tokenizer.parent, plugins=plugins)
         given = recipe.evaluate
@@ -198,7 +198,7 @@ def _all(plugins: Plugins) -> dict[str, ComponentConfig]:
     return {component.name: read_table(component.name, "evaluator", plugins) for component in known}
 
 
-def _read_source(text: str, plugins: Plugins) -> ComponentConfig:
+def read_source(text: str, plugins: Plugins) -> ComponentConfig:
     """A source's table: as it is given, or of the source that recognises a path."""
     from vtp_core.data.recognition import recognise
 
@@ -215,7 +215,7 @@ def read_held_out(text: str, plugins: Plugins) -> ComponentConfig:
     """
     from typing import get_args
 
-    config = _read_source(text, plugins)
+    config = read_source(text, plugins)
     field = type(config).model_fields.get("split")
     if field is None or "split" in config.model_fields_set:
         return config

@@ -1,0 +1,123 @@
+"""The ranking as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vtp_core.cli.output import table
+from vtp_core.evaluation.protocol import Score
+from vtp_plugins.probe_gen.ranking import GAUSSIAN, Speed, ranking, speeds
+from vtp_plugins.probe_gen.record import Record
+
+
+def as_data(
+    measured: Mapping[str, Sequence[Record]], *, curve: bool = False, reach: float | None = None
+) -> dict[str, Any]:
+    """The ranking, curves and records, ready for JSON.
+
+    Args:
+        measured: Tokenizer -> its records of the same seeds.
+        curve: Whether to compare curves.
+        reach: Fréchet distance of EP_FID, or None.
+    """
+    places = ranking(measured)
+    data: dict[str, Any] = {
+        "protocol": places[0].records[0].protocol,
+        "seeds": [record.seed for record in places[0].records],
+        "ranking": [
+            {
+                "tokenizer": place.name,
+                "kernel": _score(place.kernel),
+                "frechet": None if place.frechet is None else _score(place.frechet),
+                "beside_gaussian": place.verdict,
+                "beside_first": place.beside_first,
+                "records": [record.model_dump(mode="json") for record in place.records],
+            }
+            for place in places
+        ],
+    }
+    if curve:
+        level, found = speeds(places, reach)
+        data["curves"] = {
+            "kernel_level": level,
+            "frechet_level": reach,
+            "tokenizers": {
+                name: {
+                    "mean": [point.model_dump() for point in speed.curve],
+                    "steps_to_kernel_level": speed.steps,
+                    "times_faster": speed.times_faster,
+                    "epochs_to_frechet_level": speed.epochs,
+                }
+                for name, speed in found.items()
+            },
+        }
+    return data
+
+
+def as_text(
+    measured: Mapping[str, Sequence[Record]], *, curve: bool = False, reach: float | None = None
+) -> str:
+    """The same as tables; arguments as of `as_data`."""
+    places = ranking(measured)
+    rows: list[tuple[str, ...]] = [
+        ("tokenizer", "kernel distance", "Fréchet", "Gaussian latents", "than Gaussian", "than the first")
+    ]
+    rows += [
+        (
+            place.name,
+            _shown(place.kernel),
+            "-" if place.frechet is None else _shown(place.frechet),
+            f"{place.kernel.baselines[GAUSSIAN].value:.4g}",
+            place.verdict or "?",
+            place.beside_first or ("" if place is places[0] else "?"),
+        )
+        for place in places
+    ]
+    lines = [table(rows)]
+    if curve:
+        lines += ["", _curves(*speeds(places, reach), reach)]
+    lines += [f"{place.name}: {note}" for place in places for note in place.records[0].notes]
+    if len(places[0].records) == 1:
+        lines += ["", "one seed tells no error; --seeds 3 does"]
+    return "\n".join(
+        [*lines, "", f"{places[0].records[0].protocol}; seeds 0 to {len(places[0].records) - 1}"]
+    )
+
+
+def _curves(level: float, found: Mapping[str, Speed], reach: float | None) -> str:
+    steps = [point.step for point in next(iter(found.values())).curve]
+    rows: list[tuple[str, ...]] = [
+        (
+            "tokenizer",
+            *(f"step {step}" for step in steps),
+            f"steps to {level:.4g}",
+            "times faster",
+            *([] if reach is None else [f"EP_FID@{reach:g}"]),
+        )
+    ]
+    for name, speed in found.items():
+        epochs = "not reached" if speed.epochs is None else f"{speed.epochs:.3g} epochs"
+        rows.append(
+            (
+                name,
+                *(f"{point.kernel:.4g}" for point in speed.curve),
+                f"{speed.steps:.0f}",
+                f"{speed.times_faster:.2f}",
+                *([] if reach is None else [epochs]),
+            )
+        )
+    return table(rows)
+
+
+def _score(score: Score) -> dict[str, Any]:
+    return {
+        "value": score.value,
+        "error": score.error,
+        "interval": None if score.interval is None else list(score.interval),
+        "baselines": {name: trivial.value for name, trivial in score.baselines.items()},
+    }
+
+
+def _shown(score: Score) -> str:
+    return f"{score.value:.4g}" + ("" if score.error is None else f" ± {score.error:.2g}")
