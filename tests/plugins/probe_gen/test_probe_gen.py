@@ -196,7 +196,7 @@ def test_what_can_not_be_measured_is_refused() -> None:
     probe = Probe(drawn(), TINY, torch.device("cpu"))
     tokenizer = tiny_tokenizer()
     tokenizer.bottleneck.get_parameter(next(iter(tokenizer.bottleneck.state_dict()))).fill_(math.nan)
-    with pytest.raises(NumericError, match="mine: its weight bottleneck.* is not finite"):
+    with pytest.raises(NumericError, match=r"mine: its weight bottleneck.* is not finite"):
         probe.subject(tokenizer, "mine")
     tokenizer = tiny_tokenizer()
     tokenizer.decoder = None
