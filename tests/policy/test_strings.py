@@ -34,6 +34,10 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "init": ({"run/build.py"}, "the purpose of a seed"),
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
     "l2": ({"ops/nearest_code.py", "ops/nearest_code_distance.py"}, "a metric of the search operator"),
+    "latents": (
+        {"artefact/latent_shards.py", "cli/encode.py", "cli/decode.py"},
+        "a tensor of a file of latents",
+    ),
     "linear": ({"schedule.py"}, "the shape of a schedule"),
     "samples": ({"data/files.py", "report/", "run/loop.py", "run/records.py"}, "rows of data, a folder"),
     "vtp": (

@@ -94,13 +94,12 @@ def export(
             raise UsageError(f"{source}: a tokenizer holds no teacher; give the run folder")
 
     from vtp_core.artefact.loading import find_format, load
-    from vtp_core.evaluation.latents import CPU_SAMPLES
     from vtp_core.run.progress import show_pass
 
     writer = None if own else find_format(format_name, plugins)
     if run.exists():
-        count = limit or CPU_SAMPLES if statistics and writer is None else 0
-        model, origin = _of_run(run, path, weights, count, plugins)
+        measured = statistics and writer is None
+        model, origin = _of_run(run, path, weights, plugins, limit, statistics=measured)
     else:
         model, origin = load(found, plugins=plugins), source
     with show_pass(f"writing {folder}"):
@@ -120,16 +119,23 @@ def export(
 
 
 def _of_run(
-    run: RunFolder, source: Path, weights: Literal["student", "teacher"], limit: int, plugins: Plugins
+    run: RunFolder,
+    source: Path,
+    weights: Literal["student", "teacher"],
+    plugins: Plugins,
+    limit: int | None,
+    *,
+    statistics: bool,
 ) -> tuple[Tokenizer, str]:
-    """The tokenizer of the checkpoint that `source` means, with statistics of `limit` samples; its name."""
+    """The tokenizer of the checkpoint that `source` means, with statistics; and its name."""
     from vtp_core.artefact.assembly import training_modules
     from vtp_core.artefact.from_recipe import newest_tokenizer
     from vtp_core.data.opening import Sources
-    from vtp_core.evaluation.latents import measure_latents
+    from vtp_core.evaluation.latents import CPU_SAMPLES, measure_latents
     from vtp_core.evaluation.opening import open_set
     from vtp_core.recipe import load_recipe
     from vtp_core.run.progress import show_pass
+    from vtp_core.run.statistics import with_statistics
 
     recipe = load_recipe(run.recipe, plugins=plugins)
     model, without, checkpoint = newest_tokenizer(source, recipe, plugins, weights)
@@ -137,7 +143,10 @@ def _of_run(
         raise UsageError(f"{run}: no part of the tokenizer has a teacher; export the student")
     for name in without:
         click.echo(f"note: {name} has no teacher, its trained weights are exported", err=True)
-    if limit:
-        data = open_set(recipe.data.source, Sources(plugins, recipe.data.decode), limit)
+    sources = Sources(plugins, recipe.data.decode)
+    if statistics and limit is not None:
+        data = open_set(recipe.data.source, sources, limit)
         model.config = measure_latents(model, data, show=show_pass)
+    elif statistics:
+        model.config = with_statistics(model, recipe, sources, plugins, CPU_SAMPLES, show=show_pass)
     return model, f"{weights} of {checkpoint}"

@@ -30,7 +30,13 @@ def open_source(config: ComponentConfig, limits: DecodeLimits, plugins: Plugins)
         UsageError: No plugin offers it.
     """
     target = plugins.find("source", config.use).load_target()
-    source = cast("Callable[[ComponentConfig, DecodeLimits], Source]", target)(config, limits)
+    opener = getattr(target, "open_with", None)
+    if opener is not None:
+        source = cast("Callable[[ComponentConfig, DecodeLimits, Plugins], Source]", opener)(
+            config, limits, plugins
+        )
+    else:
+        source = cast("Callable[[ComponentConfig, DecodeLimits], Source]", target)(config, limits)
     if isinstance(config, SourceConfig) and (config.part or config.exclude):
         return Part(source, config)
     return source

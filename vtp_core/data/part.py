@@ -9,13 +9,18 @@ import numpy
 from vtp_core.config import SourceConfig
 from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.draw import integer
-from vtp_core.data.source import FaultySource, Sample, Source
+from vtp_core.data.source import FaultySource, Sample, Source, VersionedSource
 from vtp_core.errors import DataError
 
 
 def place(key: str) -> float:
     """Where a key lies in [0, 1): uniform over keys, the same on every machine."""
     return integer("part", key) / 2**64
+
+
+def unparted(source: Source) -> Source:
+    """The whole source of a part."""
+    return source.source if isinstance(source, Part) else source
 
 
 class Part:
@@ -54,6 +59,17 @@ class Part:
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """See `vtp_core.data.source.Source.read`."""
         return self.source.read(int(self._indices[index]), fields)
+
+    @property
+    def versions(self) -> int:
+        """Those of the source; 1 if it has none."""
+        return self.source.versions if isinstance(self.source, VersionedSource) else 1
+
+    def read_version(self, index: int, version: int, fields: frozenset[str]) -> Sample:
+        """See `vtp_core.data.source.VersionedSource.read_version`."""
+        if not isinstance(self.source, VersionedSource):
+            return self.read(index, fields)
+        return self.source.read_version(int(self._indices[index]), version, fields)
 
     def lost(self) -> Lost:
         """Of the whole source, as it is not known which samples were in them."""

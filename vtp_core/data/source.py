@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from vtp_core.artefact.fingerprint import TokenizerName
+    from vtp_core.evaluation.progress import Show
+    from vtp_core.plugins import Plugins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,7 @@ class Source(Protocol):
 
     Constructed as ``Class(config, limits)`` with a `vtp_core.data.decoding.DecodeLimits`; opening it checks
     that its paths exist and raises `vtp_core.errors.DataError` if there is nothing to read.
+    A source that reads another one has a class method ``open_with(config, limits, plugins)``, called instead.
     One object serves training, evaluation and statistics of a process, and the workers that it forks.
 
     Attributes:
@@ -105,3 +113,38 @@ class FaultySource(Protocol):
 
     def problems(self) -> Mapping[str, Sequence[str]]:
         """Kind of fault -> places."""
+
+
+@runtime_checkable
+class PreparedSource(Protocol):
+    """A source that does work before a run reads its first sample, such as encoding all images once."""
+
+    def prepare(self, plugins: Plugins, device: torch.device, show: Show) -> None:
+        """Does it, or finds it done; every rank of a run calls this, with the run's device."""
+
+
+@runtime_checkable
+class VersionedSource(Protocol):
+    """A source with several versions of each sample, such as an image's latent and that of its mirror image.
+
+    Training reads one of them at random, a function of seed, epoch and sample; `read` gives the first one.
+    """
+
+    @property
+    def versions(self) -> int:
+        """Number of versions of a sample, at least 1."""
+
+    def read_version(self, index: int, version: int, fields: frozenset[str]) -> Sample:
+        """Reads one version, as `Source.read` does."""
+
+
+@runtime_checkable
+class LatentSource(Protocol):
+    """A source of cached latents; what it says of them is known once it is prepared."""
+
+    @property
+    def made_by(self) -> TokenizerName | None:
+        """The tokenizer that made the latents; None if the files don't say."""
+
+    def statistics(self) -> tuple[Sequence[float], Sequence[float], str]:
+        """Mean and standard deviation by channel, and how they were measured."""

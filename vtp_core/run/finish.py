@@ -16,8 +16,8 @@ from vtp_core.errors import FileError, NumericError, Preempted, UsageError, VtpE
 from vtp_core.evaluation.checking import check_samples
 from vtp_core.evaluation.failures import reason
 from vtp_core.evaluation.history import find_metric, summary
-from vtp_core.evaluation.latents import measure_latents, statistics_samples
-from vtp_core.evaluation.opening import build_evaluators, open_recipe_sets, open_set
+from vtp_core.evaluation.latents import statistics_samples
+from vtp_core.evaluation.opening import build_evaluators, open_recipe_sets
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.runner import Results, evaluate, why_not
 from vtp_core.plugins import Plugins
@@ -26,6 +26,7 @@ from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run.opening import Run
 from vtp_core.run.progress import show_pass
 from vtp_core.run.report import build_report
+from vtp_core.run.statistics import with_statistics
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.checks import broken_weights
 from vtp_core.training.ranks.rank_objects import on_first_rank
@@ -225,8 +226,7 @@ def _measure_statistics(run: Run, tokenizer: Tokenizer, show: Show) -> None:
     """Measures the latents, if the recipe asks for it, and writes the artefact again."""
     table = run.recipe.evaluate
     if count := statistics_samples(run.world.device, table.statistics_samples, table.limit):
-        data = open_set(run.recipe.data.source, run.sources, count, skip_bad=True)
-        tokenizer.config = measure_latents(tokenizer, data, rows=table.rows, show=show)
+        tokenizer.config = with_statistics(tokenizer, run.recipe, run.sources, run.plugins, count, show=show)
         tokenizer.save(run.folder.tokenizer)
 
 

@@ -20,6 +20,7 @@ from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.run import build
+from vtp_core.run.cached_latents import check_latents, prepare_sources
 from vtp_core.run.calibrate import calibrate_fresh
 from vtp_core.run.init_from import init_from
 from vtp_core.run.kernels import RunKernels, choose_kernels, keep_kernels
@@ -120,6 +121,7 @@ def open_run(
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     _check_ranks(recipe, plugins)
     named = sources.named(recipe.data)
+    prepare_sources(named, recipe, plugins, world)
     checkpoint = _checkpoint(folder, recipe, plugins, allow_change=allow_change) if resume else None
     kernels = choose_kernels(recipe.kernels, plugins, world.device)
     if checkpoint is not None:
@@ -198,6 +200,7 @@ def open_run(
                     count,
                     before[name],
                 )
+    check_latents(named, recipe, networks, run.state())
     for network in (networks.encoder, *networks.frozen.values()):
         for line in network.notices() if isinstance(network, Encoder) else ():
             _log.info(line)

@@ -80,7 +80,7 @@ def test_statistics_of_the_latents_have_a_switch(tmp_path: Path, asked: str, mea
 PARTS = {
     "artefact": "vtp_core.artefact.folder.write_weights",
     "evaluation": "vtp_core.run.records.RunFolder.write_evaluation",
-    "statistics": "vtp_core.run.finish.measure_latents",
+    "statistics": "vtp_core.run.finish.with_statistics",
     "report": "vtp_core.run.report.render",
 }
 

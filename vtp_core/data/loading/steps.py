@@ -92,7 +92,7 @@ class StepDataset(Dataset[LoadedStep]):
         reasons: dict[str, int] = {}
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return stream.source.read(index, fields)
+                return stream.read(index, position, fields)
             except BadSample as error:
                 reasons[error.reason] = reasons.get(error.reason, 0) + 1
                 bad.append(

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vtp_core.data.augmentation import Augmentation
+from vtp_core.data.draw import integer
 from vtp_core.data.loading.order import Order
 from vtp_core.data.opening import open_augmentation
-from vtp_core.data.source import Source
+from vtp_core.data.source import Sample, Source, VersionedSource
 from vtp_core.errors import DataError, UsageError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.views import ViewConfig
@@ -55,6 +56,14 @@ class Stream:
     order: Order
     advance: int
     views: Sequence[StreamView]
+
+    def read(self, index: int, position: int, fields: frozenset[str]) -> Sample:
+        """The sample of that index; of its versions one by (seed, position), which tells epoch and sample."""
+        source = self.source
+        if not isinstance(source, VersionedSource) or source.versions == 1:
+            return source.read(index, fields)
+        version = integer("version", self.order.seed, self.order.name, position) % source.versions
+        return source.read_version(index, version, fields)
 
 
 def build_streams(

@@ -1,0 +1,94 @@
+"""``manifest.json`` of a folder of latents: which tokenizer made them of which images. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from vtp_core.artefact.config import read_json
+from vtp_core.artefact.fingerprint import TokenizerName
+from vtp_core.atomic import write_text
+from vtp_core.config import Table
+from vtp_core.errors import DataError, VtpError
+from vtp_core.view import Size
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0)]
+
+
+class LatentManifest(Table):
+    """What a folder of latents says of itself."""
+
+    format: Literal["vtp-latents"] = "vtp-latents"
+    """Marks the folder."""
+    format_version: Literal[1] = 1
+    """Version of this file's layout."""
+    vtp_version: str
+    """Version of vtp-core that wrote it."""
+    tokenizer: TokenizerName
+    """What made the latents."""
+    source: str
+    """The images, as protocols name them."""
+    samples: _Count
+    """Samples of that source."""
+    image_size: Size
+    """Side of the images in pixels, or height and width, after the centre crop of evaluation."""
+    flips: bool
+    """Whether the latents of the mirror images are there too."""
+    shard_samples: Annotated[int, Field(gt=0)]
+    """Samples of the source a file: file k has those from k times as many on."""
+    classes: tuple[str, ...] = ()
+    """Class names by label."""
+    fields: tuple[str, ...] = ("latent",)
+    """Fields of each sample: latent, label, text."""
+    complete: bool = False
+    """Whether all samples are encoded; what follows is known only then."""
+    encoded: _Count = 0
+    """Samples that could be encoded."""
+    left_out: dict[str, tuple[str, ...]] = {}
+    """Reason -> keys of samples that could not be read."""
+    latents_mean: tuple[_Finite, ...] = ()
+    """Mean of the latents by channel, mirror images included."""
+    latents_std: tuple[_Finite, ...] = ()
+    """Standard deviation by channel."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.latents_mean) != len(self.latents_std):
+            raise ValueError("latents_mean and latents_std differ in length")
+        return self
+
+    @property
+    def shards(self) -> Sequence[str]:
+        """Names of the files."""
+        return [f"latents-{k:05d}.safetensors" for k in range(-(-self.samples // self.shard_samples))]
+
+    def positions(self, shard: int) -> range:
+        """Samples of the source that a file is made of."""
+        start = shard * self.shard_samples
+        return range(start, min(start + self.shard_samples, self.samples))
+
+    def write(self, folder: Path) -> None:
+        """Replaces the file."""
+        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> LatentManifest | None:
+    """The manifest of a folder; None of a folder without one.
+
+    Raises:
+        DataError: It is damaged, of another format or of a newer version.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return LatentManifest.model_validate(read_json(path))
+    except (ValidationError, VtpError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise DataError(f"{path}: no manifest of latents that this version reads ({reason})") from error

@@ -1,0 +1,1 @@
+"""The source `latents`: cached latents of a tokenizer."""
