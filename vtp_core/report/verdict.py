@@ -12,6 +12,8 @@ from vtp_core.report.run_data import RunData, is_number, table
 
 MOST_DIGITS = 12
 """Decimals that a page shows, whatever a file asks for."""
+MOST_ALSO = 16
+"""Further numbers of a score that a page shows; ``eval.json`` has all."""
 VERDICTS = get_args(Verdict)
 CARDS = (
     ("fidelity", "Reconstructs", "Does the decoder give the image back?"),
@@ -137,6 +139,13 @@ def _score(name: str, entry: Mapping[str, Any]) -> ShownScore:
     top = 1.0 if fraction else max(abs(value), abs(baseline or 0.0), abs(high), 1e-12) * 1.15
     chance = table(entry.get("baselines")).get("chance", baseline if name_of_baseline == "chance" else None)
     notes = entry.get("notes")
+    also = [
+        (key.replace("_", " "), number(float(item)))
+        for key, item in table(entry.get("also")).items()
+        if is_number(item)
+    ]
+    if len(also) > MOST_ALSO:
+        also = [*also[:MOST_ALSO], (f"and {len(also) - MOST_ALSO} more in eval.json", "")]
     start, end = _percent(low / top), _percent(high / top)
     return ShownScore(
         metric=name,
@@ -151,11 +160,7 @@ def _score(name: str, entry: Mapping[str, Any]) -> ShownScore:
         mark=_percent(baseline / top) if baseline is not None else None,
         span=(start, end - start) if known else None,
         protocol=str(entry.get("protocol", "")),
-        also=[
-            (key.replace("_", " "), number(float(item)))
-            for key, item in table(entry.get("also")).items()
-            if is_number(item)
-        ],
+        also=also,
         notes=[str(note) for note in notes] if isinstance(notes, list) else [],
     )
 

@@ -181,10 +181,12 @@ def test_verdicts_are_shown_and_bad_ones_are_alarms(run: Path) -> None:
     entry = json.loads((run / "eval.json").read_text())["psnr"]
     low, high = entry["interval"]
     assert f"{low:.2f} to {high:.2f}" in read(build_report(run)).text
-    chance = {"value": 0.3, "protocol": "q", "baseline": 0.1, "baseline_name": "chance", "also": {"x": 0.2}}
+    also = {f"channel {number}": 0.25 for number in range(20)}
+    chance = {"value": 0.3, "protocol": "q", "baseline": 0.1, "baseline_name": "chance", "also": also}
     ssim = {**entry, "title": "SSIM", "verdict": "within noise"}
     edit(run / "eval.json", psnr={**entry, "verdict": "worse"}, ssim=ssim, zero_shot=chance)
     text = read(build_report(run)).text
+    assert "channel 15 0.25, and 4 more in eval.json" in text and "channel 16" not in text
     assert "3.0 x chance" in text and "within noise" in text
     assert "PSNR is worse than a trivial answer (mean colour)" in text
     assert "SSIM can't be told from a trivial answer (mean colour)" in text
