@@ -48,6 +48,7 @@ def convert(image: Tensor, source: ValueRange, target: ValueRange) -> Tensor:
     return unit * (target[1] - target[0]) + target[0]
 
 
-def to_uint8(image: Tensor, source: ValueRange) -> Tensor:
-    """Clamped and rounded 8-bit pixels (..., 3, H, W) of an image in `source`."""
-    return (convert(image.float(), source, UNIT).clamp(0, 1) * 255).round().to(torch.uint8)
+def to_uint8(image: Tensor, source: ValueRange, *, truncate: bool = False) -> Tensor:
+    """Clamped 8-bit pixels (..., 3, H, W) of an image in `source`, rounded or truncated."""
+    pixels = convert(image.float(), source, UNIT).clamp(0, 1) * 255
+    return (pixels if truncate else pixels.round()).to(torch.uint8)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from vtp_core.batch import Batch
 from vtp_core.data.completeness import Lost, lost
-from vtp_core.data.crops.geometry import center_crop
+from vtp_core.data.crops.geometry import center_crop, shorter_side_crop
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
+from vtp_core.evaluation.named_protocol import Crop
 from vtp_core.evaluation.protocol import SetFacts
 from vtp_core.view import Size
 
@@ -61,12 +62,14 @@ class EvaluationSet:
         limit: Use that many samples, spread evenly over the source; None: all.
         skip_bad: Whether bad samples are left out instead of being an error, as in training sets; the
             protocol has the number of samples that were read.
+        crop: How images become square.
     """
 
     name: str
     source: Source
     limit: int | None = None
     skip_bad: bool = False
+    crop: Crop = "adm"
 
     def indices(self) -> Sequence[int]:
         """The chosen samples, ascending, each once."""
@@ -85,7 +88,7 @@ class EvaluationSet:
     ) -> Iterator[Batch]:
         """This rank's samples in index order, `rows` at a time, at `size` pixels, with these fields."""
         own = Subset(self.source, self.indices()[rank::world_size])
-        return evaluation_batches(own, size, rows, fields=fields, skip_bad=self.skip_bad)
+        return evaluation_batches(own, size, rows, fields=fields, skip_bad=self.skip_bad, crop=self.crop)
 
     def subset(self, indices: Sequence[int]) -> EvaluationSet:
         """The samples at some positions of `indices()`."""
@@ -111,10 +114,11 @@ def evaluation_batches(
     *,
     fields: frozenset[str] | None = None,
     skip_bad: bool = False,
+    crop: Crop = "adm",
 ) -> Iterator[Batch]:
     """Yields each sample once, by ascending index; the last batch may be smaller.
 
-    Images are resized and centre-cropped as ADM does (`vtp_core.data.crops.geometry.center_crop`).
+    Images are resized and centre-cropped, by default by ADM's `vtp_core.data.crops.geometry.center_crop`.
 
     Args:
         source: Where samples come from.
@@ -122,6 +126,7 @@ def evaluation_batches(
         rows: Samples per batch.
         fields: What to read; None: all fields of the source except cached latents.
         skip_bad: Whether bad samples are left out.
+        crop: How images become square.
 
     Yields:
         Batches with one crop set "global", uint8 (B, 1, 3, size, size).
@@ -134,7 +139,7 @@ def evaluation_batches(
     for start in range(0, len(source), rows):
         read = [_read(source, index, wanted, skip_bad) for index in indices[start : start + rows]]
         if samples := [sample for sample in read if sample is not None]:
-            yield _batch(samples, size)
+            yield _batch(samples, size, crop)
 
 
 def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) -> Sample | None:
@@ -149,10 +154,11 @@ def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) ->
         ) from error
 
 
-def _batch(samples: Sequence[Sample], size: Size) -> Batch:
+def _batch(samples: Sequence[Sample], size: Size, crop: Crop) -> Batch:
+    cut = {"adm": center_crop, "shorter_side": shorter_side_crop}[crop]
     crops: dict[str, Tensor] = {}
     if all(sample.image is not None for sample in samples):
-        images = [center_crop(sample.image, size) for sample in samples if sample.image is not None]
+        images = [cut(sample.image, size) for sample in samples if sample.image is not None]
         crops["global"] = torch.stack(images)[:, None]
     texts = [sample.text for sample in samples if sample.text is not None]
     labels = [sample.label for sample in samples if sample.label is not None]

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from vtp_core.batch import Batch
 from vtp_core.config import ComponentConfig
 from vtp_core.encoded import Encoded, require_finite
 from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.named_protocol import NamedProtocol, Preparation
 from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
 from vtp_core.features import Features, Tally
 from vtp_core.pixels import to_uint8
@@ -33,43 +35,59 @@ class Observation:
         model: The tokenizer, in eval mode.
         batch: Float pixels, ImageNet-normalised, on the tokenizer's device.
         split: The set that the batch belongs to.
+        preparation: Rounding and precision.
     """
 
-    def __init__(self, model: Tokenizer, batch: Batch, split: Split) -> None:
+    def __init__(
+        self, model: Tokenizer, batch: Batch, split: Split, preparation: Preparation | None = None
+    ) -> None:
         self.model = model
         self.batch = batch
         self.split = split
+        self.preparation = preparation if preparation is not None else Preparation()
 
     @cached_property
     def features(self) -> Features:
         """Encoder tokens, with the layers that the bottleneck and the exported image head read."""
         head = self.model.exports["embed_image"] if "embed_image" in self.model.exports else None
         layers = {*self.model.bottleneck.layers, *getattr(head, "layers", ())}
-        features = self.model.features(self.batch.image, sorted(layers))
+        with self._precision():
+            features = self.model.features(self.batch.image, sorted(layers))
         check_finite_features(features, self.model.encoder)
         return features
 
     @cached_property
     def encoded(self) -> Encoded:
         """Latents; of a variational bottleneck the mode."""
-        encoded = self.model.encode_features(self.features)
+        features = self.features
+        with self._precision():
+            encoded = self.model.encode_features(features)
         check_finite_latent(encoded, self.model.bottleneck)
         return encoded
 
     @cached_property
     def image(self) -> Tensor:
         """The input images, (B, 3, H, W) uint8."""
-        return to_uint8(self.batch.image, "imagenet")
+        return to_uint8(self.batch.image, "imagenet", truncate=self._truncate)
 
     @cached_property
     def reconstruction(self) -> Tensor:
         """The reconstructed images, (B, 3, H, W) uint8, clamped and rounded."""
-        return to_uint8(self.model.decode(self.encoded.latent).sample, "imagenet")
+        latent = self.encoded.latent.to(self.batch.image.dtype)
+        return to_uint8(self.model.decode(latent).sample, "imagenet", truncate=self._truncate)
 
     @cached_property
     def image_embedding(self) -> Tensor:
         """(B, E), L2-normalised."""
         return self.model.embed_features(self.features)
+
+    @property
+    def _truncate(self) -> bool:
+        return self.preparation.rounding == "truncate"
+
+    def _precision(self) -> torch.autocast:
+        lower = self.preparation.encode == "bfloat16"
+        return torch.autocast(self.batch.image.device.type, torch.bfloat16, enabled=lower)
 
 
 class GeneratedBatch:
@@ -94,9 +112,14 @@ class GeneratedBatch:
         return latent
 
     @cached_property
+    def decoded(self) -> Tensor:
+        """The decoded images, (B, 3, H, W), ImageNet-normalised, not clamped."""
+        return self.model.decode(self.latent).sample
+
+    @cached_property
     def image(self) -> Tensor:
         """The decoded images, (B, 3, H, W) uint8, clamped and rounded."""
-        return to_uint8(self.model.decode(self.latent).sample, "imagenet")
+        return to_uint8(self.decoded, "imagenet")
 
 
 class Evaluator(ABC):
@@ -114,6 +137,8 @@ class Evaluator(ABC):
         uses_held_out: Whether it measures the held-out set.
         held_out_role: What the held-out set is for, as the protocol says it: ``on``.
         train_role: What the training set is for.
+        follows: The named protocol that its table chooses; it fixes crop, rounding and the number of images.
+        forced: Whether another number of images is measured all the same, and marked.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"encode"})
@@ -122,6 +147,8 @@ class Evaluator(ABC):
     uses_held_out: bool = True
     held_out_role: str = "on"
     train_role: str = "fitted on"
+    follows: NamedProtocol | None = None
+    forced: bool = False
 
     def __init__(self, config: ComponentConfig) -> None:
         self.config = config
@@ -139,6 +166,11 @@ class Evaluator(ABC):
     def metrics(self) -> Mapping[str, Metric]:
         """Metric -> title, unit and direction; a metric that is not listed is shown by its key."""
         return {}
+
+    @property
+    def preparation(self) -> Preparation:
+        """Crop, rounding and precision; evaluators with equal ones share a pass."""
+        return self.follows.preparation if self.follows is not None else Preparation()
 
     @property
     def generated(self) -> GeneratedPass | None:

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vtp_core.evaluation.named_protocol import CROPS, NamedProtocol, Preparation
 from vtp_core.view import Size, size_text
 
-IMAGE_PROTOCOL = "centre-crop-v1"
+IMAGE_PROTOCOL = CROPS["adm"]
 """Resize and centre crop of `vtp_core.evaluation.dataset.evaluation_batches`, 8-bit pixels."""
 
 
@@ -70,6 +71,8 @@ class EvaluationProtocol:
         weights: ``student`` or ``teacher``.
         held_out_role: What the held-out set is for.
         train_role: What the training set is for.
+        named: The named protocol that fixes the settings, or None.
+        preparation: Crop, rounding and precision.
     """
 
     name: str
@@ -81,11 +84,21 @@ class EvaluationProtocol:
     weights: str = "student"
     held_out_role: str = "on"
     train_role: str = "fitted on"
+    named: NamedProtocol | None = None
+    preparation: Preparation = field(default_factory=Preparation)
+
+    @property
+    def label(self) -> str:
+        """Name of the named protocol, marked if another number of images was measured; else empty."""
+        if self.named is None:
+            return ""
+        measured = self.held_out.samples if self.held_out is not None else 0
+        return self.named.label(self.generated.samples if self.generated is not None else measured)
 
     def __str__(self) -> str:
-        parts = [self.name]
+        parts = [f"{self.label}: {self.name}" if self.named is not None else self.name]
         if self.held_out is not None or self.train is not None:
-            parts.append(f"{IMAGE_PROTOCOL} {size_text(self.image_size)} px")
+            parts.append(f"{self.preparation} {size_text(self.image_size)} px")
         else:
             parts.append(f"{size_text(self.image_size)} px")
         if self.held_out is not None:
@@ -174,6 +187,7 @@ class Score:
             interval = (self.value - 2 * error, self.value + 2 * error)
         if interval is not None and not all(map(math.isfinite, interval)):
             interval = None
+        named = protocol.named
         return {
             "value": self.value,
             "protocol": str(protocol),
@@ -183,12 +197,12 @@ class Score:
             "verdict": None if best is None else verdict(sign * self.value, sign, given[best]),
             "error": error,
             "interval": None if interval is None else list(interval),
-            "title": metric.title,
+            "title": metric.title if named is None else f"{metric.title} ({protocol.label})",
             "unit": metric.unit,
             "higher_is_better": metric.higher_is_better,
             "digits": metric.digits,
             "also": {name: value for name, value in self.also.items() if math.isfinite(value)},
-            "notes": list(self.notes),
+            "notes": [*self.notes, *(named.notes() if named is not None else ())],
         }
 
 

@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from vtp_core.errors import NumericError, UsageError, VtpError
-from vtp_core.evaluation.classes import check_labels, mismatch, translation
+from vtp_core.evaluation.classes import mismatch, translation
 from vtp_core.evaluation.dataset import EvaluationSet
-from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation, Split
+from vtp_core.evaluation.evaluator import Evaluator, Split
 from vtp_core.evaluation.failures import Failures
 from vtp_core.evaluation.gathering import Gathering
+from vtp_core.evaluation.passes import begin_generated, by_preparation, generate, observe
 from vtp_core.evaluation.progress import Show, silent
-from vtp_core.evaluation.protocol import EvaluationProtocol, GeneratedPass, Metric, Score, SetFacts
+from vtp_core.evaluation.protocol import EvaluationProtocol, Metric, Score, SetFacts
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.checks import broken_weights
 from vtp_core.training.ranks.world import World
+from vtp_core.view import size_text
 
 Results = dict[str, dict[str, object]]
 
@@ -51,7 +53,27 @@ def why_not(
     if evaluator.uses_train and "label" in evaluator.fields and held_out is not None and train is not None:
         if reason := mismatch(held_out, train):
             return reason
-    return evaluator.why_not(held_out, train)
+    return _departure(evaluator, model, held_out) or evaluator.why_not(held_out, train)
+
+
+def _departure(evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet | None) -> str | None:
+    """How an evaluation would differ from its named protocol; None if it doesn't, or may."""
+    named = evaluator.follows
+    if named is None or model.config is None:
+        return None
+    if (size := model.config.image_size) != named.image_size:
+        wanted, given = size_text(named.image_size), size_text(size)
+        return f"{named.name} is measured at {wanted} px, and the tokenizer has {given} px"
+    if evaluator.generated is not None:
+        name, count = "`samples`", evaluator.generated.samples
+    else:
+        name, count = ("", 0) if held_out is None else (held_out.name, len(held_out.indices()))
+    if count == named.images or evaluator.forced:
+        return None
+    return (
+        f"{named.name} is measured on {named.images} images, and {name} has {count}; "
+        "force = true measures them and marks the number"
+    )
 
 
 @torch.no_grad()
@@ -127,15 +149,16 @@ def evaluate(
             with failed.of(name):
                 evaluator.begin(model, classes)
         for split, data in sets.items():
-            counts[split] = torch.tensor(
-                _observe(model, data, split, going(split), failed, rows, world, show, labels)
-            )
+            for how, users in by_preparation(going(split)).items():
+                count = observe(model, data, split, how, users, failed, rows, world, show, labels)
+                counts[split] = torch.tensor(count)
+            counts.setdefault(split, torch.tensor(0))
         if any(evaluator.generated for evaluator in evaluators.values()):
-            _begin_generated(evaluators, failed, ranks)
+            begin_generated(evaluators, failed, ranks)
         for needed in dict.fromkeys(evaluator.generated for evaluator in evaluators.values()):
             if needed is not None:
                 users = {name: e for name, e in going().items() if e.generated == needed}
-                _generate(model, needed, users, failed, rows, world, show)
+                generate(model, needed, users, failed, rows, world, show)
         for name, evaluator in going().items():
             with failed.of(name):
                 states[name] = evaluator.state()
@@ -154,89 +177,20 @@ def evaluate(
                 weights=model.config.weights,
                 held_out_role=evaluator.held_out_role,
                 train_role=evaluator.train_role,
+                named=evaluator.follows,
+                preparation=evaluator.preparation,
             )
             state = ranks.gather(states[name])
             with show(f"computing {name}"):
                 scores = failed.on_first(ranks, [name], partial(_scores, name, evaluator, state))
             for metric, score in (scores or {}).items():
                 about = evaluator.metrics.get(metric, Metric(title=metric.replace("_", " ")))
-                key = f"{name}.{metric}" if metric in results else metric
-                how = replace(protocol, name=evaluator.protocol_of(metric))
+                key = metric if evaluator.follows is None else f"{metric}@{protocol.label}"
+                key = f"{name}.{key}" if key in results else key
+                described = replace(protocol, name=evaluator.protocol_of(metric))
                 about_it = {"evaluator": name, "aspect": evaluator.aspect}
-                results[key] = {**score.entry(about, how), **about_it}
+                results[key] = {**score.entry(about, described), **about_it}
     return results
-
-
-def _observe(
-    model: Tokenizer,
-    data: EvaluationSet,
-    split: Split,
-    users: Mapping[str, Evaluator],
-    failed: Failures,
-    rows: int,
-    world: World,
-    show: Show,
-    labels: Tensor | None,
-) -> int:
-    """Passes this rank's samples of a set to evaluators; returns their number.
-
-    Labels of the training set are read by the table `labels`, as of `translation`.
-    """
-    assert model.config is not None
-    fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users.values()))
-    count = 0
-    batches = data.batches(model.config.image_size, rows, world.rank, world.size, fields)
-    with show(f"evaluation: {data.name}", len(data.indices())) as advance, failed.of_all(users):
-        for batch in batches if users else ():
-            count += len(batch)
-            check_labels(data, batch)
-            if labels is not None and split == "train" and batch.label is not None:
-                known = batch.label >= 0
-                batch = replace(
-                    batch, label=torch.where(known, labels[batch.label.clamp_min(0)], batch.label)
-                )
-            seen = Observation(model, batch.to(model.device), split)
-            for name in [name for name in users if name not in failed]:
-                with failed.of(name, batch.keys):
-                    users[name].update(seen)
-            advance(len(batch) * world.size)
-    return count
-
-
-def _begin_generated(evaluators: Mapping[str, Evaluator], failed: Failures, ranks: Gathering) -> None:
-    """Passes what evaluators know of both sets to all ranks."""
-    known: dict[str, Tally] = {}
-    waiting = {name: e for name, e in evaluators.items() if e.generated is not None}
-    for name, evaluator in waiting.items():
-        if name not in failed:
-            with failed.of(name):
-                known[name] = evaluator.before_generated()
-    failed.agree(ranks)
-    for name, evaluator in waiting.items():
-        if name not in failed:
-            shared = ranks.share(known[name])
-            with failed.of(name):
-                evaluator.begin_generated(shared)
-
-
-def _generate(
-    model: Tokenizer,
-    needed: GeneratedPass,
-    users: Mapping[str, Evaluator],
-    failed: Failures,
-    rows: int,
-    world: World,
-    show: Show,
-) -> None:
-    """Passes this rank's generated samples to evaluators."""
-    indices = torch.arange(world.rank, needed.samples, world.size, device=model.device)
-    with show("evaluation: generated images", needed.samples) as advance:
-        for part in indices.split(rows) if len(indices) else ():
-            seen = GeneratedBatch(model, part, needed.seed)
-            for name in [name for name in users if name not in failed]:
-                with failed.of(name, [f"generated {index}" for index in part.tolist()]):
-                    users[name].update_generated(seen)
-            advance(len(part) * world.size)
 
 
 def _check_weights(model: Tokenizer, ranks: Gathering) -> None:

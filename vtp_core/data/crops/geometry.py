@@ -113,6 +113,29 @@ def center_crop(image: NDArray[numpy.uint8], size: int | tuple[int, int]) -> Ten
     return pixels[:, top : top + rows, left : left + columns]
 
 
+def shorter_side_crop(image: NDArray[numpy.uint8], size: int | tuple[int, int]) -> Tensor:
+    """Resize of the shorter side by bicubic interpolation, and the centre, as torchvision's two transforms.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: Side of the square result; rows and columns are refused unless they are equal.
+
+    Returns:
+        (3, size, size) uint8.
+
+    Raises:
+        ValueError: `size` is not square.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if rows != columns:
+        raise ValueError(f"a crop by the shorter side is square, not {rows} x {columns}")
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    pixels = resize(image, None, (rows * height // shorter, rows * width // shorter), "bicubic")
+    top, left = (round((side - rows) / 2) for side in pixels.shape[1:])
+    return pixels[:, top : top + rows, left : left + rows]
+
+
 def resize_whole(image: NDArray[numpy.uint8], size: tuple[int, int], patch: int) -> Tensor:
     """All of an image, at the scale at which `center_crop` cuts it; of a square one it is the same.
 

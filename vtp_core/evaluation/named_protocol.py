@@ -1,0 +1,88 @@
+"""Protocols with a name and a version, such as those of published tables. Imports no torch.
+
+A plugin that measures one offers it; an evaluator's table chooses it by ``protocol = "..."``. It fixes every
+setting that changes the number, so that a name in a table says how it was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vtp_core.view import Size
+
+Crop = Literal["adm", "shorter_side"]
+"""``adm``: `vtp_core.data.crops.geometry.center_crop`; ``shorter_side``: `shorter_side_crop`."""
+Rounding = Literal["round", "truncate"]
+
+CROPS: Mapping[Crop, str] = {"adm": "centre-crop-v1", "shorter_side": "shorter-side-crop-v1"}
+"""Crop -> its name with its version in protocols."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What happens to images before the tokenizer and to pixels behind it.
+
+    Attributes:
+        crop: Resize and crop of the images.
+        rounding: How clamped pixels become 8-bit ones, of reconstructions and of the images' own float
+            pixels.
+        encode: Precision in which encoder and bottleneck compute; the decoder keeps the tokenizer's.
+    """
+
+    crop: Crop = "adm"
+    rounding: Rounding = "round"
+    encode: Literal["own", "bfloat16"] = "own"
+
+    def __str__(self) -> str:
+        parts = [CROPS[self.crop]]
+        if self.rounding != "round":
+            parts.append("8 bit by clamp and truncation")
+        if self.encode != "own":
+            parts.append(f"encoder in {self.encode}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedProtocol:
+    """A protocol with a name and a version.
+
+    Attributes:
+        name: As recipes and tables write it.
+        about: What is measured, and whose numbers it reproduces.
+        image_size: Side of the images in pixels.
+        images: How many are measured: the whole held-out set, or generated samples.
+        preparation: Crop, rounding and precision.
+        reference: What they are compared with.
+        extractor: The network of the features, or empty.
+        extractor_hash: SHA-256 of the file of its weights, or empty.
+        source: Where this is written.
+        conditions: What it also asks for and no evaluator can check, such as the transformer's training.
+        unknown: Settings that the source doesn't tell; those of this protocol are ours.
+    """
+
+    name: str
+    about: str
+    image_size: Size
+    images: int
+    preparation: Preparation = field(default_factory=Preparation)
+    reference: str
+    extractor: str = ""
+    extractor_hash: str = ""
+    source: str
+    conditions: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def label(self, measured: int) -> str:
+        """The name in a table of numbers: `name`, marked if another number of images was measured."""
+        return self.name if measured == self.images else f"{self.name}-PARTIAL-{measured}-of-{self.images}"
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a number should know."""
+        found = [f"{self.name} also asks for {text}, which is not checked" for text in self.conditions]
+        if self.unknown:
+            found.append(
+                f"{self.name}: {', '.join(self.unknown)} of the published numbers unknown; ours stand here"
+            )
+        return tuple(found)
