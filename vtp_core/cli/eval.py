@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vtp_core.cli.arguments import completion
 from vtp_core.cli.arguments.options import (
     device_option,
     fast_option,
@@ -29,15 +30,25 @@ if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
     from vtp_core.evaluation.evaluator import Evaluator
     from vtp_core.plugins import Plugins
+    from vtp_core.recipe import Recipe
     from vtp_core.recipe.tables.data import DecodeLimits
 
 
 HELD_OUT = "val"
 """Split that is measured where a source has splits and none is named."""
+ROWS = 64
+"""Samples at a time where no recipe tells."""
 
 
 @click.command("eval")
 @tokenizer_argument
+@click.option(
+    "-r",
+    "--recipe",
+    metavar="RECIPE",
+    shell_complete=completion.recipes,
+    help="Take sources and evaluators from this recipe or run; default: those of TOKENIZER's own run.",
+)
 @click.option("--source", metavar="TABLE", help="Held-out data; split: default val.")
 @click.option("--train-source", metavar="TABLE", help="Data that probes learn from.")
 @click.option("--evaluator", "names", multiple=True, metavar="TABLE", help="Default: all that can run.")
@@ -45,7 +56,9 @@ HELD_OUT = "val"
 @click.option(
     "--allow-incomplete", is_flag=True, help="Measure what is left where parts of a source can't be read."
 )
-@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Samples at a time.")
+@click.option(
+    "--rows", type=click.IntRange(min=1), help=f"Samples at a time; default: the recipe's, or {ROWS}."
+)
 @device_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the results as JSON.")
 @fast_option(default=False)
@@ -53,12 +66,13 @@ HELD_OUT = "val"
 @plugin_option
 def eval_(
     tokenizer: str,
+    recipe: str | None,
     source: str | None,
     train_source: str | None,
     names: tuple[str, ...],
     limit: int | None,
     allow_incomplete: bool,
-    rows: int,
+    rows: int | None,
     device: str,
     output: Path | None,
     fast: bool,
@@ -72,7 +86,8 @@ def eval_(
 
     TABLE is a component's name, or an inline table as in a recipe: '{ use = "NAME", split = "val" }'; of a
     source also a path that it recognises. Of a --source that has splits, the split "val" is measured unless
-    the table names another. Of a run, sources and evaluators are those of its recipe unless they are given.
+    the table names another. Of a run, sources and evaluators are those of its recipe unless they are given;
+    with --recipe those of that one, each unless it is given.
     """
     from vtp_core.artefact.finding import find_tokenizer
     from vtp_core.data.opening import Sources
@@ -81,7 +96,8 @@ def eval_(
     check_file("--output", output)
     plugins = load_plugins(plugin_files)
     folder = find_tokenizer(tokenizer, plugins)
-    plan = _plan(folder, source, train_source, names, plugins)
+    given = _recipe(recipe, folder, source, plugins)
+    plan = _plan(given, source, train_source, names, plugins)
     sources = Sources(plugins, plan.limits)
     for table in (plan.held_out, plan.train):
         if table is not None:
@@ -131,7 +147,9 @@ def eval_(
             f"no evaluator can run on this tokenizer and these sources{advice}; the lines above say why"
         )
     failures: dict[str, VtpError] = {}
-    results = evaluate(model, evaluators, held_out, train, rows=rows, show=show_pass, failures=failures)
+    results = evaluate(
+        model, evaluators, held_out, train, rows=rows or plan.rows, show=show_pass, failures=failures
+    )
     left_out = {name: reason(name, error) for name, error in failures.items()}
     if not results:
         raise next(iter(failures.values()))
@@ -158,39 +176,60 @@ class _Plan:
     asked: bool
     """Whether the command line or a recipe names the evaluators."""
     of_run: bool = False
+    """Whether the training set is that of a run, which leaves bad samples out."""
+    rows: int = ROWS
     limit: int | None = None
     limits: DecodeLimits | None = None
     allow_incomplete: bool = False
 
 
-def _plan(
-    tokenizer: Path, source: str | None, train_source: str | None, names: tuple[str, ...], plugins: Plugins
-) -> _Plan:
-    """The tables of the command line; where it names no source, those of the run that holds the tokenizer.
+def _recipe(given: str | None, tokenizer: Path, source: str | None, plugins: Plugins) -> Recipe | None:
+    """The recipe that says what is measured: a given one, else that of the tokenizer's run, else None.
 
     Raises:
-        UsageError: A table is wrong, or the recipe of the run can't be read.
+        UsageError: It can't be read.
+    """
+    from vtp_core.artefact.finding import run_of_checkpoint
+
+    if given is not None:
+        return load_recipe(given, plugins=plugins)
+    run = run_of_checkpoint(tokenizer) or tokenizer.parent
+    return load_recipe(run, plugins=plugins) if source is None and (run / RESOLVED).is_file() else None
+
+
+def _plan(
+    recipe: Recipe | None,
+    source: str | None,
+    train_source: str | None,
+    names: tuple[str, ...],
+    plugins: Plugins,
+) -> _Plan:
+    """The tables of the command line; what it doesn't name is the recipe's.
+
+    Raises:
+        UsageError: A table is wrong.
     """
     tables = [read_table(name, "evaluator", plugins) for name in names]
     chosen: dict[str, ComponentConfig] = {}
     for table in tables:
         chosen[table.use if table.use not in chosen else f"{table.use}_{len(chosen) + 1}"] = table
-    train = None if train_source is None else read_source(train_source, plugins)
-    if source is None and (tokenizer.parent / RESOLVED).is_file():
-        recipe = load_recipe(tokenizer.parent, plugins=plugins)
-        given = recipe.evaluate
-        return _Plan(
-            held_out=given.source,
-            train=train or (given.source and (given.train_source or recipe.data.source)),
-            evaluators=chosen or recipe.evaluators or _all(plugins),
-            asked=bool(chosen or recipe.evaluators),
-            of_run=train is None,
-            limit=given.limit,
-            limits=recipe.data.decode,
-            allow_incomplete=given.allow_incomplete,
-        )
     held_out = None if source is None else read_held_out(source, plugins)
-    return _Plan(held_out=held_out, train=train, evaluators=chosen or _all(plugins), asked=bool(chosen))
+    train = None if train_source is None else read_source(train_source, plugins)
+    if recipe is None:
+        return _Plan(held_out=held_out, train=train, evaluators=chosen or _all(plugins), asked=bool(chosen))
+    given = recipe.evaluate
+    held_out = held_out or given.source
+    return _Plan(
+        held_out=held_out,
+        train=train or (held_out and (given.train_source or recipe.data.source)),
+        evaluators=chosen or recipe.evaluators or _all(plugins),
+        asked=bool(chosen or recipe.evaluators),
+        of_run=train is None,
+        rows=given.rows,
+        limit=given.limit,
+        limits=recipe.data.decode,
+        allow_incomplete=given.allow_incomplete,
+    )
 
 
 def _all(plugins: Plugins) -> dict[str, ComponentConfig]:

@@ -8,6 +8,9 @@ from typing import Any
 from vtp_core.cli.output import table
 from vtp_core.evaluation.protocol import shown
 
+PARTIAL = "PARTIAL"
+"""Word of a protocol whose numbers are of a part of a set."""
+
 
 def results_text(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The table, and each protocol in full below it, as `vtp run` and `vtp eval` print them."""
@@ -28,6 +31,8 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             baseline = f"{baseline} ({entry['baseline_name']})"
         better = "higher" if entry["higher_is_better"] else "lower"
         protocol = str(entry["protocol"]).partition(";")[0].partition(" ")[0]
+        if PARTIAL in str(entry["protocol"]):
+            protocol = f"{protocol}, {PARTIAL}"
         bounds = entry["interval"]
         rows.append(
             (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from vtp_core.cli.eval import read_held_out
 from vtp_core.cli.main import main
 from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
+from vtp_core.evaluation.dataset import evaluation_batches
 from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
 from vtp_core.recipe import dump_toml, load_recipe
 from vtp_core.training.saving.checkpoint import save as save_checkpoint
@@ -642,6 +644,73 @@ def test_eval_of_a_run_uses_the_sources_of_its_recipe(home: Path, given: str) ->
     assert "photos), all 12" in measured["psnr"]["protocol"]
     chosen = vtp("eval", home / given, "--evaluator", "reconstruction", "--limit", 5)
     assert "PARTIAL 5 of 12" in chosen.stdout and "knn" not in chosen.stdout
+
+
+@pytest.fixture
+def other_recipe(home: Path) -> Path:
+    """A recipe that measures one evaluator, three images at a time, on two images of the samples."""
+    text = RECIPE.format(root=home / "photos").partition("[evaluate]")[0]
+    text += '[evaluate]\nsource = { use = "samples", split = "val" }\nlimit = 2\nrows = 1\n'
+    (home / "other.toml").write_text(f'{text}[evaluators.structure]\nuse = "reconstruction"\n')
+    return home / "other.toml"
+
+
+@pytest.mark.parametrize("given", ["done", "artefact", "done/checkpoints/step-00000003"])
+def test_eval_by_another_recipe(
+    home: Path, other_recipe: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(home)
+    shutil.copytree(home / "run/checkpoints", home / "done/checkpoints", dirs_exist_ok=True)
+    sizes = []
+    read = evaluation_batches
+    monkeypatch.setattr(
+        "vtp_core.evaluation.dataset.evaluation_batches",
+        lambda source, size, rows, **keys: sizes.append(rows) or read(source, size, rows, **keys),
+    )
+    result = vtp("eval", home / given, "-r", other_recipe, "--json")
+    assert result.exit_code == 0, result.output
+    measured = json.loads(result.stdout)
+    assert "knn" not in measured and measured["psnr"]["evaluator"] == "structure" and sizes == [1]
+    assert "on samples/val, PARTIAL 2 of" in measured["psnr"]["protocol"]
+
+
+def test_what_the_command_line_names_goes_before_the_recipe(home: Path, other_recipe: Path) -> None:
+    result = vtp("eval", home / "artefact", "-r", other_recipe, "--source", home / "photos", "--limit", 3)
+    assert result.exit_code == 0, result.output
+    assert "photos), PARTIAL 3 of 12" in result.stdout and "knn" not in result.stdout
+    assert "reconstruction-v1, PARTIAL" in result.stdout
+    chosen = vtp("eval", home / "artefact", "-r", other_recipe, "--evaluator", "latent_statistics", "--json")
+    assert chosen.exit_code == 0, chosen.output
+    assert "effective_rank" in (measured := json.loads(chosen.stdout)) and "psnr" not in measured
+    missing = vtp("eval", home / "artefact", "-r", home / "nothing.toml")
+    assert missing.exit_code == 2 and "nothing.toml" in missing.stderr
+
+
+def test_eval_of_a_checkpoint_uses_the_recipe_of_its_run(home: Path) -> None:
+    result = vtp("eval", home / "run/checkpoints/step-00000003", "--evaluator", "reconstruction")
+    assert result.exit_code == 0, result.output
+    assert "photos), all 12" in result.stdout
+
+
+def test_eval_refuses_weights_and_latents_that_are_not_finite(home: Path, tmp_path: Path) -> None:
+    """A weight before anything is read; a latent that overflows by the sample, of every evaluator."""
+    model = load(home / "artefact")
+    weight = model.bottleneck.get_parameter("proj.weight")
+    for value, code, lines in (
+        (
+            float("nan"),
+            4,
+            ["error: evaluation: the tokenizer's weight bottleneck.proj.weight is not finite"],
+        ),
+        (3e38, 4, ["left out: reconstruction: sample blue/blue0.png: bottleneck: the latent is not finite"]),
+    ):
+        with torch.no_grad():
+            weight.fill_(value)
+        model.save(tmp_path / "broken")
+        result = vtp("eval", tmp_path / "broken", "--source", home / "photos")
+        assert result.exit_code == code
+        for line in lines:
+            assert line in result.stderr
 
 
 def test_eval_of_a_path_that_a_source_recognises(home: Path) -> None:
