@@ -696,21 +696,15 @@ def test_eval_refuses_weights_and_latents_that_are_not_finite(home: Path, tmp_pa
     """A weight before anything is read; a latent that overflows by the sample, of every evaluator."""
     model = load(home / "artefact")
     weight = model.bottleneck.get_parameter("proj.weight")
-    for value, code, lines in (
-        (
-            float("nan"),
-            4,
-            ["error: evaluation: the tokenizer's weight bottleneck.proj.weight is not finite"],
-        ),
-        (3e38, 4, ["left out: reconstruction: sample blue/blue0.png: bottleneck: the latent is not finite"]),
+    for value, message in (
+        (float("nan"), "error: evaluation: the tokenizer's weight bottleneck.proj.weight is not finite"),
+        (3e38, "sample blue/blue0.png: bottleneck: the latent is not finite (row 0 of 12)"),
     ):
         with torch.no_grad():
             weight.fill_(value)
         model.save(tmp_path / "broken")
         result = vtp("eval", tmp_path / "broken", "--source", home / "photos")
-        assert result.exit_code == code
-        for line in lines:
-            assert line in result.stderr
+        assert result.exit_code == 4 and message in result.stderr, result.stderr
 
 
 def test_eval_of_a_path_that_a_source_recognises(home: Path) -> None:
