@@ -13,6 +13,7 @@ Shapes: B images, d latent channels, h = H / patch, w = W / patch, E embedding w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,16 +79,12 @@ class Tokenizer(nn.Module):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Supported operations: encode, decode, codes, branches, and the exported capabilities.
-
-        And ``class_tokens`` where the encoder gives the class token of every block.
-        """
-        own = {"encode"} | ({"decode"} if self.decoder is not None else set())
-        codes = {"codes"} if self.bottleneck.codebook_sizes else set()
-        branches = {"branches"} if len(self.bottleneck.branch_channels) > 1 else set()
-        has_tokens = self.encoder.has_cls and self.encoder.has_intermediate
-        tokens = {"class_tokens"} if has_tokens else set()
-        return frozenset(own | codes | branches | tokens | set(self.exports))
+        """Supported operations: encode, decode, codes, branches, class_tokens, and the exported ones."""
+        codes, branches = len(self.bottleneck.codebook_sizes) > 0, len(self.bottleneck.branch_channels) > 1
+        tokens = self.encoder.has_cls and self.encoder.has_intermediate
+        given = (self.decoder is not None, codes, branches, tokens)
+        names = compress(("decode", "codes", "branches", "class_tokens"), given)
+        return frozenset({"encode", *names, *self.exports})
 
     @property
     def device(self) -> torch.device:
