@@ -13,7 +13,6 @@ Shapes: B images, d latent channels, h = H / patch, w = W / patch, E embedding w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +79,11 @@ class Tokenizer(nn.Module):
     @property
     def capabilities(self) -> frozenset[str]:
         """Supported operations: encode, decode, codes, branches, class_tokens, and the exported ones."""
-        codes, branches = len(self.bottleneck.codebook_sizes) > 0, len(self.bottleneck.branch_channels) > 1
+        codes, branches = bool(self.bottleneck.codebook_sizes), len(self.bottleneck.branch_channels) > 1
         tokens = self.encoder.has_cls and self.encoder.has_intermediate
-        given = (self.decoder is not None, codes, branches, tokens)
-        names = compress(("decode", "codes", "branches", "class_tokens"), given)
-        return frozenset({"encode", *names, *self.exports})
+        own = ("decode", "codes", "branches", "class_tokens")
+        has = (self.decoder is not None, codes, branches, tokens)
+        return frozenset({"encode", *self.exports, *(n for n, yes in zip(own, has, strict=True) if yes)})
 
     @property
     def device(self) -> torch.device:
