@@ -101,7 +101,30 @@ class StepSchedule(_Schedule):
         return self.values[passed]
 
 
-Schedule = Annotated[Constant | Linear | Cosine | StepSchedule, Field(discriminator="kind")]
+class WarmupStableDecay(_Schedule):
+    """`value` after the warm-up, then a straight line to `end` over the run's last `decay` steps.
+
+    A run that ends earlier has the same values before its decay, so it may branch off a longer one.
+    Source: MiniCPM (Hu et al., arXiv 2404.06395); for scaling laws Hägele et al. (arXiv 2405.18392).
+    """
+
+    kind: Literal["wsd"] = "wsd"
+    """Names this schedule."""
+    value: float
+    """The value between warm-up and decay."""
+    decay: Annotated[int, Field(gt=0)]
+    """Steps of the decay, the last of the run; `end` would be reached one step after it."""
+    end: float = 0.0
+    """Where the decay leads."""
+
+    def _after_warmup(self, index: int, steps: int) -> float:
+        left = min(max((steps - index) / self.decay, 0.0), 1.0)
+        return self.end + (self.value - self.end) * left
+
+
+Schedule = Annotated[
+    Constant | Linear | Cosine | StepSchedule | WarmupStableDecay, Field(discriminator="kind")
+]
 
 
 def _which(value: Any) -> str:
@@ -137,6 +160,8 @@ def _extremes(scheduled: Scheduled) -> tuple[float, ...]:
             values = (scheduled.start, scheduled.end)
         case StepSchedule():
             values = scheduled.values
+        case WarmupStableDecay():
+            values = (scheduled.value, scheduled.end)
         case _:
             return (float(scheduled),)
     return (*values, scheduled.warmup_from) if scheduled.warmup else values

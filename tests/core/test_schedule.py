@@ -16,6 +16,7 @@ from vtp_core.schedule import (
     NotNegative,
     Scheduled,
     StepSchedule,
+    WarmupStableDecay,
     value_at,
 )
 
@@ -70,6 +71,16 @@ def test_warm_up_counts_into_the_steps_of_the_schedule() -> None:
 def test_steps_jump_at_their_boundaries() -> None:
     schedule = StepSchedule(values=(1.0, 0.1, 0.01), at_steps=(3, 5))
     assert [schedule.at(index, 7) for index in range(7)] == [1.0, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+
+
+def test_a_short_run_of_wsd_has_the_values_of_a_long_one_until_its_decay() -> None:
+    schedule = WarmupStableDecay(value=2.0, decay=4, end=1.0, warmup=2)
+    assert [schedule.at(index, 10) for index in range(10)] == [1.0] + [2.0] * 6 + [1.75, 1.5, 1.25]
+    assert [schedule.at(index, 10) for index in range(6)] == [schedule.at(index, 50) for index in range(6)]
+    assert schedule.final(10) == 1.0
+    assert TypeAdapter(Scheduled).validate_python(schedule.model_dump()) == schedule
+    with pytest.raises(ValidationError, match="at least 0"):
+        TypeAdapter(NotNegative).validate_python({"kind": "wsd", "value": 1.0, "decay": 3, "end": -1})
 
 
 @pytest.mark.parametrize(

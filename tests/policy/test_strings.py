@@ -40,6 +40,10 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     ),
     "linear": ({"schedule.py"}, "the shape of a schedule"),
     "samples": ({"data/files.py", "report/", "run/loop.py", "run/records.py"}, "rows of data, a folder"),
+    "scale": (
+        {"ops/attention.py", "recipe/tables/views.py"},
+        "an argument of attention, a crop's share of the image",
+    ),
     "vtp": (
         {"__main__.py", "cli/", "installation.py", "plugins/"},
         "the command, and the group of entry points",

@@ -129,7 +129,7 @@ def line_chart(
     values, steps = [y for _, y in every] + list(heights.values()), [x for x, _ in every]
     low, high = min(values + [0.0] * (axis == "zero")), max(values)
     logarithmic = low > 0 and high / low > 30
-    y_ticks = _log_ticks(low, high) if logarithmic else _ticks(low, high, 5)
+    y_ticks = log_ticks(low, high) if logarithmic else ticks(low, high, 5)
     low, high = min(low, y_ticks[0]), max(high, y_ticks[-1])
     first, last = min(steps), max(steps)
     last = last if last > first else first + 1
@@ -152,7 +152,7 @@ def line_chart(
         )
         for index, (name, points) in enumerate(drawn.items())
     )
-    x_ticks = [value for value in _ticks(first, last, 6) if first <= value <= last]
+    x_ticks = [value for value in ticks(first, last, 6) if first <= value <= last]
     return Chart(
         title=title,
         unit=unit,
@@ -203,7 +203,7 @@ def _path(points: list[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
+def ticks(low: float, high: float, count: int) -> list[float]:
     """Round numbers that enclose low .. high."""
     if high - low <= max(abs(high) * 1e-9, 1e-300):
         pad = abs(high) * 0.1 or 1.0
@@ -215,7 +215,8 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
     return [round(index * step, 12) for index in range(start, end + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten that enclose low .. high, both positive; at most seven, evenly apart."""
     bottom, top = max(math.floor(math.log10(low)), -300), math.ceil(math.log10(high))
     stride = max(1, math.ceil((top - bottom) / 6))
     return [10.0 ** min(power, 308) for power in range(bottom, top + stride, stride)]

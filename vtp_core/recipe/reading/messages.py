@@ -105,7 +105,7 @@ def _message(details: dict[str, Any], value: Any) -> str:
         schedule = " or a schedule table" if "number" in details["loc"] else ""
         return f"expected {_EXPECTED[kind]}{schedule}, got {_shown(value)}{_remedy(_EXPECTED[kind], value)}"
     if kind in ("union_tag_not_found", "union_tag_invalid") and "schedule" in details["loc"]:
-        return 'a schedule table needs kind = "constant", "linear", "cosine" or "step"'
+        return 'a schedule table needs kind = "constant", "linear", "cosine", "step" or "wsd"'
     if kind == "literal_error":
         expected = context["expected"].replace("'", '"')
         return f"expected {expected}, got {_shown(value)}"

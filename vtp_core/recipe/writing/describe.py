@@ -22,7 +22,13 @@ _BOUNDS = {
     annotated_types.Lt: ("<", "lt"),
 }
 _SCALARS = {bool: "true or false", int: "integer", float: "number", str: "string", type(None): "unset"}
-_SCHEDULES = (schedule.Constant, schedule.Linear, schedule.Cosine, schedule.StepSchedule)
+_SCHEDULES = (
+    schedule.Constant,
+    schedule.Linear,
+    schedule.Cosine,
+    schedule.StepSchedule,
+    schedule.WarmupStableDecay,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
