@@ -16,7 +16,9 @@ LEAST_DEVIATION = 1e-8
 
 def spectrum(scatter: Tensor) -> Tensor:
     """Eigenvalues (D,) of a symmetric matrix without negative ones, descending; those of rounding are 0."""
-    return torch.linalg.eigvalsh(scatter).flip(0).clamp_min(0)
+    values = torch.linalg.eigvalsh(scatter).flip(0)
+    rounding = len(values) * torch.finfo(values.dtype).eps * values[0]
+    return torch.where(values > rounding, values, 0)
 
 
 def effective_rank(values: Tensor) -> float:
@@ -35,7 +37,7 @@ def rankme(values: Tensor) -> float:
 
     Args:
         values: (D,) squares of the singular values of the matrix of vectors, which is not centred. Singular
-            values below 1e-8 of the largest are rounding.
+            values below about 1e-7 of the largest are rounding, and 0.
     """
     roots = values.sqrt()
     shares = roots / roots.sum() + EPSILON

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from vtp_core.testing import (
     check_source,
 )
 from vtp_core.testing.networks import TinyBottleneck, TinyDecoder, TinyEncoder
+from vtp_core.tokenizer import Tokenizer
 
 PLUGINS: Plugins = load_plugins()
 ENCODERS = {
@@ -42,7 +45,18 @@ DECODERS = {
     "vit": {"width": 32, "depth": 1, "heads": 2},
     "cnn": {"channels": 32, "multipliers": (1, 1, 1, 2), "attention": ()},
 }
-EVALUATORS = ("reconstruction", "knn", "linear_probe", "zero_shot", "retrieval")
+RANDOM = {"network": "timm:test_efficientnet", "weights": "random", "resize": 32, "allow_fewer": True}
+EVALUATORS: dict[str, dict[str, object]] = {
+    "reconstruction": {},
+    "latent_statistics": {},
+    "knn": {},
+    "linear_probe": {},
+    "zero_shot": {},
+    "retrieval": {},
+    "frechet": {**RANDOM, "metrics": ("frechet", "kernel")},
+}
+CHECKED_ELSEWHERE = {"branches", "codebook", "diffusability", "dino_probe", "frechet_generated"}
+"""Evaluators that need another tokenizer or other sets; tests/plugins/evaluate checks them."""
 
 
 def table(kind: str, name: str, **keys: object) -> object:
@@ -59,6 +73,7 @@ def test_no_first_party_component_is_left_out() -> None:
     assert names("encoder") == {*ENCODERS, "timm"}  # tests/plugins/timm checks several of its networks
     assert names("bottleneck") == set(BOTTLENECKS)
     assert names("decoder") == set(DECODERS)
+    assert names("evaluator") == EVALUATORS.keys() | CHECKED_ELSEWHERE
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -77,9 +92,12 @@ def test_decoders(name: str) -> None:
     check_decoder(PLUGINS.find("decoder", name).load_target(), table("decoder", name, **DECODERS[name]))
 
 
-@pytest.mark.parametrize("name", EVALUATORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "frechet")) for name in EVALUATORS]
+)
 def test_evaluators(name: str) -> None:
-    check_evaluator(PLUGINS.find("evaluator", name).load_target(), table("evaluator", name))
+    table_of = table("evaluator", name, **EVALUATORS[name])
+    check_evaluator(PLUGINS.find("evaluator", name).load_target(), table_of)
 
 
 def test_tiny_networks_and_shapes() -> None:
@@ -306,6 +324,58 @@ class Counts(Evaluator):
 
     def compute(self, state: Tally) -> dict[str, Score]:
         return {"count": Score(value=state.sums["n"].item())}
+
+
+class Flawful(Evaluator):
+    """The mean of the first feature, with one flaw."""
+
+    metrics = {"mean": Metric(title="mean")}
+    protocol = "mean-v1"
+    flaw = ""
+
+    def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
+        self.first: list[Tensor] = []
+        self.total = torch.zeros(2, dtype=torch.float32 if self.flaw == "narrow sums" else torch.float64)
+
+    def update(self, seen: Observation) -> None:
+        if self.flaw == "NaN":
+            features = seen.model.features(seen.batch.image)
+            values = features.patches.nan_to_num(0.0).mean((1, 2, 3))
+        else:
+            values = seen.features.patches.mean((1, 2, 3))
+        self.first.append(values[:1].double())
+        self.total += torch.stack([values.double().sum(), torch.tensor(float(len(values)))])
+
+    def state(self) -> Tally:
+        first = torch.cat([torch.zeros(0, dtype=torch.float64), *self.first])
+        return Tally(sums={"total": self.total}, rows={"first": first})
+
+    def compute(self, state: Tally) -> dict[str, Score]:
+        total, count = state.sums["total"].tolist()
+        if self.flaw == "error by batches":
+            return {"mean": Score(value=total / count, error=float(state.rows["first"].mean()))}
+        first = float(state.rows["first"][0])
+        return {"mean": Score(value=first if self.flaw == "order" else total / count)}
+
+
+@pytest.mark.parametrize(
+    ("flaw", "message"),
+    [
+        ("", ""),
+        ("order", "one by one in the opposite order, else"),
+        ("error by batches", r"mean\.error is .* in batches of 7"),
+        ("narrow sums", "the sum 'total' of its state is torch.float32"),
+        ("NaN", "with features that are NaN"),
+    ],
+)
+def test_flaws_of_evaluators_are_found(flaw: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Flawful, "flaw", flaw)
+    config = table("evaluator", "knn")
+    if not flaw:
+        check_evaluator(Flawful, config, samples=8)
+        return
+    with pytest.raises(ConformanceError, match=message):
+        check_evaluator(Flawful, config, samples=8)
 
 
 def test_taps_that_an_encoder_lacks_are_named() -> None:
