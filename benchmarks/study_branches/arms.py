@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "deep": ("deep only", ('latent.of="deep"',)),
     "shallow": ("shallow only", ('latent.of="shallow"',)),
     "concat": ("deep beside shallow", ('latent.of="both"',)),
+    "residual": ("deep beside a trained branch", ('latent.of="residual"',)),
     "mean": ("mean of layers", ('latent.of="mean"',)),
     "layer_drop": ("mean of random layers", ('latent.of="mean"', "mean.layer_drop=0.5")),
 }
@@ -110,6 +111,7 @@ def _tiny(arm: Arm) -> Arm:
     small = (
         "features.pool=24", "features.train=20", "features.val=8", "measures.decoder=10",
         "training.steps=4", "training.batch=64", "training.initial=640", "concat.shallow=16",
+        "residual.steps=2",
     )  # fmt: skip
     overrides = tuple(
         text.replace("codes = 1024", "codes = 16").replace("norm =", 'weights = "random", norm =')

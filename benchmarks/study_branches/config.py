@@ -40,12 +40,26 @@ class FeaturesConfig(Table):
 class LatentConfig(Table):
     """What the latent is made of."""
 
-    of: Literal["deep", "shallow", "both", "mean"]
-    """The last layer, the shallow branch, the two together, or the mean of layers."""
+    of: Literal["deep", "shallow", "both", "mean", "residual"]
+    """The last layer, the shallow branch, the two together, the mean of layers, or the last layer beside a
+    small trained encoder."""
     channels: Positive | None = None
     """Leading principal axes that are kept; None: all channels."""
     quantizer: QuantizerConfig | None = None
     """The codebook, or one for each branch (`product` with a group a branch); None: continuous."""
+
+
+class ResidualConfig(Table):
+    """The small trained encoder."""
+
+    width: Positive = 64
+    """Its channels, as many as the shallow branch has."""
+    depth: Positive = 2
+    """Blocks."""
+    heads: Positive = 2
+    """Attention heads."""
+    steps: Positive = 600
+    """Updates, together with a decoder."""
 
 
 class TrainingConfig(Table):
@@ -75,6 +89,8 @@ class CellConfig(Table):
     """The two branches."""
     mean: FusionConfig
     """The mean of layers."""
+    residual: ResidualConfig = ResidualConfig()
+    """The branch that is trained."""
     latent: LatentConfig
     """The latent."""
     training: TrainingConfig

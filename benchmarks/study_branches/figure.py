@@ -15,7 +15,7 @@ MARKERS = dict(zip(LEVELS, ("o", "s", "^"), strict=True))
 COLORS = dict(
     zip(
         (*KINDS, "concat_two"),
-        ("tab:blue", "tab:orange", "black", "tab:green", "tab:olive", "gray"),
+        ("tab:blue", "tab:orange", "black", "tab:red", "tab:green", "tab:olive", "gray"),
         strict=True,
     )
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.study_branches.config import CellConfig, TrainingConfig
 from benchmarks.study_branches.features import Layers, Split
+from benchmarks.study_branches.residual import ResidualBranch
 from vtp_core.features import Tokens
 from vtp_core.math.moments import Moments
 from vtp_core.math.row_noise import row_rand, row_seeds
@@ -108,6 +109,12 @@ def _branches(config: CellConfig, layers: Layers, seed: int) -> list[Pair]:
             return [
                 (train.patches.float(), val.patches.float()),
                 _shallow(config.concat, train, val, dims),
+            ]
+        case "residual":
+            branch = ResidualBranch(config.residual, train, seed)
+            return [
+                (train.patches.float(), val.patches.float()),
+                (branch.tokens(train), branch.tokens(val)),
             ]
 
 

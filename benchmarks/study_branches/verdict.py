@@ -60,7 +60,13 @@ LOSSES = (
 FUSIONS = tuple(
     Question(f"{first} above {second}, {LEVELS[level][0]}", (level, first), (level, second), metric)
     for level in ("channels", "bits")
-    for first, second in (("concat", "mean"), ("mean", "deep"), ("layer_drop", "mean"))
+    for first, second in (
+        ("concat", "mean"),
+        ("mean", "deep"),
+        ("layer_drop", "mean"),
+        ("residual", "concat"),
+        ("residual", "deep"),
+    )
     for metric in (PSNR, PROBE)
 )
 BOOKS = tuple(

@@ -12,7 +12,7 @@ from benchmarks.study.runner import Bench
 from benchmarks.study.table import Column
 from benchmarks.study_pca_vq.arms import make_arms
 from benchmarks.study_pca_vq.figure import draw
-from benchmarks.study_pca_vq.verdict import ERROR, PERPLEXITY, PROBE, PSNR, USE, write_verdict
+from benchmarks.study_pca_vq.verdict import ERROR, PERPLEXITY, PROBE, PSNR, TRAINED, USE, write_verdict
 
 
 def shards(folder: Path | None) -> tuple[str, tuple[str, ...]]:
@@ -40,6 +40,7 @@ STUDY = Study(
         Column("error", ERROR),
         Column("error, top axes", "error_top"),
         Column("PSNR, dB", PSNR, 2),
+        Column("PSNR, trained, dB", TRAINED, 2),
         Column("probe", PROBE),
         Column("forecast use", "forecast_use"),
     ),

@@ -61,6 +61,18 @@ FORECASTS: dict[str, tuple[str, ...]] = {
 transformer."""
 
 
+DECODED = "decoder"
+ROWS: dict[str, tuple[str, str, bool] | None] = {
+    "dino_dec": None,
+    "dino_vq": ("plain", "data", False),
+    "plain": ("plain", "kmeans", True),
+    "dsq_90": ("dsq_90", "kmeans", True),
+    "reweight_1": ("reweight_1", "kmeans", True),
+    "dims_8": ("plain", "kmeans", True),
+}
+"""The rows with a trained decoder: metric, initial codes, revival; None: not quantised."""
+
+
 def make_arms(tiny: bool = False) -> list[Arm]:
     """All cells, those that matter most first.
 
@@ -68,7 +80,7 @@ def make_arms(tiny: bool = False) -> list[Arm]:
         tiny: A few images and codes, and an untrained network: they show that everything works.
     """
     arms = [*_main("cifar"), _continuous("cifar"), *_forecasts(), *_main("clipart"), _continuous("clipart")]
-    arms += [*_one_factor("cifar"), *_own()]
+    arms += [*_one_factor("cifar"), *_own(), *_trained()]
     return [_tiny(arm) for arm in arms] if tiny else arms
 
 
@@ -102,6 +114,21 @@ def _continuous(features: str) -> Arm:
         overrides=(*SETS[features], "continuous=true"),
         seeds=SEEDS,
     )
+
+
+def _trained() -> list[Arm]:
+    """Six rows with a trained decoder, on more images than the ridge decoder needs."""
+    more = ("features.pool=5120", "features.train=4096", "measures.trained=500")
+    arms = []
+    for name, row in ROWS.items():
+        factor = NARROW if name == "dims_8" else ""
+        arm = (
+            _continuous("cifar")
+            if row is None
+            else _cell("cifar", row[0], row[1], revive=row[2], seeds=SEEDS, more=factor)
+        )
+        arms.append(replace(arm, name=f"{DECODED}.{name}", overrides=(*arm.overrides, *more)))
+    return arms
 
 
 def _cell(
@@ -172,5 +199,7 @@ def _tiny(arm: Arm) -> Arm:
     )  # fmt: skip
     if "measures.decoder=0" not in arm.overrides:
         small = (*small, "measures.decoder=16")
+    if arm.name.startswith(DECODED):
+        small = (*small, "measures.trained=2")
     codes = () if any("codes=" in text for text in arm.overrides) else ("codebook.codebook.codes=16",)
     return replace(arm, overrides=(*arm.overrides, *small, *codes), seeds=arm.seeds[:1])

@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.study.arm import Run
 from benchmarks.study.decoding import as_images, psnr, solve
 from benchmarks.study.runner import Bench
+from benchmarks.study.trained_decoder import TrainedDecoder
 from benchmarks.study_pca_vq.config import CellConfig, read_cell
 from benchmarks.study_pca_vq.features import Split, read_features
 from benchmarks.study_pca_vq.quantise import CHUNK, measure_codebook, train_codebook
@@ -69,6 +70,11 @@ def measure_cell(config: CellConfig, train: Split, val: Split, seed: int) -> dic
         found["forecast_off"] = {"value": abs(said.use - found["use"]["value"])}
     if config.measures.decoder:
         found |= _decoded(config, train, val, shown)
+    if config.measures.trained:
+        assert train.grid is not None
+        steps = config.measures.trained
+        decoder = TrainedDecoder(shown[0], train.pixels, train.grid, steps=steps, seed=seed)
+        found["psnr_trained"] = {"value": psnr(decoder.decode(shown[1]), val.pixels), "unit": "dB"}
     return found
 
 

@@ -62,6 +62,8 @@ class MeasuresConfig(Table):
 
     decoder: Annotated[int, Field(ge=0)]
     """Training images that the ridge decoder is solved on; 0: no decoder and no probe."""
+    trained: Annotated[int, Field(ge=0)] = 0
+    """Updates of a trained decoder, on all training images; 0: there is none."""
     forecast: bool = False
     """Whether `vtp codebook predict`'s forecast stands beside the use."""
 

@@ -114,6 +114,15 @@ def test_only_both_branches_hold_what_each_holds(separate: Layers) -> None:
         assert all(each["low"] <= each["value"] <= each["high"] for each in metrics.values() if "low" in each)
 
 
+@pytest.mark.slow
+def test_a_residual_branch_learns_what_deep_tokens_lack(separate: Layers) -> None:
+    config = config_of("residual", "residual.steps=120", "residual.width=48", "residual.depth=1")
+    latents = make_latents(config, separate, 0)
+    value = {name: entry["value"] for name, entry in measure(latents, separate, 300)["metrics"].items()}
+    assert value["channels"] == 51 and value["deep_r2"] > 0.99 and value["probe"] > 0.8
+    assert value["pixel_r2"] > 0.3  # deep tokens alone: 0
+
+
 def test_layer_drop_differs_in_training_alone(separate: Layers) -> None:
     taps = {k: torch.randn(300, 4, 3).half() for k in (0, 1)}
     layers = Layers(

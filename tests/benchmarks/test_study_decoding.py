@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.study.decoding import as_images, as_patches, psnr, regress, solve
 from benchmarks.study.images import open_images
+from benchmarks.study.trained_decoder import TrainedDecoder
 from vtp_core.plugins import load_plugins
 
 
@@ -59,3 +60,14 @@ def test_images_are_samples_or_shards(tmp_path: Path) -> None:
     assert len(open_images("cifar10", None, "train", 7, plugins).indices()) == 7
     with pytest.raises(click.ClickException, match=r"cifar10-test\*\.tar and cifar10-classes\.json"):
         open_images("cifar10", str(tmp_path), "val", 3, plugins)
+
+
+@pytest.mark.slow
+def test_a_trained_decoder_learns_what_is_not_linear() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(120, 4, 2)
+    bright = (vectors[..., :1] * vectors[..., 1:] > 0).float()  # no linear decoder tells these apart
+    pixels = as_images((0.2 + 0.6 * bright).expand(-1, -1, 48), (2, 2))
+    ridge = solve(vectors[:100], pixels[:100], (2, 2)).decode(vectors[100:], (2, 2))
+    trained = TrainedDecoder(vectors[:100], pixels[:100], (2, 2), steps=80, seed=0)
+    assert psnr(trained.decode(vectors[100:]), pixels[100:]) > psnr(ridge, pixels[100:]) + 2
