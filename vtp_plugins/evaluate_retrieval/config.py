@@ -14,3 +14,5 @@ class RetrievalConfig(ComponentConfig):
     """This evaluator."""
     at: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1, 5)
     """Ranks k of recall@k."""
+    each_direction: bool = False
+    """Whether image to text and text to image are also numbers of their own, with intervals and verdicts."""

@@ -11,20 +11,27 @@ from torch import Tensor
 
 from vtp_core.errors import DataError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
-from vtp_core.evaluation.intervals import HITS, OTHER_HITS, judged, resampled
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_retrieval.config import RetrievalConfig
-from vtp_plugins.evaluate_retrieval.metric import chance, wrong_before_right
+from vtp_plugins.evaluate_retrieval.metric import wrong_before_right
+from vtp_plugins.evaluate_retrieval.recall import Queries
+
+_TITLES = {
+    "retrieval": "Retrieval",
+    "image_to_text": "Retrieval, image to text",
+    "text_to_image": "Retrieval, text to image",
+}
 
 
 class Retrieval(Evaluator):
     """Recall@k over the whole held-out set, mean of both directions.
 
     Image to text: each image is a query for its caption among the distinct captions. Text to image: each
-    distinct caption is a query for any of its images. Repeated captions thus count once. The baseline is the
-    expected recall of a random ranking.
+    distinct caption is a query for any of its images. Repeated captions thus count once. The baselines are
+    the expected recall of a random ranking and, where captions repeat, that of the most frequent captions as
+    the answer to every query.
     """
 
     requires = frozenset({"encode", "embed_image", "embed_text"})
@@ -42,9 +49,12 @@ class Retrieval(Evaluator):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """`retrieval_r<k>`."""
+        """`retrieval_r<k>`; with `each_direction` also `image_to_text_r<k>` and `text_to_image_r<k>`."""
+        directions = tuple(_TITLES) if self.config.each_direction else ("retrieval",)
         return {
-            f"retrieval_r{k}": Metric(title=f"Retrieval, recall at {k}", digits=3) for k in self.config.at
+            f"{name}_r{k}": Metric(title=f"{_TITLES[name]}, recall at {k}", digits=3)
+            for k in self.config.at
+            for name in directions
         }
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
@@ -74,45 +84,29 @@ class Retrieval(Evaluator):
         )
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
-        """`retrieval_r<k>`: recalls, 0 to 1."""
+        """Recalls, 0 to 1."""
         image, text, caption = (state.rows[name] for name in ("image", "text", "caption"))
         if len(caption.unique()) < 2:
             raise DataError("evaluator retrieval: needs two different held-out captions or more")
         distinct, inverse, counts = caption.unique(return_inverse=True, return_counts=True)
         # Equal captions have equal embeddings; any one of them represents all.
         first = torch.zeros(len(distinct), dtype=torch.int64).scatter_(0, inverse, torch.arange(len(caption)))
-        to_text = wrong_before_right(image, text[first], caption, distinct)
-        to_image = wrong_before_right(text[first], image, distinct, caption)
+        queries = Queries(
+            image_caption=inverse,
+            images=counts,
+            image_rank=wrong_before_right(image, text[first], caption, distinct),
+            caption_rank=wrong_before_right(text[first], image, distinct, caption),
+        )
+        about = {"distinct_captions": len(distinct)}
         scores = {}
         for k in self.config.at:
-            directions = {
-                "image_to_text": float((to_text < k).double().mean()),
-                "text_to_image": float((to_image < k).double().mean()),
-            }
-            by_chance = min(k / len(distinct), 1.0), chance(counts, len(caption), k)
-            scores[f"retrieval_r{k}"] = judged(
-                sum(directions.values()) / 2,
-                _draws(to_text < k, to_image < k, inverse, counts),
-                {"chance": (sum(by_chance) / 2, torch.tensor(sum(by_chance) / 2))},
-                also={**directions, "distinct_captions": len(distinct)},
-            )
+            found = queries.recalls(k)
+            both = {"image_to_text": found.image_to_text, "text_to_image": found.text_to_image}
+            scores[f"retrieval_r{k}"] = found.score("both", also={**both, **about})
+            if self.config.each_direction:
+                scores[f"image_to_text_r{k}"] = found.score("image_to_text", also=about)
+                scores[f"text_to_image_r{k}"] = found.score("text_to_image", also=about)
         return scores
-
-
-def _draws(to_text: Tensor, to_image: Tensor, caption: Tensor, images: Tensor) -> Tensor:
-    """Recalls of sets of captions that are drawn with all their images, against the whole gallery.
-
-    Args:
-        to_text: (n,) bool, whether each image found its caption.
-        to_image: (k,) bool, whether each distinct caption found an image.
-        caption: (n,) int64, index of each image's caption.
-        images: (k,) int64, images of each caption.
-    """
-    found = torch.zeros(len(images), dtype=torch.float64).scatter_add_(0, caption, to_text.double())
-    extra = torch.stack([HITS, torch.ones(4, dtype=torch.float64), OTHER_HITS], 1)
-    terms = torch.cat([torch.stack([found, images.double(), to_image.double()], 1), extra])
-    mean_found, mean_images, mean_to_image = resampled(terms).unbind(1)
-    return (mean_found / mean_images + mean_to_image) / 2
 
 
 def _digest(text: str) -> int:

@@ -21,7 +21,18 @@ class ZeroShotConfig(ComponentConfig):
     `"openai"`: the 80 that CLIP was measured with on ImageNet, as open_clip ships them."""
     classes: Literal["source", "imagenet"] | Annotated[tuple[str, ...], Field(min_length=2)] = "source"
     """Class names by label: those of the held-out source, `"imagenet"` (the 1,000 names that open_clip ships,
-    labels in the order of WordNet ids), or a list."""
+    labels in the order of WordNet ids), or a list. With `templates = "openai"` a source whose classes are
+    WordNet ids of ImageNet gets open_clip's names of them."""
+    at: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] | None = None
+    """Ranks k of top-k accuracy, each measured where there are more classes; by default 1, and with
+    ImageNet's prompts or names also 5."""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks k."""
+        if self.at is not None:
+            return self.at
+        return (1, 5) if "openai" == self.templates or "imagenet" == self.classes else (1,)
 
     @field_validator("templates")
     @classmethod

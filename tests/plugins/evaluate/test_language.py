@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.data import ImageNetInfo
 
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
@@ -22,6 +23,7 @@ from vtp_plugins.evaluate_retrieval.evaluator import Retrieval
 from vtp_plugins.evaluate_retrieval.metric import chance, wrong_before_right
 from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
 from vtp_plugins.evaluate_zero_shot.evaluator import ZeroShot
+from vtp_plugins.evaluate_zero_shot.prompts import classes_of
 
 
 @given(st.integers(2, 12), st.integers(1, 4), st.integers(0, 1000))
@@ -75,7 +77,7 @@ def test_random_embeddings_reach_chance() -> None:
         model.exports["embed_image"].forward = lambda f: F.normalize(torch.randn(f.cls.shape[0], 5), dim=1)
         entry = evaluate(model, {"r": Retrieval(RetrievalConfig(at=(5,)))}, crowded_set(seed))["retrieval_r5"]
         values.append([entry["also"]["image_to_text"], entry["also"]["text_to_image"], entry["value"]])
-        expected.append(entry["baseline"])
+        expected.append(entry["baselines"]["chance"])
     to_text, to_image, both = torch.tensor(values, dtype=torch.float64).mean(0).tolist()
     assert to_text == pytest.approx(5 / 31, abs=0.03)
     # Captions of one image: 5 of 60; the card: almost surely one of its 30.
@@ -122,6 +124,41 @@ def test_equal_captions_are_one_answer() -> None:
     entry = evaluate(aligned(data), {"r": Retrieval(RetrievalConfig(at=(1,)))}, data)["retrieval_r1"]
     assert entry["also"]["distinct_captions"] == 31
     assert entry["also"]["image_to_text"] >= 31 / 60 and entry["also"]["text_to_image"] == 1.0
+
+
+def test_the_most_frequent_captions_are_the_stronger_trivial_answer() -> None:
+    """Answering "a card" to every image is right for half of them, far above chance; to captions, for one."""
+    data = crowded_set(0)
+    keys = {"at": (1, 3), "each_direction": True}
+    results = evaluate(toy_tokenizer(), {"r": Retrieval(RetrievalConfig(**keys))}, data)
+    assert set(results) == {
+        f"{name}_r{k}" for name in ("retrieval", "image_to_text", "text_to_image") for k in (1, 3)
+    }
+    for k in (1, 3):
+        to_text, to_image = (29 + k) / 60, k / 31
+        both = {"retrieval": (to_text + to_image) / 2, "image_to_text": to_text, "text_to_image": to_image}
+        for name, value in both.items():
+            entry = results[f"{name}_r{k}"]
+            assert entry["baselines"]["the most frequent captions"] == pytest.approx(value)
+            assert entry["baseline"] == max(entry["baselines"].values())
+        mean = (results[f"image_to_text_r{k}"]["value"] + results[f"text_to_image_r{k}"]["value"]) / 2
+        assert results[f"retrieval_r{k}"]["value"] == pytest.approx(mean)
+        assert results[f"image_to_text_r{k}"]["value"] == results[f"retrieval_r{k}"]["also"]["image_to_text"]
+    assert results["image_to_text_r1"]["baseline_name"] == "the most frequent captions"
+    assert results["image_to_text_r1"]["verdict"] != "better"
+
+
+def test_a_model_that_gives_the_most_frequent_caption_is_within_noise_of_that_answer() -> None:
+    model, data = toy_tokenizer(), crowded_set(0)
+    card = F.normalize(torch.ones(1, 5), dim=1)[0]
+    model.exports["embed_text"].forward = lambda texts: torch.stack(
+        [card if text == "a card" else -card for text in texts]
+    )
+    model.exports["embed_image"].forward = lambda f: card.expand(f.cls.shape[0], -1)
+    config = RetrievalConfig(at=(1,), each_direction=True)
+    entry = evaluate(model, {"r": Retrieval(config)}, data)["image_to_text_r1"]
+    assert entry["value"] == entry["baseline"] == 0.5 and entry["verdict"] == "within noise"
+    assert entry["interval"][0] < 0.5 < entry["interval"][1]
 
 
 def test_one_caption_for_all_is_refused() -> None:
@@ -179,6 +216,75 @@ def test_prompts_of_imagenet_as_open_clip_embeds_them() -> None:
     small.begin(model, ())
     assert small._classes.shape == (1000, 5)
     assert "names of imagenet" in small.protocol
+
+
+def test_top_1_and_top_5_are_those_of_open_clip_with_its_own_tower() -> None:
+    """A small CLIP of open_clip in the toy's place: its classifier, its logits, its count of hits."""
+    torch.manual_seed(0)
+    text = open_clip.model.CLIPTextCfg(width=16, heads=2, layers=1)
+    tower = open_clip.CLIP(5, open_clip.model.CLIPVisionCfg(layers=1, width=16, head_width=8), text).eval()
+    tokenize = open_clip.SimpleTokenizer()
+    names = open_clip.IMAGENET_CLASSNAMES[:12]
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (70, 16, 16, 3), dtype=np.uint8), rng.integers(0, 12, 70)
+    source = ArraySource(images=images, labels=tuple(labels.tolist()), classes=ids()[:12])
+    held_out, model = ArraySet(name="val", source=source), toy_tokenizer()
+    model.exports["embed_text"].forward = lambda texts: tower.encode_text(tokenize(texts), normalize=True)
+    results = evaluate(model, {"z": ZeroShot(ZeroShotConfig(templates="openai"))}, held_out, rows=32)
+    assert list(results) == ["zero_shot", "zero_shot_top5"]
+    with torch.no_grad():
+        classifier = open_clip.build_zero_shot_classifier(
+            tower, tokenize, names, open_clip.OPENAI_IMAGENET_TEMPLATES
+        )
+        (batch,) = held_out.batches(16, 100)
+        logits = 100 * model.embed_image(batch.to(model.device).image) @ classifier
+    hits = logits.topk(5, 1).indices == torch.tensor(labels)[:, None]
+    for name, k in (("zero_shot", 1), ("zero_shot_top5", 5)):
+        entry = results[name]
+        assert entry["value"] == pytest.approx(float(hits[:, :k].any(1).double().mean()))
+        assert entry["baselines"]["chance"] == pytest.approx(k / 12)
+        assert entry["interval"][0] <= entry["value"] <= entry["interval"][1] and entry["verdict"]
+    counts = np.sort(np.bincount(labels, minlength=12))[::-1]
+    assert results["zero_shot_top5"]["baseline"] == pytest.approx(counts[:5].sum() / 70)
+    assert results["zero_shot_top5"]["baseline_name"] == "5 largest classes"
+
+
+def ids() -> tuple[str, ...]:
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
+def named(classes: tuple[str, ...]) -> ArraySet:
+    images, labels = np.zeros((4, 16, 16, 3), dtype=np.uint8), (0, 1, 0, 1)
+    return ArraySet(name="val", source=ArraySource(images=images, labels=labels, classes=classes))
+
+
+def test_wordnet_ids_are_read_as_open_clips_names_or_refused() -> None:
+    own = ("n02084071", *ids()[2:3])  # a dog of ImageNet-21k, and a shark
+    openai = ZeroShotConfig(templates="openai")
+    assert classes_of(openai, ids()[3:0:-1]) == open_clip.IMAGENET_CLASSNAMES[3:0:-1]
+    assert classes_of(openai, ("dog", "shark")) == ("dog", "shark")
+    for config, classes, reason in (
+        (ZeroShotConfig(), ids()[:3], "the classes of val are WordNet ids"),
+        (openai, own, "n02084071 of val is none of ImageNet's 1,000 classes"),
+        (ZeroShotConfig(classes="imagenet"), ids()[:3], "val has 3 classes, not the 1,000"),
+        (ZeroShotConfig(classes="imagenet"), ids()[::-1], "the WordNet ids of val are not ImageNet's in"),
+    ):
+        with pytest.raises(UsageError, match=f"^evaluator z: {reason}"):
+            evaluate(toy_tokenizer(), {"z": ZeroShot(config)}, named(classes))
+    assert ZeroShot(ZeroShotConfig(classes="imagenet")).why_not(named(ids()), None) is None
+
+
+def test_ranks_beyond_the_classes_and_classes_without_an_image() -> None:
+    held_out = drawn_set("val", 40, seed=0)
+    results = evaluate(toy_tokenizer(), {"z": ZeroShot(ZeroShotConfig(at=(1, 2, 5)))}, held_out)
+    assert list(results) == ["zero_shot", "zero_shot_top2"]
+    with pytest.raises(DataError, match="`at` asks for the first 5 of 3 classes"):
+        evaluate(toy_tokenizer(), {"z": ZeroShot(ZeroShotConfig(at=(5,)))}, held_out)
+    four = ZeroShot(ZeroShotConfig(classes=("red", "green", "blue", "black")))
+    entry = evaluate(toy_tokenizer(), {"z": four}, held_out)["zero_shot"]
+    assert entry["notes"] == [
+        "1 of 4 classes have no held-out image (black); the number says nothing about them"
+    ]
 
 
 def test_labels_beyond_the_class_names() -> None:
