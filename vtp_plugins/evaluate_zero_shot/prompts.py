@@ -70,6 +70,6 @@ def all_ids(names: Sequence[str]) -> bool:
 
 
 def _imagenet_ids() -> list[str]:
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     return list(ImageNetInfo("imagenet-1k").label_names())
