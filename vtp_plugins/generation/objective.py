@@ -48,7 +48,8 @@ class Generation(Objective):
     def forward(self, step: Step) -> Losses:
         """The loss; logged: the mean squared error of the noisier and of the cleaner half of the times."""
         config = self.config
-        x = self.generator.normalise(step.tokenize(config.view).z.detach().float())
+        z = step.tokenize(config.view).z.detach()
+        x = self.generator.normalise(z.to(torch.promote_types(z.dtype, torch.float32)))
         if step.index == config.start:
             self._check_grid(x)
         noise, normal = step.randn(*x.shape).to(x), step.randn(len(x)).to(x)

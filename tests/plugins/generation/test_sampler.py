@@ -1,0 +1,67 @@
+"""Solvers on the flow of a Gaussian, known in closed form, and against scipy's."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from tests.plugins.generation.plain_dit import Gaussian
+from vtp_core.errors import NumericError
+from vtp_plugins.generation.sampler import dopri5, euler, heun
+
+FLOW = Gaussian(numpy.array([1.0, -2.0, 0.3, 0.0]), numpy.array([0.1, 2.0, 0.02, 1.0]))
+NOISE = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+EXACT = torch.from_numpy(FLOW.point(NOISE.numpy(), 1.0))
+
+
+def field(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+    assert len(x) == len(t) == len(rows)
+    return torch.from_numpy(FLOW.velocity(x.numpy(), t.numpy()[:, None]))
+
+
+@pytest.mark.parametrize(("rtol", "atol"), [(1e-3, 1e-6), (1e-8, 1e-10)])
+def test_dopri5_is_scipys_for_each_row(rtol: float, atol: float) -> None:
+    calls = torch.zeros(len(NOISE), dtype=torch.int64)
+
+    def counted(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        calls[rows] += 1
+        return field(x, t, rows)
+
+    found = dopri5(counted, NOISE, rtol=rtol, atol=atol)
+    for row, noise in enumerate(NOISE.numpy()):
+        other = solve_ivp(
+            lambda t, x: FLOW.velocity(x, t), (0, 1), noise, method="RK45", rtol=rtol, atol=atol
+        )
+        assert int(calls[row]) == other.nfev
+        numpy.testing.assert_allclose(found[row].numpy(), other.y[:, -1], rtol=1e-10, atol=1e-12)
+    assert len(set(calls.tolist())) > 1  # the rows took steps of their own
+    assert (found - EXACT).abs().max() < 100 * rtol
+
+
+@pytest.mark.parametrize(("solver", "order"), [(euler, 1), (heun, 2)])
+def test_order_of_convergence(solver: object, order: int) -> None:
+    errors = []
+    for steps in (200, 400):
+        times = torch.linspace(0, 1, steps + 1, dtype=torch.float64).tolist()
+        errors.append(float((solver(field, NOISE, times) - EXACT).abs().max()))  # type: ignore[operator]
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
+    assert errors[1] < 0.02
+
+
+def test_heun_never_asks_at_the_last_time() -> None:
+    asked: list[float] = []
+
+    def noted(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        asked.append(float(t[0]))
+        return field(x, t, rows)
+
+    heun(noted, NOISE, [0.0, 0.5, 1.0])
+    assert asked == [0.0, 0.5, 0.5]
+
+
+def test_a_velocity_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(NumericError, match="not finite or jumps"):
+        dopri5(lambda x, t, rows: torch.where(t[:, None] > 0.5, torch.nan, x), NOISE, rtol=1e-3, atol=1e-6)
