@@ -52,7 +52,7 @@ class NamedProtocol:
         name: As recipes and tables write it.
         about: What is measured, and whose numbers it reproduces.
         image_size: Side of the images in pixels.
-        images: How many are measured: the whole held-out set, or generated samples.
+        images: How many are measured: the whole held-out set, or generated samples; None: unknown, any.
         preparation: Crop, rounding and precision.
         reference: What they are compared with.
         extractor: The network of the features, or empty.
@@ -65,7 +65,7 @@ class NamedProtocol:
     name: str
     about: str
     image_size: Size
-    images: int
+    images: int | None
     preparation: Preparation = field(default_factory=Preparation)
     reference: str
     extractor: str = ""
@@ -76,7 +76,9 @@ class NamedProtocol:
 
     def label(self, measured: int) -> str:
         """The name in a table of numbers: `name`, marked if another number of images was measured."""
-        return self.name if measured == self.images else f"{self.name}-PARTIAL-{measured}-of-{self.images}"
+        if self.images is None or measured == self.images:
+            return self.name
+        return f"{self.name}-PARTIAL-{measured}-of-{self.images}"
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of a number should know."""

@@ -68,7 +68,7 @@ def _departure(evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet |
         name, count = "`samples`", evaluator.generated.samples
     else:
         name, count = ("", 0) if held_out is None else (held_out.name, len(held_out.indices()))
-    if count == named.images or evaluator.forced:
+    if named.images in (None, count) or evaluator.forced:
         return None
     return (
         f"{named.name} is measured on {named.images} images, and {name} has {count}; "

