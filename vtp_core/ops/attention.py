@@ -58,6 +58,7 @@ def vit_attention(
     rope: Rope | None = None,
     cu_seqlens: Tensor | None = None,
     scale: float | None = None,
+    causal: bool = False,
     return_lse: Literal[False] = False,
     implementation: AttentionChoice | None = None,
 ) -> Tensor: ...
@@ -72,6 +73,7 @@ def vit_attention(
     rope: Rope | None = None,
     cu_seqlens: Tensor | None = None,
     scale: float | None = None,
+    causal: bool = False,
     return_lse: Literal[True],
     implementation: AttentionChoice | None = None,
 ) -> tuple[Tensor, Tensor]: ...
@@ -85,10 +87,11 @@ def vit_attention(
     rope: Rope | None = None,
     cu_seqlens: Tensor | None = None,
     scale: float | None = None,
+    causal: bool = False,
     return_lse: bool = False,
     implementation: AttentionChoice | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Self-attention without a mask, in the dtype of its inputs: autocast is disabled.
+    """Self-attention, in the dtype of its inputs: autocast is disabled.
 
     Args:
         q: Queries, (B, H, N, d); packed with `cu_seqlens`: (T, H, d).
@@ -102,6 +105,7 @@ def vit_attention(
             attend to their own sequence only. Its values are read on the host; inside torch.compile only
             the implementation reads them, and it must support packing (`packs`) to be part of a graph.
         scale: Factor on the scores; d ** -0.5 by default.
+        causal: Whether each token attends to itself and to earlier tokens of its sequence only.
         return_lse: Whether to return the log-sum-exp of the scaled scores as well.
         implementation: From `attention_choice`. Default: ``auto`` among installed implementations; for
             torch.export among those of torch.
@@ -117,6 +121,7 @@ def vit_attention(
     check_attention(q, k, v, q_norm, k_norm, rope, cu_seqlens)
     if scale is not None:
         require_kind("vit_attention", "scale", scale, Real, "a number")
+    require_kind("vit_attention", "causal", causal, bool, "True or False")
     require_kind("vit_attention", "return_lse", return_lse, bool, "True or False")
     if implementation is not None:
         require_kind(
@@ -131,6 +136,7 @@ def vit_attention(
         lse=return_lse,
         rope=None if rope is None else rope.cos.dtype,
         index=q.device.index,
+        causal=causal,
     )
     kernel = (implementation or default_choice(q.device)).pick(case)
     if case.packed and not kernel.packs and torch.compiler.is_compiling():
@@ -139,8 +145,10 @@ def vit_attention(
             f'vit_attention: attention "{kernel.name}" can\'t be compiled for packed sequences; pass '
             "implementation=attention_choice(name) of a kernel that packs, or leave fullgraph out"
         )
+    run = kernel.causal if causal else kernel.run
+    assert run is not None, f"attention kernel {kernel.name} has no causal mask"
     with _no_autocast(case.device):
-        out, lse = kernel.run(
+        out, lse = run(
             q,
             k,
             v,

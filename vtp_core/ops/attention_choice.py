@@ -59,6 +59,7 @@ class AttentionCase:
         lse: Whether the log-sum-exp is returned.
         rope: Dtype of the rotary tables; None: no rotation.
         index: Device index; None for device types with one device.
+        causal: Whether tokens attend to themselves and earlier tokens only.
     """
 
     device: str
@@ -69,6 +70,7 @@ class AttentionCase:
     lse: bool
     rope: torch.dtype | None = None
     index: int | None = None
+    causal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +80,17 @@ class AttentionKernel(Kernel[AttentionCase, RunAttention]):
     Attributes:
         packs: Whether it computes the packed layout directly, so that one call with sequences of several
             lengths is fastest. The torch implementations run once per length.
+        causal: The implementation with a causal mask; None: it has none.
     """
 
     packs: bool = False
+    causal: RunAttention | None = None
+
+    def obstacle(self, case: AttentionCase) -> str | None:
+        """Reason why it can't run the case on this machine, or None."""
+        if case.causal and self.causal is None:
+            return "has no causal mask"
+        return super().obstacle(case)
 
 
 class AttentionChoice(Choice[AttentionKernel]):

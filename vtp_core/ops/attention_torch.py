@@ -69,22 +69,34 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     return (torch.cat((still, moved), dim=-2) if prefix else moved).to(x.dtype)
 
 
+def _masked(scores: Tensor, causal: bool) -> Tensor:
+    """Scores (..., N, N) of queries and keys; with `causal`, of later keys minus infinity."""
+    if not causal:
+        return scores
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    return scores.masked_fill(later, -torch.inf)
+
+
 def _attend_reference(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, lse: bool
+    q: Tensor, k: Tensor, v: Tensor, scale: float, lse: bool, *, causal: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     wide = accumulation(q.dtype)
-    scores = (q.to(wide) @ k.to(wide).transpose(-1, -2)) * scale
+    scores = _masked((q.to(wide) @ k.to(wide).transpose(-1, -2)) * scale, causal)
     out = (scores.softmax(-1) @ v.to(wide)).to(q.dtype)
     return out, scores.logsumexp(-1).float() if lse else None
 
 
-def _attend_matmul(q: Tensor, k: Tensor, v: Tensor, scale: float, lse: bool) -> tuple[Tensor, Tensor | None]:
-    scores = (q * scale) @ k.transpose(-1, -2)
+def _attend_matmul(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, lse: bool, *, causal: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    scores = _masked((q * scale) @ k.transpose(-1, -2), causal)
     return scores.softmax(-1) @ v, scores.float().logsumexp(-1) if lse else None
 
 
-def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, lse: bool) -> tuple[Tensor, Tensor | None]:
-    return F.scaled_dot_product_attention(q, k, v, scale=scale), None
+def _attend_sdpa(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, lse: bool, *, causal: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    return F.scaled_dot_product_attention(q, k, v, scale=scale, is_causal=causal), None
 
 
 def _runs(lengths: list[int]) -> Iterator[tuple[int, int]]:
@@ -159,9 +171,19 @@ def _sdpa_refuses(case: AttentionCase) -> str | None:
     return "gives no log-sum-exp" if case.lse else None
 
 
+def _kernel(
+    name: str,
+    attend: Callable[..., tuple[Tensor, Tensor | None]],
+    refuses: Callable[[AttentionCase], str | None],
+    suits: Callable[[AttentionCase], bool],
+) -> AttentionKernel:
+    causal = partial(_run, partial(attend, causal=True))
+    return AttentionKernel(name=name, run=partial(_run, attend), refuses=refuses, suits=suits, causal=causal)
+
+
 TORCH_KERNELS: tuple[AttentionKernel, ...] = (
-    AttentionKernel(name="matmul", run=partial(_run, _attend_matmul), refuses=_can, suits=_matmul_suits),
-    AttentionKernel(name="sdpa", run=partial(_run, _attend_sdpa), refuses=_sdpa_refuses, suits=_always),
-    AttentionKernel(name="reference", run=partial(_run, _attend_reference), refuses=_can, suits=_always),
+    _kernel("matmul", _attend_matmul, _can, _matmul_suits),
+    _kernel("sdpa", _attend_sdpa, _sdpa_refuses, _always),
+    _kernel("reference", _attend_reference, _can, _always),
 )
 """In the order in which ``auto`` asks them."""

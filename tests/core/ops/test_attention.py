@@ -138,6 +138,34 @@ def test_gradients(name: str, packed: bool) -> None:
     assert torch.autograd.gradcheck(run, (q, k, v, q_norm, k_norm))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_causal_attention_is_that_of_each_prefix(name: str) -> None:
+    q, k, v = torch.randn(3, 2, 3, 6, 8, dtype=torch.float64).unbind()
+    weight = torch.rand(8, dtype=torch.float64) + 0.5
+    rope = drawn_rope(6, 8, torch.float64)
+    arguments: dict[str, Any] = {"q_norm": weight, "causal": True, "implementation": attention_choice(name)}
+    out = vit_attention(q, k, v, rope=rope, **arguments)
+    for n in range(6):
+        tables, prefix = Rope(rope.cos[: n + 1], rope.sin[: n + 1]), [x[:, :, : n + 1] for x in (q, k, v)]
+        expected, _ = oracle(*prefix, weight, None, tables, 8**-0.5)
+        torch.testing.assert_close(out[:, :, n], expected[:, :, n])
+    packed = [torch.cat([x[i, :, :n] for i, n in enumerate((6, 4))], 1).transpose(0, 1) for x in (q, k, v)]
+    tables = Rope(*(torch.cat((x, x[:4])) for x in rope))
+    found = vit_attention(*packed, rope=tables, cu_seqlens=torch.tensor([0, 6, 10]), **arguments)
+    same = torch.cat([out[0], out[1, :, :4]], 1).transpose(0, 1)
+    torch.testing.assert_close(found, same)
+    q.requires_grad_()
+    assert torch.autograd.gradcheck(lambda q: vit_attention(q, k, v, rope=rope, **arguments), (q,))
+
+
+def test_a_kernel_without_a_causal_mask_is_passed_over_and_refused_by_name() -> None:
+    own = AttentionKernel(name="own", run=None, refuses=lambda case: None, suits=lambda case: True)  # type: ignore[arg-type]
+    assert attention_choice("auto", [own]).pick(case()).name == "own"
+    assert attention_choice("auto", [own]).pick(case(causal=True)).name == "sdpa"
+    with pytest.raises(UsageError, match="own has no causal mask"):
+        attention_choice("own", [own]).pick(case(causal=True))
+
+
 @pytest.mark.parametrize("name", ["reference", "matmul"])
 def test_log_sum_exp_has_a_gradient(name: str) -> None:
     q, k, v = torch.randn(3, 1, 2, 5, 4).unbind()
