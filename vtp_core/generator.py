@@ -13,7 +13,7 @@ from vtp_core.errors import UsageError
 
 
 class Generator(nn.Module):
-    """Makes latents from nothing, or from classes.
+    """Makes latents or their codes from nothing, or from classes.
 
     Attributes:
         classes: Number of classes that samples can be asked for; 0: none.
@@ -32,7 +32,7 @@ class Generator(nn.Module):
         classes: Tensor | None = None,
         settings: Table | None = None,
     ) -> Tensor:
-        """Latents of samples, as a decoder takes them.
+        """Latents of samples as a decoder takes them, or codes as the bottleneck decodes them.
 
         Sample i is a function of (seed, i), of its class and of the settings: not of the rest of the batch.
 
@@ -44,7 +44,7 @@ class Generator(nn.Module):
             settings: From `with_settings`; None: its own.
 
         Returns:
-            (B, d, h, w).
+            (B, d, h, w), or codes (B, Q, h, w) int64.
         """
         raise NotImplementedError
 

@@ -46,6 +46,7 @@ class Dims:
         depth: Encoder blocks.
         has_cls: Whether the encoder has a class token.
         tap_widths: Widths of the encoder's taps by block; empty: all `width`.
+        codebook_sizes: Codes of each codebook of the bottleneck; empty: the latent is continuous.
         channels: Latent channels d; 0 while the bottleneck is being built.
         value_range: The decoder's range; None until it is built.
     """
@@ -57,6 +58,7 @@ class Dims:
     channels: int = 0
     value_range: ValueRange | None = None
     tap_widths: tuple[int, ...] = ()
+    codebook_sizes: tuple[int, ...] = ()
 
     def tap_width(self, layer: int) -> int:
         """Width of the tokens of a tapped block."""

@@ -62,7 +62,7 @@ def build_networks(
     )
     bottleneck_module: Bottleneck = plugins.find("bottleneck", bottleneck.use).load_target()(bottleneck, dims)
     bottleneck_module.table = bottleneck
-    dims = replace(dims, channels=bottleneck_module.channels)
+    dims = replace(dims, channels=bottleneck_module.channels, codebook_sizes=bottleneck_module.codebook_sizes)
     decoder_module: Decoder | None = None
     if decoder is not None:
         decoder_module = cast(Decoder, plugins.find("decoder", decoder.use).load_target()(decoder, dims))

@@ -91,25 +91,36 @@ class TinyEncoder(Encoder):
 
 
 class TinyBottleneck(Bottleneck):
-    """A linear layer to `dims.channels`, on patches and class token."""
+    """A linear layer to `dims.channels`, on patches and class token.
+
+    With `dims.codebook_sizes`, code q of a token is its channel q, rounded down and taken modulo the size.
+    """
 
     def __init__(self, dims: Dims = TINY_DIMS) -> None:
         super().__init__()
-        self.channels = dims.channels
+        self.channels, self.codebook_sizes = dims.channels, dims.codebook_sizes
         self.project = nn.Linear(dims.width, dims.channels)
 
     def forward(self, features: Features) -> Latent:
-        """The projected tokens."""
-        return Latent(
-            crops={
-                name: Tokens(
-                    patches=self.project(tokens.patches),
-                    grid=tokens.grid,
-                    cls=None if tokens.cls is None else self.project(tokens.cls),
-                )
-                for name, tokens in features.crops.items()
-            }
-        )
+        """The projected tokens, and their codes."""
+        crops = {
+            name: Tokens(
+                patches=self.project(tokens.patches),
+                grid=tokens.grid,
+                cls=None if tokens.cls is None else self.project(tokens.cls),
+            )
+            for name, tokens in features.crops.items()
+        }
+        if not self.codebook_sizes:
+            return Latent(crops=crops)
+        return Latent(crops=crops, codes={name: self._codes(tokens) for name, tokens in crops.items()})
+
+    def _codes(self, tokens: Tokens) -> Tensor:
+        """(B, C, Q, h, w)."""
+        whole = tokens.patches.detach().floor().long()
+        codes = [whole[..., q] % size for q, size in enumerate(self.codebook_sizes)]
+        stacked: Tensor = torch.stack(codes, 2).unflatten(3, tokens.grid)
+        return stacked
 
 
 class TinyDecoder(Decoder):

@@ -223,7 +223,7 @@ class Tokenizer(nn.Module):
         indices = checked_samples("generate", indices, seed, self.device)
         height, width = (side // self.encoder.patch for side in sides(self.config.image_size))
         shape = (self.bottleneck.channels, height, width)
-        return generated(head, indices, seed, shape, classes, settings)
+        return generated(head, indices, seed, shape, classes, settings, self.bottleneck)
 
     def preprocess(self, images: Images, size: int | tuple[int, int] | None = None) -> Tensor:
         """Images to pixels, by the conversion to RGB, the resize and the centre crop of evaluation.

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from vtp_core.config import Table
 from vtp_core.errors import UsageError
 from vtp_core.generator import Generator
-from vtp_core.math.row_noise import row_rand, row_randn, row_seeds
+from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.ops import AttentionChoice
+from vtp_plugins.generation.classes import drawn_classes
 from vtp_plugins.generation.config import GenerationConfig, SamplingConfig
 from vtp_plugins.generation.loss import default_shift, shifted, velocity_of
 from vtp_plugins.generation.network import LightningDit
@@ -131,13 +132,7 @@ class FlowGenerator(Generator):
 
     def draw_classes(self, seeds: Tensor, balance: str) -> Tensor:
         """(B,) classes of row seeds, as often as in the training data or uniform."""
-        if not self.classes:
-            return torch.zeros_like(seeds)
-        share = self.frequency.double() if balance == "data" else torch.ones_like(self.frequency).double()
-        bounds = share.cumsum(0) / share.sum()
-        number = row_rand(seeds, 1, draw=1, dtype=torch.float64)[:, 0]
-        drawn = torch.searchsorted(bounds, number, right=True)
-        return drawn.clamp(max=int(share.nonzero().max()))  # rounding may leave the last bound below 1
+        return drawn_classes(self.frequency, seeds, balance)
 
     def _check(self, shape: tuple[int, int, int], settings: SamplingConfig) -> None:
         trained = (len(self.mean), *self.grid.tolist())

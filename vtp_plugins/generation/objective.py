@@ -12,6 +12,7 @@ from vtp_core.features import Losses, Tally
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
 from vtp_core.step import Step
+from vtp_plugins.generation.classes import class_counts, shown_classes
 from vtp_plugins.generation.config import GenerationConfig
 from vtp_plugins.generation.generator import FlowGenerator
 from vtp_plugins.generation.loss import (
@@ -56,7 +57,7 @@ class Generation(Objective):
         shift = config.shift or default_shift(x[0].numel())
         t = lognormal_times(normal, config.lognorm_mu, config.lognorm_sigma, shift)
         point = between(x, noise, t)
-        label = self._labels(step, len(x))
+        label = shown_classes(step, config)
         out = step.call(self.generator, point, t, *([] if label is None else [label])).to(x.dtype)
         target = x - noise
         if config.prediction == "x":
@@ -81,8 +82,7 @@ class Generation(Objective):
             "square": z.square().sum((0, 2, 3)),
         }
         if classes:
-            label = self._known_labels(step)
-            sums["classes"] = torch.bincount(label[label >= 0], minlength=classes).double()
+            sums["classes"] = class_counts(step, self.config)
         return Tally(sums=sums)
 
     @torch.no_grad()
@@ -124,25 +124,6 @@ class Generation(Objective):
     def rules(self) -> Sequence[ParamRule]:
         """No weight decay of the classes' embeddings."""
         return (ParamRule(pattern="generator.network.class_embed.weight", decay=0.0),)
-
-    def _labels(self, step: Step, rows: int) -> Tensor | None:
-        """(B,) classes, with the last number for rows whose class is hidden or unknown."""
-        if not self.config.classes:
-            return None
-        label = self._known_labels(step)
-        hidden = (step.rand(rows) < self.config.drop_class).to(label.device) | (label < 0)
-        return torch.where(hidden, self.config.classes, label)
-
-    def _known_labels(self, step: Step) -> Tensor:
-        view, classes = self.config.view, self.config.classes
-        label = step.batch(view).label
-        assert label is not None, f"view {view} gave no labels"
-        if label.device.type == "cpu" and len(label) and int(label.max()) >= classes:
-            raise DataError(
-                f"view {view} has a label {int(label.max())}, the objective generation {classes} classes, "
-                f"0 to {classes - 1}; set classes"
-            )
-        return label
 
     def _check_grid(self, x: Tensor) -> None:
         grid, here = self.generator.grid.tolist(), list(x.shape[-2:])

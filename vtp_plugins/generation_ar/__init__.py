@@ -1,0 +1,1 @@
+"""Objective `generation_ar`: an autoregressive transformer on the codes of a frozen tokenizer."""

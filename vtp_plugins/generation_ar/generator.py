@@ -1,0 +1,121 @@
+"""What is trained and exported: the transformer, the grid of its codes, and how samples are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vtp_core.config import Table
+from vtp_core.errors import UsageError
+from vtp_core.generator import Generator
+from vtp_core.math.row_noise import row_rand, row_seeds
+from vtp_core.ops import AttentionChoice
+from vtp_plugins.generation.classes import drawn_classes
+from vtp_plugins.generation_ar.config import CodeSamplingConfig, GenerationArConfig
+from vtp_plugins.generation_ar.network import CodeTransformer
+from vtp_plugins.generation_ar.sampling import draw_codes
+
+ROWS = 16
+"""Samples that are made at a time. A matrix product of another number of rows may round otherwise, and one
+other code changes all that follow: fewer samples are filled up to this number."""
+
+
+class CodeGenerator(Generator):
+    """A transformer on codes.
+
+    Attributes:
+        grid: (2,) int64, rows and columns of the training codes; 0 before calibration.
+        frequency: (classes,) shares of the classes in the training data; uniform before calibration.
+    """
+
+    grid: Tensor
+    frequency: Tensor
+    settings: CodeSamplingConfig
+
+    def __init__(self, config: GenerationArConfig, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.classes, self.settings = config.classes, config.sampling
+        self.network = CodeTransformer(config.transformer, sizes, config.classes)
+        self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))
+        self.register_buffer("frequency", torch.full((config.classes,), 1 / max(config.classes, 1)))
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer's blocks."""
+        return self.network.blocks()
+
+    def use_attention(self, implementation: AttentionChoice) -> None:
+        """Sets which attention implementation all blocks use."""
+        self.network.use_attention(implementation)
+
+    def forward(self, codes: Tensor, label: Tensor) -> Tensor:
+        """Negative log-likelihoods; see `CodeTransformer.forward`."""
+        out: Tensor = self.network(codes, label)
+        return out
+
+    @torch.no_grad()
+    def generate(
+        self,
+        indices: Tensor,
+        seed: int,
+        shape: tuple[int, int, int],
+        *,
+        classes: Tensor | None = None,
+        settings: Table | None = None,
+    ) -> Tensor:
+        """Codes (B, Q, h, w) of samples; see `vtp_core.generator.Generator.generate`.
+
+        Raises:
+            UsageError: Another grid than the trained one, or guidance without classes.
+        """
+        chosen = settings or self.settings
+        assert isinstance(chosen, CodeSamplingConfig)
+        grid = self._grid(shape)
+        if chosen.guidance != 1 and not self.classes:
+            raise UsageError("generate: guidance needs classes, and this generator was trained without")
+        seeds = row_seeds(seed % 2**63, indices)
+        label = drawn_classes(self.frequency, seeds, chosen.balance) if classes is None else classes
+        parts = [
+            self._drawn(some, under, grid, chosen)
+            for some, under in zip(seeds.split(ROWS), label.split(ROWS), strict=True)
+        ]
+        return torch.cat(parts)
+
+    def _drawn(
+        self, seeds: Tensor, label: Tensor, grid: tuple[int, int], settings: CodeSamplingConfig
+    ) -> Tensor:
+        """Codes (B, Q, h, w) of at most `ROWS` samples."""
+        wanted = len(seeds)
+        filled = torch.arange(ROWS, device=seeds.device).clamp(max=wanted - 1)
+        seeds, label = seeds[filled], label[filled]
+        guided = settings.guidance != 1
+        under = torch.cat([label, torch.full_like(label, self.classes)]) if guided else label
+        decoding = self.network.start(len(under), grid, under)
+        count, codebooks = grid[0] * grid[1], len(self.network.sizes)
+        numbers = row_rand(seeds, count, codebooks, draw=2, dtype=torch.float64)
+        found: list[Tensor] = []
+        for n in range(count):
+            output = decoding.output()
+            codes: list[Tensor] = []
+            for q, head in enumerate(self.network.head):
+                logits = head(output, codes)
+                if guided:
+                    with_class, without = logits.chunk(2)
+                    logits = without + settings.guidance * (with_class - without)
+                drawn = draw_codes(logits, numbers[:, n, q], settings.temperature, settings.top_k)
+                codes.append(drawn.repeat(2) if guided else drawn)
+            found.append(torch.stack(codes, 1)[:wanted])
+            decoding.add(codes)
+        return torch.stack(found, 2).unflatten(2, grid)
+
+    def _grid(self, shape: tuple[int, int, int]) -> tuple[int, int]:
+        rows, columns = self.grid.tolist()
+        if not rows:
+            raise UsageError("generate: this generator knows no grid of codes; train it with `vtp run`")
+        if shape[1:] != (rows, columns):
+            raise UsageError(
+                f"generate: trained on codes of {rows} x {columns} positions, asked for "
+                f"{shape[1]} x {shape[2]}; train a generator at that image size"
+            )
+        return rows, columns
