@@ -21,7 +21,7 @@ class Arm:
         recipe: The recipe that is trained.
         overrides: Values over the recipe's, as those of ``vtp run -s``.
         seeds: One run each.
-        first: Recipe of a stage before it, from whose weights it starts; None: it starts afresh.
+        first: Recipe of a stage before it, whose weights become `init_from.path`; None: it starts afresh.
         first_overrides: Values over that recipe's.
     """
 

@@ -135,7 +135,7 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> None:
             run.arm.first, run.first_overrides, first, bench, end, stop
         ):
             return
-        overrides = (*overrides, f"init_from={first}")
+        overrides = (*overrides, f"init_from.path={first}")
     if not _train(run.arm.recipe, overrides, folder, bench, end, stop):
         return
     sessions = [*_sessions(first), *_sessions(folder)]

@@ -69,10 +69,11 @@ def make_arms(tiny: bool = False) -> list[Arm]:
             overrides=tuple(f"objectives.{name}.bottleneck=true" for name in HEADS),
         )
     )
-    return [_tiny(arm) for arm in arms] if tiny else arms
+    return [tiny_arm(arm) for arm in arms] if tiny else arms
 
 
-def _tiny(arm: Arm) -> Arm:
+def tiny_arm(arm: Arm) -> Arm:
+    """An arm of these recipes with networks of one block and four steps on few samples."""
     small = [
         "run.steps=4", "run.checkpoint_every=2", "run.log_every=1", "run.precision=float32",
         "encoder.width=24", "encoder.depth=1", "encoder.heads=2", "encoder.patch=8",

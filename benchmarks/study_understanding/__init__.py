@@ -1,0 +1,1 @@
+"""Does what latents mean forecast what a generator makes of them?"""

@@ -1,0 +1,181 @@
+"""Rank correlations against scipy; arms, records and verdict; the whole study in small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+from benchmarks.study.arm import Run
+from benchmarks.study.record import write_record
+from benchmarks.study.results import Results, read_results
+from benchmarks.study.runner import Bench
+from benchmarks.study_understanding.__main__ import main
+from benchmarks.study_understanding.arms import (
+    DISCRETE,
+    EXTRA_PROXIES,
+    FROZEN,
+    is_tiny,
+    make_arms,
+    proxy_seeds,
+)
+from benchmarks.study_understanding.figures import KERNEL, LATENTS, PSNR
+from benchmarks.study_understanding.proxies import link_first, missing
+from benchmarks.study_understanding.statistics import correlate, partial_spearman, ranks, spearman
+from benchmarks.study_understanding.verdict import correlation, finding, write_verdict
+from vtp_core.recipe import load_recipe
+
+
+def drawn(count: int, seed: int = 0, *, ties: bool = False) -> numpy.ndarray[Any, Any]:
+    values = numpy.random.default_rng(seed).normal(size=(3, count))
+    values[1] += values[0]
+    values[2] += values[0]
+    return numpy.round(values, 0) if ties else values
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rank_correlation_is_scipys(ties: bool) -> None:
+    for seed in range(5):
+        x, y, z = drawn(24, seed, ties=ties)
+        assert ranks(x) == pytest.approx(stats.rankdata(x))
+        assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+        # What is left of the ranks after a linear fit to those of the third number.
+        left = []
+        for values in (x, y):
+            fit = stats.linregress(stats.rankdata(z), stats.rankdata(values))
+            left.append(stats.rankdata(values) - fit.intercept - fit.slope * stats.rankdata(z))
+        assert partial_spearman(x, y, z) == pytest.approx(stats.pearsonr(*left).statistic, abs=1e-10)
+
+
+def test_the_interval_is_that_of_scipys_bootstrap() -> None:
+    x, y, _ = drawn(30)
+    found = correlate(x, y)
+    assert found is not None and found.arms == 30
+    expected = stats.bootstrap(
+        (x, y), lambda a, b: stats.spearmanr(a, b).statistic, paired=True, vectorized=False, n_resamples=1000,
+        method="percentile", rng=numpy.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.05)
+    assert found.low < found.rho < found.high
+
+
+def test_arms_without_a_number_are_left_out_and_few_or_constant_ones_not_judged() -> None:
+    x, y, z = drawn(12)
+    x[:3] = numpy.nan
+    found = correlate(x, y)
+    assert found is not None and found.arms == 9
+    assert found.rho == pytest.approx(stats.spearmanr(x[3:], y[3:]).statistic)
+    x[:5] = numpy.nan
+    assert correlate(x, y) is None
+    assert correlate(numpy.ones(12), y) is None
+    assert correlate(y, z, y) is None  # nothing is left of the first
+
+
+def test_arms_are_valid_recipes_that_differ_and_start_from_one_another() -> None:
+    arms = make_arms()
+    names = [arm.name for arm in arms]
+    assert len(names) == len(set(names)) >= 24
+    assert {*DISCRETE, *FROZEN, *EXTRA_PROXIES} <= set(names)
+    assert len({Run(arm, 0).digest() for arm in arms}) == len(arms)
+    own = [arm for arm in arms if arm.first is not None or "bottleneck={" in " ".join(arm.overrides)]
+    for arm in own:
+        assert load_recipe(str(arm.recipe), Run(arm, 0).overrides).evaluators.keys() >= {"diffusability"}
+    for number, arm in enumerate(arms):
+        if arm.first is not None:
+            before = [(other.recipe, other.overrides) for other in arms[:number]]
+            assert (arm.first, arm.first_overrides) in before
+    for arm, small in zip(arms, make_arms(tiny=True), strict=True):
+        assert arm.name == small.name and is_tiny(small) and not is_tiny(arm)
+        assert proxy_seeds(arm.name) == ((0, 1, 2, 3, 4) if arm.name in EXTRA_PROXIES else (0,))
+
+
+def records(folder: Path, slope: float, noise: float = 0.1) -> Results:
+    """Records of all arms; the distance is `slope` times the probe, and PSNR says nothing of it."""
+    generator = numpy.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    for number, arm in enumerate(make_arms()):
+        run = Run(arm, 0)
+        psnr = float(generator.normal())
+        distance = slope * number + noise * float(generator.normal())
+        metrics = {LATENTS: number, PSNR: psnr, KERNEL: distance}
+        proxies = [
+            {"seed": seed, "kernel": distance + (0.01 * seed if seed else 0.0)}
+            for seed in proxy_seeds(arm.name)
+        ]
+        entries = {name: {"value": value, "protocol": "one"} for name, value in metrics.items()}
+        write_record(
+            {
+                "settings": run.digest(), "data": "cifar10", "flops": 1.0, "cpu_seconds": 1.0, "training": {},
+                "metrics": entries, "proxies": proxies,
+            },
+            folder / f"{run.name}.json",
+        )  # fmt: skip
+    return read_results(make_arms(), folder)
+
+
+@pytest.mark.parametrize(("slope", "said"), [(-1.0, "appeared"), (1.0, "reversed")])
+def test_the_verdict_follows_the_records(tmp_path: Path, slope: float, said: str) -> None:
+    found = records(tmp_path / "records", slope)
+    assert finding(correlation(found, LATENTS), -1) == said
+    assert finding(correlation(found, LATENTS, given=PSNR), -1) == said
+    text = write_verdict(found)
+    assert f"given PSNR: {'-' if slope < 0 else '+'}1.00" in text and f", {said}:" in text
+    assert "of the variance is the tokenizers'" in text
+    assert "The strongest is probe, latent map." in text
+
+
+def test_without_a_relation_nothing_is_told_from_chance(tmp_path: Path) -> None:
+    found = records(tmp_path / "records", 0.0)
+    assert finding(correlation(found, LATENTS), -1) in ("leaning", "absent")
+    assert finding(None, -1) == "open"
+
+
+def test_distances_of_other_protocols_are_not_compared(tmp_path: Path) -> None:
+    found = records(tmp_path / "records", -1.0)
+    found.records["vq"][0]["metrics"][KERNEL]["protocol"] = "another"  # type: ignore[index]
+    assert "2 protocols" in write_verdict(found)
+
+
+def test_few_arms_are_not_judged(tmp_path: Path) -> None:
+    assert "Not to be judged yet: 0 arms" in write_verdict(read_results(make_arms(), tmp_path))
+
+
+def test_a_finished_run_stands_for_a_first_stage(tmp_path: Path) -> None:
+    bench = Bench(study="s", data="samples", overrides=(), work=tmp_path, results=tmp_path / "results")
+    runs = {run.arm.name: run for run in (Run(arm, 0) for arm in make_arms())}
+    stage, start = runs["gan_stage_ae_d4"], runs["ae_d4"]
+    link = tmp_path / f"{stage.name}_first"
+    link_first(stage, [*runs.values()], bench)
+    assert not link.exists()
+    (tmp_path / start.name).mkdir()
+    (tmp_path / start.name / "report.html").touch()
+    link_first(stage, [*runs.values()], bench)
+    assert link.resolve() == (tmp_path / start.name).resolve()
+    assert missing(start, bench) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_the_whole_study_in_small(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    arguments = ["--tiny", "--results", str(results)]
+    chosen = ["--only", "ae_d16,vq,frozen_ae", "--work", str(tmp_path / "work")]
+    runner = CliRunner()
+    made = runner.invoke(main, [*arguments, "run", *chosen])
+    assert made.exit_code == 0, made.output
+    assert "all chosen runs are there" in made.output
+    vq = json.loads((results / "vq_seed0.json").read_text())
+    assert [proxy["seed"] for proxy in vq["proxies"]] == [0, 1, 2, 3, 4]
+    assert {KERNEL, LATENTS, PSNR, "spectrum_slope", "decode_codes_0.1", "channels"} <= vq["metrics"].keys()
+    assert vq["metrics"][KERNEL]["value"] == vq["proxies"][0]["kernel"]
+    assert len({proxy["kernel"] for proxy in vq["proxies"]}) == 5
+    assert (tmp_path / "work" / "frozen_ae_seed0_first").is_symlink()
+    assert runner.invoke(main, [*arguments, "run", *chosen]).output == "all chosen runs are there\n"
+    assert "3 of 31 runs are there" in runner.invoke(main, [*arguments, "table"]).output
+    drawn = runner.invoke(main, [*arguments, "plot", str(tmp_path / "plot.svg")])
+    assert drawn.exit_code == 0, drawn.output
+    assert "too few to judge" in runner.invoke(main, [*arguments, "verdict"]).output
