@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from vtp_core.batch import Batch
 from vtp_core.data.completeness import Lost, lost
-from vtp_core.data.crops.geometry import center_crop, shorter_side_crop
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
-from vtp_core.evaluation.named_protocol import Crop
+from vtp_core.evaluation.cutting import Cut, cutter
+from vtp_core.evaluation.named_protocol import Preparation
 from vtp_core.evaluation.protocol import SetFacts
 from vtp_core.view import Size
 
@@ -62,14 +62,16 @@ class EvaluationSet:
         limit: Use that many samples, spread evenly over the source; None: all.
         skip_bad: Whether bad samples are left out instead of being an error, as in training sets; the
             protocol has the number of samples that were read.
-        crop: How images become square.
+        how: Crop of the images.
+        view: Which random crop of each image is read instead; None: none.
     """
 
     name: str
     source: Source
     limit: int | None = None
     skip_bad: bool = False
-    crop: Crop = "adm"
+    how: Preparation = field(default_factory=Preparation)
+    view: int | None = None
 
     def indices(self) -> Sequence[int]:
         """The chosen samples, ascending, each once."""
@@ -88,7 +90,9 @@ class EvaluationSet:
     ) -> Iterator[Batch]:
         """This rank's samples in index order, `rows` at a time, at `size` pixels, with these fields."""
         own = Subset(self.source, self.indices()[rank::world_size])
-        return evaluation_batches(own, size, rows, fields=fields, skip_bad=self.skip_bad, crop=self.crop)
+        return evaluation_batches(
+            own, size, rows, fields=fields, skip_bad=self.skip_bad, how=self.how, view=self.view
+        )
 
     def subset(self, indices: Sequence[int]) -> EvaluationSet:
         """The samples at some positions of `indices()`."""
@@ -114,7 +118,8 @@ def evaluation_batches(
     *,
     fields: frozenset[str] | None = None,
     skip_bad: bool = False,
-    crop: Crop = "adm",
+    how: Preparation | None = None,
+    view: int | None = None,
 ) -> Iterator[Batch]:
     """Yields each sample once, by ascending index; the last batch may be smaller.
 
@@ -126,7 +131,8 @@ def evaluation_batches(
         rows: Samples per batch.
         fields: What to read; None: all fields of the source except cached latents.
         skip_bad: Whether bad samples are left out.
-        crop: How images become square.
+        how: Crop of the images.
+        view: Which random crop of each image is read instead; None: none.
 
     Yields:
         Batches with one crop set "global", uint8 (B, 1, 3, size, size).
@@ -139,7 +145,7 @@ def evaluation_batches(
     for start in range(0, len(source), rows):
         read = [_read(source, index, wanted, skip_bad) for index in indices[start : start + rows]]
         if samples := [sample for sample in read if sample is not None]:
-            yield _batch(samples, size, crop)
+            yield _batch(samples, cutter(how or Preparation(), size, view))
 
 
 def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) -> Sample | None:
@@ -154,11 +160,10 @@ def _read(source: Source, index: int, fields: frozenset[str], skip_bad: bool) ->
         ) from error
 
 
-def _batch(samples: Sequence[Sample], size: Size, crop: Crop) -> Batch:
-    cut = {"adm": center_crop, "shorter_side": shorter_side_crop}[crop]
+def _batch(samples: Sequence[Sample], cut: Cut) -> Batch:
     crops: dict[str, Tensor] = {}
     if all(sample.image is not None for sample in samples):
-        images = [cut(sample.image, size) for sample in samples if sample.image is not None]
+        images = [cut(sample.image, sample.key) for sample in samples if sample.image is not None]
         crops["global"] = torch.stack(images)[:, None]
     texts = [sample.text for sample in samples if sample.text is not None]
     labels = [sample.label for sample in samples if sample.label is not None]

@@ -51,7 +51,7 @@ class Observation:
         """Encoder tokens, with the layers that the bottleneck and the exported image head read."""
         head = self.model.exports["embed_image"] if "embed_image" in self.model.exports else None
         layers = {*self.model.bottleneck.layers, *getattr(head, "layers", ())}
-        with self._precision():
+        with self.precision():
             features = self.model.features(self.batch.image, sorted(layers))
         check_finite_features(features, self.model.encoder)
         return features
@@ -60,7 +60,7 @@ class Observation:
     def encoded(self) -> Encoded:
         """Latents; of a variational bottleneck the mode."""
         features = self.features
-        with self._precision():
+        with self.precision():
             encoded = self.model.encode_features(features)
         check_finite_latent(encoded, self.model.bottleneck)
         return encoded
@@ -85,7 +85,8 @@ class Observation:
     def _truncate(self) -> bool:
         return self.preparation.rounding == "truncate"
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """The precision in which encoder and bottleneck compute."""
         lower = self.preparation.encode == "bfloat16"
         return torch.autocast(self.batch.image.device.type, torch.bfloat16, enabled=lower)
 

@@ -12,11 +12,16 @@ from typing import Literal
 
 from vtp_core.view import Size
 
-Crop = Literal["adm", "shorter_side"]
-"""``adm``: `vtp_core.data.crops.geometry.center_crop`; ``shorter_side``: `shorter_side_crop`."""
+Crop = Literal["adm", "shorter_side", "squash"]
+"""``adm``: `vtp_core.data.crops.geometry.center_crop`; ``shorter_side``: `shorter_side_crop`; ``squash``: all
+of the image, its proportions changed, by bilinear interpolation."""
 Rounding = Literal["round", "truncate"]
 
-CROPS: Mapping[Crop, str] = {"adm": "centre-crop-v1", "shorter_side": "shorter-side-crop-v1"}
+CROPS: Mapping[Crop, str] = {
+    "adm": "centre-crop-v1",
+    "shorter_side": "shorter-side-crop-v1",
+    "squash": "squash-v1",
+}
 """Crop -> its name with its version in protocols."""
 
 
@@ -29,14 +34,22 @@ class Preparation:
         rounding: How clamped pixels become 8-bit ones, of reconstructions and of the images' own float
             pixels.
         encode: Precision in which encoder and bottleneck compute; the decoder keeps the tokenizer's.
+        size: Side of the images in pixels; None: the tokenizer's.
+        shorter: Side to which `shorter_side` resizes before it cuts the center; None: the images'.
+        views: Random crops with flips that are read of each training image; 0: the crop of held-out images.
     """
 
     crop: Crop = "adm"
     rounding: Rounding = "round"
     encode: Literal["own", "bfloat16"] = "own"
+    size: int | None = None
+    shorter: int | None = None
+    views: int = 0
 
     def __str__(self) -> str:
-        parts = [CROPS[self.crop]]
+        parts = [CROPS[self.crop] + (f" of {self.shorter}" if self.shorter is not None else "")]
+        if self.views:
+            parts.append(f"training images by {self.views} random crops and flips each")
         if self.rounding != "round":
             parts.append("8 bit by clamp and truncation")
         if self.encode != "own":

@@ -40,23 +40,26 @@ def observe(
     assert model.config is not None
     fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users.values()))
     count = 0
-    batches = replace(data, crop=how.crop).batches(
-        model.config.image_size, rows, world.rank, world.size, fields
-    )
-    with show(f"evaluation: {data.name}", len(data.indices())) as advance, failed.of_all(users):
-        for batch in batches if users else ():
-            count += len(batch)
-            check_labels(data, batch)
-            if labels is not None and split == "train" and batch.label is not None:
-                known = batch.label >= 0
-                batch = replace(
-                    batch, label=torch.where(known, labels[batch.label.clamp_min(0)], batch.label)
-                )
-            seen = Observation(model, batch.to(model.device), split, how)
-            for name in [name for name in users if name not in failed]:
-                with failed.of(name, batch.keys):
-                    users[name].update(seen)
-            advance(len(batch) * world.size)
+    views = range(how.views) if split == "train" and how.views else (None,)
+    with (
+        show(f"evaluation: {data.name}", len(data.indices()) * len(views)) as advance,
+        failed.of_all(users),
+    ):
+        for view in views if users else ():
+            read = replace(data, how=how, view=view)
+            for batch in read.batches(model.config.image_size, rows, world.rank, world.size, fields):
+                count += 0 if view else len(batch)
+                check_labels(data, batch)
+                if labels is not None and split == "train" and batch.label is not None:
+                    known = batch.label >= 0
+                    batch = replace(
+                        batch, label=torch.where(known, labels[batch.label.clamp_min(0)], batch.label)
+                    )
+                seen = Observation(model, batch.to(model.device), split, how)
+                for name in [name for name in users if name not in failed]:
+                    with failed.of(name, batch.keys):
+                        users[name].update(seen)
+                advance(len(batch) * world.size)
     return count
 
 

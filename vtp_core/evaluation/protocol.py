@@ -98,7 +98,7 @@ class EvaluationProtocol:
     def __str__(self) -> str:
         parts = [f"{self.label}: {self.name}" if self.named is not None else self.name]
         if self.held_out is not None or self.train is not None:
-            parts.append(f"{self.preparation} {size_text(self.image_size)} px")
+            parts.append(f"{self.preparation} {size_text(self.preparation.size or self.image_size)} px")
         else:
             parts.append(f"{size_text(self.image_size)} px")
         if self.held_out is not None:

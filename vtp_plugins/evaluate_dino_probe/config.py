@@ -20,8 +20,14 @@ class DinoProbeConfig(ComponentConfig):
     use: Literal["dino_probe"] = "dino_probe"
     """This evaluator."""
     protocol: Literal["probe-dino-v1", "vtp-2512"] = "probe-dino-v1"
-    """`probe-dino-v1` selects the head on a tenth of the training set. `vtp-2512` selects head and epoch on
-    the held-out set, as VTP's release does, which flatters; its metric has a name of its own."""
+    """`probe-dino-v1` selects the head on a tenth of the training set. `vtp-2512` is the probe of VTP's
+    release, which selects head and epoch on the held-out set and so flatters; its metric has a name of its
+    own."""
+    force: bool = False
+    """Whether `vtp-2512` measures another number of images than ImageNet's 50,000, and marks the number."""
+    views: Positive | None = None
+    """Random crops of each training image under `vtp-2512`, whose features are kept in memory: by default one
+    for each epoch; another number marks the metric."""
     blocks: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 4)
     """A head for each: the class tokens of so many last blocks, and the mean patch token."""
     rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = RATES
@@ -35,9 +41,17 @@ class DinoProbeConfig(ComponentConfig):
 
     @model_validator(mode="after")
     def _published_settings(self) -> "DinoProbeConfig":
-        changed = [
-            key for key in _PUBLISHED if getattr(self, key) != type(self).model_fields[key].get_default()
-        ]
-        if self.protocol == "vtp-2512" and changed:
-            raise ValueError(f'protocol = "vtp-2512" fixes {changed[0]}; leave the key out')
+        defaults = type(self).model_fields
+        published = self.protocol == "vtp-2512"
+        for key in _PUBLISHED:
+            if published and getattr(self, key) != defaults[key].get_default():
+                raise ValueError(f'protocol = "vtp-2512" fixes {key}; leave the key out')
+        for key in ("force", "views"):
+            if not published and getattr(self, key) != defaults[key].get_default():
+                raise ValueError(f'{key} is of protocol = "vtp-2512"; leave the key out')
         return self
+
+    @property
+    def copies(self) -> int:
+        """Rows of features of each training image."""
+        return (self.views or self.epochs) if self.protocol == "vtp-2512" else 1

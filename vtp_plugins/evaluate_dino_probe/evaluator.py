@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from vtp_core.errors import DataError, NumericError, UsageError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
@@ -14,7 +14,8 @@ from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_dino_probe.config import DinoProbeConfig
 from vtp_plugins.evaluate_dino_probe.features import last_blocks
-from vtp_plugins.evaluate_dino_probe.selection import Chosen, best_head
+from vtp_plugins.evaluate_dino_probe.protocols import published
+from vtp_plugins.evaluate_dino_probe.selection import best_head
 from vtp_plugins.probes.answers import empty_classes, splits_of, top_1
 from vtp_plugins.probes.vectors import VectorStore
 
@@ -27,12 +28,13 @@ class DinoProbe(Evaluator):
 
     A head reads the class tokens of the last n blocks after the final norm and the mean patch token. All are
     trained in one pass by SGD. Compared with the same heads on raw pixels, averaged to at most 32 x 32, and
-    with the largest class. Features are computed once and kept in float32: no augmentation.
+    with the largest class. Features are kept in float32 memory; only `vtp-2512` augments images.
     """
 
     requires = frozenset({"encode", "class_tokens"})
     fields = frozenset({"label"})
     uses_train = True
+    metrics = {"dino_probe": Metric(title="DINO-style probe, top-1", digits=3)}
     config: DinoProbeConfig
 
     def __init__(self, config: DinoProbeConfig) -> None:
@@ -40,20 +42,7 @@ class DinoProbe(Evaluator):
         self._store = VectorStore()
         self._classes: Sequence[str] = ()
         self._device = torch.device("cpu")
-
-    @property
-    def _published(self) -> bool:
-        return self.config.protocol == "vtp-2512"
-
-    @property
-    def _metric(self) -> str:
-        return "dino_probe_vtp_2512" if self._published else "dino_probe"
-
-    @property
-    def metrics(self) -> Mapping[str, Metric]:
-        """`dino_probe`, or `dino_probe_vtp_2512`: two protocols, never in one column."""
-        how = ", selected on the held-out set as in VTP's release" if self._published else ""
-        return {self._metric: Metric(title=f"DINO-style probe{how}, top-1", digits=3)}
+        self.follows, self.forced = published(config), config.force
 
     @property
     def protocol(self) -> str:
@@ -61,15 +50,15 @@ class DinoProbe(Evaluator):
         config = self.config
         blocks = "/".join(str(count) for count in config.blocks)
         rates = "/".join(f"{rate:g}" for rate in config.rates)
-        name, selected, precision = (
-            ("vtp-2512-probe", "head and epoch SELECTED ON THE HELD-OUT SET", "bfloat16")
-            if self._published
-            else ("probe-dino-v1", "head selected on a tenth of the training set by hash", "float32")
+        selected = (
+            "head selected on a tenth of the training set by hash, no augmentation"
+            if self.follows is None
+            else "head and epoch SELECTED ON THE HELD-OUT SET"
         )
         return (
-            f"{name} (class tokens of the last {blocks} blocks and mean patch token, {precision}; linear "
-            f"heads by float32 SGD, momentum 0.9, rates {rates} x {config.batch}/256, cosine to 0, "
-            f"{config.epochs} epochs, batch {config.batch}, seed {config.seed}; {selected}; no augmentation)"
+            f"probe-dino-v1 (class tokens of the last {blocks} blocks and mean patch token; linear heads by "
+            f"float32 SGD, momentum 0.9, rates {rates} x {config.batch}/256, cosine to 0, {config.epochs} "
+            f"epochs, batch {config.batch}, seed {config.seed}; {selected})"
         )
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
@@ -84,8 +73,7 @@ class DinoProbe(Evaluator):
 
     def update(self, seen: Observation) -> None:
         """Adds a batch of either set."""
-        blocks = max(self.config.blocks)
-        self._store.add(seen, last_blocks(seen, blocks, bfloat16=self._published))
+        self._store.add(seen, last_blocks(seen, max(self.config.blocks)))
 
     def state(self) -> Tally:
         """Vectors and labels."""
@@ -102,11 +90,9 @@ class DinoProbe(Evaluator):
         width = train.features.shape[1] // (max(config.blocks) + 1)
         widths = [(count + 1) * width for count in config.blocks]
 
-        def best(fit: Tensor, rows: Tensor, inputs: Sequence[int]) -> Chosen:
-            return best_head((fit, train.label), (rows, held_out.label), inputs, config, device=self._device)
-
-        chosen = best(train.features, held_out.features, widths)
-        pixels = best(train.pixels, held_out.pixels, [train.pixels.shape[1]])
+        best = partial(best_head, train, held_out, config=config, device=self._device)
+        chosen = best("features", widths)
+        pixels = best("pixels", [train.pixels.shape[1]])
         if not chosen.finite:
             raise NumericError("evaluator dino_probe: no head stayed finite; add smaller `rates`")
         notes = empty_classes(held_out.label, self._classes, train.label)
@@ -120,7 +106,7 @@ class DinoProbe(Evaluator):
                 f"the rate selected, {chosen.rate:g}, is the {chosen.edge} one tried; one beyond it may be "
                 "better: extend `rates`"
             )
-        if self._published:
+        if self.follows is not None:
             notes.append("head and epoch were selected on the images of this number, which flatters it")
         score = top_1(
             chosen.predicted,
@@ -135,4 +121,4 @@ class DinoProbe(Evaluator):
             },
             notes=notes,
         )
-        return {self._metric: score}
+        return {"dino_probe": score}

@@ -9,13 +9,12 @@ from vtp_core.encoded import require_finite
 from vtp_core.evaluation.evaluator import Observation
 
 
-def last_blocks(seen: Observation, blocks: int, *, bfloat16: bool = False) -> Tensor:
+def last_blocks(seen: Observation, blocks: int) -> Tensor:
     """Class tokens of the last blocks after the final norm, then the mean patch token of the last one.
 
     Args:
         seen: A batch.
         blocks: Number of blocks n.
-        bfloat16: Whether the encoder runs under autocast.
 
     Returns:
         (B, (n + 1) * D) float32; the last (m + 1) * D columns are what m blocks give.
@@ -26,7 +25,7 @@ def last_blocks(seen: Observation, blocks: int, *, bfloat16: bool = False) -> Te
     encoder = seen.model.encoder
     wanted = tuple(range(encoder.depth - blocks, encoder.depth))
     image = seen.batch.image.to(seen.model.dtype)
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=bfloat16):
+    with seen.precision():
         found = encoder.intermediate(image, wanted, normed=True)
     tokens = [found[block].float() for block in wanted]
     vectors = torch.cat([*(token[:, 0] for token in tokens), tokens[-1][:, 1:].mean(1)], 1)

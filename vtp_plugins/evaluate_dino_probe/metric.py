@@ -124,7 +124,15 @@ def batches(count: int, *, batch: int, steps: int, seed: int) -> Iterator[Tensor
 
 
 def train(
-    heads: Heads, features: Tensor, label: Tensor, among: Tensor, *, epochs: int, batch: int, seed: int
+    heads: Heads,
+    features: Tensor,
+    label: Tensor,
+    among: Tensor,
+    *,
+    steps: int,
+    batch: int,
+    every: int,
+    seed: int,
 ) -> Iterator[None]:
     """Trains all heads in one pass; the rates are lr * batch / 256 and fall to 0 along a cosine.
 
@@ -133,20 +141,19 @@ def train(
         features: (n, F) float, or uint8 for raw pixels.
         label: (n,) int64.
         among: (k,) int64, the rows to train on.
-        epochs: Passes over them.
+        steps: Number of steps.
         batch: Rows of a step.
+        every: Rows after which it yields.
         seed: Of the order.
 
     Yields:
-        After the end of each pass.
+        After `every` rows each, and at the end.
     """
-    count = len(among)
-    steps = steps_of(count, epochs=epochs, batch=batch)
-    for index, chosen in enumerate(batches(count, batch=batch, steps=steps, seed=seed)):
+    for index, chosen in enumerate(batches(len(among), batch=batch, steps=steps, seed=seed)):
         at = among[chosen]
         rows = as_input(features[at], heads.rates)
         fraction = batch / 256 * 0.5 * (1 + math.cos(math.pi * index / steps))
         heads.step(rows, label[at].to(rows.device), fraction)
         done = index + 1
-        if done == steps or done * batch // count > index * batch // count:
+        if done == steps or done * batch // every > index * batch // every:
             yield

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vtp_plugins.evaluate_dino_probe.config import DinoProbeConfig
 from vtp_plugins.evaluate_dino_probe.metric import Answers, Heads, steps_of, train
+from vtp_plugins.probes.answers import Split
 
 Rows = tuple[Tensor, Tensor]
-"""Features (n, F), float32 or uint8, and labels (n,) int64."""
+"""Inputs (n, F), float32 or uint8, and labels (n,) int64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +44,32 @@ class Chosen:
 
 
 def best_head(
-    fit: Rows, held_out: Rows, widths: Sequence[int], config: DinoProbeConfig, *, device: torch.device
+    fit: Split,
+    held_out: Split,
+    kind: Literal["features", "pixels"],
+    widths: Sequence[int],
+    config: DinoProbeConfig,
+    *,
+    device: torch.device,
 ) -> Chosen:
     """Trains the heads and selects one, of equally accurate ones that of the lowest loss.
 
     Args:
-        fit: The training set, in an order that does not depend on labels.
+        fit: The training set.
         held_out: The held-out set; selects under the protocol `vtp-2512`.
+        kind: What the heads read.
         widths: Input widths.
         config: The evaluator's table.
         device: Where heads are trained.
     """
     published = config.protocol == "vtp-2512"
-    features, label = fit
+    features, label = getattr(fit, kind), fit.label
+    asked: Rows = getattr(held_out, kind), held_out.label
     aside = torch.arange(len(label)) % 10 == 9
-    own = torch.arange(len(label)) if published else (~aside).nonzero()[:, 0]
-    judge = held_out if published else (features[aside], label[aside])
+    own = fit.order if published else fit.order[~aside]
+    judge: Rows = asked if published else (features[fit.order[aside]], label[fit.order[aside]])
+    images = len(own) // config.copies
+    steps = steps_of(images, epochs=config.epochs, batch=config.batch)
     heads = Heads(
         widths,
         config.rates,
@@ -67,12 +78,15 @@ def best_head(
         like=torch.zeros(0, device=device),
     )
     picked: _Picked | None = None
-    for _ in train(heads, *fit, own, epochs=config.epochs, batch=config.batch, seed=config.seed):
+    training = train(
+        heads, features, label, own, steps=steps, batch=config.batch, every=images, seed=config.seed
+    )
+    for _ in training:
         if published:
             found = _pick(heads, judge)
             picked = found if picked is None or found.rank > picked.rank else picked
     picked = picked or _pick(heads, judge)
-    answers = picked.answers if published else heads.answers(*held_out)
+    answers = picked.answers if published else heads.answers(*asked)
     input_, rate = divmod(picked.head, len(config.rates))
     return Chosen(
         predicted=answers.predicted[picked.head],
@@ -80,8 +94,8 @@ def best_head(
         rate=config.rates[rate],
         edge=_edge(picked.accuracies[input_ * len(config.rates) :][: len(config.rates)], config.rates, rate),
         accuracy=picked.rank[0],
-        best_on_held_out=float(_accuracies(answers, held_out[1]).max()),
-        steps=steps_of(len(own), epochs=config.epochs, batch=config.batch),
+        best_on_held_out=float(_accuracies(answers, held_out.label).max()),
+        steps=steps,
         finite=picked.rank[1] > -math.inf,
     )
 

@@ -54,7 +54,7 @@ class Knn(Evaluator):
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """`knn`: accuracy, 0 to 1."""
         config = self.config
-        train, held_out = splits_of("knn", state)
+        train, held_out = (split.sorted() for split in splits_of("knn", state))
         predicted, from_pixels = (
             knn_predict(
                 known,

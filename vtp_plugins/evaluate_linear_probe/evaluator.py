@@ -64,7 +64,7 @@ class LinearProbe(Evaluator):
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """`linear_probe`: accuracy, 0 to 1."""
-        train, held_out = splits_of("linear_probe", state)
+        train, held_out = (split.sorted() for split in splits_of("linear_probe", state))
         strengths = self.config.strengths
         fitted = {
             "features": probe(train.features, train.label, held_out.features, strengths),

@@ -19,17 +19,28 @@ _NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Labelled images of a set, in the order of a hash of key and pixels: the same for any number of ranks.
+    """Labelled images of a set.
 
     Attributes:
         features: (n, F) float32.
         pixels: (n, P) uint8, the raw pixels.
         label: (n,) int64.
+        order: (n,) int64, the rows by a hash of key and pixels: the same images for any number of ranks.
     """
 
     features: Tensor
     pixels: Tensor
     label: Tensor
+    order: Tensor
+
+    def sorted(self) -> Split:
+        """A copy with its rows in `order`."""
+        return Split(
+            features=self.features[self.order],
+            pixels=self.pixels[self.order],
+            label=self.label[self.order],
+            order=torch.arange(len(self.order)),
+        )
 
 
 def splits_of(evaluator: str, state: Tally) -> tuple[Split, Split]:
@@ -40,9 +51,8 @@ def splits_of(evaluator: str, state: Tally) -> tuple[Split, Split]:
     """
     found = []
     for split in ("train", "held_out"):
-        order = torch.argsort(state.rows[f"{split}.order"], stable=True)
-        kinds = ("features", "pixels", "label")
-        found.append(Split(**{kind: state.rows[f"{split}.{kind}"][order] for kind in kinds}))
+        rows = {kind: state.rows[f"{split}.{kind}"] for kind in ("features", "pixels", "label", "order")}
+        found.append(Split(**{**rows, "order": torch.argsort(rows["order"], stable=True)}))
     if len(found[0].label.unique()) < 2 or not len(found[1].label):
         raise DataError(f"evaluator {evaluator}: needs labels of two classes or more in both sets")
     return found[0], found[1]

@@ -11,17 +11,19 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
-from tests.core.evaluation_sets import ArraySet, drawn_set
+from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.batch import Batch
 from vtp_core.errors import NumericError, UsageError
+from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
+from vtp_core.evaluation.named_protocol import Preparation
 from vtp_core.evaluation.runner import evaluate
 from vtp_core.parameters import Dims
 from vtp_core.testing import check_evaluator
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 from vtp_core.tokenizer import Tokenizer
-from vtp_plugins.evaluate_dino_probe.config import RATES, DinoProbeConfig
+from vtp_plugins.evaluate_dino_probe.config import DinoProbeConfig
 from vtp_plugins.evaluate_dino_probe.evaluator import DinoProbe
 from vtp_plugins.evaluate_dino_probe.features import last_blocks
 from vtp_plugins.evaluate_dino_probe.metric import Heads, batches, steps_of, train
@@ -48,8 +50,8 @@ def test_every_head_is_what_sgd_gives_it_alone() -> None:
     heads = Heads(widths, rates, 3, seed=1, like=DOUBLE)
     initial = [weight.clone() for weight in heads.weights]
     assert abs(float(torch.cat([w.flatten() for w in initial]).std()) - 0.01) < 0.003
-    passes = list(train(heads, x, label, torch.arange(37), epochs=epochs, batch=batch, seed=5))
     steps = steps_of(37, epochs=epochs, batch=batch)
+    passes = list(train(heads, x, label, torch.arange(37), steps=steps, batch=batch, every=37, seed=5))
     assert (len(passes), steps) == (3, 12)
     chosen = list(batches(37, batch=batch, steps=steps, seed=5))
     for i, width in enumerate(widths):
@@ -73,7 +75,7 @@ def test_the_optimum_is_scikit_learns() -> None:
     """Without a penalty, on classes that overlap, the loss has one minimum; whole batches reach it."""
     x, label = blobs(60, 4, 3, seed=2)
     heads = Heads((4,), (4.0,), 3, seed=0, like=DOUBLE)
-    for _ in train(heads, x, label, torch.arange(60), epochs=1500, batch=60, seed=0):
+    for _ in train(heads, x, label, torch.arange(60), steps=1500, batch=60, every=60, seed=0):
         pass
     theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit(x, label)
     answers = heads.answers(x, label)
@@ -111,7 +113,7 @@ def test_the_vectors_are_normed_class_tokens_and_the_mean_patch_token() -> None:
     torch.testing.assert_close(four, torch.cat(expected, 1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(one, four[:, -32:], atol=1e-5, rtol=1e-5)
     assert four.shape == (3, 5 * 16)
-    rounded = last_blocks(seen, 4, bfloat16=True)
+    rounded = last_blocks(Observation(model, seen.batch, "train", Preparation(encode="bfloat16")), 4)
     assert rounded.dtype == torch.float32 and 1e-5 < (rounded - four).abs().max() < 0.2
 
 
@@ -149,30 +151,47 @@ def test_the_held_out_set_selects_nothing() -> None:
     assert second["value"] < first["value"]
 
 
+def noise(name: str, count: int, seed: int) -> EvaluationSet:
+    """Images with labels that mean nothing."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.integers(0, 256, (count, 40, 48, 3), dtype=np.uint8), rng.integers(0, 3, count)
+    source = ArraySource(images=images, labels=tuple(labels.tolist()), classes=("a", "b", "c"))
+    return EvaluationSet(name=name, source=source)
+
+
+DEEP = Dims(width=16, patch=32, depth=4, has_cls=True, channels=4, value_range="imagenet")
+
+
 def test_the_published_protocol_selects_on_the_held_out_set_and_says_so() -> None:
-    """Labels that mean nothing: the best of many heads and epochs is above what an honest choice gives."""
-    held_out, data = sets(held_out=30)
-    rng = np.random.default_rng(3)
-    noise = [
-        ArraySet(
-            name=one.name,
-            source=replace(one.source, labels=tuple(rng.integers(0, 3, len(one.source)).tolist())),
-        )
-        for one in (held_out, data)
-    ]
-    keys = {"blocks": (1, 4), "rates": RATES, "epochs": 10, "batch": 16}
-    model = tiny_tokenizer(Dims(width=16, patch=8, depth=4, has_cls=True, channels=4, value_range="imagenet"))
-    evaluators = {
-        name: DinoProbe(DinoProbeConfig.model_validate({**keys, "protocol": name}))
-        for name in ("probe-dino-v1", "vtp-2512")
+    """The best of many heads and epochs is above what an honest choice gives, though nothing can be learnt."""
+    tables = {
+        "honest": DinoProbeConfig(batch=16),
+        "published": DinoProbeConfig(batch=16, protocol="vtp-2512", force=True, views=2),
     }
-    results = evaluate(model, evaluators, *noise)
-    assert set(results) == {"dino_probe", "dino_probe_vtp_2512"}
-    legacy = results["dino_probe_vtp_2512"]
-    assert legacy["value"] == legacy["also"]["best_on_held_out"] == legacy["also"]["selected_at"]
-    assert legacy["value"] > results["dino_probe"]["value"]
-    assert "SELECTED ON THE HELD-OUT SET" in legacy["protocol"] and "held-out set" in legacy["title"]
-    assert any("flatters" in note for note in legacy["notes"])
+    evaluators = {name: DinoProbe(table) for name, table in tables.items()}
+    model = tiny_tokenizer(DEEP, size=256)
+    results = evaluate(model, evaluators, noise("val", 20, 0), noise("train", 30, 1))
+    legacy = "dino_probe@vtp-2512-selected-on-held-out-2-views-PARTIAL-20-of-50000"
+    assert set(results) == {"dino_probe", legacy}
+    entry = results[legacy]
+    assert entry["value"] == entry["also"]["best_on_held_out"] == entry["also"]["selected_at"]
+    assert entry["value"] > results["dino_probe"]["value"]
+    protocol = str(entry["protocol"])
+    assert "SELECTED ON THE HELD-OUT SET" in protocol and "held-out" in str(entry["title"])
+    assert "shorter-side-crop-v1 of 256, training images by 2 random crops and flips each" in protocol
+    assert "encoder in bfloat16 224 px; on val, all 20; fitted on train, all 30" in protocol
+    assert any("flatters" in note for note in entry["notes"])
+    assert any("trained for 19 steps" in note for note in entry["notes"])  # 10 epochs of 30, 16 at a time
+
+
+def test_the_published_protocol_is_of_imagenet_at_256_pixels() -> None:
+    table = DinoProbeConfig(protocol="vtp-2512")
+    with pytest.raises(UsageError, match=r"vtp-2512-selected-on-held-out is measured on 50000 images"):
+        evaluate(
+            tiny_tokenizer(DEEP, size=256), {"d": DinoProbe(table)}, noise("val", 8, 0), noise("t", 8, 0)
+        )
+    with pytest.raises(UsageError, match="is measured at 256 px"):
+        evaluate(tiny_tokenizer(), {"d": DinoProbe(table)}, *sets(12, 12))
 
 
 def test_order_ranks_and_batches_change_nothing() -> None:
@@ -195,6 +214,8 @@ def test_what_it_can_not_measure_is_one_line() -> None:
         evaluate(tiny_tokenizer(), {"d": DinoProbe(DinoProbeConfig())}, held_out, data)
     with pytest.raises(ValidationError, match='protocol = "vtp-2512" fixes epochs'):
         DinoProbeConfig(protocol="vtp-2512", epochs=3)
+    with pytest.raises(ValidationError, match='views is of protocol = "vtp-2512"'):
+        DinoProbeConfig(views=3)
     model = tiny_tokenizer()
     with torch.no_grad():
         model.encoder.norm.bias.fill_(float("nan"))

@@ -113,12 +113,15 @@ def center_crop(image: NDArray[numpy.uint8], size: int | tuple[int, int]) -> Ten
     return pixels[:, top : top + rows, left : left + columns]
 
 
-def shorter_side_crop(image: NDArray[numpy.uint8], size: int | tuple[int, int]) -> Tensor:
+def shorter_side_crop(
+    image: NDArray[numpy.uint8], size: int | tuple[int, int], shorter: int | None = None
+) -> Tensor:
     """Resize of the shorter side by bicubic interpolation, and the centre, as torchvision's two transforms.
 
     Args:
         image: (H, W, 3) uint8.
         size: Side of the square result; rows and columns are refused unless they are equal.
+        shorter: Shorter side after the resize; None: `size`.
 
     Returns:
         (3, size, size) uint8.
@@ -130,8 +133,8 @@ def shorter_side_crop(image: NDArray[numpy.uint8], size: int | tuple[int, int]) 
     if rows != columns:
         raise ValueError(f"a crop by the shorter side is square, not {rows} x {columns}")
     height, width = image.shape[:2]
-    shorter = min(height, width)
-    pixels = resize(image, None, (rows * height // shorter, rows * width // shorter), "bicubic")
+    side, least = shorter or rows, min(height, width)
+    pixels = resize(image, None, (side * height // least, side * width // least), "bicubic")
     top, left = (round((side - rows) / 2) for side in pixels.shape[1:])
     return pixels[:, top : top + rows, left : left + rows]
 
