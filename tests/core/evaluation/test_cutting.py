@@ -57,9 +57,9 @@ def test_random_crops_are_functions_of_view_and_sample() -> None:
 def test_ranks_read_the_same_crops() -> None:
     images = np.random.default_rng(1).integers(0, 256, (5, 20, 24, 3), dtype=np.uint8)
     data = EvaluationSet(name="d", source=ArraySource(images=images), how=Preparation(size=8), view=3)
-    alone = {
-        key: crop for batch in data.batches(16, 2) for key, crop in zip(batch.keys, batch.crops["global"])
-    }
+    alone = {}
+    for batch in data.batches(16, 2):
+        alone.update(zip(batch.keys, batch.crops["global"], strict=True))
     for rank in (0, 1):
         for batch in data.batches(16, 3, rank, 2):
             for key, crop in zip(batch.keys, batch.crops["global"], strict=True):

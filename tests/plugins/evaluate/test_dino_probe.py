@@ -163,7 +163,7 @@ DEEP = Dims(width=16, patch=32, depth=4, has_cls=True, channels=4, value_range="
 
 
 def test_the_published_protocol_selects_on_the_held_out_set_and_says_so() -> None:
-    """The best of many heads and epochs is above what an honest choice gives, though nothing can be learnt."""
+    """The best of many heads and epochs is above an honest choice, though there is nothing to learn."""
     tables = {
         "honest": DinoProbeConfig(batch=16),
         "published": DinoProbeConfig(batch=16, protocol="vtp-2512", force=True, views=2),
@@ -187,9 +187,7 @@ def test_the_published_protocol_selects_on_the_held_out_set_and_says_so() -> Non
 def test_the_published_protocol_is_of_imagenet_at_256_pixels() -> None:
     table = DinoProbeConfig(protocol="vtp-2512")
     with pytest.raises(UsageError, match=r"vtp-2512-selected-on-held-out is measured on 50000 images"):
-        evaluate(
-            tiny_tokenizer(DEEP, size=256), {"d": DinoProbe(table)}, noise("val", 8, 0), noise("t", 8, 0)
-        )
+        evaluate(tiny_tokenizer(DEEP, size=256), {"d": DinoProbe(table)}, noise("v", 8, 0), noise("t", 8, 0))
     with pytest.raises(UsageError, match="is measured at 256 px"):
         evaluate(tiny_tokenizer(), {"d": DinoProbe(table)}, *sets(12, 12))
 
