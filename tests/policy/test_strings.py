@@ -30,6 +30,10 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"data/crops/augment.py", "recipe/tables/augmentation.py", "plugins/own.py"},
         "an augmentation, named for the paper's",
     ),
+    "generate": (
+        {"artefact/folder.py", "evaluation/", "report/generated.py", "run/generators.py", "tokenizer/"},
+        "a capability",
+    ),
     "generation": ({"evaluation/evaluator.py", "report/verdict.py"}, "an aspect that evaluators measure"),
     "init": ({"run/build.py"}, "the purpose of a seed"),
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),

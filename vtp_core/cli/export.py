@@ -134,6 +134,7 @@ def _of_run(
     from vtp_core.evaluation.latents import CPU_SAMPLES, measure_latents
     from vtp_core.evaluation.opening import open_set
     from vtp_core.recipe import load_recipe
+    from vtp_core.run.generators import with_class_names
     from vtp_core.run.progress import show_pass
     from vtp_core.run.statistics import with_statistics
 
@@ -144,6 +145,8 @@ def _of_run(
     for name in without:
         click.echo(f"note: {name} has no teacher, its trained weights are exported", err=True)
     sources = Sources(plugins, recipe.data.decode)
+    if model.config is not None:
+        model.config = with_class_names(model.config, recipe, sources)
     if statistics and limit is not None:
         data = open_set(recipe.data.source, sources, limit)
         model.config = measure_latents(model, data, show=show_pass)

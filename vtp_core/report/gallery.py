@@ -21,6 +21,7 @@ from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.pixels import to_uint8
+from vtp_core.report.generated import write_samples
 from vtp_core.report.references import HALF_PRECISION, JpegReference, Reference
 from vtp_core.report.run_data import GALLERY, GALLERY_VERSION
 from vtp_core.report.similar import Query, neighbours, text_queries
@@ -122,6 +123,7 @@ def write_gallery(
                 "codes": list(model.bottleneck.codebook_sizes),
             },
             "parameters": _parameters(model),
+            "generated": write_samples(model, new),
         }
         (new / GALLERY).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return folder / GALLERY

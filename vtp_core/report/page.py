@@ -21,6 +21,7 @@ CAPTION = 160
 """Characters of a caption that are shown."""
 
 NOTHING: Mapping[str, Any] = {
+    "generated": None,
     "queries": (),
     "neighbours": (),
     "interpolations": (),
@@ -82,6 +83,7 @@ def _files(gallery: Mapping[str, Any]) -> Iterable[str]:
     queries = [*gallery.get("queries", []), *gallery.get("neighbours", [])]
     found = [entry for query in queries for entry in (query["asked"], *query["found"])]
     names = [item.get(kind) for item in strip for kind in ("input", "output")]
+    names += [name for row in (gallery.get("generated") or {"rows": ()})["rows"] for name in row["files"]]
     names += [entry.get("input") for entry in found]
     names += [frame for line in gallery.get("interpolations", []) for frame in line["frames"]]
     names += [item.get(kind) for item in rest for kind in ("input", "output")]

@@ -73,6 +73,7 @@ def read_gallery(data: Mapping[str, Any]) -> dict[str, Any]:
                 {"from": str(item["from"]), "to": str(item["to"]), "frames": [str(f) for f in item["frames"]]}
                 for item in data.get("interpolations", [])
             ],
+            "generated": _samples(data.get("generated")),
             "parameters": {str(name): int(n) for name, n in data.get("parameters", {}).items()},
         }
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -88,6 +89,16 @@ def read_gallery(data: Mapping[str, Any]) -> dict[str, Any]:
         "trained_on": data.get("trained_on") is True,
         **checked,
     }
+
+
+def _samples(data: Any) -> dict[str, Any] | None:
+    """Samples of a generator, as `vtp_core.report.generated` wrote them; None if there are none."""
+    if data is None:
+        return None
+    rows = [{"title": str(row["title"]), "files": list(map(str, row["files"]))} for row in data["rows"]]
+    settings = {str(key): value for key, value in data["settings"].items() if value is not None}
+    shown = ", ".join(f"{key} {value}" for key, value in settings.items())
+    return {"rows": rows, "seed": int(data["seed"]), "settings": shown} if rows else None
 
 
 def _columns(items: Any) -> list[dict[str, Any]]:

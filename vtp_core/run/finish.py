@@ -23,6 +23,7 @@ from vtp_core.evaluation.runner import Results, evaluate, why_not
 from vtp_core.plugins import Plugins
 from vtp_core.plugins.component import one_line
 from vtp_core.recipe.tables.recipe import Recipe
+from vtp_core.run.generators import with_class_names
 from vtp_core.run.opening import Run
 from vtp_core.run.progress import show_pass
 from vtp_core.run.report import build_report
@@ -43,6 +44,7 @@ _log = logging.getLogger(__name__)
 def current_tokenizer(run: Run, step: int, weights: Literal["student", "teacher"] = "student") -> Tokenizer:
     """An unsharded copy of the run's tokenizer on the run's device; every rank calls it."""
     config = artefact_config(run.recipe, run.plugins, step=step, weights=weights)
+    config = with_class_names(config, run.recipe, run.sources)
     tokenizer = assemble(config, run.plugins)
     state = {name: value for name, value in run.state().items() if not name.startswith("optimizer.")}
     load_training_state(tokenizer, whole(state), weights)

@@ -1,0 +1,150 @@
+"""`vtp generate`: which images it writes, what it says of them, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from vtp_core import Tokenizer, load
+from vtp_core.artefact.assembly import assemble
+from vtp_core.artefact.config import ArtefactConfig, Head
+from vtp_core.cli.main import main
+from vtp_core.plugins import load_plugins
+from vtp_plugins.generate.grid import GAP, MARGIN, draw_grid, field
+
+PLUGINS = load_plugins(only=["vit", "linear", "generation", "generate"])
+VIT = {"use": "vit", "width": 16, "depth": 1, "heads": 1}
+CLASSES = ("cat", "dog", "a/../b")
+
+
+def made(*, generator: bool = True) -> Tokenizer:
+    """A tiny tokenizer with random weights, and a generator of three classes."""
+    transformer = {"width": 16, "depth": 1, "heads": 2, "patch": 1}
+    objective = {"use": "generation", "view": "image", "classes": 3, "transformer": transformer}
+    head = Head(objective=objective, exports={"generate": "generator"})
+    config = ArtefactConfig(
+        vtp_version="0",
+        recipe="tiny",
+        encoder={**VIT, "patch": 8},
+        bottleneck={"use": "linear", "channels": 4},
+        decoder=VIT,
+        heads={"generation": head} if generator else {},
+        image_size=16,
+        classes=CLASSES,
+    )
+    torch.manual_seed(0)
+    model = assemble(config, PLUGINS)
+    noise = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "encoder" not in name:
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=noise))
+    if generator:
+        model.exports["generate"].grid.copy_(torch.tensor([2, 2]))  # type: ignore[operator, union-attr]
+    return model
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made().save(tmp_path_factory.mktemp("generate") / "tokenizer")
+
+
+def vtp(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["generate", *map(str, arguments), "--steps", "3"])
+
+
+def pixels(folder: Path) -> list[np.ndarray]:
+    return [np.asarray(Image.open(path)).astype(int) for path in sorted(folder.glob("*.png"))]
+
+
+def test_an_image_depends_on_seed_and_number_alone(artefact: Path, tmp_path: Path) -> None:
+    for name, keys in {"a": ["-n", 5], "b": ["-n", 3, "--rows", 1], "c": ["-n", 3, "--seed", 1]}.items():
+        assert vtp(artefact, *keys, "-o", tmp_path / name).exit_code == 0
+    many, few, other = (pixels(tmp_path / name) for name in "abc")
+    assert [len(many), len(few)] == [5, 3]
+    for i in range(3):
+        assert np.abs(many[i] - few[i]).max() <= 1 < np.abs(many[i] - other[i]).max()
+    model = load(artefact, plugins=PLUGINS)
+    latent = model.generate(torch.arange(5), 0, settings={"steps": 3})
+    with torch.no_grad():
+        expected = model.postprocess(model.decode(latent).sample)
+    assert np.abs(np.asarray(expected[4]).astype(int) - many[4]).max() <= 1
+
+
+def test_classes_by_name_and_number_in_turn(artefact: Path, tmp_path: Path) -> None:
+    result = vtp(artefact, "-n", 5, "--classes", "Dog, 2", "-o", tmp_path / "a", "--guidance", "2", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    record = json.loads((tmp_path / "a" / "samples.json").read_text())
+    assert facts["classes"] == ["dog", "a/../b", "dog", "a/../b", "dog"]
+    assert facts["settings"]["guidance"] == 2
+    assert record["files"][:2] == ["000000-dog.png", "000001-a_b.png"]
+    assert sorted(path.name for path in (tmp_path / "a").glob("*.png")) == record["files"]
+    config = json.loads((artefact / "config.json").read_text())
+    assert record["tokenizer"] == {"name": "tiny", "fingerprint": config["fingerprint"]}
+    model = load(artefact, plugins=PLUGINS)
+    latent = model.generate(
+        torch.arange(2), 0, classes=torch.tensor([1, 2]), settings={"steps": 3, "guidance": 2.0}
+    )
+    with torch.no_grad():
+        expected = model.postprocess(model.decode(latent).sample)
+    shown = pixels(tmp_path / "a")
+    for i in range(2):
+        assert np.abs(np.asarray(expected[i]).astype(int) - shown[i]).max() <= 1
+
+
+def test_the_picture_has_a_row_of_each_class(artefact: Path, tmp_path: Path) -> None:
+    result = vtp(artefact, "-n", 6, "--classes", "all", "--grid", tmp_path / "x" / "grid.png")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "x" / "grid.png") as picture:
+        height = 2 * MARGIN + 3 * (96 + GAP) - GAP
+        assert picture.height == height and picture.width > 2 * 96 + GAP + 2 * MARGIN
+
+
+def test_samples_stand_in_their_cells() -> None:
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (9, 9, 9), (99, 99, 99)]
+    samples = [Image.new("RGB", (64, 64), colour) for colour in colours]
+    picture = draw_grid(field(samples))
+    assert picture.size == (2 * MARGIN + 3 * 132 - GAP, 2 * MARGIN + 2 * 132 - GAP)
+    for index, colour in enumerate(colours):
+        row, column = divmod(index, 3)
+        assert picture.getpixel((MARGIN + column * 132 + 64, MARGIN + row * 132 + 64)) == colour
+    titled = draw_grid([("cat", samples[:2])])
+    assert titled.width > 2 * MARGIN + 2 * 132 - GAP and min(titled.convert("L").tobytes()) < 100
+
+
+def test_a_tuned_decoder_may_decode_and_another_tokenizer_not(artefact: Path, tmp_path: Path) -> None:
+    tuned = made(generator=False)
+    next(iter(tuned.decoder.parameters())).mul_(2)  # type: ignore[union-attr]
+    tuned.save(tmp_path / "tuned")
+    other = made(generator=False)
+    next(iter(other.encoder.parameters())).add_(1)
+    other.save(tmp_path / "other")
+    assert vtp(artefact, "-n", 1, "-o", tmp_path / "a").exit_code == 0
+    assert vtp(artefact, "-n", 1, "-o", tmp_path / "b", "--decoder", tmp_path / "tuned").exit_code == 0
+    assert np.abs(pixels(tmp_path / "a")[0] - pixels(tmp_path / "b")[0]).max() > 1
+    result = vtp(artefact, "-n", 1, "-o", tmp_path / "c", "--decoder", tmp_path / "other")
+    assert result.exit_code == 5 and "belongs to the tokenizer tiny" in result.output
+    assert not (tmp_path / "c").exists()
+
+
+def test_refusals_are_one_line(artefact: Path, tmp_path: Path) -> None:
+    made(generator=False).save(tmp_path / "none")
+    for arguments, message in (
+        ([tmp_path / "none"], "has no generator; train one on its latents"),
+        ([artefact, "--classes", "cow"], "no class 'cow' of 0 to 2; there are: a/../b, cat, dog"),
+        ([artefact, "--classes", "3"], "no class '3' of 0 to 2"),
+        ([artefact, "--sampler", "magic"], "generate: sampler: Input should be 'euler'"),
+        ([artefact, "-s", "speed=3"], "no setting 'speed'; there are sampler, steps"),
+        ([artefact, "-s", "speed"], "--set speed: give KEY=VALUE"),
+        ([artefact, "--grid", "grid.txt"], "give a name that ends in .png, .jpg or .webp"),
+        ([tmp_path / "nowhere"], "no tokenizer here"),
+    ):
+        result = vtp(*arguments)
+        assert result.exit_code in (2, 5) and message in result.output, result.output
+        assert len(result.output.strip().splitlines()) == 1

@@ -1,0 +1,161 @@
+"""``vtp generate``: images of a generator, each a function of (seed, number)."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vtp_core.cli.arguments.options import (
+    device_option,
+    json_option,
+    plugin_option,
+    tokenizer_argument,
+    torch_device,
+)
+from vtp_core.cli.output import check_file, check_folder
+from vtp_core.errors import UsageError
+from vtp_core.plugins import load_plugins
+
+if TYPE_CHECKING:
+    pass
+
+RECORD = "samples.json"
+"""What a folder of samples says of itself, beside them."""
+GRID = "generated.png"
+
+
+@click.command()
+@tokenizer_argument
+@click.option("-n", "--number", type=click.IntRange(min=1), default=64, show_default=True, help="Images.")
+@click.option(
+    "--classes",
+    metavar="LIST",
+    help="Names or numbers with commas between, in turn, or `all`. Default: as often as in training.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all samples.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of the sampler.")
+@click.option("--guidance", type=float, help="Weight of the class; 1: no guidance.")
+@click.option("--sampler", metavar="NAME", help="How the flow is integrated, such as euler or heun.")
+@click.option(
+    "-s",
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another setting of the generator; the value is JSON, else a string.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of PNG files and a record.")
+@click.option(
+    "--grid",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"One picture of all samples; {GRID} if there is no --output either.",
+)
+@click.option("--decoder", metavar="TOKENIZER", help="Decode with another one of the same latents.")
+@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Images at a time.")
+@device_option
+@json_option
+@plugin_option
+def generate(
+    tokenizer: str,
+    number: int,
+    classes: str | None,
+    seed: int,
+    steps: int | None,
+    guidance: float | None,
+    sampler: str | None,
+    changes: tuple[str, ...],
+    output: Path | None,
+    grid: Path | None,
+    decoder: str | None,
+    rows: int,
+    device: str,
+    as_json: bool,
+    plugin_files: tuple[Path, ...],
+) -> None:
+    """Generate images with the generator that was trained on TOKENIZER's latents.
+
+    TOKENIZER is the folder of a run or of a tokenizer. Image i depends on (seed, i) and its class alone. With
+    --classes the picture has one row a class.
+    """
+    from vtp_core.artefact.finding import find_tokenizer
+
+    if output is None and grid is None:
+        grid = Path(GRID)
+    if output is not None:
+        check_folder("--output", output)
+    if grid is not None and grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(f"--grid {grid}: give a name that ends in .png, .jpg or .webp")
+    check_file("--grid", grid)
+    named = {"steps": steps, "guidance": guidance, "sampler": sampler}
+    settings = {key: value for key, value in named.items() if value is not None} | _read_changes(changes)
+    plugins = load_plugins(plugin_files)
+    folder = find_tokenizer(tokenizer, plugins)
+    other = None if decoder is None else find_tokenizer(decoder, plugins)
+
+    from vtp_core.artefact.fingerprint import name_of, require_same
+    from vtp_core.artefact.loading import load
+    from vtp_plugins.generate.samples import Request, make_samples
+
+    place = torch_device(device)
+    model = load(folder, plugins=plugins).to(place)
+    if "generate" not in model.capabilities:
+        raise UsageError(
+            f"{tokenizer}: has no generator; train one on its latents, as recipes/quickstart_dit.toml does"
+        )
+    own = name_of(model)
+    decoding = model
+    if other is not None:
+        decoding = load(other, plugins=plugins).to(place)
+        require_same(f"the generator of {tokenizer}", own, name_of(decoding))
+    request = Request(number=number, seed=seed, rows=rows, settings=settings, classes=classes)
+    made = make_samples(model, decoding, request)
+    facts = {
+        "tokenizer": own.model_dump(),
+        "seed": seed,
+        "settings": made.settings,
+        "classes": None if made.classes is None else made.titles,
+        "images": number,
+        "folder": None if output is None else str(output),
+        "grid": None if grid is None else str(grid),
+    }
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        files = [_file_name(index, title) for index, title in enumerate(made.titles)]
+        for name, image in zip(files, made.images, strict=True):
+            image.save(output / name)
+        record = {**facts, "files": files}
+        (output / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if grid is not None:
+        grid.parent.mkdir(parents=True, exist_ok=True)
+        made.picture().save(grid)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for place_of in (output, grid):
+        if place_of is not None:
+            click.echo(f"{place_of}: {number} images of {own.name or tokenizer}, seed {seed}")
+
+
+def _read_changes(changes: tuple[str, ...]) -> dict[str, Any]:
+    """Settings as ``key=value`` with JSON values; anything else is a string."""
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if not sign:
+            raise UsageError(f"--set {change}: give KEY=VALUE, such as steps=20")
+        try:
+            found[key.strip()] = json.loads(value)
+        except (ValueError, RecursionError):
+            found[key.strip()] = value
+    return found
+
+
+def _file_name(index: int, title: str) -> str:
+    """Name of a sample's file; a class name from a file can't leave the folder."""
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", title)[:60].strip("_")
+    return f"{index:06d}-{safe}.png" if safe else f"{index:06d}.png"
