@@ -79,7 +79,8 @@ class Observation:
     @cached_property
     def image_embedding(self) -> Tensor:
         """(B, E), L2-normalised."""
-        return self.model.embed_features(self.features)
+        with self.precision():
+            return self.model.embed_features(self.features)
 
     @property
     def _truncate(self) -> bool:

@@ -1,8 +1,8 @@
 """Settings of the evaluator `zero_shot`. Imports no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from vtp_core.config import ComponentConfig
 
@@ -12,6 +12,11 @@ class ZeroShotConfig(ComponentConfig):
 
     use: Literal["zero_shot"] = "zero_shot"
     """This evaluator."""
+    protocol: Literal["vtp-2512"] | None = None
+    """The evaluation of VTP's release on ImageNet, which fixes `templates`, `classes`, `at`, the squash to
+    256 px and the precision."""
+    force: bool = False
+    """Whether the named protocol measures another number of images than its own, and marks the number."""
     templates: Literal["openai"] | Annotated[tuple[str, ...], Field(min_length=1)] = (
         "{class}",
         "a photo of {class}",
@@ -33,6 +38,23 @@ class ZeroShotConfig(ComponentConfig):
         if self.at is not None:
             return self.at
         return (1, 5) if "openai" == self.templates or "imagenet" == self.classes else (1,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("protocol") is None:
+            return given
+        fixed = {"templates": "openai", "classes": "imagenet", "at": (1, 5)}
+        for key, value in fixed.items():
+            if key in given and given[key] not in (value, list(value)):
+                raise ValueError(f"the protocol {given['protocol']} fixes {key}; leave the key out")
+        return {**given, **fixed}
+
+    @model_validator(mode="after")
+    def _force_departs_from_a_protocol(self) -> "ZeroShotConfig":
+        if self.force and self.protocol is None:
+            raise ValueError("force needs a protocol to depart from")
+        return self
 
     @field_validator("templates")
     @classmethod

@@ -17,6 +17,7 @@ from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig
 from vtp_plugins.evaluate_zero_shot.prompts import classes_of, problem, templates_of
+from vtp_plugins.evaluate_zero_shot.protocols import PROTOCOLS
 from vtp_plugins.probes.answers import empty_classes, top_1
 
 _BATCH = 256
@@ -38,6 +39,8 @@ class ZeroShot(Evaluator):
         self._classes: Tensor = torch.zeros(0, 0)
         self._names: Sequence[str] = ()
         self._rows: dict[str, list[Tensor]] = {"nearest": [], "label": []}
+        self.follows = None if config.protocol is None else PROTOCOLS[config.protocol]
+        self.forced = config.force
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -66,10 +69,12 @@ class ZeroShot(Evaluator):
         self._rows = {"nearest": [], "label": []}
         templates = templates_of(self.config.templates)
         prompts = [t.replace("{class}", name.replace("_", " ")) for name in names for t in templates]
-        embedded = [
-            F.normalize(model.embed_text(prompts[start : start + _BATCH]).float(), dim=1)
-            for start in range(0, len(prompts), _BATCH)
-        ]
+        lower = self.preparation.encode == "bfloat16"
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=lower):
+            embedded = [
+                F.normalize(model.embed_text(prompts[start : start + _BATCH]).float(), dim=1)
+                for start in range(0, len(prompts), _BATCH)
+            ]
         by_class = torch.cat(embedded).unflatten(0, (len(names), -1))
         self._classes = F.normalize(by_class.mean(1), dim=1)
 
