@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vtp_core.evaluation.evaluator import Evaluator
 from vtp_core.evaluation.intervals import score_of
+from vtp_core.evaluation.jackknife import Estimate
 from vtp_core.evaluation.protocol import Baseline, Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
@@ -19,7 +20,6 @@ from vtp_plugins.evaluate_frechet.features import Collected, Extractor, FeatureS
 from vtp_plugins.evaluate_frechet.inception import InceptionFeatures, cached_file
 from vtp_plugins.evaluate_frechet.manifold import precision_and_recall
 from vtp_plugins.evaluate_frechet.metric import (
-    Estimate,
     Moments,
     frechet_distance,
     kernel_distance,

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from vtp_core.errors import NumericError
+from vtp_core.evaluation.jackknife import Estimate
 
 ROOT_TOLERANCE = 1e-8
 """Largest relative difference between a covariance and the square of its root."""
 TILE = 1 << 23
 """Kernel values that are held at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number, and what it is without each part of the samples.
-
-    Attributes:
-        value: Of all samples.
-        without: Of all samples but one part, for the jackknife; empty: no error is known.
-    """
-
-    value: float
-    without: Sequence[float] = ()
-
-    @property
-    def error(self) -> float | None:
-        """Standard error, by the jackknife."""
-        return jackknife_error(self.without)
-
-    def error_against(self, other: Estimate) -> float | None:
-        """Standard error of the difference to another number of the same parts."""
-        return jackknife_error([a - b for a, b in zip(self.without, other.without, strict=True)])
 
 
 class Moments:
@@ -199,15 +175,3 @@ def _paired_sums(rows: Tensor, others: Tensor, groups: Tensor, other_groups: Ten
     dots = torch.cat([(part.double() * other.double()).sum(1) for part, other in tiles])
     kernel = (dots / rows.shape[1] + 1) ** 3
     return groups.T @ (kernel[:, None] * other_groups)
-
-
-def jackknife_error(without: Sequence[float]) -> float | None:
-    """Standard error of a number from its values without each part of the samples; None of one part or none.
-
-    Source:
-        Efron and Tibshirani 1993, equation 11.5.
-    """
-    if len(without) < 2:
-        return None
-    values = torch.tensor(without, dtype=torch.float64)
-    return float(((len(values) - 1) * values.var(correction=0)).sqrt())

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vtp_core.evaluation.evaluator import Aspect, Evaluator, Observation
+from vtp_core.evaluation.jackknife import Estimate
 from vtp_core.evaluation.protocol import Baseline, Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
-from vtp_plugins.evaluate_frechet.metric import Estimate
 from vtp_plugins.evaluate_latents.config import LatentStatisticsConfig
 from vtp_plugins.evaluate_latents.metric import (
     LEAST_DEVIATION,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vtp_core.evaluation.jackknife import parts_of
 from vtp_core.math.moments import TILE, Moments, merge
 
 GROUPS = 8
@@ -76,7 +76,7 @@ class GroupedMoments:
 
     def add(self, vectors: Tensor, keys: Sequence[str]) -> None:
         """Adds vectors (B, P, D) of images with these keys."""
-        group = torch.tensor([zlib.crc32(key.encode("utf-8", "replace")) % GROUPS for key in keys])
+        group = parts_of(keys, GROUPS)
         for number in group.unique().tolist():
             own = vectors[(group == number).to(vectors.device)].flatten(0, 1)
             self.groups[number] = HigherMoments.merged([self.groups[number], HigherMoments.of(own)])

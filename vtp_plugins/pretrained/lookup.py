@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from torch import Tensor
 from vtp_core.errors import UsageError
 from vtp_plugins.pretrained.files import fingerprint, read_state
 from vtp_plugins.pretrained.packages import PACKAGES, read_package
+
+_log = logging.getLogger(__name__)
 
 TORCHVISION = ("alexnet", "vgg16", "squeezenet1_1")
 """Networks whose ImageNet weights torchvision downloads."""
@@ -64,6 +67,7 @@ def find_weights(network: str, path: str | None = None) -> Pretrained:
         if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
             reason = "HF_HUB_OFFLINE is set"
         else:
+            _log.warning("weights of %s: asking the hub: no file is given, no package has them", network)
             try:
                 return Pretrained(network=network, origin="hub", state=download(network))
             except (OSError, RuntimeError, ValueError) as error:

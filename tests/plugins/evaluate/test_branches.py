@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,24 @@ def test_codebooks_are_measured_over_the_whole_set(
         assert perplexity["value"] == pytest.approx(2**entropy)
         assert perplexity["also"]["entropy, bits"] == pytest.approx(entropy)
         assert perplexity["also"]["bits of a code"] == math.log2(size)
+        assert (usage["baseline"], perplexity["baseline"]) == (pytest.approx(1 / size), pytest.approx(1))
+        assert perplexity["verdict"] == "better" and usage["interval"] is not None
+
+
+def test_the_error_of_a_perplexity_is_the_jackknifes(
+    bottleneck: PcaVqBottleneck, held_out: EvaluationSet
+) -> None:
+    model = tokenizer(bottleneck, FirstChannel())
+    entry = evaluate(model, {"codebook": Codebook(CodebookConfig())}, held_out)["perplexity_shallow"]
+    codes = codes_of(model, held_out).numpy()[:, 1]
+    part = np.array([zlib.crc32(f"shape-{i}".encode()) % 8 for i in range(17)])
+
+    def perplexity(of: np.ndarray) -> float:
+        p = np.bincount(of.ravel()) / of.size
+        return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
+
+    without = np.array([perplexity(codes[part != number]) for number in np.unique(part)])
+    assert entry["error"] == pytest.approx(((len(without) - 1) * without.var()) ** 0.5)
 
 
 def test_codebooks_without_branches_have_numbers(held_out: EvaluationSet) -> None:

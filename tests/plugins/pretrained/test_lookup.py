@@ -117,10 +117,11 @@ def test_a_failing_download_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         find_weights("vgg16")
 
 
-def test_the_hub_is_the_last_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_the_last_way(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(lookup, "download", lambda network: {"w": torch.ones(1)})
     assert find_weights("vgg16").origin == "hub"
+    assert "weights of vgg16: asking the hub" in caplog.text
 
 
 def test_an_unknown_timm_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
