@@ -20,6 +20,7 @@ from tests.recipes.names import (
     COMPARED,
     FINAL,
     FIRST_STAGE,
+    GENERATORS,
     OTHERS,
     PAPER,
     SECOND_STAGE,
@@ -72,7 +73,7 @@ def test_all_ship_and_are_valid_on_256_ranks(recipes: Mapping[str, Recipe]) -> N
         assert all(view.rows % 256 == 0 and view.size == 256 for view in recipe.views.values())
 
 
-@pytest.mark.parametrize("name", (*PAPER, *CODES, *OTHERS))
+@pytest.mark.parametrize("name", (*PAPER, *CODES, *OTHERS, *GENERATORS))
 def test_has_a_smoke_twin_within_three_links(name: str) -> None:
     shipped = shipped_recipes()
     smoke = shipped[f"smoke/{name}"]
@@ -83,7 +84,7 @@ def test_has_a_smoke_twin_within_three_links(name: str) -> None:
 
 def test_every_value_says_where_it_comes_from(recipes: Mapping[str, Recipe], plugins: Plugins) -> None:
     bare = set()
-    others = [load_recipe(name, (), plugins) for name in (*CODES, *OTHERS)]
+    others = [load_recipe(name, (), plugins) for name in (*CODES, *OTHERS, *GENERATORS)]
     for recipe in (*recipes.values(), *others):
         keys = list(recipe.provenance)
         for key, origin in recipe.provenance.items():

@@ -8,6 +8,7 @@ from vtp_core.plugins.component import Component
 _AUGMENTATIONS = {
     "none": "The whole image, squashed to the size.",
     "center": "The centre crop of ADM.",
+    "center_flip": "The centre crop of ADM, half of them flipped.",
     "clip": "A random crop of 0.9 to 1 of the area, no flip (open_clip).",
     "crop": "A random crop of 0.08 to 1 of the area, flip (classification).",
     "dino": "DINOv2's crops: random, flip, color, grayscale, blur, solarize.",

@@ -137,8 +137,10 @@ class GenerationConfig(ObjectiveConfig):
     """Output of the network: the velocity, or the data, from which the velocity follows (JiT)."""
     cosine: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Factor on 1 - cosine between the velocities, over channels (LightningDiT)."""
+    times: Literal["lognorm", "uniform"] = "lognorm"
+    """Distribution of the times before the shift: their logit is normal, or they are uniform (RAE)."""
     lognorm_mu: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """Mean of the logit of the time; below 0: more noise."""
+    """Mean of the logit of the time; below 0: more noise (VTP: -0.75 to -0.5)."""
     lognorm_sigma: PositiveFloat = 1.0
     """Deviation of the logit of the time."""
     shift: PositiveFloat | None = None

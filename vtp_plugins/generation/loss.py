@@ -43,6 +43,11 @@ def lognormal_times(normal: Tensor, mu: float, sigma: float, shift: float) -> Te
     return shifted(torch.sigmoid(mu + sigma * normal), shift)
 
 
+def uniform_times(normal: Tensor, shift: float) -> Tensor:
+    """Uniform times, shifted, of standard normal numbers."""
+    return shifted(torch.special.ndtr(normal), shift)
+
+
 def between(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """Points of the path: t x + (1 - t) noise.
 

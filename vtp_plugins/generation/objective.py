@@ -22,6 +22,7 @@ from vtp_plugins.generation.loss import (
     effective_shift,
     lognormal_times,
     squared_error,
+    uniform_times,
     velocity_of,
 )
 
@@ -55,7 +56,10 @@ class Generation(Objective):
             self._check_grid(x)
         noise, normal = step.randn(*x.shape).to(x), step.randn(len(x)).to(x)
         shift = config.shift or default_shift(x[0].numel())
-        t = lognormal_times(normal, config.lognorm_mu, config.lognorm_sigma, shift)
+        if config.times == "uniform":
+            t = uniform_times(normal, shift)
+        else:
+            t = lognormal_times(normal, config.lognorm_mu, config.lognorm_sigma, shift)
         point = between(x, noise, t)
         label = shown_classes(step, config)
         out = step.call(self.generator, point, t, *([] if label is None else [label])).to(x.dtype)
@@ -113,7 +117,7 @@ class Generation(Objective):
             )
         numel = self.dims.channels * int(self.generator.grid.prod())
         usual = default_shift(numel)
-        own = effective_shift(config.shift or usual, config.lognorm_mu)
+        own = effective_shift(config.shift or usual, config.lognorm_mu if config.times == "lognorm" else 0.0)
         if numel and not usual / 2 <= own <= usual * 2:
             lines.append(
                 f"shift and lognorm_mu together move the times like a shift of {own:.3g}; "

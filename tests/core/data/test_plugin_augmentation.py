@@ -183,7 +183,10 @@ def test_a_recipe_with_it_goes_round(tmp_path: Path) -> None:
         ('{ use = "klip" }', r'augment\.use +unknown augmentation "klip": did you mean "clip"\?'),
         ('{ use = "linear" }', r"augment\.use .* it is a bottleneck, not an augmentation"),
         ('{ use = "clip", bins = 5 }', r"augment\.bins +unknown key"),
-        ("{ bins = 5 }", r"augment\.use +missing; names the augmentation: center, clip, .*foo\.triv"),
+        (
+            "{ bins = 5 }",
+            r"augment\.use +missing; names the augmentation: center, center_flip, clip, .*foo\.triv",
+        ),
         (
             '"foo.trivial"',
             r'augment +expected "none", .* or a table such as .* got the string "foo\.trivial"',

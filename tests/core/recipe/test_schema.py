@@ -43,7 +43,7 @@ def test_a_component_is_explained_by_its_use(plugins: Plugins) -> None:
 def test_the_cores_own_components_are_explained_too(plugins: Plugins) -> None:
     definitions = recipe_schema(plugins)["$defs"]
     names, table = definitions["augmentation"]["anyOf"]
-    assert names == {"enum": ["none", "center", "clip", "crop", "dino", "dino_nominal"]}
+    assert names == {"enum": ["none", "center", "center_flip", "clip", "crop", "dino", "dino_nominal"]}
     assert table["properties"]["use"]["enum"] == sorted(names["enum"])
     (adamw,) = definitions["optimizer"]["allOf"]
     assert adamw["if"] == {"properties": {"use": {"const": "adamw"}}}  # holds without `use` too

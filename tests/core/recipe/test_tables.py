@@ -91,7 +91,7 @@ ONE_TABLE = {
         '"klip"',
         12,
         "views.image.augment",
-        '"none", "center", "clip", "crop", "dino", "dino_nominal" or a table such as',
+        '"none", "center", "center_flip", "clip", "crop", "dino", "dino_nominal" or a table such as',
     ),
     "schedule without kind": (
         "lr = 1e-3",

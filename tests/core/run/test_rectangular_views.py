@@ -98,7 +98,7 @@ def vtp(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
-@pytest.mark.parametrize("augment", ["none", "center", "clip", "crop", "dino", "dino_nominal"])
+@pytest.mark.parametrize("augment", ["none", "center", "center_flip", "clip", "crop", "dino", "dino_nominal"])
 def test_crops_and_masks_have_height_and_width(augment: str) -> None:
     local = {"local": CropConfig(count=2, size=(8, 12))}
     view = ViewConfig(rows=4, size=(16, 24), augment=augment, crops=local, masks=MaskConfig(probability=1.0))

@@ -38,7 +38,10 @@ def drawn(objective: Generation) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"lognorm_mu": -0.5, "lognorm_sigma": 1.25, "shift": 2.5}, {"prediction": "x", "cosine": 0.3}],
+    [
+        {"lognorm_mu": -0.5, "lognorm_sigma": 1.25, "shift": 2.5},
+        {"prediction": "x", "cosine": 0.3, "times": "uniform"},
+    ],
 )
 def test_a_step_is_the_plain_formula(options: dict[str, Any]) -> None:
     config = GenerationConfig(**TABLE, **options, drop_class=0.4)
@@ -61,6 +64,9 @@ def test_a_step_is_the_plain_formula(options: dict[str, Any]) -> None:
     }
     x = (z - torch.tensor([0.1, -0.4, 2.0]).view(3, 1, 1)) / torch.tensor([0.5, 1.5, 3.0]).view(3, 1, 1)
     odds = torch.exp(config.lognorm_mu + config.lognorm_sigma * normal) / (config.shift or 1.0)
+    if config.times == "uniform":
+        share = torch.from_numpy(norm.cdf(normal.numpy()))
+        odds = share / (1 - share) / (config.shift or 1.0)
     t = odds / (1 + odds)
     at = t.view(5, 1, 1, 1)
     point = at * x + (1 - at) * noise

@@ -157,7 +157,7 @@ def test_two_ranks_are_one(whole: Path, tmp_path: Path, shard: int) -> None:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     for one, two in zip(metrics(whole), metrics(tmp_path), strict=True):
-        for key in ("loss/generation/velocity", "generation/noisy"):
+        for key in ("loss/generation/velocity", "report/generation/noisy"):
             assert one.get(key) == pytest.approx(two.get(key), rel=1e-5), key
     found = state(tmp_path)
     for name, tensor in state(whole).items():

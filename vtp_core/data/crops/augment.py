@@ -3,6 +3,7 @@
 ============  ================================================================================================
 none          squashed to the size, bilinear (VTP's zero-shot evaluation)
 center        centre crop of ADM (reconstruction, latents)
+center_flip   the same, half of them flipped (generators; ADM, DiT)
 clip          random crop of 0.9 to 1 of the area, bicubic, no flip (open_clip; VTP)
 crop          random crop of 0.08 to 1 of the area, bicubic, flip (classification, linear probe)
 dino          crops of DINOv2: global 0.32 to 1, others 0.05 to 0.32 of the area; flip, color, blur, solarize
@@ -48,6 +49,9 @@ class BuiltInAugmentation(Augmentation):
             return resize(image, None, size, "bilinear")
         if augment == "center":
             return center_crop(image, size)
+        if augment == "center_flip":
+            pixels = center_crop(image, size)
+            return pixels.flip(-1) if rng.random() < 0.5 else pixels
         height, width = image.shape[:2]
         scale = crop.scale or _SCALES[augment, crop.name == "global"]
         box = random_box(height, width, scale, rng, size[1] / size[0])

@@ -8,7 +8,7 @@ from pydantic import model_serializer
 
 from vtp_core.config import AugmentationConfig
 
-AugmentationName = Literal["none", "center", "clip", "crop", "dino", "dino_nominal"]
+AugmentationName = Literal["none", "center", "center_flip", "clip", "crop", "dino", "dino_nominal"]
 """Names of the core's own augmentations (`vtp_core.data.crops.augment`)."""
 
 
@@ -18,8 +18,8 @@ class BuiltInAugmentationConfig(AugmentationConfig):
     use: AugmentationName
 
     def cuts_at_random(self) -> bool:
-        """Whether it is neither `none` nor `center`."""
-        return self.use not in ("none", "center")
+        """Whether it is neither `none` nor a centre crop."""
+        return self.use not in ("none", "center", "center_flip")
 
     @model_serializer(mode="plain")
     def _name(self) -> str:
