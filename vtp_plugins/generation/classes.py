@@ -50,8 +50,13 @@ def shown_classes(step: Step, config: ConditionalConfig) -> Tensor | None:
     return torch.where(hidden, config.classes, label)
 
 
-def known_classes(step: Step, config: ConditionalConfig) -> Tensor:
+def known_classes(step: Step, config: ConditionalConfig, *, wait: bool = False) -> Tensor:
     """(B,) labels of the view, negative where there is none.
+
+    Args:
+        step: The step.
+        config: The objective's table.
+        wait: Whether to check labels on a GPU too, which the host then waits for.
 
     Raises:
         DataError: A label is beyond the classes.
@@ -59,7 +64,7 @@ def known_classes(step: Step, config: ConditionalConfig) -> Tensor:
     view, classes = config.view, config.classes
     label = step.batch(view).label
     assert label is not None, f"view {view} gave no labels"
-    if label.device.type == "cpu" and len(label) and int(label.max()) >= classes:
+    if (wait or label.device.type == "cpu") and len(label) and int(label.max()) >= classes:
         raise DataError(
             f"view {view} has a label {int(label.max())}, the objective {config.use} {classes} classes, "
             f"0 to {classes - 1}; set classes"
@@ -69,7 +74,7 @@ def known_classes(step: Step, config: ConditionalConfig) -> Tensor:
 
 def class_counts(step: Step, config: ConditionalConfig) -> Tensor:
     """(classes,) float64, how often each class is among the rows of a step."""
-    label = known_classes(step, config)
+    label = known_classes(step, config, wait=True)
     return torch.bincount(label[label >= 0], minlength=config.classes).double()
 
 

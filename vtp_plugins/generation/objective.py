@@ -103,6 +103,10 @@ class Generation(Objective):
         own.deviation.copy_(variance.clamp(min=0).sqrt().clamp(min=least))
         own.grid.copy_((sums["grid"] / sums["batches"]).round())
         if self.config.classes:
+            if not bool(sums["classes"].any()):
+                raise DataError(
+                    f"view {self.config.view}: no row has a label; set classes = 0, or label the data"
+                )
             own.frequency.copy_(sums["classes"] / sums["classes"].sum())
 
     def warnings(self) -> Sequence[str]:
