@@ -199,6 +199,13 @@ class Evaluator(ABC):
         """
         return None
 
+    def refuses(self, model: Tokenizer) -> str | None:
+        """Why it can't measure this tokenizer, beyond `requires`; None if it can.
+
+        Asked before step 0 of a run, of networks whose weights may be on the meta device.
+        """
+        return None
+
     def why_not(self, held_out: EvaluationSet | None, train: EvaluationSet | None) -> str | None:
         """Why it can't measure these sets, such as a lack of class names; None if it can.
 

@@ -66,6 +66,7 @@ class NamedProtocol:
         about: What is measured, and whose numbers it reproduces.
         image_size: Side of the images in pixels.
         images: How many are measured: the whole held-out set, or generated samples; None: unknown, any.
+        train_images: How many images a probe is fitted on; None: any, or nothing is fitted.
         preparation: Crop, rounding and precision.
         reference: What they are compared with.
         extractor: The network of the features, or empty.
@@ -79,6 +80,7 @@ class NamedProtocol:
     about: str
     image_size: Size
     images: int | None
+    train_images: int | None = None
     preparation: Preparation = field(default_factory=Preparation)
     reference: str
     extractor: str = ""
@@ -87,11 +89,19 @@ class NamedProtocol:
     conditions: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
-    def label(self, measured: int) -> str:
-        """The name in a table of numbers: `name`, marked if another number of images was measured."""
-        if self.images is None or measured == self.images:
-            return self.name
-        return f"{self.name}-PARTIAL-{measured}-of-{self.images}"
+    def label(self, measured: int, fitted: int | None = None) -> str:
+        """The name in a table of numbers: `name`, marked if other numbers of images were used.
+
+        Args:
+            measured: Images that were measured.
+            fitted: Images that a probe was fitted on, if there was one.
+        """
+        label = self.name
+        if self.images not in (None, measured):
+            label += f"-PARTIAL-{measured}-of-{self.images}"
+        if self.train_images not in (None, fitted):
+            label += f"-FITTED-ON-{fitted}-of-{self.train_images}"
+        return label
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of a number should know."""

@@ -89,11 +89,12 @@ class EvaluationProtocol:
 
     @property
     def label(self) -> str:
-        """Name of the named protocol, marked if another number of images was measured; else empty."""
+        """Name of the named protocol, marked if other numbers of images were used; else empty."""
         if self.named is None:
             return ""
         measured = self.held_out.samples if self.held_out is not None else 0
-        return self.named.label(self.generated.samples if self.generated is not None else measured)
+        fitted = self.train.samples if self.train is not None else None
+        return self.named.label(self.generated.samples if self.generated is not None else measured, fitted)
 
     def __str__(self) -> str:
         parts = [f"{self.label}: {self.name}" if self.named is not None else self.name]

@@ -36,6 +36,8 @@ def why_not(
     if lacking := sorted(evaluator.requires - model.capabilities):
         tower = " (no text tower: no objective of its recipe exports one)" if "embed_text" in lacking else ""
         return f"the tokenizer has no {', '.join(lacking)}{tower}"
+    if reason := evaluator.refuses(model):
+        return reason
     for wanted, kind, data in (
         (evaluator.uses_held_out, "held-out data", held_out),
         (evaluator.uses_train, "a training set", train),
@@ -53,10 +55,12 @@ def why_not(
     if evaluator.uses_train and "label" in evaluator.fields and held_out is not None and train is not None:
         if reason := mismatch(held_out, train):
             return reason
-    return _departure(evaluator, model, held_out) or evaluator.why_not(held_out, train)
+    return _departure(evaluator, model, held_out, train) or evaluator.why_not(held_out, train)
 
 
-def _departure(evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet | None) -> str | None:
+def _departure(
+    evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet | None, train: EvaluationSet | None
+) -> str | None:
     """How an evaluation would differ from its named protocol; None if it doesn't, or may."""
     named = evaluator.follows
     if named is None or model.config is None:
@@ -64,16 +68,20 @@ def _departure(evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet |
     if (size := model.config.image_size) != named.image_size:
         wanted, given = size_text(named.image_size), size_text(size)
         return f"{named.name} is measured at {wanted} px, and the tokenizer has {given} px"
+    used = [("measured", named.images, held_out), ("fitted", named.train_images, train)]
+    counts = [
+        (verb, asked, "" if d is None else d.name, 0 if d is None else len(d.indices()))
+        for verb, asked, d in used
+    ]
     if evaluator.generated is not None:
-        name, count = "`samples`", evaluator.generated.samples
-    else:
-        name, count = ("", 0) if held_out is None else (held_out.name, len(held_out.indices()))
-    if named.images in (None, count) or evaluator.forced:
-        return None
-    return (
-        f"{named.name} is measured on {named.images} images, and {name} has {count}; "
-        "force = true measures them and marks the number"
-    )
+        counts[0] = ("measured", named.images, "`samples`", evaluator.generated.samples)
+    for verb, wanted_count, name, count in counts:
+        if wanted_count not in (None, count) and not evaluator.forced:
+            return (
+                f"{named.name} is {verb} on {wanted_count} images, and {name} has {count}; "
+                "force = true uses them and marks the number"
+            )
+    return None
 
 
 @torch.no_grad()

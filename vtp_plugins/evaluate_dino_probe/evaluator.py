@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from vtp_core.errors import DataError, NumericError, UsageError
+from vtp_core.errors import DataError, NumericError
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
@@ -61,14 +61,13 @@ class DinoProbe(Evaluator):
             f"epochs, batch {config.batch}, seed {config.seed}; {selected})"
         )
 
+    def refuses(self, model: Tokenizer) -> str | None:
+        """Needs as many blocks as `blocks` asks for."""
+        most, depth = max(self.config.blocks), model.encoder.depth
+        return None if most <= depth else f"`blocks` asks for the last {most} of an encoder's {depth} blocks"
+
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the collected vectors."""
-        depth = model.encoder.depth
-        if max(self.config.blocks) > depth:
-            raise UsageError(
-                f"evaluator dino_probe: the encoder has {depth} blocks, and `blocks` asks for the last "
-                f"{max(self.config.blocks)}; set `blocks`"
-            )
         self._store, self._classes, self._device = VectorStore(), classes, model.device
 
     def update(self, seen: Observation) -> None:

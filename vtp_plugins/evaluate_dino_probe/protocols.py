@@ -20,6 +20,7 @@ def published(config: DinoProbeConfig) -> NamedProtocol | None:
         about="Linear probe of VTP (arXiv 2512.13687, table 2) as its release computes it.",
         image_size=256,
         images=50_000,
+        train_images=1_281_167,
         preparation=Preparation(
             crop="shorter_side", shorter=256, size=224, encode="bfloat16", views=config.copies
         ),

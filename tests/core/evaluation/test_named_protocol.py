@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -134,3 +135,23 @@ def test_pixels_are_truncated_and_encoded_in_lower_precision_where_a_protocol_sa
     assert lower.types == {torch.bfloat16} and own.types == {torch.float32}
     assert ", encoder in bfloat16 32 px;" in str(both["mean@drawn-v1"]["protocol"])
     assert both["mean"]["value"] == pytest.approx(both["mean@drawn-v1"]["value"], rel=0.01)
+
+
+class Fitted(Means):
+    """Reads a training set too."""
+
+    uses_train = True
+
+    def update(self, seen: Observation) -> None:
+        if seen.split == "held_out":
+            super().update(seen)
+
+
+def test_another_number_of_training_images_is_refused_or_marked() -> None:
+    protocol = replace(named(), train_images=10)
+    held_out, train = drawn_set("val", 8, 0), drawn_set("train", 12, 1)
+    with pytest.raises(UsageError, match="drawn-v1 is fitted on 10 images, and train has 12; force"):
+        evaluate(toy_tokenizer(), {"a": Fitted(protocol)}, held_out, train)
+    results = evaluate(toy_tokenizer(), {"a": Fitted(protocol, forced=True)}, held_out, train)
+    assert list(results) == ["mean@drawn-v1-FITTED-ON-12-of-10"]
+    assert list(evaluate(toy_tokenizer(), {"a": Fitted(named())}, held_out, train)) == ["mean@drawn-v1"]

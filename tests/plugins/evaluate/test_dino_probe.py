@@ -171,7 +171,7 @@ def test_the_published_protocol_selects_on_the_held_out_set_and_says_so() -> Non
     evaluators = {name: DinoProbe(table) for name, table in tables.items()}
     model = tiny_tokenizer(DEEP, size=256)
     results = evaluate(model, evaluators, noise("val", 20, 0), noise("train", 30, 1))
-    legacy = "dino_probe@vtp-2512-selected-on-held-out-2-views-PARTIAL-20-of-50000"
+    legacy = "dino_probe@vtp-2512-selected-on-held-out-2-views-PARTIAL-20-of-50000-FITTED-ON-30-of-1281167"
     assert set(results) == {"dino_probe", legacy}
     entry = results[legacy]
     assert entry["value"] == entry["also"]["best_on_held_out"] == entry["also"]["selected_at"]
@@ -208,7 +208,7 @@ def test_what_it_can_not_measure_is_one_line() -> None:
     held_out, data = sets(40, 20)
     with pytest.raises(UsageError, match=r"^evaluator d: the tokenizer has no class_tokens"):
         evaluate(toy_tokenizer(), {"d": DinoProbe(DinoProbeConfig())}, held_out, data)
-    with pytest.raises(UsageError, match="the encoder has 2 blocks, and `blocks` asks for the last 4"):
+    with pytest.raises(UsageError, match="`blocks` asks for the last 4 of an encoder's 2 blocks"):
         evaluate(tiny_tokenizer(), {"d": DinoProbe(DinoProbeConfig())}, held_out, data)
     with pytest.raises(ValidationError, match='protocol = "vtp-2512" fixes epochs'):
         DinoProbeConfig(protocol="vtp-2512", epochs=3)
