@@ -189,7 +189,7 @@ def test_the_published_protocol_is_of_imagenet_at_256_pixels() -> None:
     with pytest.raises(UsageError, match=r"vtp-2512-selected-on-held-out is measured on 50000 images"):
         evaluate(tiny_tokenizer(DEEP, size=256), {"d": DinoProbe(table)}, noise("v", 8, 0), noise("t", 8, 0))
     with pytest.raises(UsageError, match="is measured at 256 px"):
-        evaluate(tiny_tokenizer(), {"d": DinoProbe(table)}, *sets(12, 12))
+        evaluate(tiny_tokenizer(DEEP), {"d": DinoProbe(table)}, *sets(12, 12))
 
 
 def test_order_ranks_and_batches_change_nothing() -> None:
