@@ -41,6 +41,8 @@ NEIGHBORS = 3
 """k of precision and recall."""
 LEAST = 16
 """Fewest images of a distance, even if few are allowed."""
+MOST = 100_000
+"""Most images of a set whose pairs are compared: features of all of them are kept on rank 0."""
 
 
 Normal = tuple[Tensor, Tensor]
@@ -168,6 +170,16 @@ class FeatureDistances(Evaluator):
             return LEAST
         return max(network.width for network in self.networks) + 1
 
+    def too_many(self, counts: Mapping[str, int]) -> str | None:
+        """Why pairs of sets of these sizes are not compared, or None."""
+        for name, count in counts.items() if self.keeps_rows else ():
+            if count > MOST:
+                return (
+                    f"kernel and precision_recall compare at most {MOST} images, and {name} has {count}; "
+                    'take fewer, or metrics = ["frechet"]'
+                )
+        return None
+
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Resets the state and moves the networks to the tokenizer's device."""
         for network in self.networks:
@@ -212,8 +224,9 @@ class FeatureDistances(Evaluator):
     def _reference(self, collected: Collected) -> Tensor | Normal:
         """Sums of the reference by part, or its mean and covariance from a file."""
         if self.saved:
-            return self.saved[collected.number].mean, self.saved[collected.number].covariance
-        return collected.sums(self.compared.reference)
+            saved = self.saved[collected.number]
+            return saved.mean.to(self._device), saved.covariance.to(self._device)
+        return collected.sums(self.compared.reference).to(self._device)
 
     def _reference_rows(self, collected: Collected) -> Tensor:
         """Features of the reference."""
@@ -223,11 +236,13 @@ class FeatureDistances(Evaluator):
     def _frechet(self, collected: Collected) -> Score:
         compared = self.compared
         reference = self._reference(collected)
-        made = {name: collected.sums(name) for name in (compared.made, *self._known(collected))}
+        made = {
+            name: collected.sums(name).to(self._device) for name in (compared.made, *self._known(collected))
+        }
         estimates = frechet_estimates(reference, made, collected.width)
         also = {}
         if (floor := self._floor(collected)) is not None:
-            only = collected.sums(floor)
+            only = collected.sums(floor).to(self._device)
             also["floor"] = frechet_estimates(reference, {floor: only}, collected.width)[floor].value
         return self._score(collected, estimates, also)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
 from vtp_plugins.evaluate_frechet.comparison import Compared, FeatureDistances
 
@@ -28,6 +29,11 @@ class Frechet(FeatureDistances):
     def least_samples(self) -> int:
         """Number of features + 1; with fewer samples the covariance is always singular."""
         return self.least
+
+    def why_not(self, held_out: EvaluationSet | None, train: EvaluationSet | None) -> str | None:
+        """Too many images to compare pairs."""
+        assert held_out is not None
+        return self.too_many({held_out.name: len(held_out.indices())})
 
     def update(self, seen: Observation) -> None:
         """Adds a held-out batch."""

@@ -94,7 +94,8 @@ class FrechetGenerated(FeatureDistances):
             if count < self.least:
                 forced = "" if self.least == LEAST else ", or set allow_fewer = true"
                 return f"it needs {self.least} images, and {name} has {count}; take more{forced}"
-        return None
+        floor = {"train": train, "held_out": held_out}.get(self._floor_split or "")
+        return self.too_many(counts | ({} if floor is None else {floor.name: len(floor.indices())}))
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Resets the state."""

@@ -14,10 +14,12 @@ from tests.core.evaluation.generates import Generator
 from tests.core.evaluation_sets import drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.errors import NumericError, UsageError
-from vtp_core.evaluation.runner import Results, evaluate
+from vtp_core.evaluation.runner import Results, evaluate, why_not
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.pixels import to_uint8
+from vtp_core.testing import check_evaluator
 from vtp_core.testing.ranks import run_processes
+from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.ranks.world import World
 from vtp_plugins.evaluate_frechet.config import FrechetConfig, FrechetGeneratedConfig
@@ -120,8 +122,11 @@ def generating() -> Tokenizer:
     return model
 
 
+SETTINGS = {"network": SMALL, "weights": "random", "resize": 32, "allow_fewer": True}
+
+
 def evaluator(**settings: object) -> FrechetGenerated:
-    table = {"network": SMALL, "weights": "random", "resize": 32, "samples": 50, "allow_fewer": True}
+    table = {**SETTINGS, "samples": 50}
     return FrechetGenerated(FrechetGeneratedConfig.model_validate({**table, **settings}))
 
 
@@ -220,6 +225,28 @@ def test_too_few_samples_or_reference_images_are_refused() -> None:
             evaluate(generating(), {"g": evaluator(**settings)}, held_out, TRAIN)
     with pytest.raises(ValidationError, match="samples"):
         evaluator(samples=3)
+
+
+@pytest.mark.slow
+def test_it_passes_the_checks_of_evaluators() -> None:
+    model = tiny_tokenizer()
+    model.exports["generate"] = Generator()
+    table = {**SETTINGS, "samples": 20, "metrics": ["frechet", "kernel", "precision_recall"]}
+    check_evaluator(FrechetGenerated, FrechetGeneratedConfig.model_validate(table), model=model)
+
+
+def test_pairs_of_too_many_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vtp_plugins.evaluate_frechet.comparison.MOST", 39)
+    held_out = drawn_set("val", 40, 0)
+    message = "compare at most 39 images, and {} has {}; take fewer, or metrics"
+    for measured, name, count in (
+        (evaluator(), "`samples`", 50),
+        (evaluator(samples=20), "train", 40),
+        (Frechet(FrechetConfig.model_validate({**SETTINGS, "metrics": ["kernel"]})), "val", 40),
+    ):
+        model = generating()
+        assert message.format(name, count) in str(why_not(measured, model, held_out, TRAIN))
+    assert why_not(evaluator(metrics=("frechet",)), generating(), held_out, TRAIN) is None
 
 
 class Broken(Generator):
