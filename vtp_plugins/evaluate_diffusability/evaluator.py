@@ -16,6 +16,7 @@ from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.checks import check_finite_latent
 from vtp_core.view import sides
 from vtp_plugins.evaluate_diffusability import metric, perturbation
 from vtp_plugins.evaluate_diffusability.config import DiffusabilityConfig
@@ -142,7 +143,9 @@ class Diffusability(Evaluator):
         rows = {"order": order[admitted], "latent": latent.float().cpu()[admitted]}
         if not self._no_half:
             small = F.avg_pool2d(seen.batch.image[admitted.to(seen.batch.image.device)], 2)
-            rows["half"] = seen.model.encode(small).latent.float().cpu()
+            encoded = seen.model.encode(small)
+            check_finite_latent(encoded, seen.model.bottleneck)
+            rows["half"] = encoded.latent.float().cpu()
         if seen.encoded.indices is not None:
             rows["codes"] = seen.encoded.indices.cpu()[admitted]
         self._kept.add(rows)
