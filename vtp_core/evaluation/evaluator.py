@@ -20,7 +20,7 @@ from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.named_protocol import NamedProtocol, Preparation
 from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
 from vtp_core.features import Features, Tally
-from vtp_core.pixels import to_uint8
+from vtp_core.pixels import UNIT, convert, to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.checks import check_finite_features, check_finite_latent
 
@@ -67,14 +67,14 @@ class Observation:
 
     @cached_property
     def image(self) -> Tensor:
-        """The input images, (B, 3, H, W) uint8."""
-        return to_uint8(self.batch.image, "imagenet", truncate=self._truncate)
+        """The input images, (B, 3, H, W) uint8; float32 in [0, 255] where a protocol doesn't round."""
+        return self._shown(self.batch.image)
 
     @cached_property
     def reconstruction(self) -> Tensor:
-        """The reconstructed images, (B, 3, H, W) uint8, clamped and rounded."""
+        """The reconstructed images, clamped, of the type of `image`."""
         latent = self.encoded.latent.to(self.batch.image.dtype)
-        return to_uint8(self.model.decode(latent).sample, "imagenet", truncate=self._truncate)
+        return self._shown(self.model.decode(latent).sample)
 
     @cached_property
     def image_embedding(self) -> Tensor:
@@ -82,9 +82,11 @@ class Observation:
         with self.precision():
             return self.model.embed_features(self.features)
 
-    @property
-    def _truncate(self) -> bool:
-        return self.preparation.rounding == "truncate"
+    def _shown(self, image: Tensor) -> Tensor:
+        rounding = self.preparation.rounding
+        if rounding == "none":
+            return convert(image.float(), "imagenet", UNIT).clamp(0, 1) * 255
+        return to_uint8(image, "imagenet", truncate=rounding == "truncate")
 
     def precision(self) -> torch.autocast:
         """The precision in which encoder and bottleneck compute."""

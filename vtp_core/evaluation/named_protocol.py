@@ -15,7 +15,7 @@ from vtp_core.view import Size
 Crop = Literal["adm", "shorter_side", "squash"]
 """``adm``: `vtp_core.data.crops.geometry.center_crop`; ``shorter_side``: `shorter_side_crop`; ``squash``: all
 of the image, its proportions changed, by bilinear interpolation."""
-Rounding = Literal["round", "truncate"]
+Rounding = Literal["round", "truncate", "none"]
 
 CROPS: Mapping[Crop, str] = {
     "adm": "centre-crop-v1",
@@ -32,7 +32,7 @@ class Preparation:
     Attributes:
         crop: Resize and crop of the images.
         rounding: How clamped pixels become 8-bit ones, of reconstructions and of the images' own float
-            pixels.
+            pixels; ``none``: they stay float.
         encode: Precision in which encoder and bottleneck compute; the decoder keeps the tokenizer's.
         size: Side of the images in pixels; None: the tokenizer's.
         shorter: Side to which `shorter_side` resizes before it cuts the center; None: the images'.
@@ -51,7 +51,7 @@ class Preparation:
         if self.views:
             parts.append(f"training images by {self.views} random crops and flips each")
         if self.rounding != "round":
-            parts.append("8 bit by clamp and truncation")
+            parts.append({"truncate": "8 bit by clamp and truncation", "none": "float pixels"}[self.rounding])
         if self.encode != "own":
             parts.append(f"encoder in {self.encode}")
         return ", ".join(parts)

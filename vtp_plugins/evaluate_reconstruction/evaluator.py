@@ -27,6 +27,7 @@ from vtp_plugins.evaluate_reconstruction.metric import (
     ssim,
 )
 from vtp_plugins.evaluate_reconstruction.perceptual import LEAST_SIDE, lpips, lpips_network
+from vtp_plugins.evaluate_reconstruction.protocols import PROTOCOLS
 from vtp_plugins.pretrained.lookup import RANDOM
 from vtp_plugins.pretrained.packages import is_installed
 
@@ -50,6 +51,8 @@ class Reconstruction(Evaluator):
 
     def __init__(self, config: ReconstructionConfig) -> None:
         super().__init__(config)
+        self.follows = None if config.protocol is None else PROTOCOLS[config.protocol]
+        self.forced = config.force
         if config.lpips is None and config.lpips_weights is not None:
             raise UsageError("evaluator reconstruction: lpips_weights needs lpips, the network they are of")
         self._network = None if config.lpips is None else lpips_network(config.lpips, config.lpips_weights)
@@ -70,7 +73,12 @@ class Reconstruction(Evaluator):
     @property
     def protocol(self) -> str:
         """Name, version and settings."""
-        return f"reconstruction-v1 ({SETTINGS}, mean of images)"
+        return f"reconstruction-v1 ({self._settings}, mean of images)"
+
+    @property
+    def _settings(self) -> str:
+        """Rounding and precision, which a named protocol tells itself."""
+        return SETTINGS if self.follows is None else "mode latent"
 
     def protocol_of(self, metric: str) -> str:
         """What the metric alone depends on stands in its protocol alone."""
@@ -82,7 +90,7 @@ class Reconstruction(Evaluator):
         if self._network is not None:
             trunk = f"{self.config.lpips}, trunk {self._network.fingerprint or RANDOM}"
             how[self._lpips] = f"mean of images, {trunk}, heads v0.1, at the images' size"
-        return f"reconstruction-v1 ({SETTINGS}, {how[metric]})" if metric in how else self.protocol
+        return f"reconstruction-v1 ({self._settings}, {how[metric]})" if metric in how else self.protocol
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
