@@ -32,7 +32,7 @@ from vtp_plugins.pretrained.lookup import RANDOM
 from vtp_plugins.pretrained.packages import is_installed
 
 MEAN_COLOR = "mean colour"
-SET_COLOR = "mean colour of the set"
+SET_COLOR = "mean colour of the other images"
 GRID = "colours of the latent's grid"
 LEAST_ENERGY = 1e-12
 """Mean energy of rounding in float64, far below that of one pixel that differs by 1."""
@@ -43,7 +43,7 @@ class Reconstruction(Evaluator):
     """PSNR, SSIM, MS-SSIM, LPIPS, colour shift and texture per image on 8-bit pixels.
 
     Trivial answers: each image's own mean colour; the mean colours of the cells of the latent's grid; for the
-    colour shift the mean colour of the whole set. PSNR and SSIM are judged by the first alone.
+    colour shift the mean colour of all other images. PSNR and SSIM are judged by the first alone.
     """
 
     requires = frozenset({"encode", "decode"})
@@ -173,12 +173,12 @@ class Reconstruction(Evaluator):
 def _color_shift(lab: Tensor) -> Score:
     """Of L*a*b* of inputs and reconstructions, (n, 6); `also` has the mean shift with its sign."""
     image, output = lab[:, :3], lab[:, 3:]
-    shift = output - image
-    return score_of(
-        shift.abs().mean(1),
-        {SET_COLOR: (image - image.mean(0)).abs().mean(1)},
-        also=dict(zip(("shift of L*", "shift of a*", "shift of b*"), shift.mean(0).tolist(), strict=True)),
-    )
+    shift, count = output - image, len(lab)
+    trivial = {}
+    if count > 1:  # the mean of the others is further away than that of all
+        trivial[SET_COLOR] = (image - image.mean(0)).abs().mean(1) * (count / (count - 1))
+    also = dict(zip(("shift of L*", "shift of a*", "shift of b*"), shift.mean(0).tolist(), strict=True))
+    return score_of(shift.abs().mean(1), trivial, also=also)
 
 
 def _texture(energy: Tensor) -> Score | None:

@@ -228,7 +228,10 @@ def test_colour_shift_and_texture_of_a_scaled_tokenizer() -> None:
     assert color["value"] == pytest.approx(shift.abs().mean().item(), abs=1e-3)
     for name, signed in zip(("L", "a", "b"), shift.mean(0).tolist(), strict=True):
         assert color["also"][f"shift of {name}*"] == pytest.approx(signed, abs=1e-3)
-    assert color["baseline_name"] == "mean colour of the set" and color["verdict"] == "better"
+    lab = mean_lab(images)
+    others = [(lab[i] - torch.cat([lab[:i], lab[i + 1 :]]).mean(0)).abs().mean() for i in range(9)]
+    assert color["baseline"] == pytest.approx(torch.stack(others).mean().item(), abs=1e-9)
+    assert color["baseline_name"] == "mean colour of the other images" and color["verdict"] == "better"
     expected = fine_energy(outputs).sum() / fine_energy(images).sum()
     assert texture["value"] == pytest.approx(expected.item(), abs=1e-4) == pytest.approx(0.49, abs=2e-3)
     assert set(texture["baselines"]) == {"mean colour", "colours of the latent's grid"}
