@@ -31,5 +31,10 @@ FROZEN = ("rae", "raev2_k23", "dino_tok_ae", "dino_tok_vq")
 """Decoders on a frozen encoder."""
 OTHERS = (*FROZEN, "va_vae")
 """Recipes of other papers than VTP's."""
-GENERATORS = {"lightningdit_b": "vtp_l", "lightningdit_xl": "vtp_l", "dino_tok_ae_dit": "dino_tok_ae"}
-"""Generator on latents -> recipe of the tokenizer whose networks it has."""
+GENERATORS = {
+    "lightningdit_b": "vtp_l",
+    "lightningdit_xl": "vtp_l",
+    "dino_tok_ae_dit": "dino_tok_ae",
+    "dino_tok_vq_ar": "dino_tok_vq",
+}
+"""Generator on latents or codes -> recipe of the tokenizer whose networks it has."""

@@ -18,6 +18,8 @@ from vtp_core.run.train import train
 from vtp_plugins.generation.config import GenerationConfig
 from vtp_plugins.generation.loss import default_shift
 from vtp_plugins.generation.network import LightningDit
+from vtp_plugins.generation_ar.config import GenerationArConfig
+from vtp_plugins.generation_ar.network import CodeTransformer
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,18 @@ def test_sizes(name: str, channels: int, millions: int, recipes: Mapping[str, Re
     assert config.transformer.widest >= channels
 
 
+def test_the_size_of_the_transformer_on_codes(recipes: Mapping[str, Recipe]) -> None:
+    config = recipes["dino_tok_vq_ar"].objectives["generation"]
+    assert isinstance(config, GenerationArConfig)
+    millions = []
+    for sizes in ((16_384,), (16_384, 16_384)):
+        with torch.device("meta"):
+            network = CodeTransformer(config.transformer, sizes, config.classes)
+        millions.append(sum(p.numel() for p in network.parameters()) / 1e6)
+    # LlamaGen-L has 343 M on one codebook; a second one adds two tables of codes, logits and a small network.
+    assert millions == [pytest.approx(343, rel=0.01), pytest.approx(404, abs=1)]
+
+
 def test_settings_of_the_authors_demos(recipes: Mapping[str, Recipe]) -> None:
     for name, samples in {"lightningdit_b": 10_000, "lightningdit_xl": 50_000}.items():
         recipe, config = recipes[name], objective(recipes[name])
@@ -92,7 +106,8 @@ def test_train_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins
         assert finished is not None
         lines = RunFolder(finished.folder).read_steps()
         assert [line["step"] for line in lines] == [1, 2]
-        assert all(math.isfinite(line["loss/generation/velocity"]) for line in lines)
+        term = "nll" if name.endswith("_ar") else "velocity"
+        assert all(math.isfinite(line[f"loss/generation/{term}"]) for line in lines)
         tokenizer = vtp_core.load(finished.folder.resolve() / "tokenizer")
         latent = tokenizer.generate(torch.arange(2))
         assert tokenizer.decode(latent).sample.shape == (2, 3, 64, 64)
