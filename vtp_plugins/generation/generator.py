@@ -69,7 +69,7 @@ class FlowGenerator(Generator):
 
     def velocity(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Velocity (B, d, h, w) at normalised points and times (B,)."""
-        out = self(x, t, label)
+        out = self(x.to(self.mean.dtype), t, label).to(x.dtype)
         return out if self.config.prediction == "velocity" else velocity_of(out, x, t)
 
     def guided(

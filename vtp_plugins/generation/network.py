@@ -36,7 +36,8 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """(B,) to (B, D)."""
-        y: Tensor = self.linear2(F.silu(self.linear1(waves(t * self.scale, FREQUENCIES))))
+        wave = waves(t * self.scale, FREQUENCIES).to(self.linear1.weight.dtype)
+        y: Tensor = self.linear2(F.silu(self.linear1(wave)))
         return y
 
 
@@ -138,12 +139,12 @@ class LightningDit(nn.Module):
         """One call.
 
         Args:
-            x: Noisy normalised latents (B, d, h, w).
-            t: Times (B,), 0 = noise, 1 = data.
+            x: Noisy normalised latents (B, d, h, w), in the dtype of the weights.
+            t: Times (B,), 0 = noise, 1 = data; taken in float32 or wider.
             label: (B,) int64 classes, `classes` for none; only if there are classes.
 
         Returns:
-            (B, d, h, w) float32, or float64 for such latents.
+            (B, d, h, w) in the dtype of `x`.
 
         Raises:
             ValueError: The grid is no multiple of the patch.
@@ -154,21 +155,22 @@ class LightningDit(nn.Module):
             raise ValueError(f"generation: a latent of {rows} x {columns} is no multiple of patch {patch}")
         grid = (rows // patch, columns // patch)
         noisy = F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2)
-        time = self.time_embed(t.to(x.dtype)).unsqueeze(1)
+        t = t.to(torch.promote_types(x.dtype, torch.float32))  # rounded to half, times and positions are lost
+        time = self.time_embed(t).unsqueeze(1)
         condition = time
         if self.class_embed is not None:
             assert label is not None, "a network with classes needs a label"
             condition = time + self.class_embed(label).unsqueeze(1)
         if config.head is not None:
             condition = F.silu(condition)  # as in RAE, whose blocks apply SiLU once more
-        tokens = self.patch_embed(noisy) + grid_waves(grid, config.width, x)
-        rope = rotary(grid, config.width // config.heads, config.rope_base, x)
+        tokens = self.patch_embed(noisy) + grid_waves(grid, config.width, t).to(x.dtype)
+        rope = rotary(grid, config.width // config.heads, config.rope_base, t)
         for block in self.block:
             tokens = block(tokens, condition, rope)
         if config.head is not None and self.head_embed is not None and self.head_project is not None:
             condition = self.head_project(F.silu(time + tokens))
             tokens = self.head_embed(noisy).to(tokens.dtype)
-            rope = rotary(grid, config.head.width // config.head.heads, config.rope_base, x)
+            rope = rotary(grid, config.head.width // config.head.heads, config.rope_base, t)
             for block in self.head_block:
                 tokens = block(tokens, condition, rope)
         out = self.final(tokens, condition).to(x.dtype).transpose(1, 2).unflatten(2, grid)

@@ -226,6 +226,19 @@ def test_a_sample_depends_on_its_index_and_seed_alone(sampler: str) -> None:
     assert (whole[0] - whole[1]).abs().max() > 0.1
 
 
+def test_weights_in_half_precision_make_nearly_the_same() -> None:
+    objective = calibrated(Generation(GenerationConfig(**TABLE), DIMS))
+    with torch.no_grad():
+        for parameter in objective.parameters():
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.05
+            )
+    whole = sample(objective, [0, 1, 2], steps=4)
+    half = sample(objective.to(torch.bfloat16), [0, 1, 2], steps=4)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), whole, rtol=0.05, atol=0.05)
+
+
 def test_classes_are_drawn_as_often_as_in_the_data_or_alike() -> None:
     flow = Generation(GenerationConfig(**TABLE), DIMS).generator
     flow.frequency.copy_(torch.tensor([0.0, 0.5, 0, 0, 0.2, 0, 0, 0.3, 0, 0]))
