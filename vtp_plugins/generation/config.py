@@ -159,5 +159,6 @@ class GenerationConfig(ObjectiveConfig):
         self, views: Mapping[str, ViewSize], objectives: Mapping[str, ObjectiveConfig]
     ) -> Mapping[str, float]:
         """Loss of the velocity zero: latents and noise have unit variance."""
-        values = {"velocity": 2.0} if self.prediction == "velocity" else {}
-        return values | ({"cosine": 1.0} if self.cosine and self.prediction == "velocity" else {})
+        if self.prediction != "velocity":
+            return {}
+        return {"velocity": 2.0} | ({"cosine": self.cosine} if self.cosine else {})

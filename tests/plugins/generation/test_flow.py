@@ -89,6 +89,32 @@ def test_a_step_is_the_plain_formula(options: dict[str, Any]) -> None:
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-7, atol=1e-10, msg=name)
 
 
+def test_before_the_first_update_the_loss_is_that_of_chance() -> None:
+    config = GenerationConfig(**TABLE, cosine=0.5, statistics_rows=64)
+    objective = Generation(config, DIMS)
+    batch = replace(drawn_batch(config.views()["main"], rows=64, dims=DIMS), crops={})
+    step = FakeStep({"main": batch}, objective, dims=DIMS)
+    objective.calibrate(objective.observe(step))
+    losses = objective(step)
+    assert {name: term.item() for name, term in losses.terms.items()} == {
+        name: pytest.approx(value, rel=0.05) for name, value in config.chance({}, {}).items()
+    }
+
+
+def test_a_frozen_tokenizer_runs_without_a_graph() -> None:
+    config = GenerationConfig(**TABLE)
+    objective = Generation(config, DIMS)
+    step = FakeStep({"main": drawn_batch(config.views()["main"], rows=4, dims=DIMS)}, objective, dims=DIMS)
+    networks, recorded = step._forwards.networks, []
+    for part in (networks.encoder, networks.bottleneck):
+        part.requires_grad_(False)
+        part.register_forward_hook(lambda *_: recorded.append(torch.is_grad_enabled()))
+    networks.decoder.register_forward_hook(lambda *_: pytest.fail("the decoder ran"))
+    step.backward(objective(step))
+    assert recorded == [False, False]
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
 def test_times_are_shifted_logit_normal() -> None:
     p = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
     t = lognormal_times(torch.from_numpy(norm.ppf(p.numpy())), -0.75, 0.8, 3.0)
