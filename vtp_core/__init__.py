@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vtp_core.evaluation.intervals import score_of
     from vtp_core.evaluation.protocol import Baseline, GeneratedPass, Metric, Score
     from vtp_core.features import Features, Latent, Losses, Reconstruction, Tally, Tokens
+    from vtp_core.generator import Generator
     from vtp_core.math.moments import Moments
     from vtp_core.math.row_noise import row_rand, row_randn
     from vtp_core.objective import AdversarialObjective, Objective
@@ -77,6 +78,7 @@ _NAMES = {
     "vtp_core.evaluation.intervals": ("score_of",),
     "vtp_core.evaluation.protocol": ("Baseline", "GeneratedPass", "Metric", "Score"),
     "vtp_core.features": ("Features", "Latent", "Losses", "Reconstruction", "Tally", "Tokens"),
+    "vtp_core.generator": ("Generator",),
     "vtp_core.math.moments": ("Moments",),
     "vtp_core.objective": ("AdversarialObjective", "Objective"),
     "vtp_core.parameters": ("Dims", "ParamRule"),
@@ -120,6 +122,7 @@ __all__ = [
     "Features",
     "GeneratedBatch",
     "GeneratedPass",
+    "Generator",
     "KeyHistory",
     "Latent",
     "LatentDistribution",

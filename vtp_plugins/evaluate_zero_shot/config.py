@@ -42,11 +42,15 @@ class ZeroShotConfig(ComponentConfig):
     @model_validator(mode="before")
     @classmethod
     def _published(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("protocol") is None:
+        if not isinstance(given, dict):
+            return given
+        # Behind this validator a TOML array is still a list, which the strict check of recipes refuses.
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        if given.get("protocol") is None:
             return given
         fixed = {"templates": "openai", "classes": "imagenet", "at": (1, 5)}
         for key, value in fixed.items():
-            if key in given and given[key] not in (value, list(value)):
+            if key in given and given[key] != value:
                 raise ValueError(f"the protocol {given['protocol']} fixes {key}; leave the key out")
         return {**given, **fixed}
 

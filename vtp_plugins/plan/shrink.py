@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from vtp_core.config import ComponentConfig
 from vtp_core.recipe.tables.recipe import Recipe
+
+TableT = TypeVar("TableT", bound=BaseModel)
 
 TORCH_ATTENTION = ("auto", "sdpa", "matmul", "reference")
 """Attention of the core; what plugins add may want another device and hides its products from a count."""
@@ -37,11 +42,16 @@ def plannable(recipe: Recipe, attention: str) -> Recipe:
 
 
 def depths(recipe: Recipe) -> dict[str, int]:
-    """Component -> its number of blocks: every table with an integer key `depth`.
+    """Component -> its number of blocks: tables with an integer key `depth`, of objectives inner ones too.
 
-    Names are ``encoder``, ``bottleneck``, ``decoder``, ``objectives.<name>`` and ``frozen.<name>``.
+    Names are ``encoder``, ``bottleneck``, ``decoder``, ``objectives.<name>``, such as
+    ``objectives.<name>.transformer``, and ``frozen.<name>``.
     """
-    found = {name: getattr(table, "depth", None) for name, table in _tables(recipe).items()}
+    tables: dict[str, BaseModel] = dict(_tables(recipe))
+    for name, table in _tables(recipe).items():
+        if name.startswith("objectives."):
+            tables |= _nested(name, table)
+    found = {name: getattr(table, "depth", None) for name, table in tables.items()}
     return {
         name: depth for name, depth in found.items() if isinstance(depth, int) and not isinstance(depth, bool)
     }
@@ -55,10 +65,7 @@ def shallow(recipe: Recipe, deeper: str | None = None) -> Recipe:
         deeper: A component of `depths` that gets depth 2, if the recipe's is as deep.
     """
     new = {name: min(depth, 2 if name == deeper else 1) for name, depth in depths(recipe).items()}
-    tables = {
-        name: table.model_copy(update={"depth": new[name]}) if name in new else table
-        for name, table in _tables(recipe).items()
-    }
+    tables = {name: _with_depths(name, table, new) for name, table in _tables(recipe).items()}
     parts = {name: tables[name] for name in ("encoder", "bottleneck", "decoder")}
     objectives = {name: tables[f"objectives.{name}"] for name in recipe.objectives}
     frozen = {
@@ -66,6 +73,25 @@ def shallow(recipe: Recipe, deeper: str | None = None) -> Recipe:
         for name, table in recipe.frozen.items()
     }
     return recipe.model_copy(update={**parts, "objectives": objectives, "frozen": frozen})
+
+
+def _nested(name: str, table: BaseModel) -> dict[str, BaseModel]:
+    """Dotted name -> table, of all tables inside of one."""
+    found: dict[str, BaseModel] = {}
+    for key in type(table).model_fields:
+        if isinstance(inner := getattr(table, key), BaseModel):
+            found |= {f"{name}.{key}": inner} | _nested(f"{name}.{key}", inner)
+    return found
+
+
+def _with_depths(name: str, table: TableT, new: Mapping[str, int]) -> TableT:
+    """The table with new depths, its own and those of tables inside."""
+    update: dict[str, object] = {"depth": new[name]} if name in new else {}
+    for key in type(table).model_fields:
+        inner = getattr(table, key)
+        if isinstance(inner, BaseModel) and any(each.startswith(f"{name}.{key}") for each in new):
+            update[key] = _with_depths(f"{name}.{key}", inner, new)
+    return table.model_copy(update=update) if update else table
 
 
 def _tables(recipe: Recipe) -> Mapping[str, ComponentConfig]:

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,12 @@ def analyse(points: Sequence[Point], figure: Figure) -> list[Shown]:
     for name in figure.metrics:
         if points and name not in known:
             raise UsageError(f"figure.metrics: no run has {name}; {did_you_mean(name, known)}")
-    return [_shown(name, points, figure) for name in figure.metrics or known if name in known]
+    shown = [_shown(name, points, figure) for name in figure.metrics or known if name in known]
+    titles = [each.title for each in shown]
+    return [
+        each if titles.count(each.title) == 1 else replace(each, title=f"{each.title} ({each.metric})")
+        for each in shown
+    ]
 
 
 def _shown(metric: str, points: Sequence[Point], figure: Figure) -> Shown:

@@ -108,6 +108,7 @@ def _panel(shown: Shown, index: int, axis: str) -> Iterator[str]:
         yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}" stroke="#eee"/>'
         yield f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{number(value)}</text>'
     yield f'<rect x="{LEFT}" y="{TOP}" {size} fill="none" stroke="#999"/>'
+    yield f'<text x="{LEFT}" y="{bottom + 32}" fill="#555">{shown.model}, 95 % bands</text>'
     label = f'<text x="{right}" y="{bottom + 32}" text-anchor="end" fill="#555">'
     yield f"{label}{escape(axis)}, log scale</text>"
     yield f'<g clip-path="url(#{clip})">'

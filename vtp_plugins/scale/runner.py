@@ -22,6 +22,7 @@ from vtp_core.atomic import replacing_folder, write_json
 from vtp_core.errors import CheckpointError, Preempted, Stopped, UsageError, VtpError
 from vtp_core.recipe.writing.dump import literal
 from vtp_core.run.records import RunFolder
+from vtp_core.training.saving.best import read_best
 from vtp_core.training.saving.manifest import published
 from vtp_plugins.scale.runs import Run
 
@@ -158,9 +159,9 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> bool:
         process = subprocess.Popen(
             _command(run, bench), stdout=file, stderr=file, env=environment, start_new_session=True
         )
-        code, cpu = _wait(process, end, stop)
+        code, cpu, asked = _wait(process, end, stop)
     session = {"cpu_seconds": round(cpu, 1), "wall_seconds": round(time.monotonic() - began, 1)}
-    if code in (Preempted.exit_code, Stopped.exit_code):
+    if code in (Preempted.exit_code, Stopped.exit_code) or (code and asked):
         _record(run, bench, "stopped", code, "", session)
         return False
     if code:
@@ -212,14 +213,19 @@ def _command(run: Run, bench: Bench) -> list[str]:
     return command
 
 
-def _wait(process: subprocess.Popen[bytes], end: float, stop: threading.Event) -> tuple[int, float]:
-    """Waits for a process, asking it to stop when it is time: its exit code and seconds of CPU time."""
+def _wait(process: subprocess.Popen[bytes], end: float, stop: threading.Event) -> tuple[int, float, bool]:
+    """Waits for a process, asking it to stop when it is time.
+
+    Returns:
+        Its exit code, 128 + the signal if one killed it, as shells report it; seconds of CPU time; whether it
+        was asked to stop.
+    """
     asked = False
     while True:
         found, status, usage = os.wait4(process.pid, os.WNOHANG)
         if found:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, usage.ru_utime + usage.ru_stime
+            process.returncode = code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code, usage.ru_utime + usage.ru_stime, asked
         if not asked and (stop.is_set() or time.monotonic() >= end):
             process.send_signal(signal.SIGTERM)
             asked = True
@@ -253,6 +259,9 @@ def _record(
 def _prune(folder: Path, keeps: Iterable[int]) -> None:
     """Removes checkpoints that were made only because others might branch off near them."""
     if kept := {f"step-{step:08d}" for step in keeps}:
-        for path in published(RunFolder(folder).checkpoints)[1:]:
+        checkpoints = RunFolder(folder).checkpoints
+        if best := read_best(checkpoints):
+            kept.add(best.path.name)
+        for path in published(checkpoints)[1:]:
             if path.name not in kept and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -345,3 +345,9 @@ def test_no_classes_and_bad_templates() -> None:
         ZeroShotConfig(templates=("a photo",))
     with pytest.raises(ValueError, match="openai"):
         ZeroShotConfig(templates="opnai")
+
+
+def test_a_recipe_may_list_prompts_classes_and_ranks() -> None:
+    table = '{"use": "zero_shot", "templates": ["a {class}"], "classes": ["cat", "dog"], "at": [1, 2]}'
+    config = ZeroShotConfig.model_validate_json(table, strict=True)
+    assert (config.templates, config.classes, config.at) == (("a {class}",), ("cat", "dog"), (1, 2))

@@ -148,6 +148,12 @@ def test_labels_beyond_the_classes_stop_before_step_0(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_blocks_that_run_again_change_nothing(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path, "parallel.activation_checkpoint=true")
+    assert_same_bits(state(tmp_path), state(whole))
+
+
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("shard", [1, 2])
 def test_two_ranks_are_one(whole: Path, tmp_path: Path, shard: int) -> None:

@@ -98,6 +98,21 @@ def test_the_flops_are_those_of_a_real_step(tmp_path: Path, plugins: Plugins, ch
     assert make_plan(loaded, plugins).flops == pytest.approx(expected, rel=1e-6)
 
 
+def test_blocks_of_an_objectives_inner_tables_are_counted(tmp_path: Path, plugins: Plugins) -> None:
+    flow = """
+[objectives.flow]
+use = "generation"
+view = "image"
+transformer = { width = 16, depth = 3, heads = 2, head = { width = 24, depth = 2, heads = 2 } }
+"""
+    loaded = recipe(tmp_path, plugins, "kernels.attention='matmul'", text=TEXT + flow)
+    names = ("encoder", "decoder", "objectives.flow.transformer", "objectives.flow.transformer.head")
+    assert set(depths(loaded)) == set(names)
+    counter = FlopCounterMode(display=False)
+    run_step(loaded, plugins, around=nullcontext(), around_step=lambda: counter)
+    assert make_plan(loaded, plugins).flops == pytest.approx(counter.get_total_flops(), rel=1e-6)
+
+
 def _layer_flops(width: int, depth: int, hidden: int, tokens: int, gated: bool) -> int:
     """2 x multiply-adds of a transformer's linear layers: attention's four, and two or three of its MLP."""
     return 2 * tokens * depth * (4 * width**2 + (3 if gated else 2) * width * hidden)

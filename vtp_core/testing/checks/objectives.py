@@ -18,10 +18,15 @@ from torch import Tensor, nn
 from vtp_core.config import ObjectiveConfig
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims
+from vtp_core.testing.checks.parts import unchanged
 from vtp_core.testing.checks.trial import Outcome, Trial
 from vtp_core.testing.errors import ConformanceError
-from vtp_core.testing.networks import TINY_DIMS
+from vtp_core.testing.networks import TINY_DIMS, name_of, tiny_run
 from vtp_core.testing.ranks import run_processes, run_ranks
+from vtp_core.training.forward.forwards import Forwards
+from vtp_core.training.forward.options import ForwardOptions
+from vtp_core.training.forward.step import EngineStep
+from vtp_core.training.ranks.tallies import reduce_tally
 from vtp_core.training.ranks.world import World
 
 __all__ = ["ConformanceError", "check_objective"]
@@ -30,6 +35,7 @@ _RANKS = (
     "use step.mean for means, step.gather for rows of other ranks, step.randn and step.rand for random "
     "numbers, and sums over rows, not means, in a tally"
 )
+_SUMS = "observe returns sums over rows, not means"
 _CHUNKS = "a module that step.call runs treats each row on its own (no BatchNorm)"
 
 
@@ -85,6 +91,7 @@ def check_objective(
     )
     check_structure(trial)
     with torch.random.fork_rng(devices=[]):
+        check_calibration(trial)
         whole = check_steps(trial)
         check_exactness(trial, whole)
     if ranks > 1 and processes:
@@ -119,6 +126,34 @@ def check_meta(trial: Trial) -> None:
             f"can't be built on the meta device ({error}), so that no artefact with its exports loads: "
             "don't read values of tensors in __init__"
         ) from error
+
+
+def check_calibration(trial: Trial) -> None:
+    """`observe` changes no state, and sets the same state on any number of ranks."""
+    if not trial.build().calibration_rows:
+        return
+    with trial.refusals():
+        whole = _calibrated(World(), trial)
+    if trial.ranks > 1:
+        for rank, found in enumerate(run_ranks(trial.ranks, lambda world: _calibrated(world, trial))):
+            _compare(trial, f"{trial.ranks} ranks (calibrated, on rank {rank})", whole, found, _SUMS)
+
+
+def _calibrated(world: World, trial: Trial) -> Mapping[str, Tensor]:
+    """The state of an objective that has seen one batch."""
+    objective = trial.build()
+    networks = tiny_run(objective, trial.dims, frozen=trial.frozen, shared=trial.shared, seed=trial.seed)
+    needs = dict(objective.views())
+    forwards = Forwards(networks, world, trial.batches(world, 0), needs, ForwardOptions(seed=trial.seed), 0)
+    with torch.no_grad(), unchanged(objective, "observe"):
+        tally = objective.observe(EngineStep(forwards, name_of(objective), needs))
+    forwards.close()
+    objective.calibrate(reduce_tally([tally], world))
+    state = {f"state {name}": value for name, value in objective.state_dict().items()}
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
+            raise trial.fail(f"{name} is not finite after calibrate()")
+    return state
 
 
 def check_steps(trial: Trial) -> Mapping[str, Tensor]:

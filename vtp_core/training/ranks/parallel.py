@@ -93,11 +93,12 @@ def wrap(
     activation_checkpoint: Literal["none", "block"] = "none",
     compile: Literal["none", "block"] = "none",
 ) -> None:
-    """Checkpoints, compiles and shards all modules in place, in this order.
+    """Checkpoints and compiles blocks, of objectives' modules too, and shards all modules, in this order.
 
     Names of parameters and modules stay as they were, so checkpoints don't depend on the wrapping.
     """
-    for module in (networks.encoder, networks.decoder, *networks.ema.values()):
+    own = [child for name in networks.objectives for _, child in networks.children_of(name)]
+    for module in (networks.encoder, networks.decoder, *own, *networks.ema.values()):
         for block in _blocks(module):
             if activation_checkpoint == "block":
                 _checkpoint(block)

@@ -1,0 +1,1 @@
+"""How metrics of AE and of CLIP + SSL + AE grow with compute, data and decoder: the VTP paper's figures."""
