@@ -1,10 +1,13 @@
 """Settings of the evaluator `zero_shot`. Imports no torch."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from vtp_core.config import ComponentConfig
+
+_PUBLISHED: Mapping[str, object] = {"templates": "openai", "classes": "imagenet", "at": (1, 5)}
 
 
 class ZeroShotConfig(ComponentConfig):
@@ -39,25 +42,19 @@ class ZeroShotConfig(ComponentConfig):
             return self.at
         return (1, 5) if "openai" == self.templates or "imagenet" == self.classes else (1,)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        # Behind this validator a TOML array is still a list, which the strict check of recipes refuses.
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        if given.get("protocol") is None:
-            return given
-        fixed = {"templates": "openai", "classes": "imagenet", "at": (1, 5)}
-        for key, value in fixed.items():
-            if key in given and given[key] != value:
-                raise ValueError(f"the protocol {given['protocol']} fixes {key}; leave the key out")
-        return {**given, **fixed}
+    def settled(self) -> Self:
+        """This table with what its named protocol fixes."""
+        return self if self.protocol is None else self.model_copy(update=dict(_PUBLISHED))
 
     @model_validator(mode="after")
-    def _force_departs_from_a_protocol(self) -> "ZeroShotConfig":
-        if self.force and self.protocol is None:
-            raise ValueError("force needs a protocol to depart from")
+    def _fits_protocol(self) -> Self:
+        if self.protocol is None:
+            if self.force:
+                raise ValueError("force needs a protocol to depart from")
+            return self
+        for key, value in _PUBLISHED.items():
+            if getattr(self, key) not in (value, type(self).model_fields[key].default):
+                raise ValueError(f"the protocol {self.protocol} fixes {key}; leave the key out")
         return self
 
     @field_validator("templates")

@@ -35,7 +35,7 @@ class ZeroShot(Evaluator):
     config: ZeroShotConfig
 
     def __init__(self, config: ZeroShotConfig) -> None:
-        super().__init__(config)
+        super().__init__(config.settled())
         self._classes: Tensor = torch.zeros(0, 0)
         self._names: Sequence[str] = ()
         self._rows: dict[str, list[Tensor]] = {"nearest": [], "label": []}

@@ -286,8 +286,11 @@ def test_the_published_protocol_squashes_to_256_pixels_in_bfloat16() -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 30, 50, 3), dtype=np.uint8)
     source = ArraySource(images=images, labels=(0, 7, 9, 20, 500, 999))
     held_out, model = EvaluationSet(name="val", source=source), tiny_tokenizer(COARSE, size=256)
-    config = ZeroShotConfig(protocol="vtp-2512", force=True)
-    assert (config.templates, config.classes, config.ranks) == ("openai", "imagenet", (1, 5))
+    config = ZeroShotConfig.model_validate_json(
+        '{"protocol": "vtp-2512", "force": true, "at": [1, 5]}', strict=True
+    )
+    settled = config.settled()
+    assert (settled.templates, settled.classes, settled.ranks) == ("openai", "imagenet", (1, 5))
     with pytest.raises(UsageError, match="vtp-2512 is measured on 50000 images, and val has 6"):
         evaluate(model, {"z": ZeroShot(ZeroShotConfig(protocol="vtp-2512"))}, held_out)
     seen: list[torch.Tensor] = []
@@ -302,7 +305,7 @@ def test_the_published_protocol_squashes_to_256_pixels_in_bfloat16() -> None:
     whole = model.embed_image(normalize(squashed.float() / 255))
     assert 1e-6 < (lower.float() - whole).abs().max() < 0.05
     with pytest.raises(ValueError, match="the protocol vtp-2512 fixes classes"):
-        ZeroShotConfig(protocol="vtp-2512", classes="source")
+        ZeroShotConfig(protocol="vtp-2512", classes=("a", "b"))
     with pytest.raises(ValueError, match="force needs a protocol"):
         ZeroShotConfig(force=True)
 
