@@ -11,6 +11,7 @@ Rate = Annotated[float, Field(gt=0)]
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
 """Those of VTP's release, for a batch of 256."""
+BATCH, LEAST_BATCH, STEPS_OF_A_PASS = 1024, 16, 125
 _PUBLISHED = ("blocks", "rates", "epochs")
 
 
@@ -34,8 +35,9 @@ class DinoProbeConfig(ComponentConfig):
     """A head for each: learning rate at a batch of 256; it is multiplied by `batch` / 256."""
     epochs: Positive = 10
     """Passes over the training set."""
-    batch: Positive = 1024
-    """Images in a step (VTP's release: 128 on each GPU)."""
+    batch: Positive | None = None
+    """Images in a step; by default 1024 (VTP's release: 128 on each GPU), and of small sets a 125th, but 16
+    or more, so that there are steps enough."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of initial weights and order."""
 
@@ -55,3 +57,7 @@ class DinoProbeConfig(ComponentConfig):
     def copies(self) -> int:
         """Rows of features of each training image."""
         return (self.views or self.epochs) if self.protocol == "vtp-2512" else 1
+
+    def batch_of(self, images: int) -> int:
+        """Images in a step of a training set of so many."""
+        return self.batch or max(LEAST_BATCH, min(BATCH, images // STEPS_OF_A_PASS))

@@ -12,7 +12,7 @@ from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
-from vtp_plugins.evaluate_dino_probe.config import DinoProbeConfig
+from vtp_plugins.evaluate_dino_probe.config import BATCH, LEAST_BATCH, STEPS_OF_A_PASS, DinoProbeConfig
 from vtp_plugins.evaluate_dino_probe.features import last_blocks
 from vtp_plugins.evaluate_dino_probe.protocols import published
 from vtp_plugins.evaluate_dino_probe.selection import best_head
@@ -50,6 +50,7 @@ class DinoProbe(Evaluator):
         config = self.config
         blocks = "/".join(str(count) for count in config.blocks)
         rates = "/".join(f"{rate:g}" for rate in config.rates)
+        batch = config.batch or f"{BATCH} or {LEAST_BATCH} to 1/{STEPS_OF_A_PASS} of a small set"
         selected = (
             "head selected on a tenth of the training set by hash, no augmentation"
             if self.follows is None
@@ -57,8 +58,8 @@ class DinoProbe(Evaluator):
         )
         return (
             f"probe-dino-v1 (class tokens of the last {blocks} blocks and mean patch token; linear heads by "
-            f"float32 SGD, momentum 0.9, rates {rates} x {config.batch}/256, cosine to 0, {config.epochs} "
-            f"epochs, batch {config.batch}, seed {config.seed}; {selected})"
+            f"float32 SGD, momentum 0.9, rates {rates} x batch/256, cosine to 0, {config.epochs} "
+            f"epochs, batch {batch}, seed {config.seed}; {selected})"
         )
 
     def refuses(self, model: Tokenizer) -> str | None:

@@ -69,7 +69,8 @@ def best_head(
     own = fit.order if published else fit.order[~aside]
     judge: Rows = asked if published else (features[fit.order[aside]], label[fit.order[aside]])
     images = len(own) // config.copies
-    steps = steps_of(images, epochs=config.epochs, batch=config.batch)
+    batch = config.batch_of(images)
+    steps = steps_of(images, epochs=config.epochs, batch=batch)
     heads = Heads(
         widths,
         config.rates,
@@ -78,9 +79,7 @@ def best_head(
         like=torch.zeros(0, device=device),
     )
     picked: _Picked | None = None
-    training = train(
-        heads, features, label, own, steps=steps, batch=config.batch, every=images, seed=config.seed
-    )
+    training = train(heads, features, label, own, steps=steps, batch=batch, every=images, seed=config.seed)
     for _ in training:
         if published:
             found = _pick(heads, judge)

@@ -91,6 +91,14 @@ def test_batches_are_full_and_cover_every_pass() -> None:
     assert not torch.equal(chosen[:7], chosen[7:14])
 
 
+@pytest.mark.parametrize(
+    ("images", "batch"), [(30, 16), (2000, 16), (5000, 40), (50_000, 400), (128_000, 1024), (1_281_167, 1024)]
+)
+def test_the_batch_of_small_sets(images: int, batch: int) -> None:
+    assert DinoProbeConfig().batch_of(images) == batch
+    assert DinoProbeConfig(batch=7).batch_of(images) == 7
+
+
 def vit_tokenizer() -> Tokenizer:
     torch.manual_seed(0)
     encoder = VitEncoder(VitEncoderConfig(patch=8, width=16, depth=5, heads=2))
@@ -165,8 +173,8 @@ DEEP = Dims(width=16, patch=32, depth=4, has_cls=True, channels=4, value_range="
 def test_the_published_protocol_selects_on_the_held_out_set_and_says_so() -> None:
     """The best of many heads and epochs is above an honest choice, though there is nothing to learn."""
     tables = {
-        "honest": DinoProbeConfig(batch=16),
-        "published": DinoProbeConfig(batch=16, protocol="vtp-2512", force=True, views=2),
+        "honest": DinoProbeConfig(),
+        "published": DinoProbeConfig(protocol="vtp-2512", force=True, views=2),
     }
     evaluators = {name: DinoProbe(table) for name, table in tables.items()}
     model = tiny_tokenizer(DEEP, size=256)
