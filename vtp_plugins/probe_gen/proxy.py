@@ -67,12 +67,13 @@ class Proxy:
         )
         losses: list[float] = []
         for start, end in zip((0, *points), points, strict=False):
-            with show(f"training the proxy, seed {self._seed}, to step {end}", end - start) as advance:
+            title = f"training the proxy, seed {self._seed}, steps {start} to {end}"
+            with show(title, (end - start) * settings.rows) as advance:
                 for index in range(start, end):
                     for group in optimizer.param_groups:
                         group["lr"] = settings.lr * min(1.0, (index + 1) / max(settings.warmup, 1))
                     losses.append(self._update(index, optimizer))
-                    advance(1)
+                    advance(settings.rows)
             recent = losses[-max(1, end // 10) :]
             self.loss = sum(recent) / len(recent)
             yield end

@@ -78,6 +78,8 @@ def as_text(
     if curve:
         lines += ["", _curves(*speeds(places, reach), reach)]
     lines += [f"{place.name}: {note}" for place in places for note in place.records[0].notes]
+    if any(place.frechet is None for place in places):
+        lines += ["", "no Fréchet distance: it needs more images and samples than the network has features"]
     if len(places[0].records) == 1:
         lines += ["", "one seed tells no error; --seeds 3 does"]
     return "\n".join(
@@ -97,7 +99,8 @@ def _curves(level: float, found: Mapping[str, Speed], reach: float | None) -> st
         )
     ]
     for name, speed in found.items():
-        epochs = "not reached" if speed.epochs is None else f"{speed.epochs:.3g} epochs"
+        unknown = "-" if speed.curve[-1].frechet is None else "not reached"
+        epochs = unknown if speed.epochs is None else f"{speed.epochs:.3g} epochs"
         rows.append(
             (
                 name,

@@ -155,9 +155,10 @@ def test_speeds_compare_tokenizers_where_all_of_them_get() -> None:
 
 
 def test_text_and_json_hold_the_ranking() -> None:
-    results = {"one": [record(8.0, 4.0)], "other": [record(4.0, 3.0)]}
+    results = {"one": [record(8.0, 4.0)], "other": [record(4.0, 3.0, frechets=(9.0, 8.0))]}
     text = as_text(results, curve=True, reach=1.0)
     assert text.index("other") < text.index("one ") and "not reached" in text and "one seed" in text
+    assert "no Fréchet distance" in text and "no Fréchet" not in as_text({"other": results["other"]})
     data = json.loads(json.dumps(as_data(results, curve=True), allow_nan=False))
     assert [place["tokenizer"] for place in data["ranking"]] == ["other", "one"]
     assert data["curves"]["tokenizers"]["other"]["times_faster"] > 1
