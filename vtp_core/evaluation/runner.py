@@ -48,6 +48,8 @@ def why_not(
             return f"it needs {kind}"
         if lacking := sorted(evaluator.fields - data.source.fields):
             return f"{data.name} has no {', '.join(lacking)}"
+    if reason := _departure(evaluator, model, held_out, train):
+        return reason
     if evaluator.uses_held_out and held_out is not None:
         count = len(held_out.indices())
         if count < evaluator.least_samples:
@@ -55,7 +57,7 @@ def why_not(
     if evaluator.uses_train and "label" in evaluator.fields and held_out is not None and train is not None:
         if reason := mismatch(held_out, train):
             return reason
-    return _departure(evaluator, model, held_out, train) or evaluator.why_not(held_out, train)
+    return evaluator.why_not(held_out, train)
 
 
 def _departure(

@@ -84,8 +84,10 @@ class InceptionFeatures(Frozen):
             )
 
             hidden = (resized(pixels, size=(SIDE, SIDE), align_corners=False) - 128) / 128
-        for layer in LAYERS:
-            hidden = getattr(self.trunk, layer)(hidden)
+        # In float32 without TF32's shorter mantissa, which moves small distances.
+        with torch.backends.cudnn.flags(allow_tf32=False), torch.autocast(image.device.type, enabled=False):
+            for layer in LAYERS:
+                hidden = getattr(self.trunk, layer)(hidden)
         return hidden.flatten(1)
 
 

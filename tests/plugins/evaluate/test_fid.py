@@ -19,8 +19,10 @@ from torch import Tensor
 from tests.core.evaluation_sets import drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from tests.plugins.evaluate.test_frechet_generated import HELD_OUT, TRAIN, evaluator, generating
+from vtp_core.cli.arguments.tables import read_table
 from vtp_core.errors import NumericError, UsageError
 from vtp_core.evaluation.runner import evaluate
+from vtp_core.plugins import load_plugins
 from vtp_plugins.evaluate_frechet.config import FrechetConfig, FrechetGeneratedConfig
 from vtp_plugins.evaluate_frechet.evaluator import Frechet
 from vtp_plugins.evaluate_frechet.inception import SIDE, InceptionFeatures, checked_state
@@ -172,6 +174,13 @@ def test_a_protocol_fixes_extractor_rounding_and_precision(
     assert "; centre-crop-v1, 8 bit by clamp and truncation, encoder in bfloat16 16 px; on val" in protocol
     with pytest.raises(ValidationError, match="force needs a protocol"):
         FrechetConfig.model_validate({"force": True})
+
+
+def test_a_table_on_the_command_line_that_contradicts_itself_is_one_clear_line() -> None:
+    plugins = load_plugins()
+    with pytest.raises(UsageError) as caught:
+        read_table('{ use = "frechet", protocol = "fid" }', "evaluator", plugins)
+    assert str(caught.value).startswith("evaluator frechet: protocol 'fid' is none of imagenet256-rfid-v1, ")
 
 
 def test_three_images_are_too_few_even_if_few_are_allowed() -> None:

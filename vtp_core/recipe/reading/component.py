@@ -39,7 +39,9 @@ def read_component(kind: Kind, table: Mapping[str, Any], plugins: Plugins) -> Co
         return checked(kind, dict(table), plugins)
     except ValidationError as error:
         found = findings(error, Annotated[ComponentConfig, Slot(kind)], dict(table), plugins)
-        problems = "; ".join(f"{dotted(item.path)}: {item.message}" for item in found)
+        problems = "; ".join(
+            f"{dotted(item.path)}: {item.message}" if item.path else item.message for item in found
+        )
         shown = f"{kind} {use}" if isinstance(use, str) else kind
         advice = f"; see `vtp plugins show {use}`" if isinstance(use, str) else ""
         raise UsageError(f"{shown}: {problems}{advice}") from error
