@@ -18,6 +18,7 @@ import click
 from pydantic import Field, ValidationError
 
 from benchmarks.study.claim import Finding, judge
+from benchmarks.study.command import Study
 from benchmarks.study.results import Results, read_results
 from vtp_core.config import Table
 from vtp_core.plugins import load_plugins
@@ -45,6 +46,14 @@ class FindingOf(Table):
     finding: Finding
 
 
+class SaidFinding(Table):
+    """What a study's `findings` say under a name, such as of a correlation over its arms."""
+
+    study: str
+    says: str
+    finding: Finding
+
+
 class Claim(Table):
     """One row."""
 
@@ -58,7 +67,7 @@ class Claim(Table):
     evaluators: tuple[str, ...] = ()
     verdict: Verdict
     records: tuple[str, ...] = ()
-    findings: tuple[FindingOf, ...] = ()
+    findings: tuple[FindingOf | SaidFinding, ...] = ()
     note: str = ""
 
     @property
@@ -138,13 +147,21 @@ def _verdict(claim: Claim) -> Iterator[str]:
 
 def _judged(claims: Sequence[Claim], root: Path) -> Iterator[str]:
     """Findings that the records do not bear out."""
-    studies: dict[str, Results] = {}
+    results: dict[str, Results] = {}
     for claim in claims:
         for named in claim.findings:
-            if named.study not in studies:
-                study = import_module(f"benchmarks.{named.study}.__main__").STUDY
-                studies[named.study] = read_results(study.arms(), root / f"benchmarks/{named.study}/results")
-            found = studies[named.study]
+            study: Study = import_module(f"benchmarks.{named.study}.__main__").STUDY
+            if named.study not in results:
+                folder = root / f"benchmarks/{named.study}/results"
+                results[named.study] = read_results(study.arms(False), folder)
+            found = results[named.study]
+            if isinstance(named, SaidFinding):
+                said = study.findings(found).get(named.says)
+                if said is None:
+                    yield f"{claim.id}: {named.study} says nothing of {named.says!r}"
+                elif said != named.finding:
+                    yield f"{claim.id}: {named.study} says of {named.says} {said}, the ledger {named.finding}"
+                continue
             if lacking := {named.above, named.below} - found.records.keys():
                 yield f"{claim.id}: {named.study} has no arm {lacking.pop()}"
                 continue
@@ -208,7 +225,11 @@ def _sources(claim: Claim) -> Iterator[str]:
         if names:
             yield f"- {title}: {', '.join(f'`{name}`' for name in names)}"
     for found in claim.findings:
-        yield f"- {found.study}: {found.above} > {found.below} in {found.metric}: **{found.finding}**"
+        if isinstance(found, SaidFinding):
+            what = found.says
+        else:
+            what = f"{found.above} > {found.below} in {found.metric}"
+        yield f"- {found.study}: {what}: **{found.finding}**"
 
 
 @click.command()

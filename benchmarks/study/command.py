@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from benchmarks.study.arm import Arm, Run, runs_of
+from benchmarks.study.claim import Finding
 from benchmarks.study.data import data_overrides
 from benchmarks.study.results import Results, read_results
 from benchmarks.study.runner import Bench, make_runs
@@ -31,6 +32,7 @@ class Study:
         data: Gives the data's name, and overrides that say where it is.
         make: Makes the runs that are missing and returns those that are left.
         draw: Draws the plot.
+        findings: What the records say, by name, for the ledger of claims; beside comparisons of two arms.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Study:
     data: Callable[[Path | None], tuple[str, tuple[str, ...]]] = data_overrides
     make: Callable[[Sequence[Run], Bench, float | None], list[Run]] = make_runs
     draw: Callable[[str, Results, tuple[Column, ...], Path], None] = plot
+    findings: Callable[[Results], Mapping[str, Finding]] = lambda found: {}
 
 
 def choose(runs: Sequence[Run], only: str | None, seeds: str | None) -> list[Run]:

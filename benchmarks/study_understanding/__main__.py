@@ -12,7 +12,7 @@ from benchmarks.study.table import Column
 from benchmarks.study_understanding.arms import make_arms
 from benchmarks.study_understanding.figures import FRECHET, KERNEL, LATENTS, PSNR
 from benchmarks.study_understanding.scatter import draw
-from benchmarks.study_understanding.verdict import write_verdict
+from benchmarks.study_understanding.verdict import findings, write_verdict
 
 
 def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
@@ -39,6 +39,7 @@ STUDY = Study(
     folder=Path(__file__).parent,
     make=make,
     draw=draw,
+    findings=findings,
 )
 
 main = study_command(STUDY)

@@ -85,6 +85,15 @@ SAID: dict[Finding, str] = {
 }
 
 
+def findings(found: Results) -> dict[str, Finding]:
+    """What the ledger of claims may name: of the probe, and of it given PSNR."""
+    return {
+        "probe against distance": finding(correlation(found, LATENTS), -1),
+        "probe against distance, given PSNR": finding(correlation(found, LATENTS, given=PSNR), -1),
+        "PSNR against distance": finding(correlation(found, PSNR), -1),
+    }
+
+
 def _central(found: Results) -> list[str]:
     lines = []
     for title, given in (("as they are", None), ("given PSNR", PSNR)):

@@ -27,7 +27,7 @@ from benchmarks.study_understanding.arms import (
 from benchmarks.study_understanding.figures import KERNEL, LATENTS, PSNR
 from benchmarks.study_understanding.proxies import link_first, missing
 from benchmarks.study_understanding.statistics import correlate, partial_spearman, ranks, spearman
-from benchmarks.study_understanding.verdict import correlation, finding, write_verdict
+from benchmarks.study_understanding.verdict import correlation, finding, findings, write_verdict
 from vtp_core.recipe import load_recipe
 
 
@@ -126,6 +126,7 @@ def test_the_verdict_follows_the_records(tmp_path: Path, slope: float, said: str
     text = write_verdict(found)
     assert f"given PSNR: {'-' if slope < 0 else '+'}1.00" in text and f", {said}:" in text
     assert "of the variance is the tokenizers'" in text
+    assert findings(found)["probe against distance, given PSNR"] == said
     assert "The strongest is probe, latent map." in text
 
 

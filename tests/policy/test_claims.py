@@ -62,6 +62,7 @@ def test_the_row_of_the_next_test_holds() -> None:
     assert list(problems(of(verdict="open", findings=()))) == []
 
 
+SAID = {"study": "study_understanding", "says": "probe against distance"}
 NOTHING = {"recipes": (), "studies": (), "tests": (), "evaluators": (), "findings": ()}
 WRONG = {
     "a recipe": ({"recipes": ("clip_ea",)}, "no recipe clip_ea"),
@@ -79,6 +80,14 @@ WRONG = {
     "a finding": (
         {"findings": (finding(), finding(above="ae_d4", below="clip_ae_d4"))},
         "study_objectives says of ae_d4 > clip_ae_d4 in linear_probe reversed, the ledger appeared",
+    ),
+    "what a study says": (
+        {"findings": ({"study": "study_understanding", "says": "nothing", "finding": "open"},)},
+        "study_understanding says nothing of 'nothing'",
+    ),
+    "what a study says otherwise": (
+        {"findings": ({**SAID, "finding": "reversed"},)},
+        "study_understanding says of probe against distance",
     ),
     "too good a verdict": (
         {"verdict": "shown", "findings": (finding(above="ssl_ae_d4", finding="leaning"),)},
