@@ -33,9 +33,9 @@ def write_verdict(found: Results) -> str:
         if shown.metric in (KERNEL, PROBE):
             lines += [*_metric(shown), ""]
     lines += ["## Generation and the paper's crossing", "", PAPER, ""]
-    lines += [*scale_verdict(pooled), "", "## Data, at equal samples seen (size s, 960 steps)", ""]
+    lines += [*scale_verdict(pooled), "", "## Data, at equal samples seen (size s)", ""]
     lines += _data(found)
-    lines += ["", "## A deeper decoder at the smallest budget (size s, 320 steps; section 4.4)", ""]
+    lines += ["", "## A deeper decoder at the smallest budget (size s; section 4.4)", ""]
     lines += _decoder(found)
     return "\n".join(lines) + "\n"
 
@@ -88,36 +88,43 @@ def _metric(shown: Shown) -> Iterator[str]:
         yield f"- note: {note}"
 
 
-def data_arm(family: str, images: str) -> str:
+def data_arm(family: str, images: str, steps: str = "steps960") -> str:
     """The arm of a family on so many images; all of them are the main grid's."""
-    return f"{family}_s_steps960" if images == DATA[-1] else f"{family}_images{images}_steps960"
+    return f"{family}_s_{steps}" if images == DATA[-1] else f"{family}_images{images}_{steps}"
+
+
+def _steps(found: Results, part: str) -> str:
+    """How the names of a grid's arms say their steps, of which tiny ones have fewer."""
+    return next(arm.name for arm in found.arms if f"_{part}_" in arm.name).rpartition("_")[2]
 
 
 def _data(found: Results) -> Iterator[str]:
+    steps = _steps(found, f"images{DATA[0]}")
+    arms = {family: [data_arm(family, images, steps) for images in DATA] for family in FAMILIES}
     for metric in METRICS:
-        if any(found.values(data_arm(family, images), metric) for family in FAMILIES for images in DATA):
+        if any(found.values(arm, metric) for names in arms.values() for arm in names):
             yield f"- {TITLES[metric]}, {', '.join(DATA)} images:"
             for family, title in FAMILIES.items():
-                arms = [data_arm(family, images) for images in DATA]
-                values = (spread(found.values(arm, metric), _digits(metric)) for arm in arms)
+                values = (spread(found.values(arm, metric), _digits(metric)) for arm in arms[family])
                 yield f"  - {title}: {'; '.join(values)}"
     yield "- Probe, all images against 500:"
     for family in FAMILIES:
-        yield f"  - {describe(Claim(data_arm(family, '30000'), data_arm(family, '500'), PROBE), found)}"
+        yield f"  - {describe(Claim(arms[family][-1], arms[family][0], PROBE), found)}"
 
 
 def _decoder(found: Results) -> Iterator[str]:
+    steps = _steps(found, "decoder12")
     for metric in METRICS:
-        if any(found.values(f"{family}_decoder12_steps320", metric) for family in FAMILIES):
+        if any(found.values(f"{family}_decoder12_{steps}", metric) for family in FAMILIES):
             yield f"- {TITLES[metric]}, 4 and 12 blocks:"
             for family, title in FAMILIES.items():
                 values = (
                     spread(found.values(arm, metric), _digits(metric))
-                    for arm in (f"{family}_s_steps320", f"{family}_decoder12_steps320")
+                    for arm in (f"{family}_s_{steps}", f"{family}_decoder12_{steps}")
                 )
                 yield f"  - {title}: {'; '.join(values)}"
     for family in FAMILIES:
-        claim = Claim(f"{family}_decoder12_steps320", f"{family}_s_steps320", "psnr")
+        claim = Claim(f"{family}_decoder12_{steps}", f"{family}_s_{steps}", "psnr")
         yield f"- PSNR: {describe(claim, found, 2)}"
 
 
