@@ -56,11 +56,18 @@ native: $(VENV)/.ready  ## Compile what changed in csrc/, or fail
 quickstart: $(VENV)/.native  ## Install, train a small tokenizer on real images, write its report
 	$(BIN)/vtp run recipes/quickstart.toml --resume
 	@echo "report: $(CURDIR)/runs/quickstart/report.html"
+	@echo "next, a generator on its latents, in five minutes more: $(BIN)/vtp run recipes/quickstart_dit.toml"
 
-figures: quickstart $(VENV)/.ready-dev  ## The quickstart, and whether it reaches what it should
-	VTP_QUICKSTART=runs/quickstart $(BIN)/python -m pytest tests/policy/test_quickstart.py
+# Too short for a sample to look like anything: that caching, training, sampling and the report work together.
+SHORT_DIT := runs/quickstart_dit_short
+figures: quickstart $(VENV)/.ready-dev  ## The quickstart, and whether it reaches what it should; 40 steps of its generator
+	$(BIN)/vtp run recipes/quickstart_dit.toml --resume --out $(SHORT_DIT) -s run.steps=40 -s evaluate.limit=64 -s evaluators.generated.samples=64
+	VTP_QUICKSTART=runs/quickstart VTP_QUICKSTART_DIT_SHORT=$(SHORT_DIT) $(BIN)/python -m pytest tests/policy/test_quickstart.py tests/policy/test_quickstart_dit.py
 
-figures-all: figures  ## The same, and DINO-Tok's quickstart
+figures-all: figures  ## The same, its generator in full, and DINO-Tok's quickstart
+	$(BIN)/vtp run recipes/quickstart_dit.toml --resume
+	@echo "report: $(CURDIR)/runs/quickstart_dit/report.html"
+	VTP_QUICKSTART_DIT=runs/quickstart_dit $(BIN)/python -m pytest tests/policy/test_quickstart_dit.py
 	$(BIN)/vtp run recipes/dino_tok_quickstart.toml --resume
 	@echo "report: $(CURDIR)/runs/dino_tok_quickstart/report.html; its encoder is EfficientNet-Lite0, a supervised stand-in for DINO"
 	VTP_DINO_TOK_QUICKSTART=runs/dino_tok_quickstart $(BIN)/python -m pytest tests/policy/test_dino_tok_quickstart.py
