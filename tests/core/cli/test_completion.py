@@ -8,6 +8,8 @@ from click.shell_completion import ShellComplete
 
 from vtp_core.cli.main import main
 
+QUICKSTARTS = {"quickstart", "quickstart_gan", "quickstart_dit", "quickstart_dit_nano"}
+
 
 def completed(line: str) -> dict[str, str]:
     """What completes the last word of a command line: value -> type."""
@@ -21,8 +23,8 @@ def completed(line: str) -> dict[str, str]:
     [
         ("vtp ex", {"export"}),
         ("vtp run --res", {"--resume"}),
-        ("vtp run qui", {"quickstart", "quickstart_gan"}),
-        ("vtp run quickstart qui", {"quickstart", "quickstart_gan"}),
+        ("vtp run qui", QUICKSTARTS),
+        ("vtp run quickstart qui", QUICKSTARTS),
         ("vtp plan vtp_n", {"vtp_nano"}),
         ("vtp validate smoke/clip_ae_", {"smoke/clip_ae_d256"}),
         ("vtp recipes copy vtp_n", {"vtp_nano"}),
@@ -57,4 +59,4 @@ def test_it_works_in_a_shell_without_torch() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[:2] == ["plain,quickstart", "plain,quickstart_gan"]
+    assert done.stdout.splitlines()[:2] == ["plain,quickstart", "plain,quickstart_dit"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.core.run.tiny_run import one_line, vtp
 from vtp_core.errors import NumericError
-from vtp_core.evaluation import dataset
+from vtp_core.evaluation import cutting
 from vtp_core.run.metrics import MetricsLog
 from vtp_core.run.records import RunFolder
 
@@ -51,13 +51,13 @@ def test_without_held_out_data_training_images_are_reconstructed(tmp_path: Path)
 def test_an_interrupt_during_evaluation_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crop = dataset.center_crop
+    crop = cutting.center_crop
 
     def interrupt(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return crop(*arguments)
 
-    monkeypatch.setattr(dataset, "center_crop", interrupt)
+    monkeypatch.setattr(cutting, "center_crop", interrupt)
     stopped = vtp(tmp_path, "run.steps=2", *MEASURED)
     assert stopped.exit_code == 75
     last = stopped.stderr.splitlines()[-1]
