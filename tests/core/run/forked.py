@@ -10,7 +10,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+import torch
+
 from vtp_core.cli.main import main
+
+# The autograd engine counts devices at the first backward pass. Fake tensors, in other tests, register
+# a GPU that is not there, and an engine that counted it refuses to work in a forked process.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 class Forked:
