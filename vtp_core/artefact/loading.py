@@ -22,7 +22,12 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 class Format(Protocol):
-    """Reader and writer of another project's folders; `register_formats` offers such a class."""
+    """Reader and writer of another project's folders; `register_formats` offers such a class.
+
+    It may have two more members, which `vtp export` looks for: ``holds_statistics = True`` if its folders hold
+    statistics of the latents, which are then measured first, and ``check_packages()``, which raises a
+    `UsageError` if a package is missing that `write` needs.
+    """
 
     def matches(self, folder: Path) -> bool:
         """Whether the folder has this format; raises nothing and reads little."""

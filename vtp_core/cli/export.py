@@ -71,7 +71,7 @@ def export(
 
     SOURCE is a run folder, of which the newest checkpoint is taken, one of its checkpoints
     (RUN/checkpoints/best), a tokenizer's folder, or the name of a tokenizer that ships. Of a run, statistics
-    of the latents are measured; only the artefact format holds them.
+    of the latents are measured, if the format holds them.
     """
     from vtp_core.artefact.finding import find_tokenizer
     from vtp_core.plugins import load_plugins
@@ -97,9 +97,11 @@ def export(
     from vtp_core.run.progress import show_pass
 
     writer = None if own else find_format(format_name, plugins)
+    if (check_packages := getattr(writer, "check_packages", None)) is not None:
+        check_packages()
     if run.exists():
-        measured = statistics and writer is None
-        model, origin = _of_run(run, path, weights, plugins, limit, statistics=measured)
+        holds = writer is None or getattr(writer, "holds_statistics", False)
+        model, origin = _of_run(run, path, weights, plugins, limit, statistics=statistics and holds)
     else:
         model, origin = load(found, plugins=plugins), source
     with show_pass(f"writing {folder}"):
