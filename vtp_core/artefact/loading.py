@@ -24,7 +24,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 class Format(Protocol):
     """Reader and writer of another project's folders; `register_formats` offers such a class.
 
-    It may have two more members, which `vtp export` looks for: ``holds_statistics = True`` if its folders hold
+    `vtp export` looks for two more members: ``holds_statistics = True`` if its folders hold
     statistics of the latents, which are then measured first, and ``check_packages()``, which raises a
     `UsageError` if a package is missing that `write` needs.
     """
