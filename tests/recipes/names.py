@@ -38,3 +38,5 @@ GENERATORS = {
     "dino_tok_vq_ar": "dino_tok_vq",
 }
 """Generator on latents or codes -> recipe of the tokenizer whose networks it has."""
+MEASUREMENTS = ("table2",)
+"""Recipes for `vtp eval -r`."""

@@ -15,6 +15,8 @@ from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import Recipe, load_recipe
 from vtp_core.run.records import RunFolder
 from vtp_core.run.train import train
+from vtp_plugins.evaluate_frechet.config import FrechetGeneratedConfig
+from vtp_plugins.evaluate_frechet.protocols import PROTOCOLS as FID_PROTOCOLS
 from vtp_plugins.generation.config import GenerationConfig
 from vtp_plugins.generation.loss import default_shift
 from vtp_plugins.generation.network import LightningDit
@@ -93,6 +95,37 @@ def test_the_shift_of_dino_toks_latents(recipes: Mapping[str, Recipe]) -> None:
     assert config.transformer.head is not None and config.transformer.head.width >= 832
 
 
+PROTOCOLS = {
+    "lightningdit_b": "vtp-2512-gfid10k-b",
+    "lightningdit_xl": "vtp-2512-gfid50k-xl",
+    "dino_tok_ae_dit": "dino-tok-2511-gfid",
+    "dino_tok_vq_ar": "dino-tok-2603-gfid",
+}
+
+
+@pytest.mark.parametrize(("name", "protocol"), PROTOCOLS.items())
+def test_measures_its_samples_by_the_published_protocol(
+    name: str, protocol: str, recipes: Mapping[str, Recipe]
+) -> None:
+    recipe = recipes[name]
+    assert set(recipe.evaluators) == {"gfid"}  # what the frozen tokenizer is worth was measured before
+    gfid = recipe.evaluators["gfid"]
+    assert isinstance(gfid, FrechetGeneratedConfig)
+    assert (gfid.protocol, gfid.count) == (protocol, FID_PROTOCOLS[protocol].images)
+    assert gfid.reference.endswith(".npz")
+    # An evaluator that reads images is left out without held-out ones, and the floor reads them.
+    assert gfid.floor and recipe.evaluate.source is not None
+    assert "val" in str(recipe.evaluate.source) and "train" in str(recipe.evaluate.train_source)
+
+
+MEASURED = (
+    "evaluate.limit=16",
+    'evaluate.source={ use = "samples", split = "val" }',
+    'evaluators.gfid={ use = "frechet_generated", weights = "random", samples = 16, allow_fewer = true, '
+    'reference = "held_out", floor = false }',
+)
+
+
 @pytest.mark.slow
 @pytest.mark.weights
 def test_train_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins: Plugins) -> None:
@@ -102,8 +135,10 @@ def test_train_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins
     for first in dict.fromkeys(GENERATORS.values()):
         train(load_recipe(f"smoke/{first}", (), plugins), plugins)
     for name in GENERATORS:
-        finished = train(load_recipe(f"smoke/{name}", (), plugins), plugins)
+        finished = train(load_recipe(f"smoke/{name}", MEASURED, plugins), plugins)
         assert finished is not None
+        entry = RunFolder(finished.folder).read().evaluation["gfd_random"]
+        assert math.isfinite(entry["value"]) and entry["baseline_name"] == "Gaussian latents"
         lines = RunFolder(finished.folder).read_steps()
         assert [line["step"] for line in lines] == [1, 2]
         term = "nll" if name.endswith("_ar") else "velocity"

@@ -21,6 +21,7 @@ from tests.recipes.names import (
     FINAL,
     FIRST_STAGE,
     GENERATORS,
+    MEASUREMENTS,
     OTHERS,
     PAPER,
     SECOND_STAGE,
@@ -82,9 +83,17 @@ def test_has_a_smoke_twin_within_three_links(name: str) -> None:
     assert not any("parts/" in found for found in shipped)
 
 
+def test_what_a_recipe_measures_has_data_to_be_measured_on(
+    recipes: Mapping[str, Recipe], plugins: Plugins
+) -> None:
+    others = [load_recipe(name, (), plugins) for name in (*CODES, *OTHERS, *GENERATORS, *MEASUREMENTS)]
+    for recipe in (*recipes.values(), *others):
+        assert recipe.evaluators and recipe.evaluate.source is not None, recipe.name
+
+
 def test_every_value_says_where_it_comes_from(recipes: Mapping[str, Recipe], plugins: Plugins) -> None:
     bare = set()
-    others = [load_recipe(name, (), plugins) for name in (*CODES, *OTHERS, *GENERATORS)]
+    others = [load_recipe(name, (), plugins) for name in (*CODES, *OTHERS, *GENERATORS, *MEASUREMENTS)]
     for recipe in (*recipes.values(), *others):
         keys = list(recipe.provenance)
         for key, origin in recipe.provenance.items():
@@ -246,6 +255,24 @@ def test_zero_shot_is_measured_with_the_prompts_of_open_clip(recipes: Mapping[st
     for name in measured:
         table = recipes[name].evaluators["zero_shot"]
         assert (table.use, table.templates, table.classes) == ("zero_shot", "openai", "imagenet")
+
+
+def test_table_2_has_a_column_of_each_published_protocol(plugins: Plugins) -> None:
+    recipe = load_recipe("table2", (), plugins)
+    columns = {
+        name: (table.use, getattr(table, "protocol", None)) for name, table in recipe.evaluators.items()
+    }
+    assert columns == {
+        "zero_shot": ("zero_shot", "vtp-2512"),
+        "linear_probe": ("dino_probe", "vtp-2512"),
+        "latent_probe": ("linear_probe", None),
+        "rfid": ("frechet", "vtp-2512"),
+        "gfid": ("frechet_generated", "vtp-2512-gfid50k-xl"),
+    }
+    # Every image of both sets: the protocols name 50,000 and 1,281,167.
+    assert recipe.evaluate.limit is None and not any(
+        getattr(table, "force", False) for table in recipe.evaluators.values()
+    )
 
 
 @pytest.mark.parametrize("name", SECOND_STAGE)

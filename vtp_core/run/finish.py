@@ -80,7 +80,9 @@ def check_evaluation(
     except (NotImplementedError, RuntimeError):  # a component that needs real memory to be built
         tokenizer = assemble(config, plugins)
     if idle := sorted(recipe.evaluators.keys() - evaluators.keys()):
-        _log.info("no held-out data ([evaluate] source), so not measured: %s", ", ".join(idle))
+        _log.warning(
+            "not measured, as the recipe names no held-out data (evaluate.source): %s", ", ".join(idle)
+        )
     owner, _, metric = (recipe.evaluate.best or "").partition(".")
     if owner and owner not in evaluators:
         raise UsageError(f"evaluate.best: evaluator {owner} reads data; set evaluate.source to held-out data")
