@@ -27,6 +27,7 @@ class Encoder(nn.Module):
         has_cls: Whether there is a class token.
         table: The table that it was built from; the core sets it.
         has_intermediate: Whether `intermediate` gives the tokens of single blocks.
+        only_size: Height and width of the only images that it takes; None: all multiples of `patch`.
     """
 
     width: int
@@ -37,6 +38,14 @@ class Encoder(nn.Module):
     tap_widths: tuple[int, ...] = ()
     table: ComponentConfig | None = None
     has_intermediate: bool = False
+    only_size: tuple[int, int] | None = None
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the tokens of images of `height` x `width` pixels.
+
+        An encoder whose tokens have no places in the image returns (1, number of tokens).
+        """
+        return height // self.patch, width // self.patch
 
     @property
     def tappable(self) -> int:
@@ -70,7 +79,7 @@ class Encoder(nn.Module):
 
         Args:
             images: One tensor per crop set, (B, C, 3, H, W) float, ImageNet-normalised; H and W are multiples
-                of `patch` and may differ between sets.
+                of `patch` and may differ between sets, unless there is an `only_size`.
             masks: One entry per crop set: (B, C, N) bool, True = replaced by the mask token, or None.
             layers: Blocks to tap.
             drop_path: Probability in [0, 1) of dropping a residual branch of a row in training.

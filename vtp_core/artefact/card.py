@@ -20,13 +20,21 @@ _STORAGE = {
 def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
     """The card as markdown: components, use and normalisation of the latents."""
     patch, channels = tokenizer.encoder.patch, tokenizer.bottleneck.channels
-    shape = " x ".join(str(side // patch) for side in sides(config.image_size))
+    height, width = sides(config.image_size)
+    grid, only = tokenizer.encoder.grid(height, width), tokenizer.encoder.only_size
+    shape = " x ".join(map(str, grid))
+    placed = grid == (height // patch, width // patch)
+    how = f"{patch} px per position" if placed else "tokens without places in the image"
     recipe, version = _text(config.recipe or "unnamed"), _text(config.vtp_version)
     exports = ", ".join(f"`{_text(name)}`" for name in sorted(tokenizer.exports))
     codes = ", ".join(str(size) for size in tokenizer.bottleneck.codebook_sizes)
     rows = [
-        ("image size", f"{size_text(config.image_size)} px (other multiples of {patch} px may work)"),
-        ("latent", f"{channels} x {shape} ({patch} px per position)"),
+        (
+            "image size",
+            f"{size_text(config.image_size)} px "
+            + (f"(other multiples of {patch} px may work)" if only is None else "(no other)"),
+        ),
+        ("latent", f"{channels} x {shape} ({how})"),
         ("codes", f"codebooks of {codes}" if codes else "none: the latent is continuous"),
         ("input and output", "ImageNet-normalised pixels; `preprocess` and `postprocess` convert"),
         ("encoder", f"`{_text(config.encoder['use'])}`, {_count(tokenizer.encoder)} parameters"),

@@ -1,4 +1,4 @@
-"""The folder that a name means: that of a run, of a tokenizer, or of one that ships. Imports no torch."""
+"""The folder or file that a name means: a run's, a tokenizer's, or one that ships. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from vtp_core.recipe.tokenizers import locate
 
 TOKENIZER = "tokenizer"
 """Name of the artefact in a run folder."""
+FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".yaml", ".yml")
+"""Endings of files of other projects that may be a tokenizer's: the installed formats decide."""
 
 
 def find_tokenizer(name: str | Path, plugins: Plugins) -> Path:
-    """The folder of the tokenizer that a name or path means; that of a run is its ``tokenizer``.
+    """The folder or file of the tokenizer that a name or path means; that of a run is its ``tokenizer``.
 
     Args:
-        name: A run folder, one of its checkpoints (``RUN/checkpoints/best``), an artefact, a folder of
-            another project, or the name of a shipped tokenizer.
+        name: A run folder, one of its checkpoints (``RUN/checkpoints/best``), an artefact, a folder or file
+            of another project, or the name of a shipped tokenizer.
         plugins: Where shipped tokenizers are looked up.
 
     Raises:
@@ -28,6 +30,8 @@ def find_tokenizer(name: str | Path, plugins: Plugins) -> Path:
     """
     path = locate(name, plugins)
     if run_of_checkpoint(path) is not None and path.exists():
+        return path
+    if path.suffix in FILES and path.is_file():
         return path
     if (path / TOKENIZER / "config.json").is_file() and not (path / "config.json").exists():
         return path / TOKENIZER

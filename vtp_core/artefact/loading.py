@@ -11,7 +11,7 @@ from vtp_core.artefact.config import is_artefact
 from vtp_core.artefact.finding import find_tokenizer, run_of_checkpoint
 from vtp_core.artefact.folder import read_artefact
 from vtp_core.artefact.from_recipe import newest_tokenizer
-from vtp_core.errors import UsageError
+from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import load_recipe
 from vtp_core.recipe.history import RESOLVED
@@ -22,7 +22,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 class Format(Protocol):
-    """Reader and writer of another project's folders; `register_formats` offers such a class.
+    """Reader and writer of another project's folders and files; `register_formats` offers such a class.
 
     `vtp export` looks for two more members: ``holds_statistics = True`` if its folders hold
     statistics of the latents, which are then measured first, and ``check_packages()``, which raises a
@@ -30,11 +30,11 @@ class Format(Protocol):
     """
 
     def matches(self, folder: Path) -> bool:
-        """Whether the folder has this format; raises nothing and reads little."""
+        """Whether the folder or file has this format; raises nothing and reads little."""
         ...
 
     def read(self, folder: Path) -> Tokenizer:
-        """The tokenizer of a folder that matches, in eval mode on the CPU.
+        """The tokenizer of a folder or file that matches, in eval mode on the CPU.
 
         Raises:
             CheckpointError: It is damaged or uses something that this reader doesn't support.
@@ -60,9 +60,9 @@ def load(
     """The tokenizer of a folder, in eval mode; uses neither pickle nor training code.
 
     Args:
-        folder: A run folder, one of its checkpoints, what ``vtp export`` wrote, or a folder of another
-            project of an installed format. Or the name of a tokenizer that ships with an installed plugin,
-            ``"vtp-nano"``, if there is no folder of that name.
+        folder: A run folder, one of its checkpoints, what ``vtp export`` wrote, or a folder or file of
+            another project of an installed format. Or the name of a tokenizer that ships with an installed
+            plugin, ``"vtp-nano"``, if there is no folder of that name.
         device: Where its weights go, such as ``"cuda"``; None: the CPU.
         dtype: Floating type of its weights, ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"float64"`` or
             torch's object; None: float32.
@@ -81,6 +81,8 @@ def load(
         model, _, _ = newest_tokenizer(folder, load_recipe(run / RESOLVED, plugins=plugins), plugins)
         return model.to(device=place[0], dtype=place[1])
     reader = None if is_artefact(folder) else _reader(folder, plugins)
+    if reader is None and folder.is_file():
+        raise CheckpointError(f"{folder}: no installed format reads this file; `vtp plugins list` names them")
     # A folder of unknown format is read as our own, whose errors say what is wrong with it.
     tokenizer = read_artefact(folder, plugins) if reader is None else reader.read(folder)
     return tokenizer.to(device=place[0], dtype=place[1])

@@ -74,7 +74,7 @@ def write_gallery(
     if model.config is None or "decode" not in model.capabilities:
         raise UsageError("gallery: the tokenizer needs a config and a decoder")
     size = model.config.image_size
-    numbers = math.prod(side // model.encoder.patch for side in sides(size))
+    numbers = math.prod(model.encoder.grid(*sides(size)))
     bits = sum(math.ceil(math.log2(max(k, 2))) for k in model.bottleneck.codebook_sizes)
     stored = math.ceil(bits * numbers / 8) if bits else HALF_PRECISION * model.bottleneck.channels * numbers
     references = [*references, JpegReference(stored)]

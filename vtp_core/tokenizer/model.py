@@ -221,8 +221,7 @@ class Tokenizer(nn.Module):
                 "generate: a tokenizer without a config has no image size; build it with config="
             )
         indices = checked_samples("generate", indices, seed, self.device)
-        height, width = (side // self.encoder.patch for side in sides(self.config.image_size))
-        shape = (self.bottleneck.channels, height, width)
+        shape = (self.bottleneck.channels, *self.encoder.grid(*sides(self.config.image_size)))
         return generated(head, indices, seed, shape, classes, settings, self.bottleneck)
 
     def preprocess(self, images: Images, size: int | tuple[int, int] | None = None) -> Tensor:

@@ -21,10 +21,14 @@ def summary(tokenizer: Tokenizer) -> str:
     if config is not None:
         step = "" if config.step is None else f", step {config.step}"
         height, width = sides(config.image_size)
-        shape = f"{tokenizer.latent_channels} x {height // patch} x {width // patch}"
+        rows, columns = tokenizer.encoder.grid(height, width)
+        shape = f"{tokenizer.latent_channels} x {rows} x {columns}"
+        others = (
+            f"other sizes in multiples of {patch}" if tokenizer.encoder.only_size is None else "no others"
+        )
         lines += [
             f"recipe: {config.recipe or 'none'}{step}, {config.weights} weights",
-            f"images: {height} x {width} pixels, other sizes in multiples of {patch}",
+            f"images: {height} x {width} pixels, {others}",
         ]
     codes = f"codes {' x '.join(map(str, sizes))}" if sizes else "continuous"
     lines.append(f"latent: {shape}, {codes}")

@@ -121,7 +121,7 @@ def _encode_shard(
             if manifest.flips:
                 flips.append(_latents(model, pixels.flip(-1)))
         advance(len(part))
-    grid = (side // model.encoder.patch for side in sides(manifest.image_size))
+    grid = model.encoder.grid(*sides(manifest.image_size))
     empty = torch.zeros(
         0, model.latent_channels, *grid
     )  # a file of which no image can be read has this shape

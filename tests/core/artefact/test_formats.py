@@ -72,6 +72,15 @@ def test_what_nobody_knows(tmp_path: Path, plugins: Plugins) -> None:
         load(tmp_path, plugins=plugins)
 
 
+def test_a_single_file(tmp_path: Path, plugins: Plugins) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"cos\nsystem\n(S'false'\ntR.")  # a pickle with code
+    with pytest.raises(CheckpointError, match=r"weights\.pt: no installed format reads this file"):
+        load(weights, plugins=plugins)
+    with pytest.raises(CheckpointError, match=r"no tokenizer here \(a file\)"):
+        load(weights.rename(tmp_path / "weights.txt"), plugins=plugins)
+
+
 def test_a_format_by_name(plugins: Plugins) -> None:
     (name,) = {c.name for c in plugins.components("format") if c.target is Greedy}
     assert isinstance(find_format(name, plugins), Greedy)

@@ -22,7 +22,13 @@ from vtp_core.testing.networks import TINY_DIMS
 
 
 def check_decoder(
-    target: Callable[[Any, Dims], Decoder], config: Any, *, dims: Dims = TINY_DIMS, seed: int = 0
+    target: Callable[[Any, Dims], Decoder],
+    config: Any,
+    *,
+    dims: Dims = TINY_DIMS,
+    seed: int = 0,
+    grid: tuple[int, int] = (4, 3),
+    image_size: tuple[int, int] | None = None,
 ) -> None:
     """Runs a decoder on latents of noise, on a CPU.
 
@@ -36,6 +42,8 @@ def check_decoder(
         config: Its table.
         dims: Sizes of the networks that it is built for.
         seed: Of weights and latents.
+        grid: Rows and columns of the latents.
+        image_size: Height and width of the images that it makes of them; None: `dims.patch` a position.
 
     Raises:
         ConformanceError: A rule is broken.
@@ -47,11 +55,12 @@ def check_decoder(
         span = decoder.value_range
         known = span == "imagenet" or span[0] < span[1]
         expect(known, f'value_range {span!r}: expected "imagenet" or (black, white)')
-        z = torch.randn(3, dims.channels, 4, 3)
+        z = torch.randn(3, dims.channels, *grid)
+        size = image_size or (grid[0] * dims.patch, grid[1] * dims.patch)
         for mode in (True, False):
             with unchanged(decoder, "forward"), torch.no_grad():
                 image = decoder.train(mode)(z)
-            shape = (3, 3, 4 * dims.patch, 3 * dims.patch)
+            shape = (3, 3, *size)
             expect(image.shape == shape, f"image {tuple(image.shape)}: expected {shape}")
             expect(bool(image.isfinite().all()), "the image is not finite")
         with torch.no_grad():

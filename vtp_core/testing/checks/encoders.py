@@ -27,7 +27,8 @@ def check_encoder(
     """Runs an encoder on noise, on a CPU.
 
     Shapes and taps are as declared; `forward` changes no state, depends on its inputs and torch's global
-    generator alone, treats rows, crops and crop sets apart and takes images that are not square; every
+    generator alone, treats rows, crops and crop sets apart and takes images that are not square, unless it
+    names an `only_size`, and then refuses others; every
     trainable parameter gets a gradient; bfloat16 stays near float32; masks are used or refused; what
     `intermediate` gives of the first and the last block is what `forward` gives, or it is refused.
 
@@ -45,10 +46,13 @@ def check_encoder(
         encoder = target(config)
         check_structure(encoder, lambda: target(config))
         side = size or 4 * encoder.patch
-        images = [torch.randn(3, 1, 3, side, side), torch.randn(3, 2, 3, side, side - encoder.patch)]
+        shapes = [encoder.only_size or (side, side), encoder.only_size or (side, side - encoder.patch)]
+        images = [torch.randn(3, crops, 3, *shape) for crops, shape in zip((1, 2), shapes, strict=True)]
         taps = encoder.depth if encoder.taps is None else encoder.taps
         layers = tuple(sorted({0, taps - 1})) if taps else ()
         _check_shapes(encoder, images, layers)
+        if encoder.only_size is not None:
+            _check_refusal(encoder, encoder.only_size)
         _check_apart(encoder, images, layers)
         _check_masks(encoder, images[0])
         _check_intermediate(encoder, images[0])
@@ -66,7 +70,7 @@ def _check_shapes(encoder: Encoder, images: list[Tensor], layers: tuple[int, ...
         expect(len(found) == len(images), f"{len(found)} Tokens for {len(images)} crop sets")
         for tokens, image in zip(found, images, strict=True):
             rows, crops, _, height, width = image.shape
-            grid = (height // encoder.patch, width // encoder.patch)
+            grid = encoder.grid(height, width)
             shape = (rows, crops, grid[0] * grid[1], encoder.width)
             expect(
                 tokens.grid == grid, f"grid {tokens.grid} for images of {height} x {width}: expected {grid}"
@@ -85,6 +89,16 @@ def _check_shapes(encoder: Encoder, images: list[Tensor], layers: tuple[int, ...
                 )
             for name, value in _tensors(tokens).items():
                 expect(bool(value.isfinite().all()), f"{name} is not finite")
+
+
+def _check_refusal(encoder: Encoder, size: tuple[int, int]) -> None:
+    """Images of other sizes are a `UsageError`, of which `Tokenizer` and evaluators make one line."""
+    for height, width in ((size[0] + encoder.patch, size[1]), (size[0], size[1] + encoder.patch)):
+        try:
+            encoder.eval()([torch.randn(1, 1, 3, height, width)], [None])
+        except UsageError:
+            continue
+        expect(False, f"only_size is {size}, and images of {height} x {width} are no UsageError")
 
 
 def _check_apart(encoder: Encoder, images: list[Tensor], layers: tuple[int, ...]) -> None:
