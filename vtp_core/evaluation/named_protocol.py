@@ -65,7 +65,8 @@ class NamedProtocol:
         name: As recipes and tables write it.
         about: What is measured, and whose numbers it reproduces.
         image_size: Side of the images in pixels.
-        images: How many are measured: the whole held-out set, or generated samples; None: unknown, any.
+        images: How many are measured: the whole held-out set, or generated samples; None: unknown, the whole
+            of any set.
         train_images: How many images a probe is fitted on; None: any, or nothing is fitted.
         preparation: Crop, rounding and precision.
         reference: What they are compared with.
@@ -73,7 +74,8 @@ class NamedProtocol:
         extractor_hash: SHA-256 of the file of its weights, or empty.
         source: Where this is written.
         conditions: What it also asks for and no evaluator can check, such as the transformer's training.
-        unknown: Settings that the source doesn't tell; those of this protocol are ours.
+        unmeasured: Numbers that its source reports under it and no evaluator measures.
+        unknown: Settings that the source doesn't give; those of this protocol are ours.
     """
 
     name: str
@@ -87,27 +89,34 @@ class NamedProtocol:
     extractor_hash: str = ""
     source: str
     conditions: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
-    def label(self, measured: int, fitted: int | None = None) -> str:
-        """The name in a table of numbers: `name`, marked if other numbers of images were used.
+    def label(self, measured: int, fitted: int | None = None, *, of: int | None = None, lost: int = 0) -> str:
+        """The name in a table of numbers: `name`, marked if other images were used.
 
         Args:
             measured: Images that were measured.
             fitted: Images that a probe was fitted on, if there was one.
+            of: Images of the set that is measured; None: samples are.
+            lost: Parts of both sets that can't be read.
         """
         label = self.name
-        if self.images not in (None, measured):
-            label += f"-PARTIAL-{measured}-of-{self.images}"
+        asked = self.images if self.images is not None else of
+        if asked not in (None, measured):
+            label += f"-PARTIAL-{measured}-of-{asked}"
         if self.train_images not in (None, fitted):
             label += f"-FITTED-ON-{fitted}-of-{self.train_images}"
+        if lost:
+            label += f"-WITHOUT-{lost}-LOST-PARTS"
         return label
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of a number should know."""
-        found = [f"{self.name} also asks for {text}, which is not checked" for text in self.conditions]
+        found = [f"{self.name} also requires {text}, which is not checked" for text in self.conditions]
+        found += [f"{self.name} also has {text}, which is not measured" for text in self.unmeasured]
         if self.unknown:
             found.append(
-                f"{self.name}: {', '.join(self.unknown)} of the published numbers unknown; ours stand here"
+                f"{self.name}: not known of the published numbers: {', '.join(self.unknown)}; ours are used"
             )
         return tuple(found)

@@ -89,12 +89,15 @@ class EvaluationProtocol:
 
     @property
     def label(self) -> str:
-        """Name of the named protocol, marked if other numbers of images were used; else empty."""
+        """Name of the named protocol, marked if other images were used than it asks for; else empty."""
         if self.named is None:
             return ""
-        measured = self.held_out.samples if self.held_out is not None else 0
         fitted = self.train.samples if self.train is not None else None
-        return self.named.label(self.generated.samples if self.generated is not None else measured, fitted)
+        if self.generated is not None:
+            return self.named.label(self.generated.samples, fitted)
+        measured = self.held_out or SetFacts(name="", samples=0, total=0)
+        lost = measured.lost + (self.train.lost if self.train is not None else 0)
+        return self.named.label(measured.samples, fitted, of=measured.total, lost=lost)
 
     def __str__(self) -> str:
         parts = [f"{self.label}: {self.name}" if self.named is not None else self.name]

@@ -70,6 +70,12 @@ def _departure(
     if (size := model.config.image_size) != named.image_size:
         wanted, given = size_text(named.image_size), size_text(size)
         return f"{named.name} is measured at {wanted} px, and the tokenizer has {given} px"
+    if named.images is None and held_out is not None and evaluator.generated is None and not evaluator.forced:
+        if (count := len(held_out.indices())) != (whole := len(held_out.source)):
+            return (
+                f"{named.name} is measured on whole sets, and {count} of the {whole} images of "
+                f"{held_out.name} are taken; force = true uses them and marks the number"
+            )
     used = [("measured", named.images, held_out), ("fitted", named.train_images, train)]
     counts = [
         (verb, asked, "" if d is None else d.name, 0 if d is None else len(d.indices()))

@@ -81,8 +81,10 @@ class FeatureDistances(Evaluator):
         super().__init__(config)
         self.follows, self.forced = config.named, config.force
         self.networks = [extractor(name, config) for name in config.networks]
+        self.measured = config.measured
         self.saved: list[Statistics] = []
-        self._device = torch.device("cpu")
+        self._saved_rows: dict[int, Tensor] = {}
+        self._device = self._images_on = torch.device("cpu")
 
     @classmethod
     def must_download(cls, config: FrechetConfig) -> str | None:  # type: ignore[override]
@@ -111,7 +113,9 @@ class FeatureDistances(Evaluator):
         kind, network = self._kinds()[metric]
         extractor = f"{network.description}, 8 bit"
         if self.saved:
-            extractor += f", against {self.saved[self.networks.index(network)].name}"
+            saved = self.saved[self.networks.index(network)]
+            of_images = kind != "fd" and saved.features is None and saved.images is not None
+            extractor += f", against {f'{saved.images} of ' if of_images else ''}{saved.name}"
         pairs = ", without pairs of an image and its own reconstruction" if self.compared.paired else ""
         few = "; FEWER images than features + 1 allowed" if self.config.allow_fewer else ""
         return {
@@ -143,7 +147,7 @@ class FeatureDistances(Evaluator):
         return {
             self._metric(kind, network): (kind, network)
             for network in self.networks
-            for name in self.config.measured
+            for name in self.measured
             for kind in wanted[name]
         }
 
@@ -166,7 +170,7 @@ class FeatureDistances(Evaluator):
     @property
     def least(self) -> int:
         """Fewest images of each set: with fewer than features + 1 a covariance is always singular."""
-        if "frechet" not in self.config.measured or self.config.allow_fewer:
+        if "frechet" not in self.measured or self.config.allow_fewer:
             return LEAST
         return max(network.width for network in self.networks) + 1
 
@@ -184,6 +188,7 @@ class FeatureDistances(Evaluator):
         """Resets the state and moves the networks to the tokenizer's device."""
         for network in self.networks:
             network.to(model.device)
+        self._images_on = model.device
         self._device = model.device if model.device.type == "cuda" else torch.device("cpu")
         compared = self.compared
         whole = PARTS if compared.paired else 1
@@ -200,7 +205,7 @@ class FeatureDistances(Evaluator):
     @property
     def keeps_rows(self) -> bool:
         """Whether a metric compares pairs of images."""
-        return set(self.config.measured) != {"frechet"}
+        return set(self.measured) != {"frechet"}
 
     def state(self) -> Tally:
         """Sums by part, and features where pairs are compared."""
@@ -211,11 +216,11 @@ class FeatureDistances(Evaluator):
         scores: dict[str, Score] = {}
         for number, network in enumerate(self.networks):
             collected = Collected(state, number, network.width)
-            if "frechet" in self.config.measured:
+            if "frechet" in self.measured:
                 scores[self._metric("fd", network)] = self._frechet(collected)
-            if "kernel" in self.config.measured:
+            if "kernel" in self.measured:
                 scores[self._metric("kd", network)] = self._kernel(collected)
-            if "precision_recall" in self.config.measured:
+            if "precision_recall" in self.measured:
                 precision, recall = self._precision_and_recall(collected)
                 scores[self._metric("precision", network)] = precision
                 scores[self._metric("recall", network)] = recall
@@ -230,8 +235,12 @@ class FeatureDistances(Evaluator):
 
     def _reference_rows(self, collected: Collected) -> Tensor:
         """Features of the reference."""
-        rows = self.saved[collected.number].features if self.saved else None
-        return (rows if rows is not None else collected.rows(self.compared.reference)).to(self._device)
+        number = collected.number
+        if not self.saved:
+            return collected.rows(self.compared.reference).to(self._device)
+        if number not in self._saved_rows:
+            self._saved_rows[number] = self.saved[number].rows(self.networks[number], self._images_on)
+        return self._saved_rows[number].to(self._device)
 
     def _frechet(self, collected: Collected) -> Score:
         compared = self.compared

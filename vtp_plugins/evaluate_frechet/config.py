@@ -84,7 +84,7 @@ class FrechetConfig(ComponentConfig):
     @property
     def measured(self) -> tuple[MetricName, ...]:
         """The metrics."""
-        return ("frechet",) if self.named is not None else self.metrics
+        return self.metrics if self.named is None else self.named.metrics
 
     def weights_of(self, network: str) -> str | None:
         """The weights of a network: a file, ``"random"``, or None to search for them."""

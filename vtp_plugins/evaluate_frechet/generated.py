@@ -59,6 +59,7 @@ class FrechetGenerated(FeatureDistances):
         self.train_role, self.held_out_role = (
             "against" if config.reference == split else "floor of" for split in ("train", "held_out")
         )
+        self._lacking: list[str] = []
         if config.reference.endswith(STATISTICS):
             self.saved = self._read(Path(config.reference).expanduser())
         self._latents = torch.zeros(0, dtype=torch.float64)
@@ -95,7 +96,10 @@ class FrechetGenerated(FeatureDistances):
                 forced = "" if self.least == LEAST else ", or set allow_fewer = true"
                 return f"it needs {self.least} images, and {name} has {count}; take more{forced}"
         floor = {"train": train, "held_out": held_out}.get(self._floor_split or "")
-        return self.too_many(counts | ({} if floor is None else {floor.name: len(floor.indices())}))
+        if floor is not None:
+            counts[floor.name] = len(floor.indices())
+        counts |= {one.images.path.name: one.images.count for one in self.saved if one.images is not None}
+        return self.too_many(counts)
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Resets the state."""
@@ -140,16 +144,28 @@ class FrechetGenerated(FeatureDistances):
             self._write(Path(self.config.save_reference).expanduser(), state)
         return super().compute(state)
 
+    def _notes(self, collected: Collected) -> list[str]:
+        return [*super()._notes(collected), *self._lacking]
+
     def _read(self, path: Path) -> list[Statistics]:
         found = [
             read_statistics(path, network.name, network.width, network.fingerprint)
             for network in self.networks
         ]
-        if self.keeps_rows and any(one.features is None for one in found):
-            raise UsageError(
-                f"reference {path} holds no features of images, which kernel and precision_recall need; "
-                'metrics = ["frechet"] needs none'
-            )
+        if self.keeps_rows and not all(one.has_rows for one in found):
+            if self.follows is None:
+                raise UsageError(
+                    f"reference {path} holds no features of images and no images, which kernel and "
+                    'precision_recall need; metrics = ["frechet"] needs none'
+                )
+            self.measured = ("frechet",)
+            self._lacking = [
+                f"{self.follows.name} also asks for precision and recall, which are not measured: "
+                f"{path.name} holds no images (arr_0)"
+            ]
+        for images in (one.images for one in found if self.keeps_rows):
+            if images is not None and images.count < LEAST:
+                raise UsageError(f"reference {path} holds {images.count} images, and pairs need {LEAST}")
         return found
 
     def _write(self, path: Path, state: Tally) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from vtp_core.evaluation.named_protocol import NamedProtocol, Preparation
 
@@ -25,12 +26,14 @@ class FidProtocol(NamedProtocol):
     """A named protocol of a Fréchet distance.
 
     Attributes:
+        metrics: What is measured, as `metrics` of a table names it.
         generated: Whether generated samples are measured, against saved statistics.
         double: Whether the network computes in float64.
     """
 
     extractor: str = COMPAT
     extractor_hash: str = INCEPTION_SHA256
+    metrics: tuple[Literal["frechet", "kernel", "precision_recall"], ...] = ("frechet",)
     generated: bool = False
     double: bool = False
 
@@ -157,14 +160,22 @@ PROTOCOLS: Mapping[str, FidProtocol] = {
         ),
         FidProtocol(
             name="dino-tok-2511-gfid",
-            about="gFID of DINO-Tok's first version (5.98 of 50 steps, 5.94 of 100).",
+            about="gFID of DINO-Tok's first version (5.98 of 50 steps, 5.94 of 100), precision and recall.",
             image_size=256,
             images=50_000,
             reference=ADM,
+            metrics=("frechet", "precision_recall"),
+            unmeasured=("the Inception score",),
             source="MKJia/DINO-Tok 49fed4f, tables as pictures",
             generated=True,
             conditions=("DINO-Tok-XL, 80 epochs, 50 or 100 steps, no guidance",),
-            unknown=(*_DINO_TOK_UNKNOWN, "reference set", "number of samples", "sampler"),
+            unknown=(
+                *_DINO_TOK_UNKNOWN,
+                "reference set",
+                "number of samples",
+                "sampler",
+                "precision's neighbours",
+            ),
         ),
         FidProtocol(
             name="dino-tok-2603-gfid",
@@ -172,6 +183,8 @@ PROTOCOLS: Mapping[str, FidProtocol] = {
             image_size=256,
             images=50_000,
             reference=ADM,
+            metrics=("frechet", "precision_recall"),
+            unmeasured=("the Inception score",),
             source="the revised abstract",
             generated=True,
             conditions=("the transformer of the paper; few-step sampling for diffusion",),

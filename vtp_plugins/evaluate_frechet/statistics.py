@@ -1,26 +1,25 @@
-"""Files of a reference's statistics: ours, and ADM's archives; read without running code in them."""
+"""Files of a reference's statistics: ours, and ADM's archives."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-import numpy
 import torch
-from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from vtp_core.atomic import replacing_file
 from vtp_core.errors import NumericError, UsageError
+from vtp_plugins.evaluate_frechet.archive import ArchivedImages, read_archive
 
 MEAN, COVARIANCE, FEATURES = "mean", "covariance", "features"
+ROWS = 64
+"""Images of an archive that are read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +30,42 @@ class Statistics:
         mean: (C,) float64.
         covariance: (C, C) float64.
         features: (n, C) float32 of each image, or None.
+        images: Images whose features can be computed, or None.
         name: The file's name and a hash of its mean and covariance, as protocols write it.
     """
 
     mean: Tensor
     covariance: Tensor
     features: Tensor | None
+    images: ArchivedImages | None
     name: str
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it has features of single images, or images to compute them of."""
+        return self.features is not None or self.images is not None
+
+    def rows(self, network: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
+        """(n, C) float32 features of single images: those of the file, or those of its images.
+
+        Args:
+            network: (B, 3, H, W) uint8 -> (B, C).
+            device: Where it is.
+
+        Raises:
+            UsageError: The images can't be read.
+        """
+        if self.features is not None:
+            return self.features
+        assert self.images is not None
+        return torch.cat([network(image.to(device)).cpu().float() for image in self.images.batches(ROWS)])
 
 
 def read_statistics(path: Path, network: str, width: int, fingerprint: str) -> Statistics:
     """Statistics of one network.
 
     Args:
-        path: ``.safetensors`` of `write_statistics`, or ``.npz`` with ``mu`` and ``sigma``.
+        path: ``.safetensors`` of `write_statistics`, or ``.npz`` with ``mu`` and ``sigma``, and maybe images.
         network: The network's name.
         width: Number of its features.
         fingerprint: Of its weights. An ``.npz`` names no network: only the width is checked.
@@ -55,15 +76,21 @@ def read_statistics(path: Path, network: str, width: int, fingerprint: str) -> S
     """
     if not path.is_file():
         raise UsageError(f"reference {path}: no such file")
+    features = images = None
     if path.suffix == ".npz":
-        mean, covariance, features = *_read_npz(path, width), None
+        mean, covariance, images = read_archive(path, width)
     else:
         mean, covariance, features = _read_safetensors(path, network, width, fingerprint)
     if not bool(mean.isfinite().all() and covariance.isfinite().all()):
         raise NumericError(f"reference {path}: its statistics are not finite")
     digest = hashlib.sha256(mean.numpy().tobytes() + covariance.numpy().tobytes()).hexdigest()[:16]
+    unnamed = ", which names no network" if path.suffix == ".npz" else ""
     return Statistics(
-        mean=mean, covariance=covariance, features=features, name=f"{path.name} of hash {digest}"
+        mean=mean,
+        covariance=covariance,
+        features=features,
+        images=images,
+        name=f"{path.name} of hash {digest}{unnamed}",
     )
 
 
@@ -115,35 +142,3 @@ def _read_safetensors(
     except (SafetensorError, OSError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"reference {path}: can't be read ({error})") from None
     return mean, covariance, features
-
-
-def _read_npz(path: Path, width: int) -> tuple[Tensor, Tensor]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _member(archive, "mu", (width,), path), _member(archive, "sigma", (width, width), path)
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise UsageError(f"reference {path}: no archive with mu and sigma ({error})") from None
-
-
-def _member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], path: Path) -> Tensor:
-    """A float array of a known shape; what its header says is checked before anything is read."""
-    with archive.open(f"{name}.npy") as file:
-        found, dtype = _header(file)
-        if found != shape or dtype.kind != "f" or dtype.hasobject:
-            raise UsageError(f"reference {path}: {name} is {dtype} {found}, not floats of the shape {shape}")
-        size = int(numpy.prod(shape)) * dtype.itemsize
-        content = file.read(size)
-        if len(content) != size:
-            raise EOFError(f"{name} ends early")
-    return torch.from_numpy(numpy.frombuffer(content, dtype).reshape(shape).astype(numpy.float64))
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], numpy.dtype]:
-    version = npy.read_magic(file)
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"version {version} of the array format")
-    shape, fortran, dtype = read(file)
-    if fortran:
-        raise ValueError("an array in Fortran's order")
-    return shape, dtype

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy
 import pytest
@@ -14,6 +14,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from tests.core.evaluation_sets import ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.config import ComponentConfig
+from vtp_core.data.completeness import Lost
 from vtp_core.data.crops.geometry import shorter_side_crop
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
@@ -26,7 +27,7 @@ from vtp_core.pixels import to_uint8
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 
 
-def named(images: int = 8, size: int = 16, **preparation: str) -> NamedProtocol:
+def named(images: int | None = 8, size: int = 16, **preparation: str) -> NamedProtocol:
     return NamedProtocol(
         name="drawn-v1",
         about="Drawn images.",
@@ -36,6 +37,7 @@ def named(images: int = 8, size: int = 16, **preparation: str) -> NamedProtocol:
         reference="the images themselves",
         source="a test",
         conditions=("good weather",),
+        unmeasured=("the tide",),
         unknown=("rounding",),
     )
 
@@ -75,8 +77,9 @@ def test_numbers_of_two_protocols_have_columns_of_their_own() -> None:
     assert str(entry["protocol"]).startswith("drawn-v1: means-v1; centre-crop-v1 16 px; on val, all 8")
     assert entry["title"] == "Mean (drawn-v1)"
     assert entry["notes"] == [
-        "drawn-v1 also asks for good weather, which is not checked",
-        "drawn-v1: rounding of the published numbers unknown; ours stand here",
+        "drawn-v1 also requires good weather, which is not checked",
+        "drawn-v1 also has the tide, which is not measured",
+        "drawn-v1: not known of the published numbers: rounding; ours are used",
     ]
 
 
@@ -88,6 +91,27 @@ def test_another_number_of_images_is_refused_or_marked(count: int) -> None:
     (metric, entry), *_ = evaluate(toy_tokenizer(), {"a": Means(named(), forced=True)}, held_out).items()
     assert metric == f"mean@drawn-v1-PARTIAL-{count}-of-8"
     assert str(entry["protocol"]).startswith(f"drawn-v1-PARTIAL-{count}-of-8: means-v1")
+
+
+@dataclass(frozen=True)
+class Torn(ArraySource):
+    """A source with a part that can't be read."""
+
+    def lost(self) -> Lost:
+        return Lost(parts=("images-0001.tar: cut",))
+
+
+def test_a_protocol_of_whole_sets_of_any_size_marks_parts_of_them() -> None:
+    whole, part = drawn_set("val", 9, 0), replace(drawn_set("val", 9, 0), limit=5)
+    assert list(evaluate(toy_tokenizer(), {"a": Means(named(None))}, whole)) == ["mean@drawn-v1"]
+    with pytest.raises(UsageError, match="drawn-v1 is measured on whole sets, and 5 of the 9 images of val"):
+        evaluate(toy_tokenizer(), {"a": Means(named(None))}, part)
+    forced = evaluate(toy_tokenizer(), {"a": Means(named(None), forced=True)}, part)
+    assert list(forced) == ["mean@drawn-v1-PARTIAL-5-of-9"]
+    torn = replace(whole, source=Torn(images=whole.source.images))  # type: ignore[attr-defined]
+    assert list(evaluate(toy_tokenizer(), {"a": Means(named(None))}, torn)) == [
+        "mean@drawn-v1-WITHOUT-1-LOST-PARTS"
+    ]
 
 
 def test_another_size_of_images_is_always_refused() -> None:

@@ -25,6 +25,7 @@ from vtp_core.evaluation.runner import evaluate
 from vtp_core.plugins import load_plugins
 from vtp_plugins.evaluate_frechet.config import FrechetConfig, FrechetGeneratedConfig
 from vtp_plugins.evaluate_frechet.evaluator import Frechet
+from vtp_plugins.evaluate_frechet.generated import FrechetGenerated
 from vtp_plugins.evaluate_frechet.inception import SIDE, InceptionFeatures, checked_state
 from vtp_plugins.evaluate_frechet.metric import Moments, frechet_distance
 from vtp_plugins.evaluate_frechet.network import PooledFeatures
@@ -123,7 +124,7 @@ def test_protocols_fix_what_they_name(name: str) -> None:
     kind = FrechetGeneratedConfig if named.generated else FrechetConfig
     other = FrechetConfig if named.generated else FrechetGeneratedConfig
     config = kind.model_validate({"protocol": name, **reference})
-    assert config.networks == (named.extractor,) and config.measured == ("frechet",)
+    assert config.networks == (named.extractor,) and config.measured == named.metrics
     if isinstance(config, FrechetGeneratedConfig):
         assert config.count == named.images
         with pytest.raises(ValidationError, match="give that file as reference"):
@@ -149,7 +150,12 @@ def test_vtps_two_protocols_of_samples_differ_in_name_count_and_transformer() ->
 def test_what_is_not_known_of_dino_toks_tables_is_marked() -> None:
     named = PROTOCOLS["dino-tok-2511"]
     assert "crop and resize filter, rounding to 8 bit, extractor, precision" in named.notes()[0]
-    assert PROTOCOLS["dino-tok-2511-zero-shot-512"].label(123) == "dino-tok-2511-zero-shot-512"
+    zero_shot = PROTOCOLS["dino-tok-2511-zero-shot-512"]
+    assert zero_shot.label(123, of=123) == "dino-tok-2511-zero-shot-512"
+    assert zero_shot.label(99, of=123) == "dino-tok-2511-zero-shot-512-PARTIAL-99-of-123"
+    gfid = PROTOCOLS["dino-tok-2511-gfid"]
+    assert gfid.metrics == ("frechet", "precision_recall")
+    assert "dino-tok-2511-gfid also has the Inception score, which is not measured" in gfid.notes()
 
 
 @pytest.mark.parametrize("count", [20, 17])
@@ -211,8 +217,54 @@ def test_a_saved_reference_gives_the_numbers_of_its_set(tmp_path: Path) -> None:
     (entry,) = evaluate(generating(), {"g": alone}).values()
     assert entry["value"] == pytest.approx(first["gfd_random"]["value"], rel=1e-6)
     assert entry["baselines"] == {}
-    with pytest.raises(UsageError, match="holds no features of images"):
+    assert "of hash " in str(entry["protocol"]) and ", which names no network" in str(entry["protocol"])
+    with pytest.raises(UsageError, match="holds no features of images and no images"):
         evaluator(metrics=("kernel",), reference=str(archive))
+    # Its images, where it has some as ADM's, give what needs features of single images.
+    images = TRAIN.source.images  # type: ignore[attr-defined]
+    numpy.savez_compressed(archive, mu=mean, sigma=covariance, arr_0=images)
+    third = evaluate(generating(), {"g": evaluator(metrics=metrics, reference=str(archive))}, HELD_OUT)
+    for metric, entry in third.items():
+        assert entry["value"] == pytest.approx(first[metric]["value"], rel=1e-5), metric
+    assert f"against {len(images)} images of CRC " in str(third["gkd_random"]["protocol"])
+    assert "CRC" not in str(third["gfd_random"]["protocol"])
+
+
+def test_a_protocol_measures_precision_where_its_reference_has_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gfid = PROTOCOLS["dino-tok-2511-gfid"]
+    named = replace(gfid, name="toy-g", image_size=16, images=20, extractor=SMALL)
+    monkeypatch.setitem(PROTOCOLS, "toy-g", named)  # type: ignore[arg-type]
+    width, file = PooledFeatures(SMALL, "random", None).width, tmp_path / "adm.npz"
+    moments = {"mu": numpy.zeros(width), "sigma": numpy.eye(width)}
+    table = {"protocol": "toy-g", "weights": "random", "allow_fewer": True, "reference": str(file)}
+    found = {}
+    for images in (None, drawn_set("x", 20, 3).source.images):  # type: ignore[attr-defined]
+        numpy.savez(file, **moments, **({} if images is None else {"arr_0": images}))
+        config = FrechetGeneratedConfig.model_validate({**table, "floor": False})
+        found[images is None] = evaluate(generating(), {"g": FrechetGenerated(config)})
+    keys = {f"{metric}_random@toy-g" for metric in ("gfd", "gprecision", "grecall")}
+    assert found[False].keys() == keys
+    ((key, entry),) = found[True].items()
+    assert key == "gfd_random@toy-g"
+    assert any("precision and recall, which are not measured: adm.npz" in note for note in entry["notes"])  # type: ignore[attr-defined]
+
+
+def test_images_of_a_damaged_archive_are_refused(tmp_path: Path) -> None:
+    file, images = tmp_path / "a.npz", numpy.arange(18 * 4 * 4 * 3, dtype=numpy.uint8).reshape(18, 4, 4, 3)
+    numpy.savez(file, mu=MU, sigma=SIGMA, arr_0=images)
+    found = read_statistics(file, "net", 3, "f").images
+    assert found is not None
+    read = torch.cat(list(found.batches(7)))
+    assert torch.equal(read, torch.from_numpy(images).permute(0, 3, 1, 2))
+    whole = file.read_bytes()
+    at = whole.index(images.tobytes())
+    file.write_bytes(whole[: at + 9] + b"\x00" + whole[at + 10 :])
+    with pytest.raises(UsageError, match=r"arr_0 can't be read \(Bad CRC-32"):
+        list(found.batches(7))
+    numpy.savez(file, mu=MU, sigma=SIGMA, arr_0=numpy.zeros((2, 4, 4, 1), numpy.uint8))
+    assert not read_statistics(file, "net", 3, "f").has_rows
 
 
 def archive(**arrays: object) -> bytes:
