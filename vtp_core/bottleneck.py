@@ -74,10 +74,20 @@ class Bottleneck(nn.Module):
     def calibrate(self, tally: Tally) -> None:
         """Sets state from the reduced tally, before step 0 and sharding; not if its state was loaded."""
 
+    def before_step(self, steps: range) -> None:
+        """What the coming `after_step` makes up for, so that `forward` puts into the tally what that needs.
+
+        Called before each training step, not while the bottleneck is frozen. Sets no state that is saved.
+
+        Args:
+            steps: The coming step and, before it, those since the last `after_step`: they were skipped, or
+                no objective asked for the latent. What was due in one of them is due now.
+        """
+
     def after_step(self, tally: Tally, index: int) -> None:
         """Updates state (codebook EMA, revival) from the step's reduced tally, the same on all ranks.
 
-        Not called while the bottleneck is frozen.
+        Not called while the bottleneck is frozen, nor for a skipped step or one without tally.
         """
 
     def rules(self) -> Sequence[ParamRule]:

@@ -3,7 +3,7 @@
 Groups of objectives run one after another and their gradients add up. In a group each objective's loss is
 differentiated down to the cut points; then the networks run backward once for all of them. In order:
 
-1. critics are frozen; for each group: its objectives (adversarial last), then its cuts backward;
+1. `before_step`; critics are frozen; for each group: its objectives (adversarial last), its cuts backward;
 2. clipping, optimiser, clamps, `after_step` with the reduced tallies, EMA copies;
 3. critics thaw, their losses, their optimisers.
 
@@ -86,6 +86,8 @@ class JointStep:
     def __call__(self, batches: Mapping[str, Batch], index: int, *, measure: bool = False) -> StepResult:
         """Runs step `index` on this rank's rows of every view; `measure` adds gradient norms at the cuts."""
         result, tallies, kept = StepResult(), dict[str, list[Tally]](), dict[str, Reconstruction]()
+        if self.update is not None:
+            self.guard.announce(self.networks.bottleneck, index)
         batches = {view: batch.to(self.world.device) for view, batch in batches.items()}
         try:
             with _frozen_critics(self.networks.adversaries().values()):
@@ -93,9 +95,8 @@ class JointStep:
                     self._run_group(group, batches, index, result, tallies, kept, measure=measure)
             if self.update is not None:
                 active = [name for name in self.networks.objectives if self._active(name, index)]
-                result.gradients |= self.update(
-                    index, reduce_tallies(tallies, self.world, self._sample_rows), active
-                )
+                reduced = reduce_tallies(tallies, self.world, self._sample_rows)
+                result.gradients |= self.update(index, reduced, active)
         except SkipStep as reason:
             result.skipped = str(reason)
         if self.update is not None:

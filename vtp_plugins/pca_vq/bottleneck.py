@@ -85,6 +85,10 @@ class PcaVqBottleneck(Bottleneck):
             )
             _log.info("bottleneck: %.1f bits a position; by reverse water-filling %s", total, spent)
 
+    def before_step(self, steps: range) -> None:
+        """Whether dead codes are revived and axes measured."""
+        self.quantizer.before_step(steps)
+
     def after_step(self, tally: Tally, index: int) -> None:
         """Codebooks, revival, meters, new axes."""
         self.quantizer.after_step(tally, index)

@@ -57,7 +57,7 @@ class RotatedQuantizer(EmaQuantizer):
         self.register_buffer("bound", torch.ones(1))
         self.register_buffer("distortion", torch.zeros(2))
         self._rank = (self.rank, self.rank._version, dim)  # the value that the tensor had at that version
-        self._measures = bool(config.recalibrate)  # whether the coming step may measure the axes again
+        self._measures: bool | None = None  # whether the coming `after_step` renews the axes; None: not told
 
     def forward(self, x: Tensor) -> Quantized:
         """Quantises (N, D)."""
@@ -73,7 +73,8 @@ class RotatedQuantizer(EmaQuantizer):
                 own = self._tally(y, index)
                 count = valid.sum().to(error.dtype)
                 spent = torch.stack([error.detach() * self.dim * count, count])
-                moments = {"x": Moments.of(x)} if self._measures else {}
+                measured = self.branch.recalibrate and self._measures is not False
+                moments = {"x": Moments.of(x)} if measured else {}
                 tally = Tally(sums={**own.sums, "distortion": spent}, rows=own.rows, moments=moments)
             recent = self.distortion[0] / self.distortion[1].clamp(min=1)
             ratio = (recent if self.training else error.detach() * self.dim) / self.bound[0]
@@ -163,14 +164,18 @@ class RotatedQuantizer(EmaQuantizer):
         lone[:, : centers.shape[1]] = centers / scale[: centers.shape[1]]
         self.set_codebook(torch.where((counts > 0)[:, None], means, lone))
 
+    def before_step(self, steps: range) -> None:
+        """As of any codebook; measures the axes again in the steps of `recalibrate`, or in the next one."""
+        super().before_step(steps)
+        self._measures = any(step in steps for step in self.branch.recalibrate)
+
     def after_step(self, tally: Tally, index: int) -> None:
         """Codebook, revival, meters, and new axes where they are due."""
         super().after_step(tally, index)
         spent = tally.sums["distortion"].to(self.distortion.dtype)
         self.distortion.mul_(1 - 1 / self.config.window).add_(spent)
-        if index in self.branch.recalibrate:
+        if index in self.branch.recalibrate if self._measures is None else self._measures:
             self.calibrate(tally.moments["x"])
-        self._measures = index + 1 in self.branch.recalibrate
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

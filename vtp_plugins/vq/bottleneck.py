@@ -61,6 +61,10 @@ class VqBottleneck(Bottleneck):
         """The initial codebook."""
         self.quantizer.initialise(tally.rows["vectors"].flatten(0, 1))
 
+    def before_step(self, steps: range) -> None:
+        """Whether dead codes are revived."""
+        self.quantizer.before_step(steps)
+
     def after_step(self, tally: Tally, index: int) -> None:
         """Codebook, revival, meters."""
         self.quantizer.after_step(tally, index)

@@ -58,7 +58,7 @@ class EmaQuantizer(Quantizer):
         self.register_buffer("metric_weight", metric_weight)
         self.meters = Meters(config.codes, window=config.window, alarm=config.alarm)
         self._search: SearchChoice | None = None
-        self._revives = True  # whether the coming step revives; not known before the first one
+        self._revives: bool | None = None  # whether the coming `after_step` revives; None: not told
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -116,6 +116,10 @@ class EmaQuantizer(Quantizer):
         self.sizes.fill_(1)
         self.sums.copy_(self.codebook)
 
+    def before_step(self, steps: range) -> None:
+        """Revives in steps that `revive_every` divides; where those were missed, in the next one."""
+        self._revives = any(step % self.config.revive_every == 0 for step in reversed(steps))
+
     @torch.no_grad()
     def after_step(self, tally: Tally, index: int) -> None:
         """Moves the codes by the step's counts and sums, then revives dead ones."""
@@ -132,10 +136,9 @@ class EmaQuantizer(Quantizer):
         else:
             torch.div(self.sums, smoothed, out=self.codebook)
         self.meters.update(counts.float(), index)
-        every = self.config.revive_every
-        if self.config.revive and index % every == 0:
+        due = index % self.config.revive_every == 0 if self._revives is None else self._revives
+        if self.config.revive and due:
             self._revive(tally.rows["vectors"].flatten(0, -2), index)
-        self._revives = (index + 1) % every == 0
 
     def _revive(self, candidates: Tensor, index: int) -> None:
         """Dead: used less than `dead_below` of an even share, on the moving average."""
@@ -151,5 +154,5 @@ class EmaQuantizer(Quantizer):
 
     def _tally(self, x: Tensor, index: Tensor) -> Tally:
         counts, sums = code_statistics(x, index, self.config.codes)
-        sample = {"vectors": x} if self.samples and self._revives else {}
+        sample = {"vectors": x} if self.samples and self._revives is not False else {}
         return Tally(sums={"counts": counts, "sums": sums}, rows=sample)

@@ -59,6 +59,11 @@ class ProductQuantizer(Quantizer):
         for part, piece in zip(self._quantizers(), vectors.split(self.widths, -1), strict=True):
             part.initialise(piece)
 
+    def before_step(self, steps: range) -> None:
+        """Each group alike."""
+        for part in self._quantizers():
+            part.before_step(steps)
+
     def after_step(self, tally: Tally, index: int) -> None:
         """Each group with its part of the tally."""
         for name, part in zip(self.names, self._quantizers(), strict=True):

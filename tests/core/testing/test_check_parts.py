@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -172,6 +173,7 @@ class Codes(Bottleneck):
         self.flaw = flaw
         self.project = nn.Linear(TINY_DIMS.width, 4)
         self.register_buffer("codebook", torch.randn(5, 4))
+        self.next = 0
         self.calibration_rows = 6 if flaw == "a calibration by means" else 0
 
     def forward(self, features: Features) -> Latent:
@@ -188,6 +190,8 @@ class Codes(Bottleneck):
                 tally = Tally(sums={"n": one.sum(0), "sum": sums / (len(y) if self.flaw == "means" else 1)})
                 if self.flaw == "features that are not finite":
                     tally = Tally(sums={"n": one.sum(0), "sum": one.T @ y.detach().flatten(0, 2)})
+                if self.flaw == "a plan for the next step in after_step" and not self.next % 10:
+                    tally = replace(tally, rows={"x": y.detach()})
             crops[name] = Tokens(patches=y + (picked - y).detach(), grid=tokens.grid)
             codes[name] = index.unflatten(2, tokens.grid).unsqueeze(2)
             if self.flaw == "no codes of local crops" and name == "local":
@@ -211,6 +215,9 @@ class Codes(Bottleneck):
     def after_step(self, tally: Tally, index: int) -> None:
         mean = tally.sums["sum"] / tally.sums["n"].clamp_min(1)[:, None]
         self.codebook.lerp_(mean, 0.1)
+        if self.flaw == "a plan for the next step in after_step" and not index % 10:
+            assert len(tally.rows["x"])
+        self.next = index + 1
 
 
 @pytest.mark.parametrize(
@@ -223,6 +230,7 @@ class Codes(Bottleneck):
         ("no codes of local crops", "latent of"),
         ("a codebook that moves in forward", "forward changed 'codebook'"),
         ("no gradient", "gets no gradient|does not require grad"),
+        ("a plan for the next step in after_step", "where earlier steps were skipped .KeyError: 'x'."),
         ("another order of channels", "is not the latent of those codes"),
     ],
 )

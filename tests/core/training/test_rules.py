@@ -18,6 +18,7 @@ from vtp_core.training.forward.forwards import Forwards
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.step import EngineStep
 from vtp_core.training.joint import JointStep
+from vtp_core.training.optim.guard import Guard
 from vtp_core.training.ranks.world import World
 from vtp_core.view import ViewNeed
 
@@ -123,6 +124,28 @@ def test_skipped_step_moves_nothing(name, how):
     undo()
     assert run.step(3).skipped is None
     assert not all(torch.equal(tensor, before[key]) for key, tensor in run.state().items())
+
+
+def test_a_bottleneck_is_told_the_steps_that_it_missed(monkeypatch: pytest.MonkeyPatch):
+    """Skipped ones, and those in which nothing was tokenised; none while it is frozen."""
+    run = ToyRun(ALONE, late=())
+    told: list[range] = []
+    run.networks.bottleneck.before_step = told.append
+    run.step(0)
+    undo = spoil(run, "gan", "loss", (0,))
+    assert run.step(1).skipped and run.step(2).skipped
+    undo()
+    resumed = Guard(0)
+    resumed.resume(run.guard.state(), "step-00000003")
+    run.joint.guard = run.joint.update.guard = resumed
+    run.step(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Forwards, "tallies", lambda _: [])  # as where no objective asks for the latent
+        run.step(4)
+    run.step(5)
+    run.networks.bottleneck.eval()
+    run.step(6)
+    assert told == [range(1), range(1, 2), range(1, 3), range(1, 4), range(4, 5), range(4, 6)]
 
 
 def test_drift_between_ranks_is_looked_for_before_each_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -215,17 +215,28 @@ def test_random_codes_lie_where_the_features_are() -> None:
     assert found(x).report["above_bound_db"] < 10
 
 
-def test_axes_are_measured_in_the_steps_that_renew_them() -> None:
+@pytest.mark.parametrize(
+    ("skipped", "expected"), [((), [3, 7]), ((2, 6), [3, 7]), ((3, 7, 8), [4, 9]), ((3, 4, 5, 6, 7), [8])]
+)
+def test_axes_are_measured_although_steps_are_skipped(
+    skipped: tuple[int, ...], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = BranchConfig(codebook={"codes": 32}, recalibrate=[3, 7])
     found, x = RotatedQuantizer(config, 12, "deep"), anisotropic(64)
     found.calibrate(Moments.of(x))
-    asked = []
-    for index in range(1, 9):
+    made, missed = [], 0
+    measure = found.calibrate
+    monkeypatch.setattr(found, "calibrate", lambda moments: (made.append(index), measure(moments)))
+    for index in range(1, 11):
+        found.before_step(range(index - missed, index + 1))
         tally = found(x).tally
-        asked.append(index if "x" in tally.moments else 0)
-        rows = {name: value.unflatten(0, (8, 8)) for name, value in tally.rows.items()}
-        found.after_step(replace(tally, rows=rows), index)
-    assert [index for index in asked if index] == [1, 3, 7]  # at the first one it can't know
+        missed += 1
+        if index not in skipped:
+            rows = {name: value.unflatten(0, (8, 8)) for name, value in tally.rows.items()}
+            assert ("x" in tally.moments) == (index in expected)
+            found.after_step(replace(tally, rows=rows), index)
+            missed = 0
+    assert made == expected
 
 
 @pytest.mark.parametrize("loaded", [False, True])

@@ -61,6 +61,25 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole: tuple[str, Path], tmp_path: Pa
     assert metrics(tmp_path) == metrics(reference)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vq", "pca_vq"])
+def test_skipped_steps_delay_revival_and_new_axes_alike_after_a_resume(name: str, tmp_path: Path) -> None:
+    """Steps before, at and after those of revival (0, 4) and new axes (2, 5) are skipped."""
+    bad = "objectives.bad={use = 'faulty.bad_number', view = 'rec', where = 'loss', at = [1, 3, 4]}"
+    sets = (bad, "run.max_skipped_steps=2", "run.steps=7")
+    for folder in ("whole", "stopped"):
+        (tmp_path / folder).mkdir()
+    result = vtp(tmp_path / "whole", *sets, recipe=recipe(name))
+    assert result.exit_code == 0, result.output
+    assert result.output.count("skipped: loss bad/") == 3
+    stop = (
+        'callbacks.stop={use = "faulty.signal", at = 5, first = true}'  # between what is skipped and made up
+    )
+    assert vtp(tmp_path / "stopped", *sets, stop, recipe=recipe(name)).exit_code == 75
+    assert vtp(tmp_path / "stopped", *sets, stop, recipe=recipe(name), resume=True).exit_code == 0
+    assert_same_bits(state(tmp_path / "stopped"), state(tmp_path / "whole"))
+
+
 def test_the_tokenizer_writes_codes_and_reads_them(whole: tuple[str, Path], tmp_path: Path) -> None:
     name, folder = whole
     tokenizer = load(folder / "run/tokenizer")

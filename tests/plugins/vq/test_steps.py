@@ -99,14 +99,34 @@ def test_an_exported_quantiser_takes_any_number_of_vectors(name: str) -> None:
         torch.testing.assert_close(left, right)
 
 
-def test_revival_asks_for_vectors_where_it_is_due() -> None:
-    quantizer, x = build("ema", revive_every=3), torch.randn(12, DIM)
+@pytest.mark.parametrize(
+    ("skipped", "expected"),
+    [((), [6, 9]), ((5, 8), [6, 9]), ((6,), [7, 9]), ((6, 7, 8), [9]), ((9,), [6, 10])],
+)
+def test_dead_codes_are_revived_although_steps_are_skipped(
+    skipped: tuple[int, ...], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantizer, x, revived, missed = build("ema", revive_every=3), torch.randn(12, DIM), [], 0
+    assert isinstance(quantizer, EmaQuantizer)
+    monkeypatch.setattr(quantizer, "_revive", lambda vectors, index: revived.append(index))
     asked = []
-    for index in range(5, 12):  # a run that goes on at step 5 does not know what was
+    for index in range(5, 12):
+        quantizer.before_step(range(index - missed, index + 1))
         tally = quantizer(x).tally
-        asked.append(bool(tally.rows))
+        missed += 1
+        if index not in skipped:
+            asked += [index] if tally.rows else []
+            quantizer.after_step(sampled(tally, 3), index)
+            missed = 0
+    assert revived == asked == expected
+
+
+def test_a_quantiser_that_is_not_told_of_steps_asks_for_vectors_in_each() -> None:
+    quantizer, x = build("ema", revive_every=3, dead_below=0.9), torch.randn(12, DIM)
+    for index in range(5, 8):
+        tally = quantizer(x).tally
+        assert tally.rows
         quantizer.after_step(sampled(tally, 3), index)
-    assert asked == [True, True, False, False, True, False, False]
 
 
 def test_codes_that_are_revived_in_vain_do_not_count_as_used() -> None:

@@ -28,6 +28,8 @@ from vtp_core.training.ranks.tallies import join_tallies
 
 ROWS = 6
 GRID = (3, 2)
+FAR = 100
+"""The step that follows skipped ones; many intervals divide it."""
 
 
 def check_bottleneck(
@@ -44,7 +46,7 @@ def check_bottleneck(
     included (`Features.seeds`); the latent has the declared channels for every crop set; codes are indices of
     the declared codebooks, and `decode_codes` is the latent that they came from; gradients reach features and
     all parameters; a vector that is not finite does not spoil tallies or state; state stays finite in
-    `after_step` and goes round a state_dict; bfloat16 stays near float32.
+    `after_step`, also after skipped steps, and goes round a state_dict; bfloat16 stays near float32.
 
     Args:
         target: The bottleneck's class.
@@ -206,6 +208,18 @@ def _check_not_finite(bottleneck: Bottleneck, features: Features) -> None:
         damaged = bottleneck(replace(features, crops=crops)).tally
         bottleneck.after_step(_cut(damaged, bottleneck.sample_rows), 1)
         _check_finite(bottleneck, "after_step on a feature that is not finite")
+        bottleneck.before_step(range(2, FAR))  # the last of some steps that are skipped
+        bottleneck(features)
+        bottleneck.before_step(range(2, FAR + 1))
+        tally = bottleneck(features).tally
+        try:
+            bottleneck.after_step(_cut(tally, bottleneck.sample_rows), FAR)
+        except (LookupError, RuntimeError) as error:
+            raise ConformanceError(
+                f"after_step fails where earlier steps were skipped ({type(error).__name__}: {error}): what "
+                "it needs of `forward` is settled in `before_step`"
+            ) from None
+        _check_finite(bottleneck, "after_step where earlier steps were skipped")
 
 
 def _check_finite(bottleneck: Bottleneck, what: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import Parameter
 
+from vtp_core.bottleneck import Bottleneck
 from vtp_core.errors import CheckpointError, NumericError, UsageError
 
 
@@ -29,13 +30,15 @@ class Guard:
         """
         self.max_skipped = max_skipped
         self.skipped_in_a_row = 0
+        self.bottleneck_missed = 0
+        """Steps in a row without the trained bottleneck's `after_step`."""
         self.last_checkpoint: str | None = None
         """Name of the newest good checkpoint, for the message; the loop sets it."""
         self._audited: set[str] = set()
 
     def state(self) -> dict[str, int]:
         """JSON data of a checkpoint, so that a restart does not begin to count again."""
-        return {"skipped_in_a_row": self.skipped_in_a_row}
+        return {"skipped_in_a_row": self.skipped_in_a_row, "bottleneck_missed": self.bottleneck_missed}
 
     def resume(self, state: object, checkpoint: str) -> None:
         """Goes on from a checkpoint.
@@ -47,10 +50,19 @@ class Guard:
         Raises:
             CheckpointError: Not what `state` gives.
         """
-        count = state.get("skipped_in_a_row", 0) if isinstance(state, dict) else None
-        if type(count) is not int or count < 0:
+        known = state if isinstance(state, dict) else {"skipped_in_a_row": None}
+        skipped = known.get("skipped_in_a_row", 0)
+        missed = known.get("bottleneck_missed", skipped)
+        if type(skipped) is not int or type(missed) is not int or min(skipped, missed) < 0:
             raise CheckpointError(f"{checkpoint}: its manifest has no count of skipped steps, but {state!r}")
-        self.skipped_in_a_row, self.last_checkpoint = count, checkpoint
+        self.skipped_in_a_row, self.bottleneck_missed = skipped, missed
+        self.last_checkpoint = checkpoint
+
+    def announce(self, bottleneck: Bottleneck, index: int) -> None:
+        """Tells a trained bottleneck the steps that the coming `after_step` stands for."""
+        if bottleneck.training:
+            bottleneck.before_step(range(index - self.bottleneck_missed, index + 1))
+            self.bottleneck_missed += 1  # until its `after_step` was called
 
     def check(self, objective: str, terms: Mapping[str, float | Tensor]) -> str | None:
         """Checks an objective's terms before their backward.

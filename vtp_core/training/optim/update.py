@@ -68,6 +68,7 @@ class Update:
         self.optimizer.clamp()
         if "bottleneck" in tallies and self.networks.bottleneck.training:  # a frozen part is in eval mode
             self.networks.bottleneck.after_step(tallies["bottleneck"], index)
+            self.guard.bottleneck_missed = 0
         for name, objective in self.networks.objectives.items():
             if name in tallies and objective.training:
                 objective.after_step(tallies[name], index)

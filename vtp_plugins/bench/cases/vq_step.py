@@ -92,6 +92,7 @@ def _ours(vectors: Tensor, codebook: Tensor, *, revive_every: int = 10, meters: 
     def call() -> Tensor:
         nonlocal step
         step += 1
+        quantizer.before_step(range(step, step + 1))
         found = quantizer(vectors)
         torch.autograd.grad(found.vectors.sum() + found.aux["commitment"], vectors)
         rows = {
