@@ -129,15 +129,30 @@ def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: They differ, or the file is no whole safetensors file.
     """
-    header = restored_types(read_header(path))
-    missing = sorted(expected.keys() - header.keys())
-    surplus = sorted(header.keys() - expected.keys())
+    check_tensors(path, restored_types(read_header(path)), expected)
+
+
+def check_tensors(
+    path: Path, found: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], expected: Mapping[str, Tensor]
+) -> None:
+    """Checks that names, shapes and types of a file's tensors are those of a model.
+
+    Args:
+        path: The file, for the message.
+        found: Name -> type and shape of what the file holds.
+        expected: Name -> a tensor of the model; floating types may differ in width.
+
+    Raises:
+        CheckpointError: They differ.
+    """
+    missing = sorted(expected.keys() - found.keys())
+    surplus = sorted(found.keys() - expected.keys())
     if missing or surplus:
         raise CheckpointError(
             f"{path}: missing {_some(missing)}; unexpected {_some(surplus)}; "
             "config.json and weights are of different models"
         )
-    for name, (dtype, shape) in header.items():
+    for name, (dtype, shape) in found.items():
         want = expected[name]
         same_kind = dtype == want.dtype or (dtype.is_floating_point and want.is_floating_point())
         if shape != tuple(want.shape) or not same_kind:

@@ -6,11 +6,11 @@ is the convolutional baseline of VTP (arXiv 2512.13687, table 1).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import ComponentConfig, KeyHistory
 
 GROUPS = 32
 """Groups of every GroupNorm; channels are multiples of it."""
@@ -57,9 +57,14 @@ class CnnConfig(ComponentConfig):
 class CnnEncoderConfig(CnnConfig):
     """``[encoder] use = "cnn"``."""
 
+    key_history: ClassVar[KeyHistory] = KeyHistory(added={"value_range": "imagenet"})
+
     width: Positive = 128
     """Channels that leave the encoder. Latent diffusion has twice the latent's: 128 for 64. The linear layer
     of the `kl` bottleneck is then its 1 x 1 convolution to mean and log variance."""
+    value_range: Literal["imagenet"] | tuple[float, float] = "imagenet"
+    """Range to which the images are converted first: ``imagenet`` for ImageNet-normalised, as they come, else
+    [black, white]. Published auto-encoders of latent diffusion take [-1, 1]."""
 
 
 class CnnDecoderConfig(CnnConfig):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vtp_core.encoder import Encoder
 from vtp_core.errors import UsageError
 from vtp_core.features import Tokens
+from vtp_core.pixels import convert
 from vtp_plugins.cnn.config import CnnEncoderConfig
 from vtp_plugins.cnn.layers import Block, Halve, conv, initialize, norm
 
@@ -83,7 +84,7 @@ class CnnEncoder(Encoder):
             raise ValueError(
                 f"cnn: image of {height} x {width} pixels is no multiple of the patch {self.patch}"
             )
-        x = self.conv_in(image.flatten(0, 1))
+        x = self.conv_in(convert(image.flatten(0, 1), "imagenet", self.config.value_range))
         for number, block in enumerate(self.block):
             x = block(x, drop_path)
             level, place = divmod(number + 1, self.config.residual_blocks)
