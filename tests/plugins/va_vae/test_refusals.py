@@ -1,0 +1,187 @@
+"""What is no VA-VAE is refused in one line; a pickle with code runs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vtp_core import load
+from vtp_core.errors import CheckpointError, UsageError
+from vtp_core.testing import tiny_tokenizer
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.cnn.config import CnnDecoderConfig, CnnEncoderConfig
+from vtp_plugins.kl.config import KlConfig
+from vtp_plugins.pretrained.published import read_settings, read_tensors
+from vtp_plugins.va_vae.config import SIGNED, Networks
+from vtp_plugins.va_vae.format import VaVaeFormat
+from vtp_plugins.va_vae.layout import published_tensors
+from vtp_plugins.va_vae.reader import build
+
+FOLDER = Path(__file__).parents[2] / "data" / "vavae_tiny_a"
+State = dict[str, Tensor]
+
+
+def drop(name: str) -> Callable[[State], None]:
+    return lambda state: state.__delitem__(name)
+
+
+def put(name: str, *shape: int, value: float = 0.0) -> Callable[[State], None]:
+    return lambda state: state.__setitem__(name, torch.full(shape, value))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop("encoder.mid.attn_1.q.bias"), r"missing encoder\.mid\.attn_1\.q\.bias"),
+        (drop("decoder.up.4.attn.1.k.weight"), r"missing decoder\.up\.4\.attn\.1\.k\.weight"),
+        (drop("encoder.conv_out.weight"), r"missing encoder\.conv_out\.weight; not a VA-VAE"),
+        (put("quantize.embedding.weight", 4, 4), r"unexpected quantize\.embedding\.weight"),
+        (put("decoder.conv_out.bias", 4), r"decoder\.conv_out\.bias is torch\.float32 \[4\]"),
+        (put("encoder.norm_out.bias", 32, value=float("nan")), r"encoder\.norm_out\.bias is not finite"),
+        (put("encoder.conv_in.weight", 48, 3, 3, 3), "levels of .* after 48 are not supported"),
+        (put("encoder.down.99.block.0.conv1.weight", 32, 32, 3, 3), r"missing encoder\.down\.5"),
+    ],
+)
+def test_tensors_that_do_not_fit(change: Callable[[State], None], message: str, tmp_path: Path) -> None:
+    state = load_file(FOLDER / "model.safetensors")
+    change(state)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(tmp_path / "model.safetensors")
+    assert "\n" not in str(caught.value) and "model.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("ch_mult", [1, 1, 2, 2, 4], "ch_mult is .* of different models"),
+        ("attn_resolutions", [], "attn_resolutions is"),
+        ("attn_type", "none", r"ddconfig\.attn_type"),
+        ("double_z", False, "double_z is False"),
+    ],
+)
+def test_a_configuration_of_another_model(key: str, value: object, message: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["params"]["ddconfig"][key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        VaVaeFormat().read(folder)
+
+
+def test_the_owner_s_yaml_is_read(tmp_path: Path) -> None:
+    """JSON is YAML; the multiplier is that of the training configuration."""
+    folder = shutil.copytree(FOLDER, tmp_path / "model")
+    text = (folder / "config.json").read_text().replace('"latent_multiplier": 1.0', '"latent_multiplier": 2')
+    (folder / "config.json").unlink()
+    (folder / "vavae_f16d32.yaml").write_text(text)
+    model = load(folder)
+    assert model.config is not None and model.config.scaling_factor == 2.0
+    with pytest.raises(CheckpointError, match="not YAML"):
+        (folder / "bad.yaml").write_text("a: [")
+        read_settings(folder / "bad.yaml")
+
+
+def test_statistics(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    shutil.copy(FOLDER / "model.safetensors", weights)
+    model = load(weights)
+    assert model.config is not None and model.config.latents_mean is None
+    with pytest.raises(UsageError, match="no latent statistics"):
+        model.encode_normalized(torch.zeros(1, 3, 16, 16))
+    stats = load_file(FOLDER / "latents_stats.safetensors")
+    save_file({**stats, "std": stats["std"] * 0}, tmp_path / "latents_stats.safetensors")
+    with pytest.raises(CheckpointError, match=r"latents_stats\.safetensors: latents_std"):
+        load(weights)
+    save_file({"mean": stats["mean"]}, tmp_path / "latents_stats.safetensors")
+    with pytest.raises(CheckpointError, match="missing std"):
+        load(weights)
+
+
+class Code:
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, ("executed",)
+
+
+def test_a_pickle_with_code_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pt"
+    torch.save({"state_dict": {"encoder.conv_in.weight": Code()}}, path)
+    with pytest.raises(CheckpointError, match="nothing in it was executed"):
+        read_tensors(path)
+    with pytest.raises(CheckpointError, match="no installed format reads this file"):
+        load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(1).expand(10**9), "larger than the file"),
+        ("text", "other than named tensors"),
+    ],
+)
+def test_files_that_hold_something_else(content: object, message: str, tmp_path: Path) -> None:
+    torch.save({"a": content}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=message):
+        read_tensors(tmp_path / "a.pt")
+
+
+def test_a_damaged_file_and_two_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(CheckpointError, match=r"a\.pt: no installed format reads this file"):
+        load(path)
+    path.unlink()
+    for name in ("one.safetensors", "two.safetensors"):
+        shutil.copy(FOLDER / "model.safetensors", tmp_path / name)
+    assert not VaVaeFormat().matches(tmp_path)
+    (tmp_path / "config.json").write_text('{"ckpt_path": "x/two.safetensors", "model": {"params": {}}}')
+    assert not VaVaeFormat().matches(tmp_path)
+    shutil.copy(FOLDER / "config.json", tmp_path / "config.json")
+    text = (tmp_path / "config.json").read_text().replace("model.safetensors", "elsewhere/two.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    assert load(tmp_path).latent_channels == 16
+
+
+def small(**changes: object) -> Tokenizer:
+    sizes = {"channels": 32, "multipliers": (1, 2), "residual_blocks": 2, "attention": (1, 2)}
+    sizes |= {"value_range": SIGNED}
+    encoder = CnnEncoderConfig(**{**sizes, "width": 6, **changes})
+    return build(
+        Networks(encoder=encoder, bottleneck=KlConfig(channels=3), decoder=CnnDecoderConfig(**sizes))
+    )
+
+
+def test_names_where_channels_change() -> None:
+    shapes = {name: list(tensor.shape) for name, tensor in published_tensors(small()).items()}
+    assert shapes["encoder.down.1.block.0.nin_shortcut.weight"] == [64, 32, 1, 1]
+    assert shapes["decoder.up.0.block.0.nin_shortcut.weight"] == [32, 64, 1, 1]
+    assert shapes["decoder.up.1.upsample.conv.weight"] == [64, 64, 3, 3]
+    assert shapes["decoder.up.0.attn.2.proj_out.weight"] == [32, 32, 1, 1]
+    assert "decoder.up.0.upsample.conv.weight" not in shapes
+    assert "encoder.down.1.downsample.conv.weight" not in shapes
+
+
+def test_tokenizers_that_the_layout_can_t_hold(tmp_path: Path) -> None:
+    model = small()
+    with pytest.raises(UsageError, match="other parts"):  # no config: no image size
+        VaVaeFormat().write(model, tmp_path / "a")
+    for other, message in (
+        (small(value_range="imagenet"), "value_range"),
+        (small(width=8), "not twice"),
+        (small(attention=(2,)), "attention of encoder and decoder differ"),
+        (tiny_tokenizer(), "other parts"),
+    ):
+        other.config = other.config or load(FOLDER).config
+        with pytest.raises(UsageError, match=message):
+            VaVaeFormat().write(other, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
