@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import gc
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -33,16 +31,6 @@ def _distinct() -> Mapping[str, Recipe]:
         same = recipe.model_dump_json(exclude={"name": True, "data": True, "init_from": True, "run": {"out"}})
         found.setdefault(same, (name, recipe))
     return dict(found.values())
-
-
-@pytest.fixture(autouse=True)
-def _memory_is_given_back() -> Iterator[None]:
-    """glibc keeps what a plan freed, up to a gigabyte each: 26 plans in one process would not fit."""
-    yield
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 @functools.cache
