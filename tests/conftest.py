@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.agreement import agreement, pytest_pyfunc_call  # noqa: F401  (of the mark `agrees`)
+
 _SLOW_HOST = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 # `ci` draws the same examples each time, so that a red build is a change's fault; `deep` is for the night.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.agreement import Agreement
 from vtp_plugins.clip.loss import contrast, equal_rows
 
 
@@ -31,7 +32,8 @@ def test_against_plain_numpy(rows: int, width: int, scale: float, texts: int) ->
         assert losses[row].item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-def test_against_open_clip() -> None:
+@pytest.mark.agrees("loss of CLIP and its gradients", "open_clip_torch", 1e-10, relative=True)
+def test_against_open_clip(agreement: Agreement) -> None:
     from open_clip.loss import ClipLoss
 
     images, texts = _unit(16, 8, 1).requires_grad_(), _unit(16, 8, 2).requires_grad_()
@@ -39,13 +41,13 @@ def test_against_open_clip() -> None:
     own = torch.arange(16)
     mine = (contrast(images, texts, scale, own)[0].mean() + contrast(texts, images, scale, own)[0].mean()) / 2
     theirs = ClipLoss()(images, texts, scale)
-    torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=0)
+    agreement(mine, theirs)
     for ours, expected in zip(
         torch.autograd.grad(mine, (images, texts, scale)),
         torch.autograd.grad(theirs, (images, texts, scale)),
         strict=True,
     ):
-        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-15)
+        agreement(ours, expected)
 
 
 def test_rows_of_one_rank_are_rows_of_the_whole() -> None:

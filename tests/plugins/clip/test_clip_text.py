@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tests.agreement import Agreement
 from vtp_core.features import Features, Tokens
 from vtp_plugins.clip.image import ImageHead
 from vtp_plugins.clip.text import TextTower
@@ -71,8 +72,9 @@ def test_the_published_fixture() -> None:
     torch.testing.assert_close(logits, io["out.logits_per_image"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.agrees("text tower of CLIP", "open_clip_torch", 1e-4, relative=True)
 @pytest.mark.parametrize("quick_gelu", [False, True])
-def test_open_clips_tower(quick_gelu: bool) -> None:
+def test_open_clips_tower(quick_gelu: bool, agreement: Agreement) -> None:
     from open_clip.transformer import QuickGELU, TextTransformer
 
     act = QuickGELU if quick_gelu else nn.GELU
@@ -89,7 +91,7 @@ def test_open_clips_tower(quick_gelu: bool) -> None:
     ids = torch.randint(1, 48, (5, 12))
     for row, end in enumerate((11, 3, 7, 1, 6)):
         ids[row, end], ids[row, end + 1 :] = 49, 0
-    torch.testing.assert_close(tower.project(ids), theirs(ids), rtol=1e-4, atol=1e-5)
+    agreement(tower.project(ids), theirs(ids))
 
 
 def test_later_tokens_change_nothing() -> None:
@@ -108,13 +110,14 @@ def test_captions_and_their_ids_give_the_same_embedding() -> None:
     assert torch.equal(tower(captions), tower(ids)) and tower(captions).shape == (2, 5)
 
 
-def test_the_token_ids_are_open_clips() -> None:
+@pytest.mark.agrees("token ids of captions", "open_clip_torch", 0)
+def test_the_token_ids_are_open_clips(agreement: Agreement) -> None:
     from open_clip import tokenize
 
     captions = ["a red ring on a white background", "Déjà vu &amp; <b>42</b>  times!", "", "don't", "日本語"]
     captions.append("word " * 200)
     for context in (77, 12):
-        assert torch.equal(CaptionTokenizer(context)(captions), tokenize(captions, context_length=context))
+        agreement(CaptionTokenizer(context)(captions), tokenize(captions, context_length=context))
 
 
 BAD = {

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tests.agreement import Agreement
 from tests.plugins.clip.test_clip_text import NAMES
 from vtp_core.errors import UsageError
 from vtp_core.testing import TINY_DIMS, check_objective
@@ -18,6 +19,7 @@ from vtp_plugins.clip.text import TextTower
 SMALL: dict[str, Any] = {"use": "clip", "view": "main", "width": 8, "depth": 1, "heads": 2, "context": 6}
 
 
+@pytest.mark.agrees("text tower: pooling, projection, scales, width", "open_clip_torch", 1e-4, relative=True)
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -29,7 +31,7 @@ SMALL: dict[str, Any] = {"use": "clip", "view": "main", "width": 8, "depth": 1, 
         ({"layer_scale": 0.5, "mlp_ratio": 2.0}, {"ls_init_value": 0.5, "mlp_ratio": 2.0}),
     ],
 )
-def test_as_open_clip(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_as_open_clip(ours: dict[str, Any], theirs: dict[str, Any], agreement: Agreement) -> None:
     from open_clip.transformer import TextTransformer
 
     other = TextTransformer(
@@ -57,7 +59,7 @@ def test_as_open_clip(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
             bare = published not in state  # a matrix, applied from the right
             parameter.copy_(state[published.removesuffix(".weight")].T if bare else state[published])
     ids = torch.randint(1, 50, (4, 9))
-    torch.testing.assert_close(tower.project(ids), other(ids), rtol=1e-4, atol=1e-5)
+    agreement(tower.project(ids), other(ids))
 
 
 def test_without_pooling_each_token_is_embedded() -> None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.agreement import Agreement
 from tests.core.evaluation_sets import drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from tests.plugins.evaluate.test_frechet_generated import HELD_OUT, TRAIN, evaluator, generating
@@ -39,8 +40,11 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.agrees("FID features: resize, trunk, pooling", "torch-fidelity", 1e-6, relative=True)
 @pytest.mark.slow
-def test_features_are_those_of_torch_fidelity_with_the_same_trunk(tmp_path: Path) -> None:
+def test_features_are_those_of_torch_fidelity_with_the_same_trunk(
+    tmp_path: Path, agreement: Agreement
+) -> None:
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     file = tmp_path / "trunk.pth"
     trunk = InceptionFeatures(COMPAT, "random").trunk
@@ -56,7 +60,7 @@ def test_features_are_those_of_torch_fidelity_with_the_same_trunk(tmp_path: Path
         )
         expected = theirs(image)[0]
         assert expected.mean() > 0.01
-        torch.testing.assert_close(own(image).float(), expected, rtol=1e-6, atol=1e-6)
+        agreement(own(image).float(), expected)
         assert own.fingerprint == digest(file)[:16] and f"weights {own.fingerprint}" in own.description
     # pytorch-fid: torch's own bilinear resize of [0, 1] pixels, then 2 x - 1; the layers are the same.
     other = InceptionFeatures(PYTORCH_FID, str(file), digest=digest(file))
@@ -78,8 +82,9 @@ def test_features_are_those_of_torch_fidelity_with_the_same_trunk(tmp_path: Path
     assert not torch.allclose(other(image), own(image).float(), rtol=1e-3)
 
 
+@pytest.mark.agrees("Fréchet distance of two sets", "torchmetrics", 1e-6, relative=True)
 @pytest.mark.slow
-def test_the_distance_is_that_of_torchmetrics_with_the_same_network() -> None:
+def test_the_distance_is_that_of_torchmetrics_with_the_same_network(agreement: Agreement) -> None:
     fid = pytest.importorskip("torchmetrics.image.fid")
     network = PooledFeatures(SMALL, "random", 32)
     metric = fid.FrechetInceptionDistance(feature=network).set_dtype(torch.float64)
@@ -91,7 +96,7 @@ def test_the_distance_is_that_of_torchmetrics_with_the_same_network() -> None:
         moments = Moments(network.width)
         moments.add(network(part))
         normals.append(moments.mean_and_covariance())
-    assert frechet_distance(*normals) == pytest.approx(float(metric.compute()), rel=1e-6)
+    agreement(frechet_distance(*normals), metric.compute())
 
 
 def test_a_file_of_another_hash_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from tests.agreement import Agreement
 from tests.core.evaluation.generates import Generator
 from tests.core.evaluation_sets import drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
@@ -41,27 +42,30 @@ def gram(one: Tensor, other: Tensor) -> numpy.ndarray:
     return ((one @ other.T / one.shape[1] + 1) ** 3).numpy()
 
 
-@given(st.integers(0, 1000), st.integers(2, 30))
-def test_the_kernel_distance_is_that_of_torch_fidelity(seed: int, count: int) -> None:
+@pytest.mark.agrees("kernel distance, unbiased", "torch-fidelity", 1e-9)
+@given(seed=st.integers(0, 1000), count=st.integers(2, 30))
+def test_the_kernel_distance_is_that_of_torch_fidelity(agreement: Agreement, seed: int, count: int) -> None:
     fidelity = pytest.importorskip("torch_fidelity.metric_kid")
     one, other = rows(count, seed).double(), rows(count, seed + 1, 0.3).double()
     expected = fidelity.mmd2(gram(one, one), gram(one, other), gram(other, other))
-    assert kernel_distance(one, other).value == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    agreement(kernel_distance(one, other).value, expected)
 
 
+@pytest.mark.agrees("kernel distance, unbiased", "torchmetrics", 1e-9, relative=True)
 @pytest.mark.slow  # importing it takes seconds
-def test_the_kernel_distance_is_that_of_torchmetrics() -> None:
+def test_the_kernel_distance_is_that_of_torchmetrics(agreement: Agreement) -> None:
     kid = pytest.importorskip("torchmetrics.image.kid")
     one, other = rows(30, 0).double(), rows(30, 1, 0.3).double()
-    assert kernel_distance(one, other).value == pytest.approx(float(kid.poly_mmd(one, other)), rel=1e-9)
+    agreement(kernel_distance(one, other).value, kid.poly_mmd(one, other))
 
 
-def test_pairs_are_left_out_as_in_the_u_statistic_of_torch_fidelity() -> None:
+@pytest.mark.agrees("kernel distance without pairs", "torch-fidelity", 1e-9, relative=True)
+def test_pairs_are_left_out_as_in_the_u_statistic_of_torch_fidelity(agreement: Agreement) -> None:
     fidelity = pytest.importorskip("torch_fidelity.metric_kid")
     one, other = rows(25, 0).double(), (rows(25, 0) * 0.9 + 0.1).double()
     kernels = [gram(x, y) for x, y in ((one, one), (one, other), (other, other))]
     expected = fidelity.mmd2(*kernels, mmd_est="u-statistic")
-    assert kernel_distance(one, other, paired=True).value == pytest.approx(expected, rel=1e-9)
+    agreement(kernel_distance(one, other, paired=True).value, expected)
     assert kernel_distance(one, one, paired=True).value == pytest.approx(0, abs=1e-12)
     assert kernel_distance(one, one).value < -1e-3  # what the pairs would do
 
@@ -89,15 +93,17 @@ def test_the_kernel_distance_of_equal_distributions_is_zero_on_average_and_its_e
     assert abs(float(values.mean())) < 4 * float(values.std()) / 60**0.5 + 0.05
 
 
+@pytest.mark.agrees("precision and recall of features", "torch-fidelity", 1e-6)
 @pytest.mark.parametrize("neighbors", [1, 3])
-def test_precision_and_recall_are_those_of_torch_fidelity(neighbors: int) -> None:
+def test_precision_and_recall_are_those_of_torch_fidelity(neighbors: int, agreement: Agreement) -> None:
     fidelity = pytest.importorskip("torch_fidelity.metric_prc")
     made, real = rows(80, 0, 0.8).double(), rows(50, 1).double()
     expected = fidelity.calculate_precision_recall_full(made, real, neighbors)
     precision, recall = precision_and_recall(made, real, neighbors)
     assert (len(precision), len(recall)) == (80, 50) and precision.dtype == torch.bool
     found = [float(hits.double().mean()) for hits in (precision, recall)]
-    assert found == pytest.approx(expected) and 0.1 < found[0] < 0.99
+    agreement(found, expected)
+    assert 0.1 < found[0] < 0.99
 
 
 def test_rows_that_are_equal_lie_within_each_other() -> None:

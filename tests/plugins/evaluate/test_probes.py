@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from tests.agreement import Agreement
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.data.source import Sample
@@ -51,17 +52,16 @@ class Shuffled(ArraySource):
         return replace(super().read(index, fields), key=f"s{self.order[index]}")
 
 
-def test_fit_is_scikit_learns_optimum() -> None:
+@pytest.mark.agrees("logistic regression of the linear probe", "scikit-learn", 2e-4)
+def test_fit_is_scikit_learns_optimum(agreement: Agreement) -> None:
     x, label = blobs(120, 7, 4, seed=0)
     strength = 0.02
     weight, bias = fit(x, label, 4, strength)
     # scikit-learn minimises C * sum of losses + |w|^2 / 2, so C = 1 / (n * strength).
     theirs = LogisticRegression(C=1 / (len(x) * strength), tol=1e-10, max_iter=5000).fit(x, label)
-    np.testing.assert_allclose(weight.numpy(), theirs.coef_, atol=2e-4)
+    agreement(weight, theirs.coef_)
     # The biases are known up to a constant.
-    np.testing.assert_allclose(
-        (bias - bias.mean()).numpy(), theirs.intercept_ - theirs.intercept_.mean(), atol=2e-4
-    )
+    agreement(bias - bias.mean(), theirs.intercept_ - theirs.intercept_.mean())
 
 
 def test_fit_is_stationary() -> None:
@@ -152,8 +152,9 @@ def test_the_edge_is_a_note_of_the_number() -> None:
     assert "extend `strengths`" in ends[0]
 
 
+@pytest.mark.agrees("weighted k nearest neighbours: classes", "scikit-learn", 0)
 @pytest.mark.parametrize("neighbors", [1, 5, 500])
-def test_knn_is_scikit_learns(neighbors: int) -> None:
+def test_knn_is_scikit_learns(neighbors: int, agreement: Agreement) -> None:
     train, label = blobs(150, 6, 4, seed=6)
     test, _ = blobs(70, 6, 4, seed=7)
     ours = knn_predict(train, label, test, neighbors=neighbors, temperature=0.1, chunk=32)
@@ -161,7 +162,7 @@ def test_knn_is_scikit_learns(neighbors: int) -> None:
     theirs = KNeighborsClassifier(
         min(neighbors, 150), metric="cosine", algorithm="brute", weights=lambda d: np.exp(-d / 0.1)
     ).fit(train.numpy() - mean, label.numpy())
-    assert np.array_equal(ours.numpy(), theirs.predict(test.numpy() - mean))
+    agreement(ours, theirs.predict(test.numpy() - mean))
 
 
 def test_evaluators_read_colours_above_chance() -> None:

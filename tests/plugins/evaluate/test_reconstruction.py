@@ -17,6 +17,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.functional.image.ssim import multiscale_structural_similarity_index_measure as whole_ms_ssim
 from torchmetrics.functional.image.ssim import structural_similarity_index_measure as torchmetrics_ssim
 
+from tests.agreement import Agreement
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.errors import DataError, UsageError
@@ -67,13 +68,14 @@ def test_psnr_of_identical_images_is_capped() -> None:
     assert psnr(x, x).tolist() == [100.0, 100.0]
 
 
+@pytest.mark.agrees("SSIM, windows by scipy's filters", "scipy", 1e-10)
 @pytest.mark.parametrize("size", [11, 12, 31])
-def test_ssim_is_scipys(size: int) -> None:
+def test_ssim_is_scipys(size: int, agreement: Agreement) -> None:
     x, y = pair(1, size)
     expected = [
         np.mean([scipy_ssim(a[c], b[c]) for c in range(3)]) for a, b in zip(x.numpy(), y.numpy(), strict=True)
     ]
-    np.testing.assert_allclose(ssim(y, x).numpy(), expected, rtol=1e-10)
+    agreement(ssim(y, x), expected)
     np.testing.assert_allclose(ssim(x, x).numpy(), 1, rtol=1e-12)
 
 
@@ -85,13 +87,16 @@ def torchmetrics_terms(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, 
     return whole[..., 5:-5, 5:-5].mean((1, 2, 3)), contrast
 
 
-def test_ssim_is_torchmetrics() -> None:
+@pytest.mark.agrees("SSIM", "torchmetrics", 1e-6)
+def test_ssim_is_torchmetrics(agreement: Agreement) -> None:
     x, y = (image.double() for image in pair(3))
-    torch.testing.assert_close(ssim(y, x), torchmetrics_terms(y, x)[0], rtol=0, atol=1e-6)
+    agreement(ssim(y, x), torchmetrics_terms(y, x)[0])
 
 
+@pytest.mark.agrees("MS-SSIM, where the window fits", "torchmetrics", 1e-6)
+@pytest.mark.agrees("MS-SSIM, beside mirrored borders", "torchmetrics", 1e-3)
 @pytest.mark.slow
-def test_ms_ssim_is_torchmetrics() -> None:
+def test_ms_ssim_is_torchmetrics(agreement: Agreement) -> None:
     """Noise on two images, and the contrast of a third turned round: negative terms count as 0."""
     x, y = pair(3, 180)
     x, y = torch.cat([x, x[:1]]).double(), torch.cat([y, 255 - x[:1]]).double()
@@ -101,12 +106,13 @@ def test_ms_ssim_is_torchmetrics() -> None:
         a, b = torch.nn.functional.avg_pool2d(a, 2), torch.nn.functional.avg_pool2d(b, 2)
     expected *= torchmetrics_terms(b, a)[0].relu() ** 0.1333
     assert expected[2] == 0 and 0.5 < expected[1] < 1
-    torch.testing.assert_close(ms_ssim(y, x), expected, rtol=0, atol=1e-6)
+    agreement(ms_ssim(y, x), expected, "MS-SSIM, where the window fits")
     theirs = whole_ms_ssim(y, x, data_range=255.0, reduction="none", normalize="relu")
-    torch.testing.assert_close(ms_ssim(y, x), theirs, rtol=0, atol=1e-3)
+    agreement(ms_ssim(y, x), theirs, "MS-SSIM, beside mirrored borders")
 
 
-def test_lpips_is_torchmetrics_on_the_same_trunk(tmp_path: Path) -> None:
+@pytest.mark.agrees("LPIPS, SqueezeNet", "torchmetrics", 1e-6)
+def test_lpips_is_torchmetrics_on_the_same_trunk(tmp_path: Path, agreement: Agreement) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reference = _LPIPS(pretrained=True, net="squeeze", pnet_rand=True)
@@ -120,7 +126,7 @@ def test_lpips_is_torchmetrics_on_the_same_trunk(tmp_path: Path) -> None:
     found, same = lpips(network, (y, x), x)
     with torch.no_grad():
         expected = reference(y.float() / 127.5 - 1, x.float() / 127.5 - 1).flatten()
-    torch.testing.assert_close(found, expected.double(), rtol=0, atol=1e-6)
+    agreement(found, expected.double())
     assert same.abs().max() < 1e-6 < found.min()
 
 

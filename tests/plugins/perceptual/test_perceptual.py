@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.agreement import Agreement
 from vtp_core.errors import UsageError
 from vtp_core.pixels import SIGNED, convert
 from vtp_core.testing import TINY_DIMS, FakeStep, check_objective, drawn_batch
@@ -48,8 +49,11 @@ def _reference(trunk: str, net: str) -> tuple[nn.Module, dict[str, Tensor]]:
     return reference, state
 
 
+@pytest.mark.agrees("LPIPS of AlexNet, SqueezeNet, VGG, and gradients", "lpips", 1e-7, relative=True)
 @pytest.mark.parametrize("network", ["lpips_alex", "lpips_squeeze", "lpips_vgg"])
-def test_lpips_equals_the_package_on_the_same_trunk(network: str, tmp_path: Path) -> None:
+def test_lpips_equals_the_package_on_the_same_trunk(
+    network: str, tmp_path: Path, agreement: Agreement
+) -> None:
     reference, state = _reference(*TRUNKS[network][:2])
     save_file(state, tmp_path / "trunk.safetensors")
     # In float64: rounding to float32 differs between layouts and may flip a ReLU or the choice of a pooling.
@@ -59,17 +63,18 @@ def test_lpips_equals_the_package_on_the_same_trunk(network: str, tmp_path: Path
     other = (image + torch.randn_like(image) * 0.2).clamp(-1, 1)
     mine, theirs = image.clone().requires_grad_(), image.clone().requires_grad_()
     distance, expected = ours(mine, other), reference(theirs, other).flatten()
-    torch.testing.assert_close(distance, expected, rtol=1e-9, atol=1e-12)
+    agreement(distance, expected)
     distance.sum().backward()
     expected.sum().backward()
     assert mine.grad is not None and theirs.grad is not None
-    torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-7, atol=1e-12)
+    agreement(mine.grad, theirs.grad)
     assert ours.origin == "file trunk.safetensors" and len(ours.fingerprint) == 16
 
 
 @pytest.mark.weights
 @needs_ndf
-def test_lpips_heads_on_ndf_equal_the_package_on_the_same_trunk() -> None:
+@pytest.mark.agrees("LPIPS with the trunk of the extra `offline`", "lpips", 1e-5)
+def test_lpips_heads_on_ndf_equal_the_package_on_the_same_trunk(agreement: Agreement) -> None:
     import lpips
 
     with warnings.catch_warnings():
@@ -83,9 +88,7 @@ def test_lpips_heads_on_ndf_equal_the_package_on_the_same_trunk() -> None:
     batch = drawn_batch(ViewNeed(), rows=4, size=64)
     image = convert(batch.image, "imagenet", SIGNED)
     for other in (image.roll(1, -1), image.flip(0), image * 0.5):
-        torch.testing.assert_close(
-            ours(image, other), reference(image, other).flatten(), rtol=1e-5, atol=1e-6
-        )
+        agreement(ours(image, other), reference(image, other).flatten())
     shift, swap = ours(image, image.roll(1, -1)).mean(), ours(image, image.flip(0)).mean()
     assert 0 < shift.item() < 0.25 * swap.item()
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.agreement import Agreement
 from vtp_core.errors import UsageError
 from vtp_core.parameters import Dims
 from vtp_core.pixels import IMAGENET_MEAN, IMAGENET_STD
@@ -59,8 +60,9 @@ def normalised(pixels: torch.Tensor, mean: object, std: object) -> torch.Tensor:
     return (pixels - to[0]) / to[1]
 
 
+@pytest.mark.agrees("encoder of `timm` transformers: tokens, layers", "timm", 1e-5, relative=True)
 @pytest.mark.parametrize("name", NETWORKS.values(), ids=NETWORKS)
-def test_tokens_are_those_of_timm_without_class_token_and_registers(name: str) -> None:
+def test_tokens_are_those_of_timm_without_class_token_and_registers(name: str, agreement: Agreement) -> None:
     built = encoder(name)
     network = theirs(built, name)
     pixels = torch.rand(2, 3, 4 * built.patch, 3 * built.patch, dtype=torch.float64)
@@ -71,18 +73,17 @@ def test_tokens_are_those_of_timm_without_class_token_and_registers(name: str) -
     expected = network.forward_features(own)
     prefix = network.num_prefix_tokens
     assert tokens.grid == (4, 3) and tokens.patches.shape == (2, 1, 12, 24)
-    near = {"atol": 1e-5, "rtol": 1e-5}  # pixel statistics are float32
-    torch.testing.assert_close(tokens.patches[:, 0], expected[:, prefix:], **near)
+    agreement(tokens.patches[:, 0], expected[:, prefix:])  # pixel statistics are float32
     assert built.has_cls == (prefix > 0)
     if built.has_cls:
         assert tokens.cls is not None
-        torch.testing.assert_close(tokens.cls[:, 0], expected[:, 0], **near)
+        agreement(tokens.cls[:, 0], expected[:, 0])
     outputs: list[torch.Tensor] = []
     for block in network.blocks:
         block.register_forward_hook(lambda _, __, out: outputs.append(out))
     network.forward_features(own)
     for layer in (0, 2):
-        torch.testing.assert_close(tokens.layers[layer][:, 0], outputs[layer][:, prefix:], **near)
+        agreement(tokens.layers[layer][:, 0], outputs[layer][:, prefix:])
 
 
 @pytest.mark.parametrize("norm", ["final", "none", "no_affine"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 import vector_quantize_pytorch as library
 
+from tests.agreement import Agreement
 from tests.plugins.vq.quantizers import build, config
 from vtp_core.features import Tally
 from vtp_plugins.vq.build import build_quantizer
@@ -72,7 +73,8 @@ def test_finite_scalar_and_lookup_free() -> None:
     assert torch.equal(build_quantizer(config("lfq", bits=8), 8)(z).codes[:, 0], index)
 
 
-def test_one_step_is_the_librarys() -> None:
+@pytest.mark.agrees("EMA quantiser: codes, vectors, loss, update", "vector-quantize-pytorch", 1e-5)
+def test_one_step_is_the_librarys(agreement: Agreement) -> None:
     torch.manual_seed(0)
     x = torch.randn(300, 4)
     ours = build("ema", decay=0.8, revive=False, commitment=1.0)
@@ -87,10 +89,10 @@ def test_one_step_is_the_librarys() -> None:
     vectors, index, loss = theirs.train()(x[None])
     found = ours(x)
     ours.after_step(found.tally, 0)
-    assert torch.equal(found.codes[:, 0], index[0])
-    torch.testing.assert_close(found.vectors, vectors[0])
-    torch.testing.assert_close(found.aux["commitment"], loss.squeeze())
-    torch.testing.assert_close(ours.codebook, book.embed[0], rtol=1e-5, atol=1e-6)
+    agreement(found.codes[:, 0], index[0])
+    agreement(found.vectors, vectors[0])
+    agreement(found.aux["commitment"], loss.squeeze())
+    agreement(ours.codebook, book.embed[0])
 
 
 def test_index_backpropagation_is_that_of_the_whole_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
