@@ -35,20 +35,40 @@ class FusionBottleneck(Bottleneck):
         self.calibration_rows = config.calibration_rows if config.normalize else 0
         self.register_buffer("mean", torch.zeros(self.channels))
         self.register_buffer("std", torch.ones(self.channels))
+        self._measures: bool | None = None  # whether the coming `after_step` measures; None: not told
 
     def forward(self, features: Features) -> Latent:
-        """The normalised latent of every crop set."""
+        """The normalised latent of every crop set; `rms` of each branch is near 1 while it is up to date."""
+        crops = {
+            name: Tokens(patches=self._normed(self._fused(tokens, features.seeds)), grid=tokens.grid)
+            for name, tokens in features.crops.items()
+        }
+        if not (self.training and self.config.normalize):
+            return Latent(crops=crops)
+        parts = crops["global"].patches.detach().split(list(self.branch_channels.values()), -1)
         return Latent(
-            crops={
-                name: Tokens(patches=self._normed(self._fused(tokens, features.seeds)), grid=tokens.grid)
-                for name, tokens in features.crops.items()
-            }
+            crops=crops,
+            tally=self.observe(features) if self.config.recalibrate and self._measures is not False else None,
+            report={
+                f"{name}.rms": part.square().mean().sqrt()
+                for name, part in zip(self.branch_channels, parts, strict=True)
+            },
         )
 
     def decoder_input(self, z: Tensor, seeds: Tensor) -> Tensor:
         """The latent with the chain's noise and masks."""
         return disturbed(z, seeds, self.config.chain, self.std)
 
+    def before_step(self, steps: range) -> None:
+        """Measures in the steps of `recalibrate`; where those were missed, in the next one."""
+        self._measures = any(step in steps for step in self.config.recalibrate)
+
+    def after_step(self, tally: Tally, index: int) -> None:
+        """New statistics where they are due."""
+        if index in self.config.recalibrate if self._measures is None else self._measures:
+            self.calibrate(tally)
+
+    @torch.no_grad()
     def observe(self, features: Features) -> Tally | None:
         """Moments of each channel."""
         if not self.config.normalize:

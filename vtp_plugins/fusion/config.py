@@ -62,5 +62,13 @@ class FusionBottleneckConfig(ComponentConfig):
     """Whether channels get mean 0 and deviation 1, measured on training data before step 0."""
     calibration_rows: Positive = 512
     """Images that mean and deviation are measured on."""
+    recalibrate: tuple[Positive, ...] = ()
+    """Steps that measure them again, for branches that train; the decoder then sees another scale."""
     chain: ChainConfig = ChainConfig()
     """Noise and masks between bottleneck and decoder, in training."""
+
+    @model_validator(mode="after")
+    def _measures(self) -> Self:
+        if self.recalibrate and not self.normalize:
+            raise ValueError("recalibrate: nothing is measured with normalize = false")
+        return self

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from vtp_core.bottleneck import Bottleneck
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Latent, Tally
-from vtp_core.parameters import Dims
+from vtp_core.parameters import Dims, ParamRule
 from vtp_plugins.vq.build import build_quantizer, own_width
 from vtp_plugins.vq.config import VqConfig
 from vtp_plugins.vq.tokens import quantize_tokens, spread
@@ -68,6 +70,10 @@ class VqBottleneck(Bottleneck):
     def after_step(self, tally: Tally, index: int) -> None:
         """Codebook, revival, meters."""
         self.quantizer.after_step(tally, index)
+
+    def rules(self) -> Sequence[ParamRule]:
+        """No weight decay of codebooks: it would pull codes to the origin, not to their vectors."""
+        return (ParamRule(pattern="quantizer.*", decay=0.0),)
 
     def _latent(self, patches: Tensor) -> Tensor:
         return patches if self.project is None else self.project(patches)

@@ -40,6 +40,8 @@ def test_the_bottleneck_keeps_the_rules(name: str, normalize: bool) -> None:
         fusion=KINDS[name], normalize=normalize, calibration_rows=4, chain={"noise": 0.5, "mask": 0.3}
     )
     check_bottleneck(FusionBottleneck, config, dims=DIMS)
+    if normalize:
+        check_bottleneck(FusionBottleneck, config.model_copy(update={"recalibrate": (1, 50)}), dims=DIMS)
 
 
 def test_concat_is_deep_beside_reduced_shallow() -> None:
@@ -104,6 +106,33 @@ def test_channels_get_mean_0_and_deviation_1() -> None:
     torch.testing.assert_close(z.std(0), expected, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("skipped", [(), (2,), (3,), (2, 3)])
+def test_statistics_of_a_branch_that_trains_are_measured_again(skipped: tuple[int, ...]) -> None:
+    config = FusionBottleneckConfig(fusion=KINDS["concat"], calibration_rows=40, recalibrate=(3,))
+    bottleneck = FusionBottleneck(config, DIMS).train()
+    features = drawn_features(DIMS, bottleneck.layers, 40)
+    bottleneck.calibrate(bottleneck.observe(features))
+    with torch.no_grad():
+        bottleneck.fusion.reduce.weight *= 10  # what training does
+        bottleneck.fusion.reduce.bias += 3
+    missed, deviations = 0, []
+    for index in range(1, 6):
+        bottleneck.before_step(range(index - missed, index + 1))
+        found = bottleneck(features)
+        z = found["global"].patches.flatten(0, 2)
+        deviations.append(z.std(0)[16:].mean().item())
+        torch.testing.assert_close(found.report["shallow.rms"], z[:, 16:].square().mean().sqrt())
+        torch.testing.assert_close(found.report["deep.rms"], torch.tensor(1.0), rtol=0.02, atol=0)
+        missed += 1
+        if index not in skipped:
+            if found.tally is not None:
+                bottleneck.after_step(found.tally, index)
+            missed = 0
+    measured = 4 if 3 in skipped else 3
+    assert deviations[measured - 1] == pytest.approx(10, rel=1e-3)
+    assert deviations[measured:] == pytest.approx([1] * (5 - measured), rel=1e-3)
+
+
 def test_noise_is_in_units_before_the_normalisation() -> None:
     z, seeds = torch.zeros(500, 2, 4, 4), row_seeds(0, torch.arange(500))
     std = torch.tensor([1.0, 10.0])
@@ -135,3 +164,5 @@ def test_masked_positions_are_the_mean() -> None:
 def test_tables_that_contradict_themselves(keys: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         FusionConfig(**keys)
+    with pytest.raises(ValidationError, match="recalibrate: nothing is measured"):
+        FusionBottleneckConfig(normalize=False, recalibrate=[3])

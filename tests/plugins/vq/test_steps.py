@@ -10,6 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.plugins.vq.quantizers import DIM, TABLES, build
 from vtp_core.features import Tally
+from vtp_core.recipe.tables.optimizer import AdamWConfig
+from vtp_core.testing import TINY_DIMS
+from vtp_core.training.optim.optimizer import build_optimizer
+from vtp_core.training.optim.owners import Owner
+from vtp_plugins.vq.bottleneck import VqBottleneck
+from vtp_plugins.vq.config import VqConfig
 from vtp_plugins.vq.ema import EmaQuantizer
 from vtp_plugins.vq.quantizer import Quantizer, count_codes
 from vtp_plugins.vq.tokens import spread
@@ -63,6 +69,20 @@ def test_no_table_of_all_vectors_and_codes(name: str, monkeypatch: pytest.Monkey
         torch.stack([found.vectors.sum(), *(value for value in found.aux.values())]).sum().backward()
         quantizer.after_step(sampled(found.tally, 64), 0)
     assert 4096 * 2 <= watch.largest <= 1024 * 4096 // 16
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_weight_decay_moves_no_codebook(name: str) -> None:
+    """A step of the optimiser where all gradients are zero."""
+    bottleneck = VqBottleneck(VqConfig(channels=DIM, quantizer=TABLES[name]), TINY_DIMS)
+    parameters = dict(bottleneck.named_parameters())
+    before = {key: value.detach().clone() for key, value in parameters.items()}
+    for value in parameters.values():
+        value.grad = torch.zeros_like(value)
+    owner = Owner(name="bottleneck", parameters=parameters, rules=bottleneck.rules())
+    build_optimizer([owner], AdamWConfig(lr=0.1, weight_decay=0.5), 1).step()
+    moved = {key for key, value in parameters.items() if not torch.equal(value, before[key])}
+    assert moved == {"project.weight"}
 
 
 @pytest.mark.parametrize("name", TABLES)
