@@ -45,11 +45,11 @@ class Row:
     relative: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses text that breaks the table, and tolerances that allow anything."""
+        """Refuses text that breaks the table, and tolerances that no difference can meet or miss."""
         if any(set("|\n") & set(text) for text in (self.component, self.owner, self.version or "")):
             raise ValueError(f"no | and no line break in {self}")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"a tolerance from 0 up to 1, not {self.tolerance}")
+        if not 0 <= self.tolerance < float("inf"):
+            raise ValueError(f"a finite tolerance from 0 on, not {self.tolerance}")
 
     @property
     def cells(self) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.agreement import Agreement
 from tests.core.data.making import noise
 from vtp_core.data.augmentation import Crop
 from vtp_core.data.crops import color
@@ -189,6 +190,7 @@ def test_random_box_is_distributed_as_torchvisions() -> None:
         assert ours[:, column].std() == pytest.approx(deviation, rel=0.1)
 
 
+@pytest.mark.agrees("colour changes of augmentations, of 1", "torchvision", 2e-4)
 @pytest.mark.parametrize(
     "ours, theirs",
     [
@@ -202,10 +204,10 @@ def test_random_box_is_distributed_as_torchvisions() -> None:
         (lambda x: color.grayscale(x), lambda x: tv1.rgb_to_grayscale(x, 3)),
     ],
 )
-def test_colour_is_torchvisions_on_floats(ours, theirs) -> None:  # type: ignore[no-untyped-def]
+def test_colour_is_torchvisions_on_floats(ours, theirs, agreement: Agreement) -> None:  # type: ignore[no-untyped-def]
     pixels = torch.from_numpy(picture(50, 70)).permute(2, 0, 1).float()
     # torchvision rounds its grey weights to four digits.
-    torch.testing.assert_close(ours(pixels.clone()) / 255, theirs(pixels / 255), atol=2e-4, rtol=0)
+    agreement(ours(pixels.clone()) / 255, theirs(pixels / 255))
 
 
 def test_hue_is_hsv_of_the_standard_library() -> None:
@@ -219,13 +221,14 @@ def test_hue_is_hsv_of_the_standard_library() -> None:
     numpy.testing.assert_allclose(ours.numpy(), numpy.array(expected), atol=1e-5)
 
 
-def test_solarise_is_pillows() -> None:
+@pytest.mark.agrees("solarisation", "pillow", 0)
+def test_solarise_is_pillows(agreement: Agreement) -> None:
     from PIL import ImageOps
 
     image = picture(30, 40)
     expected = numpy.array(ImageOps.solarize(Image.fromarray(image), 128))
     ours = color.solarize(torch.from_numpy(image).permute(2, 0, 1).float())
-    numpy.testing.assert_array_equal(hwc(ours), expected)
+    agreement(hwc(ours), expected)
 
 
 def test_blur_of_a_tiny_crop_keeps_a_flat_colour() -> None:

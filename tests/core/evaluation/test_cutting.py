@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
+from tests.agreement import Agreement
 from tests.core.evaluation_sets import ArraySource
 from vtp_core.data.crops.geometry import center_crop
 from vtp_core.evaluation.cutting import cutter
@@ -18,6 +19,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
 
 
+@pytest.mark.agrees("crops of evaluation protocols, in steps of 255", "torchvision", 1)
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
@@ -29,10 +31,10 @@ BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
         (Preparation(crop="squash"), Resize((24, 24), BILINEAR)),
     ],
 )
-def test_crops_are_torchvisions(how: Preparation, expected: object) -> None:
+def test_crops_are_torchvisions(how: Preparation, expected: object, agreement: Agreement) -> None:
     wanted = np.asarray(expected(Image.fromarray(IMAGE))).astype(int)  # type: ignore[operator]
     found = cutter(how, 24)(IMAGE, "a").permute(1, 2, 0).numpy().astype(int)
-    assert found.shape == wanted.shape and np.abs(found - wanted).max() <= 1
+    agreement(found, wanted)
 
 
 def test_the_default_is_adms() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.agreement import Agreement
 from tests.core.ops.nearest_code_oracle import KERNELS
 from vtp_core.ops import SearchChoice, SearchKernel, code_statistics, nearest_code, rotation_trick
 
@@ -21,18 +22,27 @@ def values() -> dict[str, Tensor]:
         return {name: torch.from_numpy(stored[name]) for name in stored}
 
 
+@pytest.mark.agrees(
+    "operator nearest_code: codes of all kernels", "numpy reference", 0, version="fixture vq_math"
+)
+@pytest.mark.agrees(
+    "operator nearest_code: distances", "numpy reference", 1e-6, version="fixture vq_math", relative=True
+)
 @each_kernel
-def test_nearest_codes_with_equal_codes_among_them(kernel: SearchKernel, values: dict[str, Tensor]) -> None:
+def test_nearest_codes_with_equal_codes_among_them(
+    kernel: SearchKernel, values: dict[str, Tensor], agreement: Agreement
+) -> None:
     x, codebook, weight = values["nn_x"], values["nn_e"], values["nn_w"]
     choice = SearchChoice((kernel,))
     index, distance = nearest_code(x, codebook, implementation=choice)
-    assert torch.equal(index, values["nn_idx_l2"])
-    torch.testing.assert_close(distance.double(), values["nn_d2_l2"], rtol=1e-6, atol=0)
+    codes, distances = "operator nearest_code: codes of all kernels", "operator nearest_code: distances"
+    agreement(index, values["nn_idx_l2"], codes)
+    agreement(distance, values["nn_d2_l2"], distances)
     index, distance = nearest_code(x, codebook, metric="weighted", weight=weight, implementation=choice)
-    assert torch.equal(index, values["nn_idx_wl2"])
-    torch.testing.assert_close(distance.double(), values["nn_d2_wl2"], rtol=1e-6, atol=0)
+    agreement(index, values["nn_idx_wl2"], codes)
+    agreement(distance, values["nn_d2_wl2"], distances)
     index, _ = nearest_code(x, codebook, metric="cosine", implementation=choice)
-    assert torch.equal(index, values["nn_idx_cos"])
+    agreement(index, values["nn_idx_cos"], codes)
 
 
 @each_kernel

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
+from tests.agreement import Agreement
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.batch import Batch
@@ -71,7 +72,8 @@ def test_every_head_is_what_sgd_gives_it_alone() -> None:
             assert moved > 1e-3
 
 
-def test_the_optimum_is_scikit_learns() -> None:
+@pytest.mark.agrees("DINO probe: loss at the optimum, classes", "scikit-learn", 1e-6)
+def test_the_optimum_is_scikit_learns(agreement: Agreement) -> None:
     """Without a penalty, on classes that overlap, the loss has one minimum; whole batches reach it."""
     x, label = blobs(60, 4, 3, seed=2)
     heads = Heads((4,), (4.0,), 3, seed=0, like=DOUBLE)
@@ -80,8 +82,8 @@ def test_the_optimum_is_scikit_learns() -> None:
     theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit(x, label)
     answers = heads.answers(x, label)
     expected = -theirs.predict_log_proba(x)[np.arange(60), label].mean()
-    assert float(answers.loss[0]) == pytest.approx(expected, abs=1e-6)
-    assert np.array_equal(answers.predicted[0], theirs.predict(x))
+    agreement(answers.loss[0], expected)
+    agreement(answers.predicted[0], theirs.predict(x))
 
 
 def test_batches_are_full_and_cover_every_pass() -> None:

@@ -11,30 +11,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.agreement import Agreement
 from vtp_core.errors import DataError
 from vtp_core.math.moments import Moments, merge
 from vtp_plugins.pca_vq.axes import effective_dimensions, explained_rank, principal_axes, search_weights
 from vtp_plugins.pca_vq.config import AxesConfig, BranchConfig
 from vtp_plugins.pca_vq.rate import decibels_above_bound, split_bits, water_filling
 
-FILE = Path(__file__).parents[4] / "shared/parity/vq_math.npz"
+FILE = Path(__file__).parents[2] / "data" / "vq_math.npz"
 SPECTRUM = 1 / torch.arange(1.0, 201, dtype=torch.float64)
 
 
-@pytest.mark.skipif(not FILE.exists(), reason="shared/parity/vq_math.npz is not there")
-def test_axes_of_the_parity_file() -> None:
+@pytest.mark.agrees(
+    "principal axes: moments", "numpy reference", 1e-9, version="fixture vq_math", relative=True
+)
+@pytest.mark.agrees(
+    "principal axes: variances, subspaces", "numpy reference", 1e-7, version="fixture vq_math"
+)
+def test_axes_of_the_parity_file(agreement: Agreement) -> None:
     with numpy.load(FILE) as data:
         y, mean, covariance, variances, vectors = (
             torch.from_numpy(data[f"pca_{name}"]) for name in ("y", "mean", "cov", "lam", "U")
         )
     moments = merge([Moments.of(part) for part in y.split([300, 1, 599, 100])])
     torch.testing.assert_close(moments.mean, mean, rtol=1e-12, atol=0)
-    torch.testing.assert_close(moments.covariance, covariance, rtol=1e-9, atol=1e-9)
+    agreement(moments.covariance, covariance, "principal axes: moments")
     axes = principal_axes(moments)
     torch.testing.assert_close(axes.variances, variances, rtol=1e-9, atol=1e-9)
+    agreement(axes.variances, variances, "principal axes: variances, subspaces")
     for rank in (1, 4, 11):
         mine, theirs = (u[:, :rank] @ u[:, :rank].T for u in (axes.vectors, vectors))
-        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-7)
+        agreement(mine, theirs, "principal axes: variances, subspaces")
     largest = axes.vectors.gather(0, axes.vectors.abs().argmax(0, keepdim=True))
     assert (largest > 0).all()
 

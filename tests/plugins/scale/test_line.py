@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 from scipy import stats
 
+from tests.agreement import Agreement
 from vtp_plugins.scale.line import Array, Line, fit_line
 
 
@@ -25,16 +26,17 @@ def fitted(x: Array, y: Array, runs: list[str]) -> Line:
     return line
 
 
-def test_points_of_one_run_give_the_errors_of_scipy() -> None:
+@pytest.mark.agrees("line of `vtp scale`: coefficients, errors, margins", "scipy", 1e-10)
+def test_points_of_one_run_give_the_errors_of_scipy(agreement: Agreement) -> None:
     x, y, _ = drawn()
     line, theirs = fitted(x, y, ["a"] * len(x)), stats.linregress(x, y)
     assert line.independent and line.runs == 1
-    assert line.coefficients == pytest.approx([theirs.intercept, theirs.slope], rel=1e-10)
+    agreement(line.coefficients, [theirs.intercept, theirs.slope])
     slope = line.slope()
-    assert slope.variance[0] ** 0.5 == pytest.approx(theirs.stderr, rel=1e-10)
-    assert slope.margin()[0] == pytest.approx(theirs.stderr * stats.t.ppf(0.975, len(x) - 2), rel=1e-10)
+    agreement(slope.variance[0] ** 0.5, theirs.stderr)
+    agreement(slope.margin()[0], theirs.stderr * stats.t.ppf(0.975, len(x) - 2))
     at_zero = line.at(0.0)
-    assert at_zero.variance[0] ** 0.5 == pytest.approx(theirs.intercept_stderr, rel=1e-10)
+    agreement(at_zero.variance[0] ** 0.5, theirs.intercept_stderr)
 
 
 def test_errors_by_run_are_those_of_the_definition() -> None:

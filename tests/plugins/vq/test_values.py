@@ -18,8 +18,7 @@ from vtp_plugins.vq.ibq import IbqQuantizer
 from vtp_plugins.vq.initialisation import data_rows, kmeans
 from vtp_plugins.vq.meters import Meters
 
-FILE = Path(__file__).parents[4] / "shared/parity/vq_math.npz"
-needs_parity = pytest.mark.skipif(not FILE.exists(), reason="shared/parity/vq_math.npz is not there")
+FILE = Path(__file__).parents[2] / "data" / "vq_math.npz"
 
 
 def parity(*names: str) -> list[torch.Tensor]:
@@ -27,8 +26,8 @@ def parity(*names: str) -> list[torch.Tensor]:
         return [torch.from_numpy(data[name]) for name in names]
 
 
-@needs_parity
-def test_a_step_of_the_moving_average() -> None:
+@pytest.mark.agrees("EMA quantiser: codes, update", "numpy reference", 1e-6, version="fixture vq_math")
+def test_a_step_of_the_moving_average(agreement: Agreement) -> None:
     x, e0, a0, n0, e1, a1, n1, index = parity(
         "ema_x", "ema_e0", "ema_a0", "ema_n0", "ema_e1", "ema_a1", "ema_n1", "ema_idx"
     )
@@ -36,41 +35,47 @@ def test_a_step_of_the_moving_average() -> None:
     assert isinstance(quantizer, EmaQuantizer)
     quantizer.codebook.copy_(e0), quantizer.sums.copy_(a0), quantizer.sizes.copy_(n0)
     found = quantizer(x)
-    assert torch.equal(found.codes[:, 0], index)
+    agreement(found.codes[:, 0], index)
     torch.testing.assert_close(found.vectors, e0[index], rtol=0, atol=1e-12)  # before the update
     quantizer.after_step(found.tally, 0)
     torch.testing.assert_close(quantizer.sizes, n1, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(quantizer.sums, a1, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(quantizer.codebook, e1, rtol=1e-6, atol=1e-6)
+    agreement(quantizer.codebook, e1)
 
 
-@needs_parity
-def test_offsets_and_cosine() -> None:
+@pytest.mark.agrees(
+    "nearest codes: offset, cosine, weighted", "numpy reference", 0, version="fixture vq_math"
+)
+def test_offsets_and_cosine(agreement: Agreement) -> None:
     x, e, expected = parity("off_x", "off_e", "off_idx")
     quantizer = build_quantizer(config("ema", codes=257), 65)
     assert isinstance(quantizer, EmaQuantizer)
     quantizer.codebook.copy_(e)
-    assert torch.equal(quantizer(x).codes[:, 0], expected)
+    agreement(quantizer(x).codes[:, 0], expected)
     x, e, expected = parity("nn_x", "nn_e", "nn_idx_cos")
     cosine = build_quantizer(config("cosine", codes=257), 65)
     assert isinstance(cosine, EmaQuantizer)
     cosine.set_codebook(e)
-    assert torch.equal(cosine(x).codes[:, 0], expected)
+    agreement(cosine(x).codes[:, 0], expected)
     x, e, w, expected = parity("nn_x", "nn_e", "nn_w", "nn_idx_wl2")
     weighted = EmaQuantizer(config("ema", codes=257), 65, metric_weight=w)
     weighted.codebook.copy_(e)
-    assert torch.equal(weighted(x).codes[:, 0], expected)
+    agreement(weighted(x).codes[:, 0], expected)
 
 
-@needs_parity
-def test_finite_scalar_and_lookup_free() -> None:
+@pytest.mark.agrees(
+    "finite scalar quantiser: codes, values", "numpy reference", 1e-9, version="fixture vq_math"
+)
+@pytest.mark.agrees("lookup-free quantiser: codes", "numpy reference", 0, version="fixture vq_math")
+def test_finite_scalar_and_lookup_free(agreement: Agreement) -> None:
     z, codes, index = parity("fsq_z", "fsq_codes", "fsq_idx")
     fsq = build_quantizer(config("fsq", levels=[8, 5, 5, 5]), 4).double()
     found = fsq(z)
-    assert torch.equal(found.codes[:, 0], index)
-    torch.testing.assert_close(found.vectors, codes, rtol=1e-9, atol=1e-9)
+    for ours, theirs in ((found.codes[:, 0], index), (found.vectors, codes)):
+        agreement(ours, theirs, "finite scalar quantiser: codes, values")
     z, index = parity("lfq_z", "lfq_idx")
-    assert torch.equal(build_quantizer(config("lfq", bits=8), 8)(z).codes[:, 0], index)
+    found = build_quantizer(config("lfq", bits=8), 8)(z)
+    agreement(found.codes[:, 0], index, "lookup-free quantiser: codes")
 
 
 @pytest.mark.agrees("EMA quantiser: codes, vectors, loss, update", "vector-quantize-pytorch", 1e-5)
