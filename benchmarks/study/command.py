@@ -99,7 +99,7 @@ def study_command(study: Study) -> click.Group:
         threads: int,
         jobs: int,
     ) -> None:
-        """Make the runs that are missing; started again, it goes on where it was stopped."""
+        """Make the runs that are missing; run again, it resumes where it was stopped."""
         arms, results = arms_and_results
         name, overrides = study.data(data)
         bench = Bench(

@@ -1,4 +1,4 @@
-"""Trains the runs of a study, one process each, and goes on where it was stopped."""
+"""Trains the runs of a study, one process each, and resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _train(
         code, cpu = _wait(process, end, stop)
     _add_session(folder, cpu, time.monotonic() - began)
     if code == Preempted.exit_code or (code and (stop.is_set() or time.monotonic() >= end)):
-        click.echo(f"{folder.name}: stopped; the same command goes on")
+        click.echo(f"{folder.name}: stopped; run the same command to resume")
         return False
     if code:
         last = (log.read_text().strip().splitlines() or ["no output"])[-1]

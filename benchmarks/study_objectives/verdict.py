@@ -105,4 +105,4 @@ def summary(findings: list[Finding]) -> str:
         return f"The paper's ordering did not appear: {count} pair(s) are reversed in every seed."
     if "absent" in findings:
         return "The paper's ordering did not appear in full: the means of some pairs don't follow it."
-    return "The means follow the paper's ordering, but the seeds overlap: it is not told from chance."
+    return "The means follow the paper's ordering, but the seeds overlap: this may be chance."

@@ -77,10 +77,10 @@ def finding(found: Correlation | None, sign: int) -> Finding:
 
 
 SAID: dict[Finding, str] = {
-    "appeared": "the interval lies on the claim's side of zero",
-    "leaning": "rho has the claim's sign, but the interval holds zero: it is not told from chance",
-    "absent": "rho has not the claim's sign, and the interval holds zero",
-    "reversed": "the interval lies on the other side of zero",
+    "appeared": "the whole interval has the claimed sign",
+    "leaning": "rho has the claimed sign, but the interval contains zero: it may be chance",
+    "absent": "rho does not have the claimed sign, and the interval contains zero",
+    "reversed": "the whole interval has the other sign",
     "open": "too few arms",
 }
 
@@ -150,11 +150,11 @@ def _best(found: Results) -> list[str]:
         if rho is not None and rho.low * rho.high > 0:
             judged.append((figure, rho))
     if not judged:
-        return ["No number's interval leaves zero out: trust none of them here."]
+        return ["Every number's interval contains zero: trust none of them here."]
     judged.sort(key=lambda pair: -abs(pair[1].rho))
     lines = [f"- {figure.title}: {rho}" for figure, rho in judged]
     return [
-        f"Of {len(FIGURES)} numbers these are told from zero; by chance alone one in twenty would be:",
+        f"Of {len(FIGURES)} numbers these differ from zero; by chance alone one in twenty would:",
         "",
         *lines,
         "",

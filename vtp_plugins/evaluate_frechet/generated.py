@@ -160,7 +160,7 @@ class FrechetGenerated(FeatureDistances):
                 )
             self.measured = ("frechet",)
             self._lacking = [
-                f"{self.follows.name} also asks for precision and recall, which are not measured: "
+                f"{self.follows.name} also has precision and recall, which are not measured: "
                 f"{path.name} holds no images (arr_0)"
             ]
         for images in (one.images for one in found if self.keeps_rows):

@@ -1,7 +1,7 @@
 """Named protocols of FID: ours, and those of published tables. Imports no torch.
 
-Sources are the owners' public code and the issues of their repositories. What they don't tell is listed as
-`unknown`; the settings that stand in its place are those of ``imagenet256-rfid-v1``.
+Sources are the owners' public code and the issues of their repositories. What they don't give is listed as
+`unknown`; settings of ``imagenet256-rfid-v1`` are used in its place.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class LatentStatistics(Evaluator):
         return "latent-statistics-v1 (mode latent, vectors of all positions of all images, float64)"
 
     def protocol_of(self, metric: str) -> str:
-        """What the metric alone depends on stands in its protocol alone."""
+        """A metric's protocol has the settings that it depends on."""
         name = "latent-statistics-v1 (mode latent, "
         dead = f"deviation at most {self.config.dead:g} of the root mean square"
         how = {

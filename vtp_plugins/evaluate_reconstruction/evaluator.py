@@ -77,11 +77,11 @@ class Reconstruction(Evaluator):
 
     @property
     def _settings(self) -> str:
-        """Rounding and precision, which a named protocol tells itself."""
+        """Rounding and precision, which a named protocol states itself."""
         return SETTINGS if self.follows is None else "mode latent"
 
     def protocol_of(self, metric: str) -> str:
-        """What the metric alone depends on stands in its protocol alone."""
+        """A metric's protocol has the settings that it depends on."""
         how = {
             "ms_ssim": "mean of images, 5 scales, negative terms are 0",
             "color_shift": "mean of images, mean absolute difference of L*a*b* of mean sRGB colours",

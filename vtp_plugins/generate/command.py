@@ -89,7 +89,7 @@ def generate(
     if output is not None:
         check_folder("--output", output)
     if grid is not None and grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UsageError(f"--grid {grid}: give a name that ends in .png, .jpg or .webp")
+        raise UsageError(f"--grid {grid}: the name must end in .png, .jpg or .webp")
     check_file("--grid", grid)
     named = {"steps": steps, "guidance": guidance, "sampler": sampler}
     settings = {key: value for key, value in named.items() if value is not None} | _read_changes(changes)
@@ -105,7 +105,7 @@ def generate(
     model = load(folder, plugins=plugins).to(place)
     if "generate" not in model.capabilities:
         raise UsageError(
-            f"{tokenizer}: has no generator; train one on its latents, as recipes/quickstart_dit.toml does"
+            f"{tokenizer} has no generator; train one on its latents, as recipes/quickstart_dit.toml does"
         )
     own = name_of(model)
     decoding = model

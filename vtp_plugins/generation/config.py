@@ -116,7 +116,7 @@ class SamplingConfig(Table):
     @model_validator(mode="after")
     def _rising(self) -> Self:
         if self.interval[0] >= self.interval[1]:
-            raise ValueError(f"interval must rise, got {list(self.interval)}")
+            raise ValueError(f"interval must be ascending, got {list(self.interval)}")
         return self
 
 

@@ -137,14 +137,14 @@ class FlowGenerator(Generator):
     def _check(self, shape: tuple[int, int, int], settings: SamplingConfig) -> None:
         trained = (len(self.mean), *self.grid.tolist())
         if not all(trained):
-            raise UsageError("generate: this generator has no latents' statistics; train it with `vtp run`")
+            raise UsageError("generate: this generator has no statistics of latents; train it with `vtp run`")
         if tuple(shape) != trained:
             raise UsageError(
                 f"generate: trained on latents of {_times(trained)}, asked for {_times(shape)}; "
                 "train a generator at that image size"
             )
         if settings.guidance != 1 and not self.classes:
-            raise UsageError("generate: guidance needs classes, and this generator was trained without")
+            raise UsageError("generate: guidance needs classes, and this generator was trained without any")
 
     def _working(self) -> torch.dtype:
         return torch.float64 if self.mean.dtype == torch.float64 else torch.float32

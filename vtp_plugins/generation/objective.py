@@ -116,16 +116,16 @@ class Generation(Objective):
         token = self.dims.channels * config.transformer.patch**2
         if config.transformer.widest < token:
             lines.append(
-                f"the transformer's width {config.transformer.widest} is below the {token} of a latent "
-                "token, so it can't learn it (RAE); widen it, or give it a head of that width"
+                f"the transformer is {config.transformer.widest} wide, narrower than a latent token of "
+                f"{token} numbers, which it can't learn then (RAE); widen it, or give it a head of that width"
             )
         numel = self.dims.channels * int(self.generator.grid.prod())
         usual = default_shift(numel)
         own = effective_shift(config.shift or usual, config.lognorm_mu if config.times == "lognorm" else 0.0)
         if numel and not usual / 2 <= own <= usual * 2:
             lines.append(
-                f"shift and lognorm_mu together move the times like a shift of {own:.3g}; "
-                f"latents of {numel} numbers usually need {usual:.3g}, sqrt(numel / 4096) (RAE)"
+                f"shift and lognorm_mu together amount to a shift of {own:.3g}; usual is {usual:.3g}, the "
+                f"square root of numel / 4096 but at least 1, for latents of {numel} numbers (RAE)"
             )
         return lines
 
@@ -137,6 +137,6 @@ class Generation(Objective):
         grid, here = self.generator.grid.tolist(), list(x.shape[-2:])
         if any(grid) and grid != here:
             raise DataError(
-                f"generation: the statistics are of latents of {grid[0]} x {grid[1]}, view "
-                f"{self.config.view} gives {here[0]} x {here[1]}; let it start fresh (init_from.fresh)"
+                f"generation: the statistics are those of latents of {grid[0]} x {grid[1]}, and view "
+                f"{self.config.view} has {here[0]} x {here[1]}; list it in init_from.fresh to start over"
             )

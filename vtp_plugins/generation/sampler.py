@@ -97,7 +97,9 @@ def dopri5(
     while len(rows := (time < stop).nonzero()[:, 0]):
         now, least = time[rows], 10 * _spacing(time[rows])
         if bool((shrunk[rows] & (step[rows] < least)).any()):
-            raise NumericError("dopri5: the step size fell to nothing; the velocity is not finite or jumps")
+            raise NumericError(
+                "dopri5: the step size fell to zero; the velocity is not finite or not continuous"
+            )
         ahead = (now + torch.maximum(step[rows], least)).clamp(max=stop)
         size = ahead - now
         new, last, error = _step(field, x[rows], slope[rows], now, size, rows, rtol, atol)

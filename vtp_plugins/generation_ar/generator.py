@@ -19,7 +19,7 @@ from vtp_plugins.generation_ar.sampling import draw_codes
 
 ROWS = 16
 """Samples that are made at a time. A matrix product of another number of rows may round otherwise, and one
-other code changes all that follow: fewer samples are filled up to this number."""
+other code changes all that follow: fewer samples are padded to this number."""
 
 
 class CodeGenerator(Generator):
@@ -73,7 +73,7 @@ class CodeGenerator(Generator):
         assert isinstance(chosen, CodeSamplingConfig)
         grid = self._grid(shape)
         if chosen.guidance != 1 and not self.classes:
-            raise UsageError("generate: guidance needs classes, and this generator was trained without")
+            raise UsageError("generate: guidance needs classes, and this generator was trained without any")
         seeds = row_seeds(seed % 2**63, indices)
         label = drawn_classes(self.frequency, seeds, chosen.balance) if classes is None else classes
         parts = [
@@ -112,7 +112,7 @@ class CodeGenerator(Generator):
     def _grid(self, shape: tuple[int, int, int]) -> tuple[int, int]:
         rows, columns = self.grid.tolist()
         if not rows:
-            raise UsageError("generate: this generator knows no grid of codes; train it with `vtp run`")
+            raise UsageError("generate: this generator has no grid of codes; train it with `vtp run`")
         if shape[1:] != (rows, columns):
             raise UsageError(
                 f"generate: trained on codes of {rows} x {columns} positions, asked for "

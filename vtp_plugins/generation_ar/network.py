@@ -189,7 +189,7 @@ def hidden_width(config: CodeTransformerConfig) -> int:
 
 
 def places_of(config: CodeTransformerConfig, grid: tuple[int, int], like: Tensor) -> tuple[Tensor, Rope]:
-    """What tells positions apart: vectors (N, D) of positions to predict, and rotary tables of positions.
+    """Encodings of positions: vectors (N, D) of positions to predict, and rotary tables of positions.
 
     Token n gets vector n, and turns by the position whose codes it holds, n - 1; the class does not turn.
     """

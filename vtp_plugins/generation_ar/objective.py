@@ -84,7 +84,7 @@ class GenerationAr(Objective):
         grid, here = self.generator.grid.tolist(), list(codes.shape[-2:])
         if any(grid) and grid != here:
             raise DataError(
-                f"generation_ar: the generator is of codes of {grid[0]} x {grid[1]} positions, view "
-                f"{self.config.view} gives {here[0]} x {here[1]}; let the objective start fresh "
+                f"generation_ar: the generator was trained on {grid[0]} x {grid[1]} codes, and view "
+                f"{self.config.view} has {here[0]} x {here[1]}; let the objective start fresh "
                 "(init_from.fresh)"
             )

@@ -36,7 +36,7 @@ class StoredLatents:
         self.path = path
         manifest = read_manifest(path) if path.is_dir() else None
         if manifest is not None and not manifest.complete:
-            raise DataError(f"{path}: not all samples are encoded yet; go on with the run that began it")
+            raise DataError(f"{path}: not all samples are encoded yet; resume the run that began it")
         self.manifest: LatentManifest | None = manifest
         self.shards = [LatentShard(file) for file in _files(path, manifest)]
         first = self.shards[0]

@@ -33,7 +33,11 @@ FOLDER = Path("runs/probe-gen")
 @click.option("-r", "--recipe", metavar="RECIPE", help="Take the training data of this recipe or run.")
 @click.option("--source", metavar="TABLE", help="Images, in place of a recipe's.")
 @click.option(
-    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Proxies a tokenizer."
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Proxies trained for each tokenizer.",
 )
 @click.option(
     "--curve", is_flag=True, help="Measure at five training steps; print the steps to one distance."
@@ -55,7 +59,7 @@ FOLDER = Path("runs/probe-gen")
     type=click.Path(path_type=Path),
     default=FOLDER,
     show_default=True,
-    help="Folder of records; what it holds is not measured again.",
+    help="Folder of records; what it has is not measured again.",
 )
 @device_option
 @json_option
@@ -89,7 +93,7 @@ def probe_gen(
     if reach is not None and not curve:
         raise UsageError("--reach needs --curve")
     if repeated := next((name for name in tokenizers if tokenizers.count(name) > 1), None):
-        raise UsageError(f"{repeated}: named twice")
+        raise UsageError(f"{repeated} is named twice")
     settings = read_settings(changes)
     plugins = load_plugins(plugin_files)
     folders = {name: find_tokenizer(name, plugins) for name in tokenizers}
@@ -115,7 +119,7 @@ def probe_gen(
     sizes = {name: size_text(subject(name).size) for name in tokenizers}
     if len({*sizes.values()}) > 1:
         listed = ", ".join(f"{name} {size} px" for name, size in sizes.items())
-        raise UsageError(f"tokenizers of other image sizes can't be compared: {listed}")
+        raise UsageError(f"tokenizers of different image sizes can't be compared: {listed}")
     records = Records(output)
     measured: dict[str, list[Record]] = {}
     for name in tokenizers:
@@ -152,7 +156,7 @@ def read_settings(changes: Sequence[str]) -> ProbeSettings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "settings"
         known = ", ".join(ProbeSettings.model_fields)
-        why = f"there are {known}" if first["type"] == "extra_forbidden" else first["msg"]
+        why = f"unknown; the settings are {known}" if first["type"] == "extra_forbidden" else first["msg"]
         raise UsageError(f"--set {key}: {why}") from error
 
 
@@ -180,7 +184,9 @@ def _source(
     for name, folder in folders.items():
         run = run_of_checkpoint(folder) or folder.parent
         if not (run / RESOLVED).is_file():
-            raise UsageError(f"{name}: not of a run, so its images are not known; name them with --source")
+            raise UsageError(
+                f"{name} does not belong to a run, so its images are unknown; name them with --source"
+            )
         found[name] = load_recipe(run, plugins=plugins).data
     names = [*found]
     for name in names[1:]:

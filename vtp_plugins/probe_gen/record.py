@@ -95,7 +95,9 @@ class Records:
                 raise ValueError("of another tokenizer, seed or protocol")
         except ValueError as error:
             why = f"{error.error_count()} errors" if isinstance(error, ValidationError) else error
-            raise DataError(f"{path}: no record of probe-gen ({why}); delete it to measure again") from None
+            raise DataError(
+                f"{path} is not a record of probe-gen ({why}); delete it to measure again"
+            ) from None
         return record if {*steps} <= {point.step for point in record.curve} else None
 
     def write(self, record: Record) -> None:

@@ -81,7 +81,7 @@ def as_text(
     if any(place.frechet is None for place in places):
         lines += ["", "no Fréchet distance: it needs more images and samples than the network has features"]
     if len(places[0].records) == 1:
-        lines += ["", "one seed tells no error; --seeds 3 does"]
+        lines += ["", "one seed gives no error estimate; use --seeds 3"]
     return "\n".join(
         [*lines, "", f"{places[0].records[0].protocol}; seeds 0 to {len(places[0].records) - 1}"]
     )

@@ -70,7 +70,7 @@ def scale(
 ) -> None:
     """Train the runs of GRID.toml, then fit metrics against forward training FLOPs.
 
-    Each run is an ordinary run folder. Started again, the command leaves finished runs alone and goes on with
+    Each run is an ordinary run folder. Run again, the command leaves finished runs alone and resumes
     the others. The report is OUT/scaling.md, its numbers scaling.json, the figure scaling.svg.
     """
     from vtp_core.plugins import load_plugins
@@ -98,7 +98,7 @@ def scale(
         stopped = make_chains(chains, bench, None if budget is None else budget * 60)
     report(grid, chains, bench, plot, as_json=as_json)
     if stopped:
-        raise Preempted("stopped by a signal; the same command goes on")
+        raise Preempted("stopped by a signal; run the same command to resume")
     _raise_failures([run for chain in chains for run in chain], bench)
 
 
@@ -141,6 +141,6 @@ def _raise_failures(runs: Sequence[Run], bench: Bench) -> None:
         record = read_record(bench.folder(failed[0]))
         raise RunsFailed(
             f"{len(failed)} of {len(runs)} runs failed, the first is {failed[0].name}: {record['message']} "
-            f"(log: {bench.out / failed[0].name}.log); the same command tries them again",
+            f"(log: {bench.out / failed[0].name}.log); run the same command to try them again",
             int(record["exit_code"]),
         )

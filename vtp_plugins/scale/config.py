@@ -28,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 
 def _named(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError(f'"{name}" is no name: letters, digits, "_" and "." alone')
+        raise ValueError(f'"{name}" is not a valid name; use letters, digits, "_" and "."')
     return name
 
 
@@ -43,7 +43,7 @@ def _levels(axis: object) -> object:
         for name, level in axis.items():
             if not isinstance(level, dict):
                 raise ValueError(
-                    f"level {name} is no table of recipe keys; an axis of one key is written in quotes: "
+                    f"level {name} must be a table of recipe keys; an axis of one key is written in quotes: "
                     '"encoder.depth" = [2, 4]'
                 )
     elif not isinstance(axis, list):
@@ -82,9 +82,9 @@ class Budgets(Table):
     @model_validator(mode="after")
     def _rise(self) -> Self:
         if list(self.steps) != sorted(set(self.steps)):
-            raise ValueError("steps must rise")
+            raise ValueError("steps must be ascending")
         if self.decay is not None and self.steps[0] < 2:
-            raise ValueError("a run with a decay has two steps at least")
+            raise ValueError("a run with a decay needs two steps or more")
         return self
 
     def decay_from(self) -> tuple[int, ...]:
@@ -222,4 +222,4 @@ def _check(grid: Grid, tree: Tree) -> None:
     for axis in grid.axes.values():
         count *= len(axis)
     if count > MAX_RUNS:
-        tree.report((), f"{count} runs; {MAX_RUNS} are the most")
+        tree.report((), f"{count} runs, and at most {MAX_RUNS} are allowed")

@@ -58,7 +58,7 @@ class Crossing:
         low: Lower end of the interval; None: it is not bounded there.
         high: Upper end.
         inside: Whether the estimate lies in the range that both curves were measured in.
-        ahead: Which curve is better all over that range, told from noise at both ends: 1 for the first, -1
+        ahead: Which curve is better over the whole range, beyond noise at both ends: 1 for the first, -1
             for the second, 0 for none.
     """
 
@@ -116,8 +116,8 @@ def shared_range(curves: Sequence[Curve]) -> tuple[float, float] | None:
 def crossing(first: Curve, second: Curve, *, higher_is_better: bool) -> Crossing:
     """Where two curves of one model cross.
 
-    The interval holds the places at which the curves' difference is not told from zero (Fieller 1954), so
-    it is unbounded where the slopes are not told apart.
+    The interval holds the places at which the curves' difference may be zero (Fieller 1954), so it is
+    unbounded where the slopes don't differ significantly.
     """
     shared = shared_range([first, second])
     ahead = 0

@@ -3,7 +3,7 @@
 Points of one training run (its budgets) share their noise. With three runs or more, errors are the
 cluster-robust ones of Bell and McCaffrey (2002; CR2), with Satterthwaite's degrees of freedom, as
 recommended for few clusters (Imbens and Kolesar, Rev. Econ. Stat. 2016). With fewer, points count as
-independent, which `Line.independent` tells.
+independent, as `Line.independent` says.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trains the runs of a grid, one process each, and goes on where it was stopped. Imports no torch."""
+"""Trains the runs of a grid, one process each, and resumes where it was stopped. Imports no torch."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: can't be read ({error}); remove it to train that run again") from None
     if not isinstance(record, dict):
-        raise UsageError(f"{path}: holds no object; remove it to train that run again")
+        raise UsageError(f"{path}: not a JSON object; remove it to train that run again")
     return record
 
 
@@ -90,7 +90,7 @@ def state_of(run: Run, folder: Path) -> State:
         return "missing"
     if record.get("digest") != run.digest:
         raise UsageError(
-            f"{folder}: was made with other settings than the grid's; move it away, or give the "
+            f"{folder} was made with other settings than the grid's; move it away, or give the "
             "grid another out"
         )
     state = record.get("state")
@@ -187,7 +187,9 @@ def branch_off(parent: Path, folder: Path, step: int) -> None:
     name = f"step-{step:08d}"
     source = RunFolder(parent).checkpoints / name
     if not source.is_dir():
-        raise CheckpointError(f"{source}: is not there to branch off; remove {parent} to train it again")
+        raise CheckpointError(
+            f"{source}: no such checkpoint to branch from; remove {parent} to train it again"
+        )
     target.checkpoints.mkdir(parents=True, exist_ok=True)
     if RunFolder(parent).metrics.is_file():
         shutil.copyfile(RunFolder(parent).metrics, target.metrics)  # the run cuts off what came later
@@ -250,7 +252,7 @@ def _record(
         "sessions": sessions, **(cost or {}),
     }  # fmt: skip
     write_json(folder / RECORD, record)
-    said = {"done": "done", "stopped": "stopped; the same command goes on"}
+    said = {"done": "done", "stopped": "stopped; run the same command to resume"}
     how = said.get(state, f"failed with exit code {code}: {message}")
     seconds = sum(each["cpu_seconds"] for each in sessions)
     click.echo(f"{run.name}: {how}; {seconds:.0f} s of CPU", err=bench.quiet)

@@ -104,7 +104,7 @@ def expand(grid: Grid, tree: Tree, plugins: Plugins, overrides: Sequence[str] = 
             chains.append(setting.chain())
     names = [run.name for chain in chains for run in chain]
     if twice := {name for name in names if names.count(name) > 1}:
-        problem = f"two runs would be called {sorted(twice)[0]}; name the levels of this axis"
+        problem = f"two runs would have the name {sorted(twice)[0]}; name the levels of this axis"
         raise RecipeErrors([Problem(tree.origin(("axes",)), "axes", problem)])
     return chains
 
@@ -202,8 +202,8 @@ class _Setting:
             )
         if depends := list(_on_length(recipe.model_dump(mode="json", by_alias=True))):
             self._refuse(
-                f"{depends[0]} of {self.recipe} depends on the run's length, so shorter runs are no branches "
-                "of a longer one; make it a number, or give it steps"
+                f"{depends[0]} of {self.recipe} depends on the run's length, so shorter runs can't be "
+                "branches of a longer one; make it a number, or give it steps"
             )
         return {"value": given.value, "warmup": given.warmup, "warmup_from": given.warmup_from}
 

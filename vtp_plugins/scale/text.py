@@ -25,7 +25,7 @@ def markdown(name: str, points: Sequence[Point], shown: Sequence[Shown], x: str,
         points: Finished runs.
         shown: What they show.
         x: The horizontal axis.
-        left: One line for each run that is not there.
+        left: One line for each run that is missing.
     """
     lines = [f"# {name}", "", f"{len(points)} of {len(points) + len(left)} runs are there."]
     lines += [f"- {line}" for line in left]
@@ -35,7 +35,8 @@ def markdown(name: str, points: Sequence[Point], shown: Sequence[Shown], x: str,
     if shown:
         lines.append(
             "Least squares; 95 % intervals of Student's distribution with errors by training run (CR2), for "
-            "the mean over seeds. A crossing's interval holds the places where the curves are not told apart."
+            "the mean over seeds. A crossing's interval holds the places where the curves don't differ "
+            "significantly."
         )
     return "\n".join(lines).rstrip() + "\n"
 
@@ -74,7 +75,7 @@ def describe_curve(series: Series, shown: Shown) -> str:
     """A curve's slope and gain, in words."""
     curve = series.curve
     if curve is None:
-        return f"{_count(len(series.points), 'point')}, all at one place: no curve"
+        return f"{_count(len(series.points), 'point')}, all at one x: no curve"
     value, low, high = curve.slope()
     what = "exponent" if shown.model == "power law" else "slope a decade"
     text = f"{what} {value:.3g}{_interval(low, high)}"
@@ -101,13 +102,13 @@ def describe_crossing(first: str, second: str, found: Crossing) -> str:
         where = "inside" if found.inside else "outside"
         text = f"cross at {found.x:.3g}, {where} the range that both were measured in; 95 % interval "
         if found.low is None and found.high is None:
-            text += "without bounds: their slopes are not told apart"
+            text += "without bounds: their slopes don't differ significantly"
         else:
             low = "no bound" if found.low is None else f"{found.low:.3g}"
             high = "no bound" if found.high is None else f"{found.high:.3g}"
             text += f"{low} to {high}"
     if found.ahead:
-        text += f"; {first if found.ahead > 0 else second} is ahead all over that range"
+        text += f"; {first if found.ahead > 0 else second} is ahead over the whole range"
     return text
 
 

@@ -119,7 +119,7 @@ def test_without_a_download_the_message_names_the_file(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="give the file weights-inception-2015-12-05-6726825d"):
         InceptionFeatures(COMPAT, None)
-    assert "are not there: give" in str(Frechet.must_download(FrechetConfig(network=COMPAT)))
+    assert "are missing: give" in str(Frechet.must_download(FrechetConfig(network=COMPAT)))
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -253,7 +253,9 @@ def test_a_protocol_measures_precision_where_its_reference_has_images(
     assert found[False].keys() == keys
     ((key, entry),) = found[True].items()
     assert key == "gfd_random@toy-g"
-    assert any("precision and recall, which are not measured: adm.npz" in note for note in entry["notes"])  # type: ignore[attr-defined]
+    assert any(
+        "also has precision and recall, which are not measured: adm.npz" in note for note in entry["notes"]
+    )  # type: ignore[attr-defined]
 
 
 def test_images_of_a_damaged_archive_are_refused(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_refusals_are_one_line(artefact: Path, tmp_path: Path) -> None:
         ([artefact, "--sampler", "magic"], "generate: sampler: Input should be 'euler'"),
         ([artefact, "-s", "speed=3"], "no setting 'speed'; there are sampler, steps"),
         ([artefact, "-s", "speed"], "--set speed: give KEY=VALUE"),
-        ([artefact, "--grid", "grid.txt"], "give a name that ends in .png, .jpg or .webp"),
+        ([artefact, "--grid", "grid.txt"], "the name must end in .png, .jpg or .webp"),
         ([tmp_path / "nowhere"], "no tokenizer here"),
     ):
         result = vtp(*arguments)

@@ -187,12 +187,12 @@ def test_warnings() -> None:
 
     assert lines() == []
     (narrow,) = lines(transformer={"width": 8, "depth": 1, "heads": 2, "patch": 2})
-    assert "width 8 is below the 12 of a latent token" in narrow
+    assert "is 8 wide, narrower than a latent token of 12 numbers" in narrow
     assert not lines(
         transformer={"width": 8, "depth": 1, "heads": 2, "patch": 2, "head": {"width": 16, "heads": 2}}
     )
     (off,) = lines(shift=5.0)
-    assert "like a shift of 5; latents of 48 numbers usually need 1" in off
+    assert "amount to a shift of 5; usual is 1," in off
     assert not lines(shift=5.0, lognorm_mu=math.log(5.0))
 
 
@@ -203,7 +203,7 @@ def test_labels_and_grids_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="has a label 3, the objective generation 3 classes, 0 to 2"):
         objective(FakeStep({"main": replace(batch, label=torch.tensor([0, 3]))}, objective, dims=DIMS))
     calibrated(objective, (8, 8))
-    with pytest.raises(DataError, match=r"of latents of 8 x 8, view main gives 4 x 4"):
+    with pytest.raises(DataError, match="of latents of 8 x 8, and view main has 4 x 4"):
         objective(FakeStep({"main": replace(batch, label=torch.tensor([0, 2]))}, objective, dims=DIMS))
 
 
@@ -216,7 +216,7 @@ def test_a_grid_that_no_patch_divides_is_refused() -> None:
 def test_tables_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(ValueError, match="width 30 / heads 4 must be a multiple of 4"):
         TransformerConfig(width=30, heads=4)
-    with pytest.raises(ValueError, match="interval must rise"):
+    with pytest.raises(ValueError, match="interval must be ascending"):
         GenerationConfig(**TABLE, sampling={"interval": [0.5, 0.5]})
 
 
@@ -278,7 +278,7 @@ def test_classes_are_drawn_as_often_as_in_the_data_or_alike() -> None:
 
 def test_bad_requests_are_refused() -> None:
     objective = Generation(GenerationConfig(**{**TABLE, "classes": 0}), DIMS)
-    with pytest.raises(UsageError, match="no latents' statistics"):
+    with pytest.raises(UsageError, match="no statistics of latents"):
         sample(objective, [0])
     calibrated(objective)
     with pytest.raises(UsageError, match="guidance needs classes"):

@@ -188,7 +188,7 @@ def test_what_does_not_fit_is_refused() -> None:
         UsageError, match="latent is continuous and has no codes; use the objective generation"
     ):
         GenerationAr(config, TINY_DIMS)
-    with pytest.raises(UsageError, match="knows no grid of codes"):
+    with pytest.raises(UsageError, match="has no grid of codes"):
         CodeGenerator(config, (5,)).generate(torch.arange(1), 0, (4, 2, 2))
     made = generator(classes=0)
     with pytest.raises(UsageError, match="codes of 2 x 3 positions, asked for 3 x 2"):
@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_refused() -> None:
     objective = GenerationAr(config, DIMS)
     objective.generator.grid.fill_(7)
     batch = drawn_batch(config.views()["main"], rows=2, size=16, dims=DIMS)
-    with pytest.raises(DataError, match="of codes of 7 x 7 positions, view main gives 2 x 2"):
+    with pytest.raises(DataError, match="trained on 7 x 7 codes, and view main has 2 x 2"):
         objective(FakeStep({"main": batch}, objective, dims=DIMS))
     with pytest.raises(ValueError, match="width 20 / heads 2 must be a multiple of 4"):
         CodeTransformerConfig(width=20, heads=2)

@@ -173,7 +173,7 @@ def test_records_are_found_again_and_damaged_ones_named(tmp_path: Path) -> None:
     assert records.find("f", 1, "p", (10,)) is None and records.find("f", 0, "q", (10,)) is None
     (file,) = tmp_path.iterdir()
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
-    with pytest.raises(DataError, match=r"seed0\.json: no record of probe-gen .*delete it"):
+    with pytest.raises(DataError, match=r"seed0\.json is not a record of probe-gen .*delete it"):
         records.find("f", 0, "p", (10,))
 
 
@@ -183,7 +183,7 @@ def test_settings_of_the_command_line() -> None:
     assert ProbeSettings().curve_steps() == (62, 125, 250, 500, 1000)
     for wrong, message in (
         ("steps", "KEY=VALUE"),
-        ("speed=1", "--set speed: there are steps, rows"),
+        ("speed=1", "--set speed: unknown; the settings are steps, rows"),
         ("steps=0", "--set steps: .*greater than 0"),
         ("width=20", r"multiple of 4 \* heads"),
     ):
@@ -207,8 +207,8 @@ def test_what_can_not_be_measured_is_refused() -> None:
 
 def test_the_command_refuses_before_it_reads_images(tmp_path: Path) -> None:
     for arguments, message in (
-        (["vtp-nano"], "not of a run, so its images are not known; name them with --source"),
-        (["vtp-nano", "vtp-nano", "--source", "samples"], "vtp-nano: named twice"),
+        (["vtp-nano"], "does not belong to a run, so its images are unknown; name them with --source"),
+        (["vtp-nano", "vtp-nano", "--source", "samples"], "vtp-nano is named twice"),
         (["vtp-nano", "--source", "samples", "--reach", "3"], "--reach needs --curve"),
         (["vtp-nano", "--source", "samples", "-r", "quickstart"], "give one of them"),
     ):

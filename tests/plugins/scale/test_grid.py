@@ -98,7 +98,7 @@ def test_decays_begin_at_steps_with_few_checkpoints(
         ("seeds", "sedes", r'grid.toml:2 +sedes +unknown key; did you mean "seeds"\?'),
         ("title", "titel", r'grid.toml:9 +families.ae.titel +unknown key; did you mean "title"\?'),
         ('"encoder.depth"', "encoder.depth", r"grid.toml:13 +axes.encoder +level depth .* in quotes"),
-        ("[100, 300]", "[300, 100]", r"grid.toml:16 +budgets +steps must rise"),
+        ("[100, 300]", "[300, 100]", r"grid.toml:16 +budgets +steps must be ascending"),
         ("decay = 0.2", "decay = 1.0", r"grid.toml:18 +budgets.decay +should be less than 1"),
         (
             "encoder.width",
