@@ -44,7 +44,7 @@ class Diffusability(Evaluator):
         super().__init__(config)
         self._model: Tokenizer | None = None
         self._kept: LeastHashes | None = None
-        self._no_half = ""
+        self._no_half, self._unplaced = "", False
         self._network: PooledFeatures | None = None
         if config.network is not None:
             self._network = PooledFeatures(config.network, config.weights, None)
@@ -117,12 +117,16 @@ class Diffusability(Evaluator):
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the sample; finds out whether the encoder takes images of half the size."""
-        self._model, self._kept, self._no_half = model, None, ""
+        self._model, self._kept, self._no_half, self._unplaced = model, None, "", False
         if self._network is not None:
             self._network.to(model.device)
         assert model.config is not None
         size = sides(model.config.image_size)
-        if any(side % (2 * model.encoder.patch) for side in size):
+        patch = model.encoder.patch
+        if model.encoder.grid(*size) != (size[0] // patch, size[1] // patch):
+            self._unplaced, self._no_half = True, "its tokens have no places in the image"
+            return
+        if any(side % (2 * patch) for side in size):
             self._no_half = f"half of {size[0]} x {size[1]} px is no multiple of the patch"
             return
         try:
@@ -174,12 +178,14 @@ class Diffusability(Evaluator):
         }, seeds)  # fmt: skip
         every = {"": latents, WHITE: white, PERMUTED: permuted}
         scores |= self._velocities("latent", {n: z.flatten(1)[:, None] for n, z in every.items()}, seeds)
-        scores |= self._spectrum(every)
+        if not self._unplaced:
+            scores |= self._spectrum(every)
         tokens = {n: metric.closeness(metric.chosen_tokens(every[n], self.config.tokens, seeds))
                   for n in ("", WHITE)}  # fmt: skip
         draws = resampled(torch.stack(list(tokens.values()), 1)).clamp_min(1e-300).log()
         means = [float(values.mean().log()) for values in tokens.values()]
-        scores["uniformity"] = judged(means[0], draws[:, 0], {WHITE: (means[1], draws[:, 1])})
+        notes = [f"no spectrum, no scale equivariance: {self._no_half}"] if self._unplaced else []
+        scores["uniformity"] = judged(means[0], draws[:, 0], {WHITE: (means[1], draws[:, 1])}, notes=notes)
         if "half" in sample:
             error, spread = metric.scale_error(sample["half"], sample["latent"], channels)
             scores["scale_error"] = score_of(error, {"channels' means": spread})
