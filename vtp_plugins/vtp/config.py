@@ -13,6 +13,7 @@ import vtp_core
 from vtp_core.artefact.config import ArtefactConfig, read_json
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_plugins.vtp.options import OPTIONS, PublishedConfig, RopeDtype
+from vtp_plugins.vtp.statistics import STATISTICS, statistics_of
 
 
 class VTPConfig(PublishedConfig, ArtefactConfig):
@@ -43,6 +44,14 @@ class VTPConfig(PublishedConfig, ArtefactConfig):
             raise ValueError(f"{mine[0]} follows from the published keys and can't be given")
         return {**values, **tables}
 
+    @model_validator(mode="after")
+    def _one_statistic_a_channel(self) -> Self:
+        if self.latents_mean is not None and len(self.latents_mean) != self.channels:
+            raise ValueError(
+                f"latents_mean has {len(self.latents_mean)} values, the latent {self.channels} channels"
+            )
+        return self
+
     def with_rope_dtype(self, rope_dtype: RopeDtype) -> Self:
         """The same model with rotary positions of that dtype."""
         changed = self.model_copy(update={"rope_dtype": rope_dtype})
@@ -62,13 +71,14 @@ class VTPConfig(PublishedConfig, ArtefactConfig):
         if raw.get("model_type", "vtp") != "vtp":
             raise CheckpointError(f"{path}: model_type is {raw['model_type']!r}, expected 'vtp'")
         given = {key: value for key, value in raw.items() if key in PublishedConfig.model_fields}
-        kept = {key: value for key, value in raw.items() if key not in given}
+        kept = {key: value for key, value in raw.items() if key not in {*given, *STATISTICS}}
         if unknown := sorted(key for key in kept if key.startswith(OPTIONS)):
             raise CheckpointError(
                 f"{path}: {unknown[0]} is an option that this version doesn't know; upgrade vtp-core"
             )
         try:
-            return cls(**given, kept=kept)
+            numbers = statistics_of(raw, PublishedConfig.model_validate(given))
+            return cls(**given, **numbers, kept=kept)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -86,6 +96,7 @@ class VTPConfig(PublishedConfig, ArtefactConfig):
         if self.rope_dtype == "bfloat16":
             del options["rope_dtype"]
         names = {"architectures": ["VTPModel"], "model_type": "vtp", "dtype": dtype}
+        options |= {name: getattr(self, name) for name in STATISTICS}
         kept = {key: value for key, value in self.kept.items() if key != "torch_dtype"}
         return json.dumps({**kept, **names, **options}, indent=2, sort_keys=True) + "\n"
 

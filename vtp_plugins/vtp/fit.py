@@ -16,6 +16,7 @@ from vtp_plugins.vit.encoder import VitEncoder
 from vtp_plugins.vtp.config import VTPConfig
 from vtp_plugins.vtp.model import VTPModel
 from vtp_plugins.vtp.options import DECODER_MLP_RATIO, ROPE_BASE, UPSCALE
+from vtp_plugins.vtp.statistics import STATISTICS
 
 CLIP_EXPORTS = {"embed_image", "embed_text", "logit_scale"}
 
@@ -48,6 +49,7 @@ def config_of(tokenizer: Tokenizer) -> VTPConfig:
         **_vit("encoder", "vision", encoder.config),
         **_decoder(tokenizer),
         **_clip(tokenizer),
+        **{name: getattr(tokenizer.config, name) for name in STATISTICS},
     }
     if isinstance(decoder, VitDecoder) and decoder.config.rope_dtype != encoder.config.rope_dtype:
         raise _misfit("decoder", f"has rope_dtype = {decoder.config.rope_dtype!r}, the encoder another")

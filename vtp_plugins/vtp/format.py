@@ -12,7 +12,12 @@ from vtp_plugins.vtp.writer import write_model
 
 
 class VtpFormat:
-    """Reads and writes ``config.json`` and ``model.safetensors`` as the VTP release has them."""
+    """Reads and writes ``config.json`` and ``model.safetensors`` as the VTP release has them.
+
+    Statistics of the latents are further keys of ``config.json``, which the published code leaves alone.
+    """
+
+    holds_statistics = True
 
     def matches(self, folder: Path) -> bool:
         """Whether ``config.json`` says ``model_type`` vtp."""

@@ -100,7 +100,8 @@ def vtp(*arguments: object) -> Result:
 
 @pytest.mark.parametrize("weights", ["student", "teacher"])
 def test_a_run_s_tokenizer(run: Path, tmp_path: Path, weights: str) -> None:
-    result = vtp("export", run, tmp_path / "out", "--format", "vtp", "--weights", weights)
+    options = ("--format", "vtp", "--weights", weights, "--limit", 8)
+    result = vtp("export", run, tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     assert f"{weights} of step_" in result.output or weights in result.output
     assert ("has no teacher" in result.output) == (weights == "teacher")
@@ -108,6 +109,7 @@ def test_a_run_s_tokenizer(run: Path, tmp_path: Path, weights: str) -> None:
     assert isinstance(model, VTPModel)
     assert not model.config.vision_bottleneck_ae_only and model.config.vision_clip_feat == "pooled"
     assert model.config.text_mlp_ratio == 2.7 and model.config.image_size == 32
+    assert model.config.latents_mean is not None and len(model.config.latents_mean) == 6
 
     recipe = load_recipe(run / "resolved.toml", plugins=PLUGINS)
     (checkpoint,) = (path for path in (run / "checkpoints").iterdir() if path.is_dir())
