@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,6 +76,9 @@ def test_no_first_party_component_is_left_out() -> None:
     assert names("bottleneck") == set(BOTTLENECKS)
     assert names("decoder") == set(DECODERS)
     assert names("evaluator") == EVALUATORS.keys() | CHECKED_ELSEWHERE
+    for source in names("source"):  # they need files, which their own tests make
+        own = Path(f"tests/plugins/{source}").glob("test_*.py")
+        assert any(" check_source(" in path.read_text() for path in own), source
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -13,6 +13,7 @@ from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_core.run.records import RunFolder
+from vtp_core.testing import check_source
 from vtp_plugins.image_folder.config import ImageFolderConfig
 from vtp_plugins.image_folder.source import ImageFolder
 
@@ -141,3 +142,13 @@ def test_hidden_files_are_passed_over_and_removed_ones_are_bad(tmp_path: Path) -
     (tmp_path / "a.png").unlink()
     with pytest.raises(BadSample, match="unreadable"):
         source.read(0, frozenset({"image"}))
+
+
+@pytest.mark.parametrize("names", [("a.png", "b.png"), ("dog/b.png", "cat/x/1.png", "cat/a.png")])
+def test_it_keeps_the_rules_of_sources(names: tuple[str, ...], tmp_path: Path) -> None:
+    fill(tmp_path, *names)
+    for name in names:
+        (tmp_path / name).with_suffix(".txt").write_text(f"picture {name}")
+    source = opened(tmp_path)
+    assert source.fields == {"image", "text", *(["label"] if len(names) == 3 else [])}
+    check_source(source)

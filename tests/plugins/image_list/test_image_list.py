@@ -16,6 +16,7 @@ from tests.core.data.making import encoded, noise
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
+from vtp_core.testing import check_source
 from vtp_plugins.image_list.config import ImageListConfig
 from vtp_plugins.image_list.source import ImageList
 from vtp_plugins.image_list.strings import Strings
@@ -205,3 +206,10 @@ def test_strings_are_kept_as_they_are(texts: list[str]) -> None:
         strings.append(text)
     strings.freeze()
     assert [strings[index] for index in range(len(strings))] == texts
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_it_keeps_the_rules_of_sources(name: str, tmp_path: Path) -> None:
+    images(tmp_path)
+    gone = {"file_name": "gone.png", "caption": "not there", "label": "cat"}
+    check_source(opened(write(tmp_path / name, [*ROWS, gone])))

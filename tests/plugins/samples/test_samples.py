@@ -10,6 +10,7 @@ from importlib.resources import files
 import pytest
 
 from vtp_core.recipe.tables.data import DecodeLimits
+from vtp_core.testing import check_source
 from vtp_plugins.samples.config import SamplesConfig
 from vtp_plugins.samples.source import CLASSES, Samples
 
@@ -66,3 +67,8 @@ def test_pixels_read_twice_are_the_same() -> None:
     second = opened("val").read(3, frozenset({"image"})).image
     assert first is not None and second is not None and (first == second).all()
     assert (source.read(3, frozenset({"image"})).image == second).all()
+
+
+@pytest.mark.parametrize("caption", ["title", "title_and_class"])
+def test_it_keeps_the_rules_of_sources(caption: str) -> None:
+    check_source(opened("val", caption))

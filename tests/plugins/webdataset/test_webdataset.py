@@ -17,6 +17,7 @@ from tests.core.data.making import encoded, noise, samples, write_tar
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
+from vtp_core.testing import check_source
 from vtp_plugins.webdataset.config import WebDatasetConfig
 from vtp_plugins.webdataset.latent import decode_latent
 from vtp_plugins.webdataset.source import WebDataset
@@ -414,3 +415,17 @@ def test_real_shard(shared: Path) -> None:
     assert len(source) == 215 and source.fields == ALL and source.problems() == {}
     sample = source.read(0, ALL)
     assert sample.image is not None and sample.image.shape == (64, 64, 3)
+
+
+def test_it_keeps_the_rules_of_sources(tmp_path: Path) -> None:
+    memory = io.BytesIO()
+    numpy.save(memory, numpy.arange(24, dtype=numpy.float16).reshape(2, 3, 4))
+    members = samples(3)
+    for index in range(3):
+        members.insert(4 * index + 3, (f"{index:05}.latent.npy", memory.getvalue()))
+    write_tar(tmp_path / "0.tar", members)
+    write_tar(tmp_path / "1.tar", [*samples(2, 3), ("damaged.png", b"x"), ("damaged.txt", b"x")])
+    check_source(opened(tmp_path / "0.tar"))
+    source = opened(tmp_path / "{0..1}.tar")
+    assert len(source) == 6
+    check_source(source)
