@@ -64,7 +64,7 @@ def measure_cell(config: CellConfig, train: Split, val: Split, seed: int) -> dic
     if config.measures.forecast:
         codes = config.codebook.codebook.codes
         sample = train.sample[:FORECAST_IMAGES]
-        said = forecast(sample, codes, "plain", seed=seed)
+        said = forecast(sample, codes, "plain", bare=True, seed=seed)
         found["forecast_use"] = {"value": said.use}
         found["forecast_perplexity"] = {"value": said.perplexity}
         found["forecast_off"] = {"value": abs(said.use - found["use"]["value"])}

@@ -55,7 +55,7 @@ def predict(
 
     TOKENIZER is the folder of a run or of a tokenizer, or the name of one that ships. Prints effective
     dimensions, the spread of distances, the expected use, perplexity and error of held-out vectors for three
-    metrics, and what follows for a recipe.
+    metrics with k-means++ and revival and for the plain one without (bare), and what follows for a recipe.
     """
     from vtp_core.artefact.finding import find_tokenizer
     from vtp_core.artefact.loading import load
@@ -85,7 +85,8 @@ def predict(
             f"warning: {count} vectors for {codes} codes; use is underestimated, read more --images",
             err=True,
         )
-    found = [forecast(vectors, codes, metric) for metric in METRICS]
+    found = [forecast(vectors, codes, "plain", bare=True)]
+    found += [forecast(vectors, codes, metric) for metric in METRICS]
     if as_json:
         lines = {"codes": codes, "vectors": count, "width": width, "source": data.name}
         click.echo(json.dumps({**lines, "forecasts": [asdict(each) for each in found]}, indent=2))
@@ -96,7 +97,7 @@ def predict(
     ]
     rows += [
         (
-            each.metric,
+            f"{each.metric}, bare" if each.bare else each.metric,
             str(each.axes),
             f"{each.d_eff:.1f}",
             f"{each.spread:.2f}",

@@ -1,6 +1,7 @@
 """What a codebook on given features would be like: effective dimensions, spread of distances, use, error.
 
-The use is that of a codebook which follows the features for some steps; nothing else is trained.
+The use is that of a codebook which follows the features for some steps, begun and revived as the bottlenecks
+do it by default, or bare: from rows of the data, without revival. Nothing else is trained.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vtp_core.errors import DataError
 from vtp_core.math.moments import Moments
 from vtp_core.math.row_noise import row_rand, row_seeds
 from vtp_plugins.pca_vq.axes import effective_dimensions
@@ -25,8 +27,14 @@ METRICS: dict[str, AxesConfig] = {
     "reweight 1": AxesConfig(mode="reweight", alpha=1.0),
     "dsq 90 %": AxesConfig(mode="dsq", variance=0.9),
 }
+BARE = {"initialise": "data", "revive": False}
+"""Keys of a codebook without the help that is the default."""
 HEALTHY = 0.8
-"""Use from which a plain codebook needs no help."""
+"""Use from which a plain codebook needs no principal axes."""
+GAIN = 0.98
+"""Error, as a fraction of the plain codebook's, below which other axes are worth their trouble."""
+FEWEST = 4
+"""Vectors, at least, that a codebook is trained on, and as many that it is measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,7 @@ class Forecast:
 
     Attributes:
         metric: Name of the metric.
+        bare: Whether without k-means++ and revival.
         axes: Principal axes that the search sees.
         d_eff: Effective dimensions of the search.
         spread: Deviation over mean of distances between vectors, sqrt(2 / d_eff) of Gaussian ones.
@@ -46,6 +55,7 @@ class Forecast:
     """
 
     metric: str
+    bare: bool
     axes: int
     d_eff: float
     spread: float
@@ -57,7 +67,7 @@ class Forecast:
 
 
 @torch.no_grad()
-def forecast(vectors: Tensor, codes: int, metric: str, *, seed: int = 0) -> Forecast:
+def forecast(vectors: Tensor, codes: int, metric: str, *, bare: bool = False, seed: int = 0) -> Forecast:
     """Trains a codebook of `codes` codes on half of the images and measures it on the other half.
 
     Args:
@@ -65,18 +75,21 @@ def forecast(vectors: Tensor, codes: int, metric: str, *, seed: int = 0) -> Fore
             is too large for the data seems well used on images that it was trained on.
         codes: K.
         metric: A key of `METRICS`.
+        bare: Without k-means++ and revival.
         seed: Of the split and of the batches.
+
+    Raises:
+        DataError: There are too few vectors, or all are equal.
     """
     order = row_rand(row_seeds(seed, torch.arange(len(vectors)))).argsort()
     train, held_out = (vectors[order[start::2]].flatten(0, 1) for start in (0, 1))
-    table = {
-        "codes": codes,
-        "initialise": "data",
-        "revive": False,
-        "decay": DECAY,
-        "commitment": 0.0,
-        "alarm": 0.0,
-    }
+    if len(held_out) < FEWEST:
+        images, each = vectors.shape[:2]
+        raise DataError(
+            f"{images} images with {each} vectors each are too few for a forecast, as half of them are held "
+            f"out: read at least {2 * -(-FEWEST // each)}"
+        )
+    table = {"codes": codes, "decay": DECAY, "commitment": 0.0, "alarm": 0.0, **(BARE if bare else {})}
     config = BranchConfig(axes=METRICS[metric], codebook=table)
     quantizer = RotatedQuantizer(config, vectors.shape[-1], "features")
     quantizer.calibrate(Moments.of(train))
@@ -92,17 +105,19 @@ def forecast(vectors: Tensor, codes: int, metric: str, *, seed: int = 0) -> Fore
     between = (quantizer.weights * ((held_out[:half] - held_out[-half:]) @ quantizer.vectors).square()).sum(
         -1
     )
+    least = torch.finfo(between.dtype).tiny
     d_eff = effective_dimensions(quantizer.variances, quantizer.weights).item()
     return Forecast(
         metric=metric,
+        bare=bare,
         axes=int(quantizer.rank),
         d_eff=d_eff,
         spread=math.sqrt(2 / d_eff),
-        measured_spread=(between.std() / between.mean()).item(),
+        measured_spread=(between.std() / between.mean().clamp(min=least)).item(),
         use=ever_used(counts) / codes,
         perplexity=math.exp(-torch.xlogy(p, p).sum().item()),
         error=(error / quantizer.variances.sum()).item(),
-        above_bound_db=(10 * torch.log10(error / quantizer.bound[0])).item(),
+        above_bound_db=(10 * torch.log10((error / quantizer.bound[0]).clamp(min=least))).item(),
     )
 
 
@@ -116,25 +131,34 @@ def ever_used(counts: Tensor) -> float:
 
 
 def advice(forecasts: Sequence[Forecast], codes: int) -> str:
-    """What follows for a recipe."""
-    by_name = {each.metric: each for each in forecasts}
-    plain = by_name["plain"]
+    """What follows for a recipe. Principal axes are only for what a plain codebook with its help can't do.
+
+    More use alone is no reason: with k-means++ and revival DSQ used more codes than the plain metric at the
+    same error and PSNR, and reweighting lost meaning (benchmarks/study_pca_vq).
+    """
+    plain = next(each for each in forecasts if each.metric == "plain" and not each.bare)
+    bare = next((each for each in forecasts if each.metric == "plain" and each.bare), None)
+    without = "" if bare is None else f" ({100 * bare.use:.0f} % without)"
+    said = (
+        f"With k-means++ and revival a plain codebook uses {100 * plain.use:.0f} % of {codes} codes{without}"
+    )
     if plain.use >= HEALTHY:
+        return f"{said}: bottleneck vq will do; pca_vq would change little"
+    better = [
+        each
+        for each in forecasts
+        if each.metric != "plain" and each.use >= HEALTHY and each.error < GAIN * plain.error
+    ]
+    if not better:
         return (
-            f"A plain codebook of {codes} codes is used to {100 * plain.use:.0f} %: bottleneck vq will do; "
-            "pca_vq would change little"
+            f"{said}, and principal axes hardly lower its error: take fewer codes, or read more --images if "
+            "they were too few; an encoder that trains can have fewer channels (vq with channels = 8)"
         )
-    best = max(forecasts, key=lambda each: (each.use >= HEALTHY, -each.error))
-    if best is plain:
-        return (
-            f"No metric uses {codes} codes well on these features: take fewer codes, more images, or turn "
-            "revival on"
-        )
+    best = min(better, key=lambda each: each.error)
     axes = METRICS[best.metric]
     keys = f'mode = "{axes.mode}"'
     keys += f", variance = {axes.variance}" if axes.mode == "dsq" else f", alpha = {axes.alpha}"
     return (
-        f"A plain codebook would use {100 * plain.use:.0f} % of {codes} codes. Take bottleneck pca_vq with "
-        f"axes = {{ {keys} }}: {100 * best.use:.0f} %, error {best.error:.3f} of the variance against "
-        f"{plain.error:.3f}; and leave revival on"
+        f"{said}. Bottleneck pca_vq with axes = {{ {keys} }} uses {100 * best.use:.0f} %, with an error of "
+        f"{best.error:.3f} of the variance against {plain.error:.3f}"
     )
