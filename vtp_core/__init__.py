@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vtp_core.config import (
         AugmentationConfig,
         ComponentConfig,
+        EvaluatorConfig,
         KeyHistory,
         ObjectiveConfig,
         OptimizerConfig,
@@ -62,6 +63,7 @@ _NAMES = {
     "vtp_core.config": (
         "AugmentationConfig",
         "ComponentConfig",
+        "EvaluatorConfig",
         "KeyHistory",
         "ObjectiveConfig",
         "OptimizerConfig",
@@ -119,6 +121,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Evaluator",
+    "EvaluatorConfig",
     "Features",
     "GeneratedBatch",
     "GeneratedPass",

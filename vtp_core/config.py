@@ -117,6 +117,13 @@ class SourceConfig(ComponentConfig):
         return None
 
 
+class EvaluatorConfig(ComponentConfig):
+    """A table ``[evaluators.NAME]`` of an evaluator that has named protocols."""
+
+    protocols: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """Name of a protocol -> the keys of this table that choose it; ``vtp eval --protocol`` sets them."""
+
+
 class AugmentationConfig(ComponentConfig):
     """A table ``augment`` of a view."""
 

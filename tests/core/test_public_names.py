@@ -15,7 +15,8 @@ import vtp_core
 NAMES = sorted(set(vtp_core.__all__) - {"__version__"})
 # Promised without torch: tables, hooks, sources, callbacks and the data that they exchange.
 TORCH_FREE = (
-    "BadSample Callback ComponentConfig DataError DecodeLimits Diagnosis Dims Metric ObjectiveConfig "
+    "BadSample Callback ComponentConfig DataError DecodeLimits Diagnosis Dims EvaluatorConfig Metric "
+    "ObjectiveConfig "
     "ParamRule Register RunInfo Sample Schedule Scheduled Score Source SourceConfig Table UsageError "
     "ViewNeed VtpError hookimpl value_at"
 ).split()

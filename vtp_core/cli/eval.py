@@ -20,6 +20,7 @@ from vtp_core.cli.arguments.options import (
     tokenizer_argument,
     torch_device,
 )
+from vtp_core.cli.arguments.protocols import chosen_evaluators
 from vtp_core.cli.arguments.tables import is_table, read_table
 from vtp_core.cli.output import check_file
 from vtp_core.errors import DataError, UsageError, VtpError
@@ -52,6 +53,14 @@ ROWS = 64
 @click.option("--source", metavar="TABLE", help="Held-out data; split: default val.")
 @click.option("--train-source", metavar="TABLE", help="Data that probes learn from.")
 @click.option("--evaluator", "names", multiple=True, metavar="TABLE", help="Default: all that can run.")
+@click.option(
+    "--protocol",
+    "protocols",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=completion.protocols,
+    help="Measure by this named protocol, with every evaluator that has it or those of --evaluator.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many samples of each source; named so.")
 @click.option(
     "--allow-incomplete", is_flag=True, help="Measure what is left where parts of a source can't be read."
@@ -70,6 +79,7 @@ def eval_(
     source: str | None,
     train_source: str | None,
     names: tuple[str, ...],
+    protocols: tuple[str, ...],
     limit: int | None,
     allow_incomplete: bool,
     rows: int | None,
@@ -97,7 +107,8 @@ def eval_(
     plugins = load_plugins(plugin_files)
     folder = find_tokenizer(tokenizer, plugins)
     given = _recipe(recipe, folder, source, plugins)
-    plan = _plan(given, source, train_source, names, plugins)
+    chosen = chosen_evaluators(names, protocols, given.evaluators if given is not None else {}, plugins)
+    plan = _plan(given, source, train_source, chosen, plugins)
     sources = Sources(plugins, plan.limits)
     for table in (plan.held_out, plan.train):
         if table is not None:
@@ -201,7 +212,7 @@ def _plan(
     recipe: Recipe | None,
     source: str | None,
     train_source: str | None,
-    names: tuple[str, ...],
+    chosen: Mapping[str, ComponentConfig],
     plugins: Plugins,
 ) -> _Plan:
     """The tables of the command line; what it doesn't name is the recipe's.
@@ -209,10 +220,6 @@ def _plan(
     Raises:
         UsageError: A table is wrong.
     """
-    tables = [read_table(name, "evaluator", plugins) for name in names]
-    chosen: dict[str, ComponentConfig] = {}
-    for table in tables:
-        chosen[table.use if table.use not in chosen else f"{table.use}_{len(chosen) + 1}"] = table
     held_out = None if source is None else read_held_out(source, plugins)
     train = None if train_source is None else read_source(train_source, plugins)
     if recipe is None:

@@ -44,6 +44,11 @@ def jackknife_error(without: Sequence[float]) -> float | None:
     return float(((len(values) - 1) * values.var(correction=0)).sqrt())
 
 
+def key_hashes(keys: Sequence[str]) -> Tensor:
+    """(B,) int64 CRC-32 of keys; what is left after a division by a number of parts is a sample's part."""
+    return torch.tensor([zlib.crc32(key.encode("utf-8", "replace")) for key in keys], dtype=torch.int64)
+
+
 def parts_of(keys: Sequence[str], count: int) -> Tensor:
     """The part of each sample, (B,) int64 from 0 to `count` - 1, by a hash of its key."""
-    return torch.tensor([zlib.crc32(key.encode("utf-8", "replace")) % count for key in keys])
+    return key_hashes(keys) % count

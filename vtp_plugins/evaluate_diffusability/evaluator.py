@@ -25,6 +25,11 @@ from vtp_plugins.evaluate_frechet.network import PooledFeatures
 from vtp_plugins.pretrained.packages import is_installed
 
 WHITE, PERMUTED = "white Gaussian latents", "permuted tokens"
+UNLIMITED = f"unlimited {WHITE}"
+FEW = (
+    f"as many {WHITE} have too few effective neighbours, so the variance of unlimited ones is the trivial "
+    "answer; a finite set biases the latents' own variance downward"
+)
 KINDS = {"token": "a token", "latent": "the latent"}
 TYPES = {"order": torch.int64, "latent": torch.float32, "half": torch.float32, "codes": torch.int64}
 
@@ -204,15 +209,22 @@ class Diffusability(Evaluator):
             if found.neighbours < self.config.least_neighbours:
                 continue
             trivial = {n: metric.velocity(z, noise, time) for n, z in points.items() if n}
+            known: dict[str, Tensor | float] = {
+                n: v.variance for n, v in trivial.items() if v.neighbours >= self.config.least_neighbours
+            }
+            few = WHITE not in known
+            if few:
+                known[UNLIMITED] = metric.white_variance(time)
             scores[f"{kind}_variance_t{time:g}"] = score_of(
                 found.variance,
-                {n: v.variance for n, v in trivial.items() if v.neighbours >= self.config.least_neighbours},
+                known,
                 also={
                     "effective neighbours": found.neighbours,
                     "prediction error": float(found.error.mean()),
                     "images": len(found.variance),
                     **{f"effective neighbours, {n}": v.neighbours for n, v in trivial.items()},
                 },
+                notes=[FEW] if few else (),
             )
         return scores
 

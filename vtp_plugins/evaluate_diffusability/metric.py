@@ -70,6 +70,14 @@ def velocity(points: Tensor, noise: Tensor, time: float) -> Velocity:
     )
 
 
+def white_variance(time: float) -> float:
+    """The variance of the velocity of unlimited white Gaussian points, per number: 1 / (t^2 + (1 - t)^2).
+
+    z - e and t z + (1 - t) e are jointly normal, with variances 2 and t^2 + (1 - t)^2 and covariance 2 t - 1.
+    """
+    return 1 / (time**2 + (1 - time) ** 2)
+
+
 def chosen_tokens(latents: Tensor, count: int, seeds: Tensor) -> Tensor:
     """(I, n, d): at most `count` random positions of each of latents (I, d, h, w), by the images' seeds."""
     tokens = latents.flatten(2).transpose(1, 2)

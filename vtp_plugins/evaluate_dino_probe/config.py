@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import EvaluatorConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -15,8 +15,10 @@ BATCH, LEAST_BATCH, STEPS_OF_A_PASS = 1024, 16, 125
 _PUBLISHED = ("blocks", "rates", "epochs")
 
 
-class DinoProbeConfig(ComponentConfig):
+class DinoProbeConfig(EvaluatorConfig):
     """A table ``[evaluators.NAME]`` with ``use = "dino_probe"``."""
+
+    protocols = {name: {"protocol": name} for name in ("probe-dino-v1", "vtp-2512")}
 
     use: Literal["dino_probe"] = "dino_probe"
     """This evaluator."""

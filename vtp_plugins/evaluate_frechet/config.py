@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import EvaluatorConfig
 from vtp_plugins.evaluate_frechet.protocols import INCEPTIONS, PROTOCOLS, FidProtocol
 
 Network = Annotated[
@@ -18,10 +18,11 @@ STATISTICS = (".npz", ".safetensors")
 """Endings of files of saved statistics."""
 
 
-class FrechetConfig(ComponentConfig):
+class FrechetConfig(EvaluatorConfig):
     """A table ``[evaluators.NAME]`` with ``use = "frechet"``."""
 
     of_samples: ClassVar[bool] = False
+    protocols = {name: {"protocol": name} for name, one in PROTOCOLS.items() if not one.generated}
 
     use: Literal["frechet"] = "frechet"
     """This evaluator."""
@@ -95,6 +96,7 @@ class FrechetGeneratedConfig(FrechetConfig):
     """A table ``[evaluators.NAME]`` with ``use = "frechet_generated"``."""
 
     of_samples: ClassVar[bool] = True
+    protocols = {name: {"protocol": name} for name, one in PROTOCOLS.items() if one.generated}
 
     use: Literal["frechet_generated"] = "frechet_generated"  # type: ignore[assignment]
     """This evaluator."""

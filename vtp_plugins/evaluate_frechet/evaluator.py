@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
+from vtp_core.evaluation.jackknife import key_hashes
 from vtp_plugins.evaluate_frechet.comparison import Compared, FeatureDistances
 
 MEAN_COLOR = "mean colour"
@@ -44,9 +41,4 @@ class Frechet(FeatureDistances):
             MEAN_COLOR: flat.expand_as(seen.image),
         }
         for name, image in shown.items():
-            self.sets.add(name, image, places_of(seen.batch.keys), seen.batch.keys)
-
-
-def places_of(keys: Sequence[str]) -> Tensor:
-    """(B,) int64 hashes of keys, which say what part of a set a sample is in."""
-    return torch.tensor([zlib.crc32(key.encode("utf-8", "replace")) for key in keys])
+            self.sets.add(name, image, key_hashes(seen.batch.keys), seen.batch.keys)

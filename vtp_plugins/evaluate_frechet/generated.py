@@ -13,6 +13,7 @@ from vtp_core.encoded import require_finite
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import GeneratedBatch, Observation, Split
+from vtp_core.evaluation.jackknife import key_hashes
 from vtp_core.evaluation.protocol import GeneratedPass, Score
 from vtp_core.features import Tally
 from vtp_core.math.row_noise import row_randn, row_seeds
@@ -20,7 +21,6 @@ from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_frechet.comparison import LEAST, Compared, FeatureDistances
 from vtp_plugins.evaluate_frechet.config import STATISTICS, FrechetGeneratedConfig
-from vtp_plugins.evaluate_frechet.evaluator import places_of
 from vtp_plugins.evaluate_frechet.features import Collected
 from vtp_plugins.evaluate_frechet.metric import Moments
 from vtp_plugins.evaluate_frechet.statistics import (
@@ -108,7 +108,7 @@ class FrechetGenerated(FeatureDistances):
 
     def update(self, seen: Observation) -> None:
         """Adds a batch of the training or the held-out set."""
-        self.sets.add(SPLITS[seen.split], seen.image, places_of(seen.batch.keys), seen.batch.keys)
+        self.sets.add(SPLITS[seen.split], seen.image, key_hashes(seen.batch.keys), seen.batch.keys)
         if seen.split == self._latent_split:
             latent = seen.encoded.latent.double().transpose(0, 1).flatten(1).cpu()
             count = torch.full((len(latent),), float(latent.shape[1]), dtype=torch.float64)

@@ -4,13 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import EvaluatorConfig
 
 Strength = Annotated[float, Field(gt=0)]
 
 
-class LinearProbeConfig(ComponentConfig):
+class LinearProbeConfig(EvaluatorConfig):
     """A table ``[evaluators.NAME]`` with ``use = "linear_probe"``."""
+
+    protocols = {
+        "probe-last-layer-v1": {"features": "last_layer"},
+        "probe-latent-mean-v1": {"features": "latent"},
+        "probe-latent-grid-v1": {"features": "latent_map"},
+    }
 
     use: Literal["linear_probe"] = "linear_probe"
     """This evaluator."""

@@ -4,12 +4,14 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import EvaluatorConfig
 from vtp_plugins.evaluate_reconstruction.protocols import PROTOCOLS
 
 
-class ReconstructionConfig(ComponentConfig):
+class ReconstructionConfig(EvaluatorConfig):
     """A table ``[evaluators.NAME]`` with ``use = "reconstruction"``."""
+
+    protocols = {name: {"protocol": name} for name in PROTOCOLS}
 
     use: Literal["reconstruction"] = "reconstruction"
     """This evaluator."""

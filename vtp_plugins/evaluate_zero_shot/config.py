@@ -5,13 +5,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from vtp_core.config import ComponentConfig
+from vtp_core.config import EvaluatorConfig
 
 _PUBLISHED: Mapping[str, object] = {"templates": "openai", "classes": "imagenet", "at": (1, 5)}
 
 
-class ZeroShotConfig(ComponentConfig):
+class ZeroShotConfig(EvaluatorConfig):
     """A table ``[evaluators.NAME]`` with ``use = "zero_shot"``."""
+
+    protocols = {"vtp-2512": {"protocol": "vtp-2512"}}
 
     use: Literal["zero_shot"] = "zero_shot"
     """This evaluator."""

@@ -29,6 +29,7 @@ def completed(line: str) -> dict[str, str]:
         ("vtp validate smoke/clip_ae_", {"smoke/clip_ae_d256"}),
         ("vtp recipes copy vtp_n", {"vtp_nano"}),
         ("vtp eval vtp", {"vtp-nano"}),
+        ("vtp eval vtp-nano --protocol titok", {"titok"}),
         ("vtp encode vtp", {"vtp-nano"}),
         ("vtp export vtp", {"vtp-nano"}),
     ],

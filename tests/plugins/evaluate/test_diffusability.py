@@ -20,7 +20,7 @@ from vtp_core.testing.networks import TinyDecoder
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_diffusability import metric
 from vtp_plugins.evaluate_diffusability.config import DiffusabilityConfig
-from vtp_plugins.evaluate_diffusability.evaluator import PERMUTED, WHITE, Diffusability
+from vtp_plugins.evaluate_diffusability.evaluator import PERMUTED, UNLIMITED, WHITE, Diffusability
 from vtp_plugins.evaluate_diffusability.perturbation import nearest_codes, replace_codes
 from vtp_plugins.evaluate_diffusability.posterior import posterior_of_others
 from vtp_plugins.evaluate_diffusability.sample import LeastHashes, least
@@ -109,6 +109,23 @@ def test_white_latents_have_the_variance_of_the_closed_form() -> None:
         assert float(found.variance.mean()) == pytest.approx(exact, rel=0.1)
         assert abs(float(found.error.mean()) - exact) < 3 * error + 0.05 * exact
         assert found.neighbours > 10
+
+
+def test_variances_have_a_trivial_answer_where_white_points_are_too_far_apart() -> None:
+    seeds = row_seeds(0, torch.arange(64))
+    # Few directions in many channels keep their neighbours; as many white points have none left.
+    points = (normal(64, 1, 2) @ normal(2, 48, seed=1)) * 0.3
+    found = Diffusability(DiffusabilityConfig(times=(0.5,)))._velocities(
+        "token", {"": points, WHITE: normal(64, 1, 48, seed=2)}, seeds
+    )
+    score = found["token_variance_t0.5"]
+    assert score.also[f"effective neighbours, {WHITE}"] < 4 < score.also["effective neighbours"]
+    ((name, trivial),) = score.baselines.items()
+    assert name == UNLIMITED and trivial.value == metric.white_variance(0.5) == 2.0
+    assert trivial.error == pytest.approx(score.error) and "downward" in score.notes[0]
+    # The closed form is what many points of few channels come to.
+    own = metric.velocity(normal(1024, 1, 1, seed=3), normal(1024, 1, 1, seed=4), 0.3)
+    assert float(own.variance.mean()) == pytest.approx(metric.white_variance(0.3), rel=0.05)
 
 
 def test_one_number_repeated_has_the_variance_of_the_closed_form() -> None:

@@ -22,6 +22,13 @@ def tokenizers(context: click.Context, parameter: click.Parameter, incomplete: s
     return _matching([item.name for item in load_plugins().components("tokenizer")], incomplete)
 
 
+def protocols(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Named protocols of all evaluators."""
+    from vtp_core.cli.arguments.protocols import known_protocols
+
+    return [CompletionItem(name) for name in known_protocols(load_plugins()) if name.startswith(incomplete)]
+
+
 def _matching(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
     found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return [*found, CompletionItem(incomplete, type="file")]

@@ -26,11 +26,20 @@ def read_table(text: str, kind: Kind, plugins: Plugins) -> ComponentConfig:
     """
     from vtp_core.recipe.reading.component import read_component
 
-    values: dict[str, Any] = {"use": text}
-    if text.lstrip().startswith("{"):
-        try:
-            values = parse_toml(f"table = {text}")["table"]
-        except TomlError as error:
-            shown = text if len(text) <= 200 else f"{text[:200]}..."
-            raise UsageError(f"{kind} {shown!r}: not a TOML table ({error})") from error
-    return read_component(kind, values, plugins)
+    return read_component(kind, table_values(text, kind), plugins)
+
+
+def table_values(text: str, kind: Kind) -> dict[str, Any]:
+    """The keys of a component's table, unchecked, from its name or an inline TOML table.
+
+    Raises:
+        UsageError: It is no TOML.
+    """
+    if not text.lstrip().startswith("{"):
+        return {"use": text}
+    try:
+        values: dict[str, Any] = parse_toml(f"table = {text}")["table"]
+    except TomlError as error:
+        shown = text if len(text) <= 200 else f"{text[:200]}..."
+        raise UsageError(f"{kind} {shown!r}: not a TOML table ({error})") from error
+    return values
