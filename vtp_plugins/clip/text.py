@@ -174,8 +174,8 @@ class TextTower(nn.Module):
         if self.pool == "none":
             return x
         if self.pool == "argmax":
-            # The end token has the largest id.
-            return x[torch.arange(len(ids), device=ids.device), ids.argmax(1)]
+            # The end token has the largest id. Not len(), which fixes the batch of an exported program.
+            return x[torch.arange(ids.shape[0], device=ids.device), ids.argmax(1)]
         return x[:, 0 if self.pool == "first" else -1]
 
     def _initialize(self) -> None:

@@ -42,7 +42,7 @@ class CaptionTokenizer:
         An empty string is its start and end token; a single string is a batch of one.
         """
         captions = [captions] if isinstance(captions, str) else captions
-        encoding = self._encoding
+        encoding = self.encoding
         if len(encoding.cache) > REMEMBERED_WORDS:
             encoding.cache = {word: word for word in ("<start_of_text>", "<end_of_text>")}
         limit = self.context * CHARACTERS_PER_TOKEN
@@ -58,7 +58,8 @@ class CaptionTokenizer:
         return " ".join(caption.split())[:limit]
 
     @cached_property
-    def _encoding(self) -> Any:
+    def encoding(self) -> Any:
+        """The encoder of open_clip, with the merges in use."""
         from open_clip.tokenizer import SimpleTokenizer
 
         encoding = SimpleTokenizer(context_length=self.context)

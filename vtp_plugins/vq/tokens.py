@@ -23,7 +23,7 @@ def quantize_tokens(
     """
     flat = [patches.flatten(0, 2) for patches, _ in crops.values()]
     found: Quantized = quantizer(torch.cat(flat))
-    sizes = [len(part) for part in flat]
+    sizes = [part.shape[0] for part in flat]  # not len(), which fixes the batch of an exported program
     latent, codes = {}, {}
     pieces = zip(crops.items(), found.vectors.split(sizes), found.codes.split(sizes), strict=True)
     for (name, (patches, grid)), vectors, index in pieces:

@@ -155,7 +155,7 @@ def test_any_text_is_taken(caption: str) -> None:
 def test_a_cut_encoding_is_a_coarser_one(caption: str, merges: int) -> None:
     """Same text, spelt with the first merges only; ids stay below merges + 514 and the last one ends it."""
     cut, whole = CaptionTokenizer(200, merges), CaptionTokenizer(200)
-    spelling = {number: token for token, number in whole._encoding.encoder.items()}
+    spelling = {number: token for token, number in whole.encoding.encoder.items()}
 
     def spelt(ids: torch.Tensor, end: int) -> str:
         inner = ids[0, 1 : int((ids[0] == end).nonzero()[0])]
@@ -169,7 +169,7 @@ def test_a_cut_encoding_is_a_coarser_one(caption: str, merges: int) -> None:
 
 def test_a_cut_encoding_falls_back_to_bytes() -> None:
     ids = CaptionTokenizer(16, merges=0)(["Hi é"])
-    letters = CaptionTokenizer(16)._encoding.encoder
+    letters = CaptionTokenizer(16).encoding.encoder
     expected = [512, letters["h"], letters["i</w>"], letters["Ã"], letters["©</w>"], 513]
     assert ids[0, :6].tolist() == expected and not ids[0, 6:].any()
     with pytest.raises(ValueError, match="merges must be 0 to 48894"):
@@ -183,7 +183,7 @@ def test_the_memory_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     captions = CaptionTokenizer(8)
     first = captions(["word" + "x" * i for i in range(50)])
     captions(["again"])
-    assert len(captions._encoding.cache) < 10
+    assert len(captions.encoding.cache) < 10
     assert torch.equal(captions(["word" + "x" * i for i in range(50)]), first)
 
 
