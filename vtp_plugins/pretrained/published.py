@@ -54,6 +54,23 @@ def read_tensors(path: Path, entries: Sequence[str] = ()) -> dict[str, Tensor]:
     return dict(content)
 
 
+def read_table(path: Path, entry: str) -> dict[str, Any]:
+    """The plain table, such as training arguments, beside the tensors in a file of ``torch.save``.
+
+    Args:
+        path: The file, read as by `read_tensors`; its tensors are not.
+        entry: Its key in the file.
+
+    Raises:
+        CheckpointError: Damaged, or there is no such table.
+    """
+    content = _unpickled(path, mapped=True)
+    table = content.get(entry) if isinstance(content, Mapping) else None
+    if not isinstance(table, Mapping):
+        raise CheckpointError(f"{path}: there is no table {entry!r} in it, which says what its tensors mean")
+    return {str(key): value for key, value in table.items()}
+
+
 def tensor_names(path: Path, entries: Sequence[str] = ()) -> frozenset[str]:
     """Names of a file's tensors, of which little is read; empty if it can't be read. See `read_tensors`."""
     try:
