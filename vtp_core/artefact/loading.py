@@ -82,7 +82,10 @@ def load(
         return model.to(device=place[0], dtype=place[1])
     reader = None if is_artefact(folder) else _reader(folder, plugins)
     if reader is None and folder.is_file():
-        raise CheckpointError(f"{folder}: no installed format reads this file; `vtp plugins list` names them")
+        raise CheckpointError(
+            f"{folder}: no installed format reads this file; `vtp plugins list` names them. Of a pickle only "
+            "plain tensors are read, nothing in it was executed"
+        )
     # A folder of unknown format is read as our own, whose errors say what is wrong with it.
     tokenizer = read_artefact(folder, plugins) if reader is None else reader.read(folder)
     return tokenizer.to(device=place[0], dtype=place[1])

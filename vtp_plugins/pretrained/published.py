@@ -19,6 +19,14 @@ from vtp_core.errors import CheckpointError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 """Endings of files of weights: safetensors, and what ``torch.save`` wrote."""
+MOST_FILES = 32
+"""A folder of more files of a kind is no published model, and they are not opened to find out."""
+
+
+def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files of a folder with such endings, by name; none if there are more than `MOST_FILES`."""
+    found = sorted(file for file in folder.iterdir() if file.suffix in suffixes and file.is_file())
+    return found if len(found) <= MOST_FILES else []
 
 
 def read_tensors(path: Path, entries: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.errors import CheckpointError
 from vtp_core.parameters import Dims
 from vtp_core.tokenizer import Tokenizer
-from vtp_plugins.pretrained.published import matched, read_settings, read_tensors
+from vtp_plugins.pretrained.published import files_of, matched, read_settings, read_tensors
 from vtp_plugins.rae.bottleneck import RaeBottleneck
 from vtp_plugins.rae.config import RaeConfig, RaeDecoderConfig, RaeEncoderConfig
 from vtp_plugins.rae.decoder import RaeDecoder
@@ -40,16 +40,18 @@ PROTOCOL = "normalised by the published statistics of each channel at each posit
 
 def find_config(path: Path) -> Path | None:
     """The configuration of an RAE: the file itself, or the only one in a folder; None: there is none."""
-    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    if path.is_file():
+        files = [path] if path.suffix in CONFIGS else []
+    else:
+        files = files_of(path, CONFIGS) if path.is_dir() else []
     found = []
     for file in files:
-        if file.suffix in CONFIGS and file.is_file():
-            try:
-                raw = read_settings(file)
-            except CheckpointError:
-                continue
-            if stage1_table(raw) is not None:
-                found.append(file)
+        try:
+            raw = read_settings(file)
+        except CheckpointError:
+            continue
+        if stage1_table(raw) is not None:
+            found.append(file)
     return found[0] if len(found) == 1 else None
 
 

@@ -13,8 +13,8 @@ from vtp_plugins.kl.bottleneck import KlBottleneck
 
 IGNORED = ("loss.", "foundation_model.", "linear_proj.")
 """How the names begin of what only training needs."""
-MARKS = frozenset({"encoder.conv_in.weight", "quant_conv.weight", "post_quant_conv.weight"})
-"""Names by which a checkpoint is known."""
+MARKS = frozenset({"encoder.mid.block_1.conv1.weight", "quant_conv.weight", "post_quant_conv.weight"})
+"""Names by which a checkpoint is known; other projects' auto-encoders share all but the first."""
 
 
 def published_tensors(tokenizer: Tokenizer) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from vtp_plugins.cnn.encoder import CnnEncoder
 from vtp_plugins.kl.bottleneck import KlBottleneck
 from vtp_plugins.pretrained.published import (
     SUFFIXES,
+    files_of,
     matched,
     read_settings,
     read_tensors,
@@ -59,7 +60,7 @@ def find_files(path: Path) -> Files | None:
         named = _heeded(settings).ckpt_path
         if named is not None and (path / Path(named).name).is_file():
             return Files(path, path / Path(named).name, settings)
-    candidates = [file for file in _files(path, SUFFIXES) if file.name not in STATISTICS]
+    candidates = [file for file in files_of(path, SUFFIXES) if file.name not in STATISTICS]
     fitting = [file for file in candidates if tensor_names(file, ENTRIES) >= MARKS]
     return Files(path, fitting[0], settings) if len(fitting) == 1 else None
 
@@ -127,7 +128,7 @@ def _config(networks: Networks, resolution: int, folder: Path, settings: Setting
 
 
 def _settings(folder: Path) -> Path | None:
-    for file in _files(folder, (".json", ".yaml", ".yml")):
+    for file in files_of(folder, (".json", ".yaml", ".yml")):
         try:
             if is_settings(read_settings(file)):
                 return file
@@ -138,7 +139,3 @@ def _settings(folder: Path) -> Path | None:
 
 def _heeded(path: Path) -> Settings:
     return Settings.of_table(path, read_settings(path))
-
-
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in suffixes and file.is_file())

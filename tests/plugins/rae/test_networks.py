@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.agreement import Agreement
 from vtp_core import load
 from vtp_core.errors import UsageError
 from vtp_core.features import Features, Tokens
@@ -102,9 +103,10 @@ def write(folder: Path, family: str, input_size: int, side: int) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.agrees("RAE's MAE and SigLIP2: tokens, other grids", "transformers", 2e-5)
 @pytest.mark.parametrize("family", ["mae", "siglip2"])
 @torch.no_grad()
-def test_as_transformers(family: str, tmp_path: Path) -> None:
+def test_as_transformers(family: str, tmp_path: Path, agreement: Agreement) -> None:
     """Positions of 3 x 3 are interpolated to 5 x 5; the owner drops the class token and the norm's affine."""
     import transformers
 
@@ -138,7 +140,7 @@ def test_as_transformers(family: str, tmp_path: Path) -> None:
     expected = hidden[:, 1:] if family == "mae" else hidden
     pixels = convert(images, UNIT, "imagenet")
     latents = ours.encode(pixels).latent
-    torch.testing.assert_close(latents.flatten(2).transpose(1, 2), expected, atol=2e-5, rtol=1e-5)
+    agreement(latents.flatten(2).transpose(1, 2), expected)
     # Without statistics encode_normalized has nothing to go by.
     with pytest.raises(UsageError, match="no latent statistics"):
         ours.encode_normalized(pixels)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.agreement import Agreement
 from vtp_core import load
 from vtp_core.artefact.fingerprint import fingerprint
 from vtp_core.cli.main import main
@@ -19,6 +20,11 @@ from vtp_plugins.va_vae.format import VaVaeFormat
 
 FOLDER = Path(__file__).parents[2] / "data" / "vavae_tiny_a"
 TOLERANCE = 1e-5
+CODE, DECODE, BYTES = (
+    "VA-VAE: latents, moments, statistics",
+    "VA-VAE: decoded images",
+    "VA-VAE: decoded images, of 255",
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +64,23 @@ def every_output(model: Tokenizer, given: dict[str, Tensor]) -> dict[str, Tensor
     return found
 
 
+@pytest.mark.agrees(
+    "VA-VAE: latents, moments, statistics", "hustvl/LightningDiT", 1e-5, version="fixture vavae_tiny_a"
+)
+@pytest.mark.agrees("VA-VAE: decoded images", "hustvl/LightningDiT", 1e-5, version="fixture vavae_tiny_a")
+@pytest.mark.agrees(
+    "VA-VAE: decoded images, of 255", "hustvl/LightningDiT", 1, version="fixture vavae_tiny_a"
+)
 @pytest.mark.parametrize("kind", ["folder", "checkpoint", "its folder"])
 @torch.no_grad()
-def test_as_published(given: dict[str, Tensor], checkpoint: Path, kind: str) -> None:
+def test_as_published(given: dict[str, Tensor], checkpoint: Path, kind: str, agreement: Agreement) -> None:
     model = load({"folder": FOLDER, "checkpoint": checkpoint, "its folder": checkpoint.parent}[kind])
     assert not model.training and not any(p.requires_grad for p in model.parameters())
     found = every_output(model, given)
     assert {key.removeprefix("out.") for key in given if key.startswith("out.")} == found.keys()
     for name, value in found.items():
-        limit = 1 if name.startswith("reconstruction_uint8") else TOLERANCE
-        assert (value.double() - given[f"out.{name}"].double()).abs().max() <= limit, name
+        decoded = DECODE if name.startswith(("reconstruction", "decoded")) else CODE
+        agreement(value, given[f"out.{name}"], BYTES if "uint8" in name else decoded)
 
 
 @torch.no_grad()

@@ -90,6 +90,22 @@ def test_the_owner_s_yaml_is_read(tmp_path: Path) -> None:
         read_settings(folder / "bad.yaml")
 
 
+def test_other_projects_auto_encoders_are_left_to_their_formats(tmp_path: Path) -> None:
+    """diffusers shares the names outside the blocks; a folder of many files is not searched."""
+    names = ("encoder.conv_in.weight", "encoder.mid_block.resnets.0.conv1.weight")
+    names += ("quant_conv.weight", "post_quant_conv.weight")
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file({name: torch.zeros(1) for name in names}, path)
+    assert not VaVaeFormat().matches(path) and not VaVaeFormat().matches(tmp_path)
+    many = tmp_path / "many"
+    many.mkdir()
+    shutil.copy(FOLDER / "model.safetensors", many / "model.safetensors")
+    assert VaVaeFormat().matches(many)
+    for number in range(32):
+        (many / f"{number}.pt").touch()
+    assert not VaVaeFormat().matches(many) and VaVaeFormat().matches(many / "model.safetensors")
+
+
 def test_statistics(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     shutil.copy(FOLDER / "model.safetensors", weights)
