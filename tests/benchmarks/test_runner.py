@@ -12,7 +12,7 @@ from benchmarks.__main__ import PACKAGES, main
 from vtp_plugins.bench.case import CASES, BenchCase, CaseError, compare, load, names, shapes
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.report import Circumstances, markdown, result
-from vtp_plugins.kernels.timing import measure, summarize
+from vtp_plugins.kernels.timing import measure, measure_part, summarize
 
 
 class Machine:
@@ -84,6 +84,27 @@ def test_a_report_compares_with_the_reference_and_names_the_machine() -> None:
     assert cells[:2] == ["fast", "125.000 (125.000 to 125.000)"]
     assert cells[3:] == ["80", "20 %", "3.0", "4.00 x"], "10 operations in 0.125 s are 20 % of 400 a second"
     assert found["machine"]["processor"] in text and "2026-01-31" in text
+
+
+def test_a_part_is_timed_within_the_whole_call() -> None:
+    machine = Machine()
+    drawn = case({"whole": machine.variant("whole", 0.5)})
+
+    def part(clock: Callable[[], float]) -> float:
+        machine.now += 0.3
+        start = clock()
+        machine.now += 0.2
+        return clock() - start
+
+    def now() -> float:
+        return machine.now
+
+    timings = measure(drawn.variants, rounds=3, clock=now)
+    found = measure_part(part, timings["whole"], now)
+    assert found.rounds == 3 and found.median == pytest.approx(0.2)
+    under = Circumstances(date="2026-01-31", clock="a clock", threads=1, peaks={})
+    text = markdown([result(drawn, timings, under, parts={"meters": found})])
+    assert "- meters, timed in place: 200.000 ms (200.000 to 200.000), 40.0 % of whole." in text
 
 
 def test_the_command_writes_both_files(tmp_path: Path) -> None:

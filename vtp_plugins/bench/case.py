@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 from vtp_plugins.bench.config import BenchOptions, Precision
+from vtp_plugins.kernels.timing import Clock
 
 CASES = "vtp_plugins.bench.cases"
 
@@ -37,6 +38,8 @@ class BenchCase:
         peak: Whose peak the rate is compared with.
         skipped: Peer -> why it is not among the variants.
         limit: Seconds that a call takes at least on the device at hand, on paper; None: not known.
+        parts: Part of the reference -> makes a call of it and returns the seconds that the part took in it.
+            Small parts show so, which two variants can't tell apart: each finds other caches.
     """
 
     name: str
@@ -50,6 +53,7 @@ class BenchCase:
     peak: Precision = "float32"
     skipped: Mapping[str, str] = field(default_factory=dict)
     limit: float | None = None
+    parts: Mapping[str, Callable[[Clock], float]] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:

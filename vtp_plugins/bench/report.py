@@ -37,6 +37,7 @@ def result(
     timings: Mapping[str, Timing],
     circumstances: Circumstances,
     memory: Mapping[str, int] | None = None,
+    parts: Mapping[str, Timing] | None = None,
 ) -> dict[str, Any]:
     """Everything that a report says, ready for JSON.
 
@@ -45,6 +46,7 @@ def result(
         timings: Variant -> times.
         circumstances: How.
         memory: Variant -> most bytes that a call held beyond what was held before; None: not counted.
+        parts: Part of the reference -> its times in place.
     """
     reference = timings[case.reference].median
     peak = circumstances.peaks.get(case.peak)
@@ -72,6 +74,9 @@ def result(
         "peak": case.peak,
         "reference": case.reference,
         "variants": variants,
+        "parts": {
+            name: {**asdict(part), "share": part.median / reference} for name, part in (parts or {}).items()
+        },
         "skipped": dict(case.skipped),
         **asdict(circumstances),
         "machine": installation.machine(),
@@ -117,6 +122,13 @@ def table(found: Mapping[str, Any]) -> list[str]:
         cells += [f"{row['speedup']:.2f} x"]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
+    if found.get("parts"):
+        lines += [
+            f"- {name}, timed in place: {part['median'] * 1e3:.3f} ms ({part['low'] * 1e3:.3f} to "
+            f"{part['high'] * 1e3:.3f}), {part['share'] * 100:.1f} % of {found['reference']}."
+            for name, part in found["parts"].items()
+        ]
+        lines.append("")
     if found["skipped"]:
         lines += [*(f"- {name}: not measured, {reason}" for name, reason in found["skipped"].items()), ""]
     return lines

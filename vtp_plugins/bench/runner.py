@@ -19,7 +19,7 @@ from vtp_plugins.bench.peers.ours import usable
 from vtp_plugins.bench.report import Circumstances, result
 from vtp_plugins.kernels.cpu.instruction_set import cpu_isa
 from vtp_plugins.kernels.native.loading import why_missing
-from vtp_plugins.kernels.timing import clock_for, measure
+from vtp_plugins.kernels.timing import clock_for, measure, measure_part
 
 
 class Runner:
@@ -69,10 +69,12 @@ class Runner:
         with complaints(f"{case.name}: shape {case.shape!r}"):
             compare(case)
             timings = measure(case.variants, self.rounds, self.clock)
+            whole = timings[case.reference]
+            parts = {name: measure_part(call, whole, self.clock) for name, call in case.parts.items()}
         counted = None
         if memory:
             counted = {name: peak_bytes(case, name, self.options, self.packages) for name in case.variants}
-        return result(case, timings, self.circumstances, counted)
+        return result(case, timings, self.circumstances, counted, parts)
 
 
 def _check_device(name: str) -> None:

@@ -73,6 +73,19 @@ def measure(
     return {name: summarize(times, repeats[name]) for name, times in blocks.items()}
 
 
+def measure_part(call: Callable[[Clock], float], timing: Timing, clock: Clock) -> Timing:
+    """Times a part of a call in place, in as many rounds and calls as the whole call was timed in.
+
+    Args:
+        call: Makes a call and returns the seconds of the part by the clock that it is given.
+        timing: Of the whole call.
+        clock: Seconds.
+    """
+    call(clock)
+    rounds = [sum(call(clock) for _ in range(timing.repeats)) / timing.repeats for _ in range(timing.rounds)]
+    return summarize([(seconds, seconds) for seconds in rounds], timing.repeats)
+
+
 def summarize(times: list[tuple[float, float]], repeats: int) -> Timing:
     """Median and quartiles of a call's blocks, at least two pairs of clock and wall seconds."""
     low, median, high = statistics.quantiles([clock for clock, _ in times], n=4, method="inclusive")

@@ -78,6 +78,19 @@ def test_a_quantiser_step_moves_the_codes_a_little_in_float32(precision: str) ->
     torch.testing.assert_close(last, first, rtol=0.01, atol=0.01)
 
 
+def test_the_meters_of_a_quantiser_step_are_timed_in_place() -> None:
+    """A clock that counts its readings: two for the report in `forward`, two for the update."""
+    readings: list[float] = []
+
+    def clock() -> float:
+        readings.append(len(readings))
+        return readings[-1]
+
+    part = load("vq_step", "64x16x8", BenchOptions(peers=False)).parts["meters"]
+    assert part(clock) == 2 and len(readings) == 4
+    assert part(clock) == 2 and len(readings) == 8
+
+
 def test_a_search_that_misses_is_found_out() -> None:
     case = load("nearest_code", "40x20x4", BenchOptions(peers=False))
     right = case.variants["vtp"]()

@@ -1,10 +1,12 @@
 """A whole training step of a vector quantiser: search, loss, gradient, codebook, revival and meters.
 
 Ours looks for dead codes in every tenth step, as it does by default; a step that does is a variant of its
-own. The peer looks in every step.
+own. The peer looks in every step. The meters are also timed in place, within the whole step.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,10 @@ from vtp_plugins.bench.case import BenchCase
 from vtp_plugins.bench.config import BenchOptions
 from vtp_plugins.bench.peers.peer import Call, Peer, gather, limit_threads
 from vtp_plugins.bench.sizes import sizes
+from vtp_plugins.kernels.timing import Clock
 from vtp_plugins.vq.config import EmaConfig
 from vtp_plugins.vq.ema import EmaQuantizer
+from vtp_plugins.vq.meters import Meters
 from vtp_plugins.vq.tokens import spread
 
 SHAPES = ("4096x1024x64", "4096x8192x32", "4096x16384x64")
@@ -54,7 +58,7 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
     ours = {
         "vtp": _ours(vectors, codebook),
         "vtp, reviving in every step": _ours(vectors, codebook, revive_every=1),
-        "vtp, without meters": _ours(vectors, codebook, meters=False),
+        "vtp, without meters": _ours(vectors, codebook, meters=_NoMeters()),
     }
     return BenchCase(
         name="vq_step",
@@ -66,6 +70,7 @@ def build(shape: str, options: BenchOptions) -> BenchCase:
         check=_check,
         flop=2.0 * rows * codes * width,
         skipped=skipped,
+        parts={"meters": _meters_of(vectors, codebook)},
     )
 
 
@@ -78,14 +83,51 @@ class _NoMeters(nn.Module):
         return {}
 
 
-def _ours(vectors: Tensor, codebook: Tensor, *, revive_every: int = 10, meters: bool = True) -> Call:
+class _TimedMeters(Meters):
+    """Adds up the seconds that it takes."""
+
+    clock: Clock | None = None
+    seconds = 0.0
+
+    def update(self, counts: Tensor, index: int) -> None:
+        start = self._now()
+        super().update(counts, index)
+        self.seconds += self._now() - start
+
+    def report(self) -> dict[str, Tensor]:
+        start = self._now()
+        found = super().report()
+        self.seconds += self._now() - start
+        return found
+
+    def _now(self) -> float:
+        return 0.0 if self.clock is None else self.clock()
+
+
+def _meters_of(vectors: Tensor, codebook: Tensor) -> Callable[[Clock], float]:
+    """Makes a step and returns the seconds of its meters."""
+    config = EmaConfig()
+    meters = _TimedMeters(len(codebook), window=config.window, alarm=config.alarm).to(codebook.device)
+    call = _ours(vectors, codebook, meters=meters)
+
+    def seconds(clock: Clock) -> float:
+        meters.clock, meters.seconds = clock, 0.0
+        call()
+        return meters.seconds
+
+    return seconds
+
+
+def _ours(
+    vectors: Tensor, codebook: Tensor, *, revive_every: int = 10, meters: nn.Module | None = None
+) -> Call:
     config = EmaConfig(
         codes=len(codebook), decay=DECAY, commitment=1.0, dead_below=DEAD_BELOW, revive_every=revive_every
     )
     quantizer = EmaQuantizer(config, codebook.shape[1]).to(codebook.device).train()
     quantizer.set_codebook(codebook)
-    if not meters:
-        quantizer.meters = _NoMeters()  # type: ignore[assignment]
+    if meters is not None:
+        quantizer.meters = meters  # type: ignore[assignment]
     images = min(SAMPLE[0], len(vectors))
     step = 0
 
