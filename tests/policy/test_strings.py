@@ -39,11 +39,14 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
     "l2": ({"ops/nearest_code.py", "ops/nearest_code_distance.py"}, "a metric of the search operator"),
     "latents": (
-        {"artefact/latent_shards.py", "cli/encode.py", "cli/decode.py"},
+        {"artefact/latent_shards.py", "cli/encode.py", "cli/decode.py", "latents/"},
         "a tensor of a file of latents",
     ),
     "linear": ({"schedule.py"}, "the shape of a schedule"),
-    "samples": ({"data/files.py", "report/", "run/loop.py", "run/records.py"}, "rows of data, a folder"),
+    "samples": (
+        {"artefact/latent_manifest.py", "data/files.py", "report/", "run/loop.py", "run/records.py"},
+        "rows of data, a folder",
+    ),
     "scale": (
         {"ops/attention.py", "recipe/tables/views.py"},
         "an argument of attention, a crop's share of the image",

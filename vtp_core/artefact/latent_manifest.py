@@ -18,6 +18,10 @@ from vtp_core.view import Size
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+_DECIDING = (
+    "tokenizer", "source", "samples", "images", "image_size", "flips", "shard_samples", "layout", "fields",
+    "parts", "numerics",
+)  # fmt: skip
 _Count = Annotated[int, Field(ge=0)]
 
 
@@ -46,6 +50,14 @@ class LatentManifest(Table):
     """Class names by label."""
     fields: tuple[str, ...] = ("latent",)
     """Fields of each sample: latent, label, text."""
+    layout: Literal["safetensors", "tar"] = "safetensors"
+    """Files: LightningDiT's safetensors, or tar shards."""
+    parts: tuple[Literal["logvar", "indices"], ...] = ()
+    """What each sample has beside its latent: log variances (variational), codes (discrete)."""
+    images: str = ""
+    """Hash of the names of some samples: whether the images are still the same. Empty: unknown."""
+    numerics: str = ""
+    """What rounding depends on: dtype, device, images at a time, preparation. Empty: unknown."""
     complete: bool = False
     """Whether all samples are encoded; what follows is known only then."""
     encoded: _Count = 0
@@ -66,12 +78,20 @@ class LatentManifest(Table):
     @property
     def shards(self) -> Sequence[str]:
         """Names of the files."""
-        return [f"latents-{k:05d}.safetensors" for k in range(-(-self.samples // self.shard_samples))]
+        suffix = "tar" if self.layout == "tar" else "safetensors"
+        return [f"latents-{k:05d}.{suffix}" for k in range(-(-self.samples // self.shard_samples))]
 
     def positions(self, shard: int) -> range:
         """Samples of the source that a file is made of."""
         start = shard * self.shard_samples
         return range(start, min(start + self.shard_samples, self.samples))
+
+    def difference(self, other: LatentManifest) -> str | None:
+        """The first thing by which the files of two folders would differ, in words, or None."""
+        for name in _DECIDING:
+            if (old := getattr(self, name)) != (new := getattr(other, name)):
+                return f"{name} was {old!s}, now {new!s}"
+        return None
 
     def write(self, folder: Path) -> None:
         """Replaces the file."""

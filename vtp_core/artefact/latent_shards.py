@@ -2,8 +2,9 @@
 
 A file holds ``latents`` (n, d, h, w), ``latents_flip`` of the mirror images and ``labels`` (n,) int64, -1
 where there is none, as LightningDiT's extraction writes them. Ours add ``index`` (n,), positions in the
-source, and texts as bytes: ``keys`` and ``keys_end``, ``texts`` and ``texts_end``. A file of ``vtp encode``
-is read too.
+source, and texts as bytes: ``keys`` and ``keys_end``, ``texts`` and ``texts_end``; of a variational tokenizer
+``logvar`` (n, d, h, w), of a discrete one ``indices`` (n, Q, h, w) int32, both also with ``_flip``. A file of
+``vtp encode`` for single images is read too.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def write_shard(
     flips: NDArray[numpy.float32] | None = None,
     labels: Sequence[int] | None = None,
     texts: Sequence[str] | None = None,
+    further: Mapping[str, NDArray[Any]] | None = None,
     left_out: Mapping[str, Sequence[str]] | None = None,
     tokenizer: TokenizerName,
 ) -> None:
@@ -51,6 +53,7 @@ def write_shard(
         flips: (n, d, h, w) of the mirror images.
         labels: Classes.
         texts: Captions.
+        further: ``logvar``, ``indices`` and those of the mirror images, (n, ...) each.
         left_out: Reason -> keys of samples that could not be read.
         tokenizer: What made them.
     """
@@ -59,6 +62,7 @@ def write_shard(
         "labels": numpy.array([-1] * len(keys) if labels is None else labels, dtype=numpy.int64),
         "index": numpy.array(index, dtype=numpy.int64),
         **_packed("keys", keys),
+        **(further or {}),
     }
     if flips is not None:
         tensors["latents_flip"] = flips
@@ -71,7 +75,18 @@ def write_shard(
         "left_out": json.dumps(left_out or {}),
     }
     with replacing_file(path) as file:
-        file.write(save(whole, metadata))
+        for part in _ordered(save(whole, metadata)):
+            file.write(part)
+
+
+def _ordered(data: bytes) -> tuple[bytes, memoryview]:
+    """Header and tensors of a safetensors file, the same for the same content: metadata come in any order."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, memoryview(data)[end:]
 
 
 def _packed(name: str, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -172,8 +187,9 @@ class LatentShard:
             raise ValueError(f"expected `latents` (n, d, h, w), found {shapes.get('latents', 'none')}")
         count = shapes["latents"][0]
         for name, part in found.items():
-            kinds = _TYPES if name.startswith("latents") else ("U8",) if name in ("keys", "texts") else _WHOLE
-            if part.get_dtype() not in kinds and name != "indices":
+            floating = name.startswith(("latents", "logvar"))
+            kinds = _TYPES if floating else ("U8",) if name in ("keys", "texts") else _WHOLE
+            if part.get_dtype() not in kinds:
                 raise ValueError(f"`{name}` is {part.get_dtype()}; read are {', '.join(kinds)}")
         for name, shape in (("latents_flip", shapes["latents"]), ("index", (count,))):
             if shapes.get(name, shape) != shape:

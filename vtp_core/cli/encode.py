@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from vtp_core.cli.arguments.options import fast_option, json_option, plugin_option, tokenizer_argument
+from vtp_core.cli.arguments.options import (
+    device_option,
+    fast_option,
+    json_option,
+    plugin_option,
+    tokenizer_argument,
+    torch_device,
+)
 from vtp_core.cli.output import check_file
 from vtp_core.data.files import UNREADABLE, files_below
 from vtp_core.data.source import BadSample, as_utf8
@@ -26,10 +33,48 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 @click.command()
 @tokenizer_argument
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A .safetensors file.")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A .safetensors file; with --source a folder.",
+)
+@click.option(
+    "--source",
+    metavar="SOURCE",
+    help="Instead of IMAGES: a recipe or run (its training data), a source's name or inline table, or a "
+    "path that a source recognises.",
+)
 @click.option("--normalized", is_flag=True, help="Latents of zero mean and unit variance a channel.")
 @click.option("--rows", type=click.IntRange(min=1), default=16, show_default=True, help="Images at a time.")
+@click.option(
+    "--layout",
+    type=click.Choice(["safetensors", "tar"]),
+    default="safetensors",
+    show_default=True,
+    help="Of a source: LightningDiT's files, or tar shards.",
+)
+@click.option(
+    "--flips/--no-flips", default=True, show_default=True, help="Of a source: encode mirror images too."
+)
+@click.option(
+    "--shard-samples",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    help="Of a source: samples a file; what is lost when it is stopped.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Of a source: processes that read images; default: 0 on a CPU, else up to 8.",
+)
+@click.option(
+    "--allow-incomplete", is_flag=True, help="Encode what is left where parts of a source can't be read."
+)
+@device_option
 @click.option(
     "--crop", is_flag=True, help="Encode the center of each image, as evaluations do, not all of it."
 )
@@ -40,28 +85,54 @@ def encode(
     tokenizer: str,
     images: tuple[Path, ...],
     output: Path,
+    source: str | None,
     normalized: bool,
     rows: int,
+    layout: Literal["safetensors", "tar"],
+    flips: bool,
+    shard_samples: int,
+    workers: int | None,
+    allow_incomplete: bool,
+    device: str,
     crop: bool,
     fast: bool,
     as_json: bool,
     plugin_files: tuple[Path, ...],
 ) -> None:
-    """Encode IMAGES, files or folders, with TOKENIZER.
+    """Encode IMAGES, files or folders, or all images of --source, with TOKENIZER.
 
     TOKENIZER is the folder of a run or of a tokenizer, or the name of one that ships, such as vtp-nano.
 
-    The output holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is discrete,
-    and in its metadata the names of the images and the tokenizer's fingerprint. Whole images are encoded:
-    shorter sides have the tokenizer's size, and of images of several shapes there are tensors `latents.HxW`
-    for each. Images that can't be read are named and left out; the exit code is then 3, and nothing is
-    written if none is left.
+    Of a source the output is a folder: files of latents of images and mirror images (center crops) with
+    labels and captions, log variances or codes; their statistics and manifest.json. Called again, a stopped
+    encoding goes on; `torchrun --nproc-per-node N -m vtp_core encode ...` shares it. Images that can't be
+    read are named in the manifest.
+
+    Of IMAGES the output holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is
+    discrete, and in its metadata the names of the images and the tokenizer's fingerprint. Whole images are
+    encoded: shorter sides have the tokenizer's size, and of images of several shapes there are tensors
+    `latents.HxW` for each. Images that can't be read are named and left out; the exit code is then 3, and
+    nothing is written if none is left.
     """
     import json
 
     from vtp_core.artefact.finding import find_tokenizer
     from vtp_core.plugins import load_plugins
 
+    if (source is None) != bool(images):
+        raise UsageError("give either IMAGES or --source")
+    if source is not None:
+        if normalized or crop:
+            raise UsageError("--normalized, --crop: latents of --source are center crops, not normalised")
+        from vtp_core.cli.encode_source import SourceRequest, encode_to_folder
+
+        request = SourceRequest(
+            tokenizer=tokenizer, source=source, folder=output, rows=rows, layout=layout, flips=flips,
+            shard_samples=shard_samples, workers=workers, allow_incomplete=allow_incomplete, device=device,
+            fast=fast, as_json=as_json,
+        )  # fmt: skip
+        encode_to_folder(request, load_plugins(plugin_files))
+        return
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: latents are written as .safetensors; give such a name")
     if str(output.absolute()) != as_utf8(str(output.absolute())):
@@ -79,7 +150,7 @@ def encode(
     from vtp_core.artefact.weights import write_weights
     from vtp_core.run.progress import show_pass
 
-    model = load(folder, plugins=plugins)
+    model = load(folder, plugins=plugins).to(torch_device(device))
     made_by = name_of(model)  # before the weights are packed
     for line in prepare(model, plugins) if fast else ():
         click.echo(line, err=True)
@@ -95,9 +166,9 @@ def encode(
         latent, indices = _encoded(model, batch, normalized=normalized)
         shape = "x".join(str(side) for side in latent.shape[2:])
         names.setdefault(shape, []).extend(name for name, _ in batch)
-        made.setdefault(f"latents.{shape}", []).append(latent.float())
+        made.setdefault(f"latents.{shape}", []).append(latent.float().cpu())
         if indices is not None:
-            made.setdefault(f"indices.{shape}", []).append(indices)
+            made.setdefault(f"indices.{shape}", []).append(indices.cpu())
 
     with torch.no_grad(), show_pass("encoding", len(paths)) as advance:
         for path in paths:
@@ -173,7 +244,7 @@ def _encoded(
     from vtp_core.encoded import require_finite
     from vtp_core.tokenizer.checks import check_finite_features, check_finite_latent
 
-    pixels = torch.cat([image for _, image in batch])
+    pixels = torch.cat([image for _, image in batch]).to(model.device)
     try:
         if normalized:
             latent = model.encode_normalized(pixels)

@@ -56,6 +56,17 @@ def check_folder(option: str, folder: Path) -> None:
         raise UsageError(f"{option} {folder}: {there} can't be written; name another folder")
 
 
+def check_empty_folder(option: str, folder: Path) -> None:
+    """The same of a folder that must not hold anything yet.
+
+    Raises:
+        UsageError: As `check_folder`, or something is in it.
+    """
+    check_folder(option, folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{option} {folder}: is not empty; name a new folder")
+
+
 def printable(text: str) -> str:
     """Text of one line whose control characters are escapes: names from data must not steer a terminal."""
     if text.isprintable():

@@ -11,28 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from vtp_core.artefact.config import is_artefact, read_config
-from vtp_core.artefact.finding import find_tokenizer, run_of_checkpoint
+from vtp_core.artefact.finding import find_tokenizer
 from vtp_core.artefact.fingerprint import NETWORKS, TokenizerName
-from vtp_core.artefact.latent_manifest import FORMAT_VERSION, LatentManifest, read_manifest
+from vtp_core.artefact.latent_manifest import FORMAT_VERSION, read_manifest
 from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.opening import open_source
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
+from vtp_core.latents.folder import identity, new_manifest, probed_keys
+from vtp_core.latents.stored import StoredLatents
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_core.view import Size
 from vtp_plugins.latents.config import LatentsConfig
-from vtp_plugins.latents.stored import StoredLatents
 
 if TYPE_CHECKING:
     import torch
 
     from vtp_core.evaluation.progress import Show
     from vtp_core.tokenizer import Tokenizer
-
-PROBES = 16
-"""Samples whose keys tell whether the images are still the same."""
 
 
 class Latents:
@@ -134,7 +131,7 @@ class Latents:
         """
         if self._stored is not None:
             return
-        assert self.config.tokenizer is not None
+        assert self.config.tokenizer is not None and self.config.source is not None
         found = find_tokenizer(self.config.tokenizer, plugins)
         loaded: list[Tokenizer] = []
 
@@ -145,12 +142,19 @@ class Latents:
                 loaded.append(load(found, plugins=plugins).to(device))
             return loaded[0]
 
-        name, size = _identity(found, model)
+        name, size = identity(found, model)
         size = self.config.size or size
         folder = Path(self.config.cache) / f"{name.name or found.name}-{self._key(name, size)}"
-        manifest = read_manifest(folder) or self._manifest(name, size)
+        manifest = read_manifest(folder) or new_manifest(
+            self.config.source,
+            self.images,
+            name,
+            size,
+            flips=self.config.flips,
+            shard_samples=self.config.shard_samples,
+        )
         if not manifest.complete:
-            from vtp_plugins.latents.encoding import encode_source
+            from vtp_core.latents.encoding import encode_source
 
             encode_source(self.images, folder, manifest, model, rows=self.config.rows, show=show)
         stored = StoredLatents(folder, flips=self.config.flips)
@@ -162,51 +166,18 @@ class Latents:
         self._rows[index] = numpy.arange(len(index))
         self._stored = stored
 
-    def _manifest(self, name: TokenizerName, size: Size) -> LatentManifest:
-        import vtp_core
-        from vtp_core.evaluation.opening import set_name
-
-        assert self.config.source is not None
-        return LatentManifest(
-            vtp_version=vtp_core.__version__,
-            tokenizer=name,
-            source=set_name(self.config.source),
-            samples=len(self.images),
-            image_size=size,
-            flips=self.config.flips,
-            shard_samples=self.config.shard_samples,
-            classes=tuple(self.classes),
-            fields=("latent", *sorted(self.fields - {"latent", "image"})),
-        )
-
     def _key(self, name: TokenizerName, size: Size) -> str:
         """Names the folder: another tokenizer, other images or another size are another one."""
         assert self.config.source is not None
-        count = len(self.images)
-        probes = sorted({position * (count - 1) // (PROBES - 1) for position in range(PROBES)})
         facts = {
             "version": FORMAT_VERSION,
             "networks": name.fingerprint[:NETWORKS],
             "source": self.config.source.model_dump(mode="json", exclude_defaults=True),
             "use": self.config.source.use,
-            "samples": count,
-            "keys": [self.images.read(position, frozenset()).key for position in probes],
+            "samples": len(self.images),
+            "keys": probed_keys(self.images),
             "size": size,
             "flips": self.config.flips,
             "shard_samples": self.config.shard_samples,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _identity(folder: Path, model: Any) -> tuple[TokenizerName, Size]:
-    """Name and image size of the tokenizer of a folder; loads it only if its config does not tell."""
-    if run_of_checkpoint(folder) is None and is_artefact(folder):
-        config = read_config(folder)
-        if config.fingerprint is not None:
-            return TokenizerName(name=config.recipe, fingerprint=config.fingerprint), config.image_size
-    from vtp_core.artefact.fingerprint import name_of
-
-    loaded: Tokenizer = model()
-    if loaded.config is None:
-        raise DataError(f"{folder}: a tokenizer without a config has no image size")
-    return name_of(loaded, loaded.config.recipe or folder.name), loaded.config.image_size

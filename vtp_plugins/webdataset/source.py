@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from vtp_core.data.completeness import Lost
 from vtp_core.data.decoding import clean_text, decode_image, decode_text, decode_utf
+from vtp_core.data.latent_file import decode_latent
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_plugins.tar_shards.shards import Shards
 from vtp_plugins.tar_shards.subset import Subset
 from vtp_plugins.webdataset.config import WebDatasetConfig
-from vtp_plugins.webdataset.latent import decode_latent
 from vtp_plugins.webdataset.urls import find_shards
 
 _SCANNED = 256

@@ -26,16 +26,16 @@ from vtp_core.data.opening import Sources, open_source
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError, NumericError, UsageError
 from vtp_core.evaluation.progress import silent
+from vtp_core.latents import encoding
+from vtp_core.latents.stored import StoredLatents
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe.reading.component import read_component
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.testing import check_source
 from vtp_core.view import ViewNeed
-from vtp_plugins.latents import encoding
 from vtp_plugins.latents.config import LatentsConfig
 from vtp_plugins.latents.source import Latents
-from vtp_plugins.latents.stored import StoredLatents
 
 PLUGINS = load_plugins(only=["image_folder", "latents", "vit", "linear"])
 CPU = torch.device("cpu")

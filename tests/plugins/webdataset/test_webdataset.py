@@ -14,12 +14,12 @@ import pytest
 from pydantic import ValidationError
 
 from tests.core.data.making import encoded, noise, samples, write_tar
+from vtp_core.data.latent_file import decode_latent
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_core.testing import check_source
 from vtp_plugins.webdataset.config import WebDatasetConfig
-from vtp_plugins.webdataset.latent import decode_latent
 from vtp_plugins.webdataset.source import WebDataset
 from vtp_plugins.webdataset.urls import expand, find_shards
 

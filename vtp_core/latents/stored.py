@@ -1,4 +1,4 @@
-"""Latents in files: a folder of ours or of LightningDiT, or a file of ``vtp encode``. Imports no torch."""
+"""The source of latents in files: a folder of ours or of LightningDiT, or a file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy
 
 from vtp_core.artefact.fingerprint import TokenizerName
 from vtp_core.artefact.latent_manifest import MANIFEST, LatentManifest, read_manifest
-from vtp_core.artefact.latent_shards import LatentShard
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
+from vtp_core.latents.files import LatentFile, open_file
 
 
 class StoredLatents:
@@ -36,9 +36,9 @@ class StoredLatents:
         self.path = path
         manifest = read_manifest(path) if path.is_dir() else None
         if manifest is not None and not manifest.complete:
-            raise DataError(f"{path}: not all samples are encoded yet; resume the run that began it")
+            raise DataError(f"{path}: not all samples are encoded yet; repeat the command or resume the run")
         self.manifest: LatentManifest | None = manifest
-        self.shards = [LatentShard(file) for file in _files(path, manifest)]
+        self.shards: Sequence[LatentFile] = [open_file(file) for file in _files(path, manifest)]
         first = self.shards[0]
         for shard in self.shards:
             if shard.shape != first.shape or shard.tokenizer != first.tokenizer:
@@ -93,7 +93,7 @@ class StoredLatents:
         return {} if self.manifest is None else dict(self.manifest.left_out)
 
 
-def measured(shards: Sequence[LatentShard]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measured(shards: Sequence[LatentFile]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, over all positions and mirror images, in float64."""
     channels = shards[0].shape[0]
     first = next(shard for shard in shards if len(shard))

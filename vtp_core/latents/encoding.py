@@ -1,0 +1,234 @@
+"""Encodes a source once into a folder of latents; what is there is kept, and processes share the work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vtp_core.artefact.latent_manifest import MANIFEST, LatentManifest, read_manifest
+from vtp_core.artefact.latent_shards import write_shard
+from vtp_core.atomic import sweep
+from vtp_core.data.crops.geometry import center_crop
+from vtp_core.data.source import BadSample, Sample, Source
+from vtp_core.encoded import require_finite
+from vtp_core.errors import DataError
+from vtp_core.evaluation.progress import Advance, Show
+from vtp_core.latents.files import open_file
+from vtp_core.latents.stored import measured
+from vtp_core.latents.tar_shard import write_tar
+from vtp_core.pixels import normalize
+from vtp_core.tokenizer import Tokenizer
+from vtp_core.view import Size, sides
+
+
+def encode_source(
+    source: Source,
+    folder: Path,
+    manifest: LatentManifest,
+    model: Callable[[], Tokenizer],
+    *,
+    rows: int,
+    show: Show,
+    workers: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+) -> None:
+    """Encodes what is missing; several processes that call it with one folder take different files.
+
+    A file depends on the manifest and `rows` alone: one that another process wrote is the same bit for bit.
+
+    Args:
+        source: The images.
+        folder: Where files and manifest go.
+        manifest: The manifest of the folder, not yet complete.
+        model: Loads the tokenizer; called if something is missing.
+        rows: Images at a time.
+        show: Shows the progress.
+        workers: Processes that read images; 0: this one.
+        rank: Of this process among those that were started together: it begins with files of its own.
+        ranks: Their number.
+
+    Raises:
+        DataError: No image can be read.
+        NumericError: A latent is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, {MANIFEST, *manifest.shards}, seconds=60)
+    if read_manifest(folder) is None:
+        manifest.write(folder)
+    # First what no other process works at, then wait for the others, and do what they left.
+    for wait in (False, True):
+        missing = [k for k, name in enumerate(manifest.shards) if not (folder / name).exists()]
+        if not missing:
+            break
+        tokenizer = model()
+        reading = _Reading(source, manifest, rows, workers)
+        own = [k for k in missing if k % ranks == rank]
+        total = sum(len(manifest.positions(k)) for k in own)
+        with show(f"encoding {manifest.source} with {manifest.tokenizer.name}", total) as advance:
+            for k in [*own, *(k for k in missing if k not in own)]:
+                with _claimed(folder / f".{manifest.shards[k]}.lock", wait=wait) as claimed:
+                    if claimed and not (folder / manifest.shards[k]).exists():
+                        _encode_shard(tokenizer, reading, folder, manifest, k, advance)
+    with _claimed(folder / ".manifest.lock", wait=True):
+        found = read_manifest(folder)
+        if found is None or not found.complete:
+            _completed(folder, manifest).write(folder)
+    for lock in folder.glob(".*.lock"):
+        lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _claimed(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Whether this process may do the work that a lock stands for."""
+    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):  # a file system without locks: work may be done twice
+        pass
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _encode_shard(
+    model: Tokenizer, reading: _Reading, folder: Path, manifest: LatentManifest, number: int, advance: Advance
+) -> None:
+    """Writes one file."""
+    fields = reading.fields
+    kept: list[tuple[int, Sample]] = []
+    left_out: dict[str, list[str]] = {}
+    made: list[dict[str, Tensor]] = [_empty(model, manifest)]
+    for part in reading.batches(manifest.positions(number)):
+        images = []
+        for position, sample, image in part:
+            if isinstance(sample, BadSample):
+                left_out.setdefault(sample.reason, []).append(sample.key)
+                continue
+            assert image is not None
+            images.append(image)
+            kept.append((position, sample))
+        if images:
+            made.append(_made(model, torch.stack(images), manifest))
+        advance(len(part))
+    arrays = {name: torch.cat([part[name] for part in made]).numpy() for name in made[0]}
+    labels = [sample.label for _, sample in kept]
+    texts = [sample.text for _, sample in kept]
+    write = write_tar if manifest.layout == "tar" else write_shard
+    write(
+        folder / manifest.shards[number],
+        arrays.pop("latents"),
+        flips=arrays.pop("latents_flip", None),
+        keys=[sample.key for _, sample in kept],
+        index=[position for position, _ in kept],
+        labels=[-1 if label is None else label for label in labels] if "label" in fields else None,
+        texts=[text or "" for text in texts] if "text" in fields else None,
+        further=arrays,
+        left_out=left_out,
+        tokenizer=manifest.tokenizer,
+    )
+
+
+@torch.no_grad()
+def _made(model: Tokenizer, pixels: Tensor, manifest: LatentManifest) -> dict[str, Tensor]:
+    """What a file holds of images (B, 3, H, W) uint8, on the CPU: latents and `parts`, mirror images too."""
+    unit = normalize(pixels.to(model.device).to(model.dtype) / 255)
+    found: dict[str, Tensor] = {}
+    for suffix, shown in {"": unit, **({"_flip": unit.flip(-1)} if manifest.flips else {})}.items():
+        encoded = model.encode(shown)
+        require_finite("encode", {"the latent is": encoded.latent}, model)
+        found[f"latents{suffix}"] = encoded.latent.float().cpu()
+        if "logvar" in manifest.parts:
+            found[f"logvar{suffix}"] = encoded.latent_dist.logvar.float().cpu()
+        if "indices" in manifest.parts:
+            assert encoded.indices is not None
+            found[f"indices{suffix}"] = encoded.indices.to("cpu", torch.int32)
+    return found
+
+
+def _empty(model: Tokenizer, manifest: LatentManifest) -> dict[str, Tensor]:
+    """The same of no image: a file of which no image can be read has these shapes."""
+    height, width = (side // model.encoder.patch for side in sides(manifest.image_size))
+    channels = {"latents": model.latent_channels, "logvar": model.latent_channels}
+    channels["indices"] = len(model.bottleneck.codebook_sizes)
+    types = {"indices": torch.int32}
+    return {
+        f"{name}{suffix}": torch.zeros(0, channels[name], height, width, dtype=types.get(name))
+        for suffix in ("", *(["_flip"] if manifest.flips else []))
+        for name in ("latents", *manifest.parts)
+    }
+
+
+def parts_of(model: Tokenizer, size: Size) -> tuple[Literal["logvar", "indices"], ...]:
+    """What a tokenizer makes beside latents: log variances if it is variational, codes if it is discrete."""
+    with torch.no_grad():
+        encoded = model.encode(torch.zeros(1, 3, *sides(size), device=model.device, dtype=model.dtype))
+    if encoded.indices is not None:
+        return ("indices",)
+    return () if encoded.latent_dist.deterministic else ("logvar",)
+
+
+_Row = tuple[int, Sample | BadSample, Tensor | None]
+
+
+class _Reading(Dataset[_Row]):
+    """Reads samples of a source and cuts their images, in this process or in workers."""
+
+    def __init__(self, source: Source, manifest: LatentManifest, rows: int, workers: int) -> None:
+        self.source, self.size, self.rows, self.workers = source, manifest.image_size, rows, workers
+        self.fields = frozenset({"image", *manifest.fields}) - {"latent"}
+
+    def __getitem__(self, position: int) -> _Row:
+        """Position in the source, the sample without its image, and the image (3, H, W) uint8."""
+        try:
+            sample = self.source.read(position, self.fields)
+        except BadSample as error:
+            return position, error, None
+        assert sample.image is not None
+        image = center_crop(sample.image, self.size)
+        return position, Sample(key=sample.key, text=sample.text, label=sample.label), image
+
+    def batches(self, positions: range) -> Iterator[list[_Row]]:
+        """Samples in order, `rows` at a time."""
+        starts = range(positions.start, positions.stop, self.rows)
+        parts = [list(range(start, min(start + self.rows, positions.stop))) for start in starts]
+        # A generator of its own: a run that encodes before its first step draws the same numbers after it.
+        return iter(
+            DataLoader(
+                self, batch_sampler=parts, collate_fn=list, num_workers=self.workers,
+                multiprocessing_context="fork" if self.workers else None, generator=torch.Generator(),
+            )
+        )  # fmt: skip
+
+
+def _completed(folder: Path, manifest: LatentManifest) -> LatentManifest:
+    shards = [open_file(folder / name) for name in manifest.shards]
+    left_out: dict[str, Sequence[str]] = {}
+    for shard in shards:
+        for reason, keys in shard.left_out.items():
+            left_out[reason] = (*left_out.get(reason, ()), *keys)
+    if not any(map(len, shards)):
+        found = json.dumps({reason: len(keys) for reason, keys in left_out.items()})
+        raise DataError(f"{manifest.source}: no image can be read ({found}); run `vtp data check`")
+    mean, deviation = measured(shards)
+    return manifest.model_copy(
+        update={
+            "complete": True,
+            "encoded": sum(map(len, shards)),
+            "left_out": left_out,
+            "latents_mean": mean,
+            "latents_std": deviation,
+        }
+    )

@@ -1,0 +1,99 @@
+"""What a folder of latents is made of: tokenizer, images, how they are encoded. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vtp_core.artefact.config import is_artefact, read_config
+from vtp_core.artefact.finding import run_of_checkpoint
+from vtp_core.artefact.fingerprint import TokenizerName
+from vtp_core.artefact.latent_manifest import LatentManifest
+from vtp_core.config import ComponentConfig
+from vtp_core.data.source import Source
+from vtp_core.errors import DataError
+from vtp_core.view import Size
+
+if TYPE_CHECKING:
+    from vtp_core.tokenizer import Tokenizer
+
+PROBES = 16
+"""Samples whose keys tell whether the images are still the same."""
+
+
+def new_manifest(
+    table: ComponentConfig,
+    images: Source,
+    tokenizer: TokenizerName,
+    size: Size,
+    *,
+    flips: bool,
+    shard_samples: int,
+    layout: Literal["safetensors", "tar"] = "safetensors",
+    parts: Sequence[Literal["logvar", "indices"]] = (),
+    numerics: str = "",
+) -> LatentManifest:
+    """The manifest of a folder that is to be encoded; see `LatentManifest` for the arguments.
+
+    Args:
+        table: Table of the source of images.
+        images: The opened source.
+        tokenizer: What encodes.
+        size: Side of the images in pixels, or height and width.
+        flips: Whether mirror images are encoded too.
+        shard_samples: Samples a file.
+        layout: Kind of the files.
+        parts: What is kept beside latents.
+        numerics: What rounding depends on.
+    """
+    import vtp_core
+    from vtp_core.evaluation.opening import set_name
+
+    keys = json.dumps(probed_keys(images))
+    return LatentManifest(
+        vtp_version=vtp_core.__version__,
+        tokenizer=tokenizer,
+        source=set_name(table),
+        samples=len(images),
+        image_size=size,
+        flips=flips,
+        shard_samples=shard_samples,
+        classes=tuple(images.classes),
+        fields=("latent", *sorted(images.fields - {"latent", "image"})),
+        layout=layout,
+        parts=tuple(parts),
+        images=hashlib.sha256(keys.encode()).hexdigest()[:16],
+        numerics=numerics,
+    )
+
+
+def probed_keys(images: Source) -> list[str]:
+    """Keys of some samples, spread evenly over a source."""
+    count = len(images)
+    probes = sorted({position * (count - 1) // (PROBES - 1) for position in range(PROBES)})
+    return [images.read(position, frozenset()).key for position in probes]
+
+
+def identity(folder: Path, model: Callable[[], Tokenizer]) -> tuple[TokenizerName, Size]:
+    """Name and image size of the tokenizer of a folder; loads it only if its config does not tell.
+
+    Args:
+        folder: As of `vtp_core.artefact.finding.find_tokenizer`.
+        model: Loads it.
+
+    Raises:
+        DataError: It states no image size.
+    """
+    if run_of_checkpoint(folder) is None and is_artefact(folder):
+        config = read_config(folder)
+        if config.fingerprint is not None:
+            return TokenizerName(name=config.recipe, fingerprint=config.fingerprint), config.image_size
+    from vtp_core.artefact.fingerprint import name_of
+
+    loaded = model()
+    if loaded.config is None:
+        raise DataError(f"{folder}: a tokenizer without a config has no image size")
+    return name_of(loaded, loaded.config.recipe or folder.name), loaded.config.image_size
