@@ -15,7 +15,7 @@ MOST_LINES = {"vtp_core": 300, "vtp_plugins": 400}
 MOST_FILES = 20  # of a folder of the core
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Folders of vtp_plugins that hold what several plugins share and register nothing themselves.
-LIBRARIES = {"pretrained", "probes", "tar_shards"}
+LIBRARIES = {"pretrained", "probes", "tar_shards", "transformers"}
 
 
 def modules(*packages: str) -> list[Path]:
