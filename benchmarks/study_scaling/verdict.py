@@ -55,18 +55,18 @@ def scale_verdict(pooled: Sequence[Shown]) -> Iterator[str]:
     leader = {1: first, -1: second, 0: None}[found.ahead]
     if leader == FAMILIES["ae"]:
         yield (
-            "AE is ahead all over the range measured here. That agrees with the paper's figure, in which AE "
-            "is ahead at so little compute; it is no evidence against the paper's claim."
+            "AE is ahead over the whole range measured here. That agrees with the paper's figure, in which "
+            "AE is ahead at so little compute; it is no evidence against the paper's claim."
         )
     elif leader is not None:
         yield (
-            f"{leader} is ahead all over the range measured here, at far less compute than the paper's "
+            f"{leader} is ahead over the whole range measured here, at far less compute than the paper's "
             "curves need to cross: more than its figure promises at this scale."
         )
     else:
         yield (
-            "Neither family is ahead all over the range measured here. The paper's figure has AE ahead at so "
-            "little compute."
+            "Neither family is ahead over the whole range measured here. The paper's figure has AE ahead "
+            "at so little compute."
         )
     where = describe_crossing(first, second, found)
     yield ""

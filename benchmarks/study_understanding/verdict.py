@@ -1,4 +1,4 @@
-"""Which numbers forecast generation, said from the records alone."""
+"""Which numbers predict generation, by the records alone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from benchmarks.study_understanding.figures import (
 from benchmarks.study_understanding.statistics import LEAST, Correlation, correlate
 
 CAVEAT = (
-    "32-pixel images, small tokenizers of 200 to 800 steps and one small generator: agreement is no proof of "
-    "the paper's claim, and disagreement no refutation. The distance is of decoded samples, so a tokenizer "
-    "that reconstructs badly can't do well in it; that is why the correlations given PSNR stand beside. The "
-    "network of the distance, EfficientNet-Lite0, is also that of the critic in the arms with GAN. Arms that "
-    "share an encoder are not independent, so the intervals are rather too narrow."
+    "32-pixel images, small tokenizers of 200 to 800 steps and one small generator: agreement does not prove "
+    "the paper's claim, and disagreement does not refute it. The distance is of decoded samples, so a "
+    "tokenizer that reconstructs badly can't do well in it; that is why the correlations given PSNR are "
+    "shown too. The network of the distance, EfficientNet-Lite0, is also that of the critic in the arms with "
+    "GAN. Arms that share an encoder are not independent, so the intervals are somewhat too narrow."
 )
 
 
@@ -34,7 +34,7 @@ def write_verdict(found: Results) -> str:
         lines += ["The records are of the package's few drawings, too few to judge anything by.", ""]
     arms = arms_of(found)
     if len(arms) < LEAST:
-        lines += [f"Not to be judged yet: {len(arms)} arms have a distance.", "", CAVEAT]
+        lines += [f"Too few to judge: {len(arms)} arms have a distance.", "", CAVEAT]
         return "\n".join(lines) + "\n"
     protocols = {record["metrics"][KERNEL]["protocol"] for arm in arms for record in found.records[arm]}
     if len(protocols) > 1:

@@ -62,7 +62,9 @@ def record(run: Run, kernel: float) -> dict[str, object]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("factor", "words"), [(3.0, "AE is ahead all"), (0.3, "SSL + AE is ahead all")])
+@pytest.mark.parametrize(
+    ("factor", "words"), [(3.0, "AE is ahead over the whole"), (0.3, "SSL + AE is ahead over the whole")]
+)
 def test_the_verdict_places_what_is_measured_in_the_papers_figure(
     factor: float, words: str, tmp_path: Path
 ) -> None:

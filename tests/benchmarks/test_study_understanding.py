@@ -143,7 +143,7 @@ def test_distances_of_other_protocols_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_few_arms_are_not_judged(tmp_path: Path) -> None:
-    assert "Not to be judged yet: 0 arms" in write_verdict(read_results(make_arms(), tmp_path))
+    assert "Too few to judge: 0 arms" in write_verdict(read_results(make_arms(), tmp_path))
 
 
 def test_a_finished_run_stands_for_a_first_stage(tmp_path: Path) -> None:

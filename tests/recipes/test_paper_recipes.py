@@ -6,13 +6,16 @@ import itertools
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
 
+from tests.core.evaluation.generates import Generator
 from tests.recipes.names import (
     ABLATIONS,
     AUTO_ENCODERS,
@@ -28,11 +31,17 @@ from tests.recipes.names import (
     TABLE_1,
 )
 from vtp_core.artefact.assembly import build_networks
+from vtp_core.data.source import Sample
 from vtp_core.errors import UsageError
+from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.opening import build_evaluators
+from vtp_core.evaluation.runner import why_not
 from vtp_core.features import Features
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import Recipe, load_recipe
 from vtp_core.recipe.shipped import shipped_recipes
+from vtp_core.testing import TINY_DIMS
+from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 
 OTHER = ("objectives", "views", "ema", "evaluators")
 """Tables in which recipes with other objectives differ."""
@@ -273,6 +282,48 @@ def test_table_2_has_a_column_of_each_published_protocol(plugins: Plugins) -> No
     assert recipe.evaluate.limit is None and not any(
         getattr(table, "force", False) for table in recipe.evaluators.values()
     )
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """A set of ImageNet's size, of which nothing is read."""
+
+    images: int
+    fields = frozenset({"image", "label"})
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.images
+
+    def read(self, index: int, fields: frozenset[str]) -> Sample:
+        raise AssertionError("not read")
+
+
+def test_table_2_refuses_no_tokenizer_that_has_everything(plugins: Plugins, tmp_path: Path) -> None:
+    pytest.importorskip("torch_fidelity")
+    statistics = tmp_path / "adm.npz"
+    numpy.savez(statistics, mu=numpy.zeros(2048), sigma=numpy.eye(2048))
+    files = (
+        'evaluators.rfid.weights="random"',
+        'evaluators.gfid.weights="random"',
+        f'evaluators.gfid.reference="{statistics}"',
+    )
+    with torch.device("meta"):
+        evaluators = build_evaluators(load_recipe("table2", files, plugins), plugins)
+    tokenizer = tiny_tokenizer(replace(TINY_DIMS, depth=4), size=256)
+    tokenizer.exports["generate"] = Generator()
+    val, train = (
+        EvaluationSet(name=name, source=ImageNet(images))
+        for name, images in (("val", 50_000), ("train", 1_281_167))
+    )
+    assert {name: why_not(each, tokenizer, val, train) for name, each in evaluators.items()} == dict.fromkeys(
+        ("zero_shot", "linear_probe", "latent_probe", "rfid", "gfid")
+    )
+    part = replace(val, limit=5_000)
+    for name in ("zero_shot", "linear_probe", "rfid"):
+        assert "measured on 50000 images, and val has 5000" in str(
+            why_not(evaluators[name], tokenizer, part, train)
+        )
 
 
 @pytest.mark.parametrize("name", SECOND_STAGE)

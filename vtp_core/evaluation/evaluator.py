@@ -134,8 +134,8 @@ class Evaluator(ABC):
     batch of generated samples. It reduces `state` over ranks and calls `compute` on rank 0.
 
     Attributes:
-        requires: Capabilities of the tokenizer: encode, decode, codes, branches, embed_image, embed_text,
-            generate.
+        requires: Capabilities of the tokenizer: encode, decode, codes, branches, class_tokens, embed_image,
+            embed_text, generate.
         fields: Sample fields that it reads besides the image: text, label.
         uses_train: Whether it fits something on the training set.
         uses_held_out: Whether it measures the held-out set.
