@@ -8,6 +8,7 @@ from vtp_core.testing.checks.encoders import check_encoder
 from vtp_core.testing.checks.evaluators import check_evaluator
 from vtp_core.testing.checks.objectives import ConformanceError, check_objective
 from vtp_core.testing.checks.sources import check_source
+from vtp_core.testing.checks.tokenizers import check_tokenizer
 from vtp_core.testing.fake_step import FakeStep
 from vtp_core.testing.networks import TINY_DIMS, TinyNetworks
 from vtp_core.testing.ranks import run_processes, run_ranks
@@ -29,6 +30,7 @@ __all__ = [
     "check_evaluator",
     "check_objective",
     "check_source",
+    "check_tokenizer",
     "draw",
     "drawn_batch",
     "drawn_features",

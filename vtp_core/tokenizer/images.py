@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from vtp_core.errors import UsageError
 from vtp_core.pixels import normalize, to_uint8
 from vtp_core.recipe.tables.data import DecodeLimits
 from vtp_core.tokenizer.checks import check_float
+
+if TYPE_CHECKING:
+    from vtp_core.tokenizer.model import Tokenizer
 
 OneImage = Image.Image | str | os.PathLike[str] | NDArray[Any] | Tensor
 Images = OneImage | Iterable[OneImage]
@@ -58,6 +61,23 @@ def images_of(pixels: Tensor) -> list[Image.Image]:
     require_finite("postprocess", {"the pixels are": pixels})
     arrays = to_uint8(pixels.detach(), "imagenet").permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(array) for array in arrays]
+
+
+@torch.no_grad()
+def side_by_side(tokenizer: Tokenizer, images: Tensor | Images) -> list[Image.Image]:
+    """Each image (left) beside its reconstruction (right), as `Tokenizer.reconstruct` returns them.
+
+    Raises:
+        UsageError: No images, no decoder, or one that makes images of another size than those given.
+    """
+    pixels = images if isinstance(images, Tensor) else tokenizer.preprocess(images)
+    decoded = tokenizer.decode(tokenizer.encode(pixels).latent).sample
+    if decoded.shape != pixels.shape:
+        given, made = (" x ".join(map(str, each.shape[-2:])) for each in (pixels, decoded))
+        raise UsageError(
+            f"reconstruct: images of {given} come back as {made}; give images and preprocess() sizes them"
+        )
+    return images_of(torch.cat((pixels.to(decoded), decoded), -1))
 
 
 def _listed(images: object) -> list[object]:

@@ -39,6 +39,7 @@ from vtp_core.tokenizer.checks import (
     place_of,
 )
 from vtp_core.tokenizer.generated import generated
+from vtp_core.tokenizer.statistics import statistics_of
 from vtp_core.tokenizer.summary import summary
 from vtp_core.view import sides
 
@@ -161,13 +162,13 @@ class Tokenizer(nn.Module):
 
     def encode_normalized(self, pixels: Tensor | Images) -> Tensor:
         """Latents (B, d, h, w) with zero mean and unit variance per channel, times `scaling_factor`."""
-        mean, factor = self._statistics("encode_normalized")
+        mean, factor = statistics_of("encode_normalized", self.config)
         latent = self.encode(pixels).latent
         return (latent - mean.to(latent, non_blocking=True)) * factor.to(latent, non_blocking=True)
 
     def decode_normalized(self, latent: Tensor) -> Decoded:
         """Images of what `encode_normalized` returns."""
-        mean, factor = self._statistics("decode_normalized")
+        mean, factor = statistics_of("decode_normalized", self.config)
         latent = checked_latent("decode_normalized", latent, self.latent_channels, self)
         return self.decode(latent / factor.to(latent) + mean.to(latent))
 
@@ -258,6 +259,12 @@ class Tokenizer(nn.Module):
 
         return images_of(pixels)
 
+    def reconstruct(self, images: Tensor | Images) -> list[Image]:
+        """Each image beside its reconstruction, an 8-bit PIL image of both; `images` as for `encode`."""
+        from vtp_core.tokenizer.images import side_by_side
+
+        return side_by_side(self, images)
+
     def save(self, folder: str | Path, *, storage: Storage = "full") -> Path:
         """Writes the artefact folder; an existing artefact is replaced.
 
@@ -288,12 +295,3 @@ class Tokenizer(nn.Module):
         taps = checked_layers(caller, layers, self.encoder.tappable)
         (tokens,) = self.encoder([pixels.unsqueeze(1)], [None], layers=taps, drop_path=0.0)
         return Features(crops={"global": tokens})
-
-    def _statistics(self, caller: str) -> tuple[Tensor, Tensor]:
-        """Mean and factor of normalised latents, (1, d, 1, 1) each."""
-        config = self.config
-        if config is None or config.latents_mean is None or config.latents_std is None:
-            raise UsageError(f"{caller}: the artefact holds no latent statistics; write it with `vtp export`")
-        mean = torch.tensor(config.latents_mean, dtype=torch.float64).view(1, -1, 1, 1)
-        std = torch.tensor(config.latents_std, dtype=torch.float64).view(1, -1, 1, 1)
-        return mean, config.scaling_factor / std

@@ -81,8 +81,7 @@ class TiTokDecoder(Decoder):
         """
         y = self.ffn(self.hidden(z))
         if self.pixel_decoder is not None:
-            weights = y.float().softmax(1).to(y.dtype)
-            codes = torch.einsum("bchw,cd->bdhw", weights, self.pixel_quantize.weight.to(y.dtype))
+            codes = torch.einsum("bchw,cd->bdhw", y.softmax(1), self.pixel_quantize.weight)
             image: Tensor = self.pixel_decoder(codes)
         else:
             assert self.conv_out is not None
