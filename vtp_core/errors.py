@@ -58,17 +58,68 @@ class FileError(VtpError):
 
     exit_code = 74  # EX_IOERR of sysexits.h, as 75 is its EX_TEMPFAIL
 
-    @classmethod
-    def of(cls, error: OSError) -> FileError:
-        """The error as one line: the file, what the system says, and the next step."""
-        where = f"{error.filename}: " if error.filename else ""
-        return cls(f"{where}{error.strerror or error}; {_ADVICE.get(error.errno or 0, _CHECK)}")
+
+class ResourceError(VtpError):
+    """What the system refused, and no file: memory, a process, a connection."""
+
+    exit_code = 71  # EX_OSERR of sysexits.h: can't fork, can't create a pipe
 
 
-_CHECK = "check the path and its permissions"
 _ROOM = "make room"
-_LIMIT = "raise the limit on the size of files (ulimit -f)"
-_ADVICE = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _LIMIT, errno.EIO: "check the disk"}
+_OF_FILES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EIO: "check the disk",
+    errno.EROFS: "write to another place",
+}
+"""What is about a file although the error names none, as of a write; and the next step."""
+_OPEN_FILES = "raise the limit on open files (ulimit -n), or lower data.workers"
+_NETWORK = "check the address and the network"
+_OTHERWISE = {
+    errno.ENOMEM: "free memory, or lower data.workers or the rows that are computed at a time",
+    errno.EAGAIN: "lower data.workers, or raise the limit on processes (ulimit -u)",
+    errno.EMFILE: _OPEN_FILES,
+    errno.ENFILE: _OPEN_FILES,
+    errno.ECONNREFUSED: _NETWORK,
+    errno.ECONNRESET: _NETWORK,
+    errno.ETIMEDOUT: _NETWORK,
+    errno.EHOSTUNREACH: _NETWORK,
+    errno.ENETUNREACH: _NETWORK,
+    errno.EADDRINUSE: _NETWORK,
+}
+_MEMORY = "can't allocate memory"
+"""What torch's allocator of CPU memory says."""
+
+
+def known_error(error: BaseException, doing: str = "") -> VtpError | None:
+    """An error of the system as one line: what failed, what the system says, and the next step.
+
+    Args:
+        error: One with an errno, or of memory. One that names a file, or is of a write, is about that file.
+        doing: What was being done, for the message of one that names no file.
+
+    Returns:
+        None for any other error.
+    """
+    if isinstance(error, VtpError):
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        says = error.strerror or str(error)
+        advice = _OF_FILES.get(error.errno) or _OTHERWISE.get(error.errno)
+        if error.filename:
+            return FileError(f"{error.filename}: {says}; {advice or 'check the path and its permissions'}")
+        of_file = error.errno in _OF_FILES
+        what = doing or ("" if of_file else "the system refused a request")
+        line = f"{what + ': ' if what else ''}{says}; {advice or 'vtp --debug shows where'}"
+        return FileError(line) if of_file else ResourceError(line)
+    # torch's class for GPUs is looked at by name: nothing here imports torch.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _MEMORY in str(error):
+        return ResourceError(
+            f"{doing or 'memory ran out'}: {error}; compute fewer rows at a time (run.microbatch_rows in a "
+            "run; vtp plan shows what it needs)"
+        )
+    return None
 
 
 class Preempted(VtpError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from vtp_core.cli.output import describe, internal_error
-from vtp_core.errors import FileError, VtpError
+from vtp_core.errors import VtpError, known_error
 
 if TYPE_CHECKING:
     from vtp_core.plugins import Component
@@ -82,7 +82,10 @@ class VtpGroup(click.Group):
         except BrokenPipeError:
             raise
         except OSError as error:
-            _end(context, describe(FileError.of(error)), FileError.exit_code)
+            known = known_error(error)
+            if known is None:
+                raise
+            _end_by(context, known)
 
     def invoke(self, context: click.Context) -> Any:
         """Runs a command; an error ends it with one line and the error's exit code."""
@@ -92,7 +95,7 @@ class VtpGroup(click.Group):
         except VtpError as error:
             if debug:
                 raise
-            _end(context, describe(error), error.exit_code)
+            _end_by(context, error)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -104,8 +107,8 @@ class VtpGroup(click.Group):
         except BaseException as error:  # what plugins raise may have no other base
             if debug:
                 raise
-            if isinstance(error, OSError) and error.errno is not None:  # the system refused it
-                _end(context, describe(FileError.of(error)), FileError.exit_code)
+            if known := known_error(error):
+                _end_by(context, known)
             _end(context, internal_error(error), 1)
 
     def _from_plugins(self, context: click.Context) -> dict[str, Component]:
@@ -113,6 +116,10 @@ class VtpGroup(click.Group):
 
         found = load_plugins(context.params.get("plugin_files", ())).components("command")
         return {component.name: component for component in found if component.name not in COMMANDS}
+
+
+def _end_by(context: click.Context, error: VtpError) -> NoReturn:
+    _end(context, describe(error), error.exit_code)
 
 
 def _end(context: click.Context, message: str, code: int) -> NoReturn:

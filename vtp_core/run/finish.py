@@ -12,7 +12,7 @@ import torch
 from vtp_core.artefact.assembly import assemble, load_training_state
 from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.data.opening import Sources
-from vtp_core.errors import FileError, NumericError, Preempted, UsageError, VtpError
+from vtp_core.errors import NumericError, Preempted, UsageError, VtpError, known_error
 from vtp_core.evaluation.checking import check_samples
 from vtp_core.evaluation.failures import reason
 from vtp_core.evaluation.history import find_metric, summary
@@ -193,7 +193,7 @@ class _Parts:
         except Preempted:
             raise
         except Exception as error:  # of any kind, also from plugins: the other parts don't depend on it
-            known = FileError.of(error) if isinstance(error, OSError) and error.errno is not None else error
+            known = known_error(error) or error
             if self.failure is None:
                 self.failure = known
                 _log.warning("%s failed; the rest is still made", name)

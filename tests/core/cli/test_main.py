@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from vtp_core.cli.main import COMMANDS, main
@@ -187,6 +188,19 @@ def failing(error: BaseException) -> click.Command:
         (Wrong("first\nsecond"), 5, "error: first second\n"),
         (ValueError("a b"), 1, "internal error: ValueError: a b at "),
         (KeyError(), 1, "internal error: KeyError"),
+        (FileNotFoundError(2, "No such", "a.bin"), 74, "error: a.bin: No such; check the path and its perm"),
+        (
+            OSError(28, "No space left on device"),
+            74,
+            "error: No space left on device; make room\n",
+        ),
+        (OSError(12, "Cannot allocate memory"), 71, "error: the system refused a request: Cannot allocate "),
+        (BlockingIOError(11, "Try again"), 71, "error: the system refused a request: Try again; lower data."),
+        (OSError(24, "Too many", "a.bin"), 74, "error: a.bin: Too many; raise the limit on open files"),
+        (OSError(9, "Bad"), 71, "error: the system refused a request: Bad; vtp --debug shows where\n"),
+        (OSError("no errno"), 1, "internal error: OSError: no errno at "),
+        (MemoryError("of 3 TiB"), 71, "error: memory ran out: of 3 TiB; compute fewer rows at a time"),
+        (torch.OutOfMemoryError("CUDA"), 71, "error: memory ran out: CUDA; compute fewer rows at a time"),
     ],
 )
 def test_an_error_is_one_line_unless_debug_asks_for_more(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
 import multiprocessing
 import os
@@ -23,7 +25,7 @@ from vtp_core.data.loading.loader import Loader
 from vtp_core.data.loading.quarantine import BadRead, Quarantine
 from vtp_core.data.loading.worker_death import worker_death
 from vtp_core.data.source import BadSample, Sample
-from vtp_core.errors import CheckpointError, DataError, UsageError
+from vtp_core.errors import CheckpointError, DataError, ResourceError, UsageError
 from vtp_core.recipe.tables.views import CropConfig, MaskConfig, ViewConfig
 from vtp_core.view import ViewNeed
 
@@ -362,6 +364,30 @@ def test_killed_worker_is_one_clear_error() -> None:
     with pytest.raises(DataError, match=r"DataLoader worker \(pid.*data\.workers"):
         load(Killing(), workers=1)
     assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_a_worker_that_can_not_be_forked_is_one_clear_error_and_leaves_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started, fork = [], os.fork
+
+    def refused() -> int:
+        if len(started) == 1:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        started.append(1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", refused)
+    loader = Loader(VIEWS, NEEDS, {"default": DrawnSource()}, seed=0, steps=9, patch=4, workers=2)
+    with pytest.raises(ResourceError) as caught:
+        next(iter(loader))
+    says = (
+        "starting the 2 workers of the loader (data.workers): Cannot allocate memory; free memory, or lower"
+    )
+    assert str(caught.value).startswith(says)
+    del caught
+    gc.collect()
+    assert started and not multiprocessing.active_children()
 
 
 def test_other_errors_are_no_worker_death() -> None:

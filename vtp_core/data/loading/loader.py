@@ -7,7 +7,7 @@ workers, the world size and the first step change no value. Pixels stay uint8 un
 from __future__ import annotations
 
 import atexit
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from vtp_core.batch import Batch
 from vtp_core.data.loading.quarantine import Quarantine
 from vtp_core.data.loading.steps import LoadedStep, StepDataset
 from vtp_core.data.loading.streams import build_streams
-from vtp_core.data.loading.worker_death import deaths_raise, end_workers, prepare_worker
+from vtp_core.data.loading.worker_death import deaths_raise, end_started, end_workers, prepare_worker
 from vtp_core.data.source import Source
-from vtp_core.errors import DataError
+from vtp_core.errors import DataError, known_error
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.view import ViewNeed
@@ -100,8 +100,7 @@ class Loader:
         return len(self._steps)
 
     def __iter__(self) -> Generator[tuple[int, dict[str, Batch]]]:
-        with deaths_raise():
-            loaded = iter(self._loader)
+        loaded = self._started()
         # Workers ignore SIGTERM, which Python sends at its exit before it waits for them: end them first.
         stop = partial(end_workers, loaded)
         atexit.register(stop)
@@ -116,6 +115,16 @@ class Loader:
         finally:
             stop()
             atexit.unregister(stop)
+
+    def _started(self) -> Iterator[LoadedStep]:
+        """The loader's iterator, with its workers."""
+        try:
+            with deaths_raise():
+                return iter(self._loader)
+        except OSError as error:
+            end_started(error)
+            doing = f"starting the {self._loader.num_workers} workers of the loader (data.workers)"
+            raise known_error(error, doing) or error from error
 
 
 def _unchanged(item: Any) -> Any:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vtp_core.errors import DataError
 
@@ -74,6 +75,18 @@ def worker_death(error: BaseException) -> DataError | None:
         f"{first}; it was killed, most often because memory or shared memory (/dev/shm) ran out: "
         "lower data.workers or data.prefetch, or give the container more; the run resumes with --resume"
     )
+
+
+def end_started(error: BaseException) -> None:
+    """Ends the workers that ran when `error` kept the next one from its start; torch's iterator fails to."""
+    trace = error.__traceback__
+    while trace is not None:
+        made = trace.tb_frame.f_locals.get("self")
+        if isinstance(made, _MultiProcessingDataLoaderIter):
+            made._shutdown = True
+            end_workers(made)
+            return
+        trace = trace.tb_next
 
 
 def end_workers(loaded: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from vtp_core import errors
-from vtp_core.errors import CheckpointError, FileError
+from vtp_core.errors import CheckpointError, known_error
 
 _T = TypeVar("_T")
 
@@ -48,7 +48,7 @@ def on_first_rank(action: Callable[[], _T], group: dist.ProcessGroup | None = No
         try:
             box[0] = action()
         except Exception as error:  # of any kind: the other ranks wait for an answer
-            failure, box[1] = error, (_public(error), str(error))
+            failure, box[1] = error, _public(error)
     if world_size > 1:
         dist.broadcast_object_list(box, src=0, group=group)
     if failure is not None:
@@ -60,7 +60,7 @@ def on_first_rank(action: Callable[[], _T], group: dist.ProcessGroup | None = No
     return result
 
 
-def _public(error: Exception) -> type[Exception]:
-    if isinstance(error, OSError) and error.errno is not None:
-        return FileError
-    return next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), CheckpointError)
+def _public(error: Exception) -> tuple[type[Exception], str]:
+    known = known_error(error) or error
+    kinds = (kind for kind in type(known).__mro__ if kind.__module__ == errors.__name__)
+    return next(kinds, CheckpointError), str(known)
