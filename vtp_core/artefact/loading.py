@@ -24,9 +24,10 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 class Format(Protocol):
     """Reader and writer of another project's folders and files; `register_formats` offers such a class.
 
-    `vtp export` looks for two more members: ``holds_statistics = True`` if its folders hold
-    statistics of the latents, which are then measured first, and ``check_packages()``, which raises a
-    `UsageError` if a package is missing that `write` needs.
+    Three more members are optional: ``license``, of the published weights, for `vtp eval --leaderboard`; and
+    for `vtp export` ``holds_statistics = True`` if its folders hold statistics of the latents, which are
+    then measured first, and ``check_packages()``, which raises a `UsageError` if a package is missing that
+    `write` needs.
     """
 
     def matches(self, folder: Path) -> bool:
@@ -110,6 +111,20 @@ def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if (dtype := known.get(_SHORT.get(given, given))) is None:
         raise UsageError(f"load: dtype {name}: expected one of {', '.join(known)}")
     return dtype
+
+
+def license_of(folder: Path, model: Tokenizer, plugins: Plugins) -> str:
+    """What is stated of the licence of a tokenizer's weights: by its format, else by its encoder; or empty.
+
+    Args:
+        folder: What it was loaded from, as `find_tokenizer` returns it.
+        model: The tokenizer.
+        plugins: The installed ones.
+    """
+    ours = is_artefact(folder) or run_of_checkpoint(folder) is not None
+    reader = None if ours else _reader(folder, plugins)
+    stated = str(getattr(reader, "license", ""))
+    return stated or "; ".join(model.encoder.notices())
 
 
 def find_format(name: str, plugins: Plugins) -> Format:

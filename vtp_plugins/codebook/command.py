@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from vtp_core.cli.arguments.held_out import read_held_out
 from vtp_core.cli.arguments.options import (
     device_option,
     json_option,
@@ -15,7 +16,6 @@ from vtp_core.cli.arguments.options import (
     tokenizer_argument,
     torch_device,
 )
-from vtp_core.cli.eval import read_held_out
 from vtp_core.cli.output import table
 from vtp_core.errors import UsageError
 from vtp_core.plugins import load_plugins

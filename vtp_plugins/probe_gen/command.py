@@ -169,7 +169,7 @@ def _source(
         UsageError: None is known, or the runs have different ones.
     """
     from vtp_core.artefact.finding import run_of_checkpoint
-    from vtp_core.cli.eval import read_source
+    from vtp_core.cli.arguments.held_out import read_source
     from vtp_core.recipe import load_recipe
     from vtp_core.recipe.history import RESOLVED
 

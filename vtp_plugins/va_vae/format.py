@@ -28,6 +28,7 @@ class VaVaeFormat:
     """Reads a VA-VAE as `cnn` encoder and decoder with a `kl` bottleneck, and writes such tokenizers."""
 
     holds_statistics = True
+    license = "MIT"
 
     def matches(self, folder: Path) -> bool:
         """Whether it is a checkpoint with these names, or a folder with exactly one."""

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from vtp_core import load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.from_recipe import artefact_config
+from vtp_core.cli.arguments.held_out import read_held_out
 from vtp_core.cli.arguments.protocols import chosen_evaluators, known_protocols
-from vtp_core.cli.eval import read_held_out
 from vtp_core.cli.main import main
 from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError

@@ -1,0 +1,1 @@
+"""The table of several tokenizers: their numbers under one protocol, sizes, speeds and licences."""
