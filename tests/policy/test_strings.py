@@ -34,7 +34,10 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"artefact/folder.py", "evaluation/", "report/generated.py", "run/generators.py", "tokenizer/"},
         "a capability",
     ),
-    "generation": ({"evaluation/evaluator.py", "report/verdict.py"}, "an aspect that evaluators measure"),
+    "generation": (
+        {"evaluation/evaluator.py", "leaderboard/board.py", "leaderboard/page.py", "report/verdict.py"},
+        "an aspect that evaluators measure",
+    ),
     "init": ({"run/build.py"}, "the purpose of a seed"),
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
     "l2": ({"ops/nearest_code.py", "ops/nearest_code_distance.py"}, "a metric of the search operator"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from vtp_core.artefact.latent_manifest import MANIFEST, LatentManifest, read_manifest
+from vtp_core.cli.arguments.held_out import read_source
 from vtp_core.cli.arguments.options import torch_device
-from vtp_core.cli.eval import read_source
 from vtp_core.cli.output import check_empty_folder, check_folder
 from vtp_core.errors import UsageError
 from vtp_core.recipe import load_recipe

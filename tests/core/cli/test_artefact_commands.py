@@ -820,3 +820,44 @@ def test_eval_keeps_the_numbers_beside_an_evaluator_that_fails(home: Path, tmp_p
     named = vtp(*arguments, "--evaluator", "reconstruction", "--evaluator", "linear_probe")
     assert named.exit_code == 3 and "PSNR" in named.stdout
     assert json.loads(out.read_text())["psnr"] == written["psnr"]
+
+
+@pytest.fixture
+def photos(home: Path) -> str:
+    return f'{{ use = "image_folder", path = "{home / "photos"}" }}'
+
+
+def test_a_leaderboard_is_a_table_json_and_a_page(home: Path, photos: str, tmp_path: Path) -> None:
+    out, page = tmp_path / "board.json", tmp_path / "board.html"
+    more = ("--source", photos, "--evaluator", "reconstruction", "-o", out, "--html", page)
+    result = vtp("eval", home / "artefact", home / "run" / "checkpoints" / "step-00000003", *more)
+    assert result.exit_code == 0, result.output
+    assert "images a second, encode" in result.stdout and "PSNR, dB" in result.stdout
+    first, second = json.loads(out.read_text())["tokenizers"]
+    alone = tmp_path / "alone.json"
+    assert (
+        vtp(
+            "eval", home / "artefact", "--source", photos, "--evaluator", "reconstruction", "-o", alone
+        ).exit_code
+        == 0
+    )
+    assert first["results"] == json.loads(alone.read_text())
+    assert first["cost"]["encoder_parameters"] == second["cost"]["encoder_parameters"] > 0
+    assert "<table" in page.read_text()
+
+
+def test_a_leaderboard_goes_on_behind_a_tokenizer_that_fails(home: Path, photos: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(home / "artefact", broken)
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    out = tmp_path / "board.json"
+    options = ("--source", photos, "--evaluator", "reconstruction", "--leaderboard", "-o", out)
+    result = vtp("eval", broken, home / "artefact", *options)
+    assert result.exit_code == 5, result.output
+    assert f"{broken}: left out:" in result.stderr
+    assert [one["name"] for one in json.loads(out.read_text())["tokenizers"]] == [str(home / "artefact")]
+
+
+def test_several_tokenizers_need_the_leaderboard(home: Path) -> None:
+    result = vtp("eval", home / "artefact", home / "run")
+    assert result.exit_code == 2 and "--leaderboard" in result.stderr

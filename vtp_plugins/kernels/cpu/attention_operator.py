@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from vtp_core.errors import UsageError
 
@@ -130,3 +131,13 @@ torch.library.register_autograd("vtp_cpu::attention_forward", _differentiate, se
 torch.library.register_autograd("vtp_cpu::attention_backward", _refuse)
 torch.library.register_vmap("vtp_cpu::attention_forward", _forward_vmap)
 torch.library.register_vmap("vtp_cpu::attention_backward", _backward_vmap)
+
+
+@register_flop_formula(torch.ops.vtp_cpu.attention_forward)
+def _flops(q: Sequence[int], k: Sequence[int], *_: object, **__: object) -> int:
+    """Floating-point operations of both products of dense calls, from their shapes.
+
+    A packed call counts as one sequence: its lengths are values, not shapes.
+    """
+    *batch, tokens, heads, width = q
+    return 4 * torch.Size(batch).numel() * heads * tokens * k[-3] * width
