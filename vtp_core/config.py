@@ -101,6 +101,11 @@ class SourceConfig(ComponentConfig):
         """
         return None
 
+    def offers_latents(self) -> bool:
+        """Whether every sample is known to have a cached latent, also where other fields are unknown."""
+        offered = self.offers()
+        return offered is not None and "latent" in offered
+
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:
         """The keys, without `use`, of a table that reads `path`; None if this source doesn't read it.

@@ -22,6 +22,7 @@ from vtp_plugins.generation.loss import default_shift
 from vtp_plugins.generation.network import LightningDit
 from vtp_plugins.generation_ar.config import GenerationArConfig
 from vtp_plugins.generation_ar.network import CodeTransformer
+from vtp_plugins.plan.drawn import reads_latents
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,9 @@ def objective(recipe: Recipe) -> GenerationConfig:
 def test_has_the_networks_of_its_tokenizer(name: str, first: str, recipes: Mapping[str, Recipe]) -> None:
     generator, tokenizer = recipes[name], recipes[first]
     assert generator.encoder == tokenizer.encoder
-    own = generator.bottleneck.model_dump(exclude={"calibration_rows"})
-    assert own == tokenizer.bottleneck.model_dump(exclude={"calibration_rows"})
+    measured = {"calibration_rows", "recalibrate"}  # a frozen bottleneck measures nothing
+    own = generator.bottleneck.model_dump(exclude=measured)
+    assert own == tokenizer.bottleneck.model_dump(exclude=measured)
     assert generator.decoder == tokenizer.decoder
     assert set(generator.freeze) == {"encoder", "bottleneck", "decoder"}
 
@@ -93,6 +95,14 @@ def test_the_shift_of_dino_toks_latents(recipes: Mapping[str, Recipe]) -> None:
     assert config.shift == default_shift(832 * 16 * 16)
     assert config.shift == pytest.approx(7.21, abs=0.005)
     assert config.transformer.head is not None and config.transformer.head.width >= 832
+
+
+def test_plans_count_the_encoder_only_where_latents_are_made_on_the_fly(
+    recipes: Mapping[str, Recipe],
+) -> None:
+    for name in GENERATORS:
+        need = recipes[name].objectives["generation"].views()["image"]
+        assert reads_latents(recipes[name], "image", need) == name.startswith("lightningdit"), name
 
 
 PROTOCOLS = {

@@ -51,6 +51,10 @@ class LatentsConfig(SourceConfig):
         inner = self.source.offers() if isinstance(self.source, SourceConfig) else None
         return None if inner is None else inner | {"latent"}
 
+    def offers_latents(self) -> bool:
+        """True, whatever the images' source has."""
+        return True
+
     @classmethod
     def recognise(cls, path: str) -> Mapping[str, object] | None:
         """A ``.safetensors`` file."""

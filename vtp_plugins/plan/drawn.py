@@ -32,8 +32,7 @@ def reads_latents(recipe: Recipe, view: str, need: ViewNeed) -> bool:
     """Whether the view's source is known to hold cached latents and they will do."""
     name = recipe.views[view].source
     source = recipe.data.source if name == "default" else recipe.data.sources[name]
-    offered = source.offers() if isinstance(source, SourceConfig) else None
-    return need.latent and offered is not None and "latent" in offered
+    return need.latent and isinstance(source, SourceConfig) and source.offers_latents()
 
 
 def _batch(recipe: Recipe, name: str, need: ViewNeed, dims: Dims, rows: int) -> Batch:
