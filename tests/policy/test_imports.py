@@ -11,7 +11,7 @@ import grimp
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-HEAVY = ("torch", "torchvision", "timm", "open_clip", "lpips", "transformers")
+HEAVY = ("torch", "torchvision", "timm", "open_clip", "lpips", "transformers", "diffusers")
 
 PROBE = """
 import sys
