@@ -99,7 +99,8 @@ class RotatedQuantizer(EmaQuantizer):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Vectors (..., D) of codes (..., 1)."""
-        return self._decode(pick(self.codebook, codes[..., 0]))
+        with torch.autocast(codes.device.type, enabled=False):
+            return self._decode(pick(self.codebook, codes[..., 0]))
 
     @torch.no_grad()
     def calibrate(self, moments: Moments) -> None:

@@ -78,7 +78,8 @@ class LearnedQuantizer(Quantizer):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Vectors (..., dim) of codes (..., 1)."""
-        return pick(self.codes_now(), codes[..., 0])
+        with torch.autocast(codes.device.type, enabled=False):
+            return pick(self.codes_now(), codes[..., 0])
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from pydantic import TypeAdapter
 
+from vtp_core.math.moments import Moments
+from vtp_plugins.pca_vq.config import BranchConfig
+from vtp_plugins.pca_vq.rotated import RotatedQuantizer
 from vtp_plugins.vq.build import build_quantizer
 from vtp_plugins.vq.config import QuantizerConfig
 from vtp_plugins.vq.quantizer import Quantizer
@@ -23,7 +27,13 @@ TABLES: dict[str, dict[str, object]] = {
     "product": {"kind": "product", "groups": 2, "each": {"kind": "ema", "codes": 8}},
     "product lfq": {"kind": "product", "groups": 2, "each": {"kind": "lfq", "bits": 2}},
 }
-CODEBOOKS = ("ema", "cosine", "codebook_loss", "simvq", "ibq")
+ROTATED = {
+    "pca_vq reweight": {"mode": "reweight", "alpha": 0.5},
+    "pca_vq dsq": {"mode": "dsq", "rank": 2},
+}
+"""Modes of the quantiser of `pca_vq`."""
+NAMES = (*TABLES, *ROTATED)
+CODEBOOKS = ("ema", "cosine", "codebook_loss", "codebook_loss cosine", "simvq", "ibq", *ROTATED)
 """Those with one codebook of vectors."""
 
 
@@ -33,4 +43,20 @@ def config(name: str, **keys: object) -> QuantizerConfig:
 
 
 def build(name: str, **keys: object) -> Quantizer:
-    return build_quantizer(config(name, **keys), DIM)
+    """A quantiser in training mode; those of `pca_vq` are calibrated."""
+    if name not in ROTATED:
+        return build_quantizer(config(name, **keys), DIM)
+    codebook = {"codes": 16, "commitment": 0.25, **keys}
+    found = RotatedQuantizer(BranchConfig(axes=ROTATED[name], codebook=codebook), DIM, name)
+    draw = torch.Generator().manual_seed(3)
+    vectors = torch.randn(64, DIM, generator=draw) @ torch.randn(DIM, DIM, generator=draw)
+    found.calibrate(Moments.of(vectors))
+    found.initialise(vectors)
+    return found
+
+
+def table_of(quantizer: Quantizer) -> torch.Tensor:
+    """The tensor (K, D) of its codes."""
+    found = quantizer.codebook if hasattr(quantizer, "codebook") else quantizer.table
+    assert isinstance(found, torch.Tensor)
+    return found

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.plugins.vq.quantizers import DIM, TABLES, build
+from tests.plugins.vq.quantizers import DIM, NAMES, ROTATED, TABLES, build
 from vtp_core.features import Tally
 from vtp_core.recipe.tables.optimizer import AdamWConfig
 from vtp_core.testing import TINY_DIMS
@@ -48,7 +48,7 @@ def sampled(tally: Tally, rows: int) -> Tally:
     return Tally(sums=tally.sums, rows=joined, moments=tally.moments)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_step_does_not_wait_for_the_device(name: str) -> None:
     quantizer, x = build(name), torch.randn(24, DIM, requires_grad=True)
     with Watch() as watch:
@@ -59,7 +59,7 @@ def test_a_step_does_not_wait_for_the_device(name: str) -> None:
     assert not watch.waits
 
 
-@pytest.mark.parametrize("name", ["ema", "cosine", "codebook_loss", "simvq", "ibq", "product"])
+@pytest.mark.parametrize("name", ["ema", "cosine", "codebook_loss", "simvq", "ibq", "product", *ROTATED])
 def test_no_table_of_all_vectors_and_codes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtp_plugins.vq.ibq.TILE", 1 << 16)
     keys = {"each": {"kind": "ema", "codes": 4096}} if name == "product" else {"codes": 4096}
@@ -85,13 +85,13 @@ def test_weight_decay_moves_no_codebook(name: str) -> None:
     assert moved == {"project.weight"}
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_frozen_makes_no_tally(name: str) -> None:
     tally = build(name).eval()(torch.randn(9, DIM)).tally
     assert not tally.sums and not tally.rows and not tally.moments
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", NAMES)
 def test_vectors_that_are_not_finite_spoil_no_gradient(name: str) -> None:
     quantizer, x = build(name), torch.randn(9, DIM)
     x[4, 1] = torch.nan
