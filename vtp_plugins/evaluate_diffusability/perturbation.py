@@ -143,8 +143,9 @@ def nearest_codes(model: Tokenizer, used: Tensor, most: int) -> list[Tensor]:
         count = min(most, size - 1)
         table = torch.zeros(size, count, dtype=torch.int64)
         for rows in used[:, number].unique().split(256):
-            distance = torch.cdist(vectors[rows], vectors)
+            # By differences: a common offset of the codes, and ties, give the same neighbours everywhere.
+            distance = torch.cdist(vectors[rows], vectors, compute_mode="donot_use_mm_for_euclid_dist")
             distance[torch.arange(len(rows)), rows] = torch.inf
-            table[rows] = distance.topk(count, largest=False).indices
+            table[rows] = distance.sort(stable=True).indices[:, :count]
         found.append(table)
     return found

@@ -72,12 +72,17 @@ def notices(network: nn.Module, config: TimmConfig, digest: Tensor) -> Sequence[
 
 
 def leave_out(encoder: nn.Module, child: str) -> None:
-    """Leaves a child module out of an encoder's state dict; `load_state_dict` does not miss it."""
+    """Leaves a child module out of an encoder's state dict; `load_state_dict` does not miss it.
+
+    A state dict that has any of it must have all.
+    """
     encoder.register_state_dict_post_hook(_Forget(child))
-    encoder.register_load_state_dict_post_hook(_Excuse(child))
+    encoder.register_load_state_dict_pre_hook(_Keep(child))
 
 
 class _Forget:
+    """Drops the child's tensors from a state dict."""
+
     def __init__(self, child: str) -> None:
         self.child = child
 
@@ -86,6 +91,10 @@ class _Forget:
             del state[name]
 
 
-class _Excuse(_Forget):
-    def __call__(self, _: nn.Module, keys: Any, *__: object) -> None:
-        keys.missing_keys[:] = [name for name in keys.missing_keys if f"{self.child}." not in name]
+class _Keep(_Forget):
+    """Puts the child's own tensors where a state dict has none of it."""
+
+    def __call__(self, encoder: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+        place = f"{prefix}{self.child}."
+        if not any(name.startswith(place) for name in state):
+            state.update(encoder.get_submodule(self.child).state_dict(prefix=place))

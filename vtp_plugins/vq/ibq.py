@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vtp_core.features import Tally
-from vtp_core.ops import code_statistics
+from vtp_core.ops import code_statistics, nearest_code
 from vtp_plugins.vq.config import IbqConfig
 from vtp_plugins.vq.learned import LearnedQuantizer
 from vtp_plugins.vq.quantizer import Quantized, finite, mean_square, pick, wide
@@ -43,8 +44,9 @@ class IbqQuantizer(LearnedQuantizer):
             codebook = self.table.to(x.dtype)
             valid = finite(x)
             safe = torch.where(valid[:, None], x, 0)
-            codes, index = _IndexBackprop.apply(safe, codebook)
-            index = torch.where(valid, index, -1)
+            found = self.search(safe, codebook)
+            codes = _IndexBackprop.apply(safe, codebook, found)
+            index = torch.where(valid, found, -1)
             picked = pick(codebook, index)
             error = mean_square(x.detach() - picked, valid)
             aux = {
@@ -65,6 +67,23 @@ class IbqQuantizer(LearnedQuantizer):
             )
 
     @torch.no_grad()
+    def search(self, x: Tensor, codebook: Tensor) -> Tensor:
+        """(N,) int64, the code (K, D) of the largest product with each vector (N, D); the first of ties.
+
+        It is the nearest one if a further coordinate makes all codes equally long (Bachrach et al. 2014) and
+        vectors are as long as they; in float64, so that this adds no rounding that counts.
+        """
+        wide = codebook.double()
+        square = wide.square().sum(-1)
+        longest = square.amax()
+        lifted = torch.cat([wide, (longest - square).sqrt()[:, None]], -1)
+        size = x.double().abs().amax(-1, keepdim=True)
+        zero = size == 0  # all products are equal: the first code, without a search among ties
+        vectors = torch.where(zero, wide[0], x / size * longest.sqrt())
+        index = nearest_code(F.pad(vectors, (0, 1)), lifted, implementation=self._search)[0]
+        return index.masked_fill(zero[:, 0], 0)
+
+    @torch.no_grad()
     def after_step(self, tally: Tally, index: int) -> None:
         """Updates the meters and the mean probabilities."""
         super().after_step(tally, index)
@@ -83,16 +102,12 @@ class _IndexBackprop(torch.autograd.Function):
     """The code of the largest product; backward through one-hot + softmax - stop_gradient(softmax)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-        none = x.new_zeros(0, dtype=torch.int64)
-        tiles = _tiles(x.shape[0], len(codebook))
-        index = torch.cat([none, *((x[rows] @ codebook.T).argmax(-1) for rows in tiles)])
+    def forward(ctx: Any, x: Tensor, codebook: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(x, codebook, index)
-        ctx.mark_non_differentiable(index)
-        return codebook[index], index
+        return codebook[index]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, codebook, index = ctx.saved_tensors
         grad = grads[0]
         at_x, at_codes = torch.zeros_like(x), torch.zeros_like(codebook)
@@ -103,7 +118,7 @@ class _IndexBackprop(torch.autograd.Function):
             at_x[rows] = at_score @ codebook
             at_codes += at_score.T @ x[rows]
         at_codes += code_statistics(grad, index, len(codebook))[1].to(codebook.dtype)
-        return at_x, at_codes
+        return at_x, at_codes, None
 
 
 class _EntropyTerm(torch.autograd.Function):

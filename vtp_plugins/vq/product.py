@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp_core.features import Tally
+from vtp_plugins.vq.meters import Meters
 from vtp_plugins.vq.quantizer import Quantized, Quantizer
 
 T = TypeVar("T")
@@ -30,6 +31,9 @@ class ProductQuantizer(Quantizer):
         self.dim = sum(self.widths)
         self.codebook_sizes = tuple(size for part in parts for size in part.codebook_sizes)
         self.samples = any(part.samples for part in parts)
+        for name, part in zip(self.names, parts, strict=True):
+            if isinstance(meters := getattr(part, "meters", None), Meters):
+                meters.name = f"codebook {name}"
 
     def forward(self, x: Tensor) -> Quantized:
         """Quantises (N, dim)."""

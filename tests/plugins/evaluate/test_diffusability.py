@@ -204,6 +204,17 @@ def vq_tokenizer() -> Tokenizer:
     )
 
 
+def test_of_equally_near_codes_the_first_ones_are_taken_wherever_they_lie() -> None:
+    model = vq_tokenizer()
+    corners = torch.tensor([[i >> 1 & 1, i & 1] for i in (0, 1, 2, 3, 0, 1, 2, 3)], dtype=torch.float32)
+    for part in model.bottleneck.quantizer.parts:
+        part.codebook.copy_(8 * corners + 2**24)
+    table = nearest_codes(model, torch.arange(8).view(8, 1, 1, 1).expand(8, 2, 1, 1), 3)[0]
+    found = table.tolist()
+    assert found[:4] == [[4, 1, 2], [5, 0, 3], [6, 0, 3], [7, 1, 2]]
+    assert found[4:] == [[0, 1, 2], [1, 0, 3], [2, 0, 3], [3, 1, 2]]
+
+
 def test_codes_are_replaced_by_near_ones_at_the_asked_rate() -> None:
     model = vq_tokenizer()
     codes = torch.randint(8, (40, 2, 4, 4), generator=torch.Generator().manual_seed(0))

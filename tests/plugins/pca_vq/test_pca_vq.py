@@ -76,7 +76,9 @@ def test_ranks_calibrate_and_move_as_one(size: int) -> None:
     alone = states(World())
     for found in run_ranks(size, states):
         for key, value in alone.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10, msg=f"{key} on {size} ranks")
+            torch.testing.assert_close(
+                found[key], value, rtol=1e-10, atol=1e-10, msg=f"{key} on {size} ranks"
+            )
 
 
 def quantizer(mode: str = "dsq", codes: int = 32, dim: int = 12, **keys: object) -> RotatedQuantizer:

@@ -24,6 +24,7 @@ from vtp_core.plugins import load_plugins
 from vtp_plugins.pretrained.files import fingerprint
 from vtp_plugins.timm.config import TimmConfig
 from vtp_plugins.timm.encoder import TimmEncoder
+from vtp_plugins.timm.weights import leave_out
 
 NAME = "vit_small_patch16_dinov3.lvd1689m"
 OPTIONS = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -169,6 +170,24 @@ def test_by_reference_neither_checkpoint_nor_artefact_hold_the_network(tmp_path:
     save_file(other, away.with_name("dino.safetensors"))
     with pytest.raises(UsageError, match=r"\(file dino.safetensors\) have hash .*fetch those of that hash"):
         vtp_core.load(folder)
+
+
+def test_only_the_network_by_reference_may_be_missing_from_a_state_dict() -> None:
+    def part() -> torch.nn.Module:
+        return torch.nn.ModuleDict({"network": torch.nn.Linear(2, 3), "own": torch.nn.Linear(3, 1)})
+
+    whole = torch.nn.ModuleDict({"decoder": part(), "encoder": part()})
+    leave_out(whole["encoder"], "network")
+    state = whole.state_dict()
+    assert not any(name.startswith("encoder.network.") for name in state)
+    kept = whole["encoder"]["network"].weight.clone()
+    whole.load_state_dict({name: value + 1 for name, value in state.items()})
+    assert torch.equal(whole["encoder"]["network"].weight, kept)
+    for gone in ("decoder.network.weight", "encoder.own.weight"):
+        with pytest.raises(RuntimeError, match=rf"Missing key.*{gone}"):
+            whole.load_state_dict({name: value for name, value in state.items() if name != gone})
+    with pytest.raises(RuntimeError, match=r"Missing key.*encoder\.network\.bias"):
+        whole.load_state_dict({**state, "encoder.network.weight": kept})
 
 
 @pytest.mark.parametrize("store", ["reference", "whole"])

@@ -8,6 +8,8 @@ import numpy
 import pytest
 import torch
 import vector_quantize_pytorch as library
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.agreement import Agreement
 from tests.plugins.vq.quantizers import build, config
@@ -134,6 +136,22 @@ def test_index_backpropagation_is_that_of_the_whole_softmax(monkeypatch: pytest.
         torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
 
 
+@given(seed=st.integers(0, 50), scale=st.sampled_from([1e-6, 1.0, 1e4]), huge=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_index_backpropagation_takes_the_largest_product(seed: int, scale: float, huge: bool) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    codebook = torch.randn(9, 4, generator=draw)
+    codebook[3] *= 1e3 if huge else 0
+    codebook[7] = codebook[2]  # the first of equal ones
+    x = scale * torch.randn(30, 4, generator=draw)
+    x[5], x[6] = 0, x[4] * 1e-20
+    quantizer = build("ibq", codes=9)
+    with torch.no_grad():
+        quantizer.table.copy_(codebook)
+    expected = (x.double() @ codebook.double().T).argmax(-1)
+    assert torch.equal(quantizer(x).codes[:, 0], expected)
+
+
 def test_kmeans_finds_separate_clusters() -> None:
     torch.manual_seed(0)
     centers = 10 * torch.randn(12, 3)
@@ -188,6 +206,18 @@ def test_meters_against_plain_counts() -> None:
     assert report["perplexity"].item() == pytest.approx(torch.exp(-torch.xlogy(p, p).sum()).item(), rel=1e-5)
     assert report["entropy"].item() == pytest.approx(-torch.xlogy(p, p).sum().item() / numpy.log(2), rel=1e-5)
     assert meters.age[3].item() == 6
+
+
+def test_a_collapse_names_the_group_of_a_product(caplog: pytest.LogCaptureFixture) -> None:
+    quantizer = build("product", each={"kind": "ema", "codes": 64, "window": 2, "revive": False})
+    used = torch.ones(64)
+    alone = torch.zeros(64)
+    alone[5] = 3
+    for index in range(3):
+        sums = {"0.counts": used, "1.counts": alone}
+        sums |= {f"{group}.sums": torch.zeros(64, 2) for group in (0, 1)}
+        quantizer.after_step(Tally(sums=sums), index)
+    assert [record.message.split(":")[0] for record in caplog.records] == ["codebook 1"]
 
 
 def test_a_collapse_is_one_warning_a_window(caplog: pytest.LogCaptureFixture) -> None:
