@@ -81,7 +81,7 @@ def load(
     if (run := run_of_checkpoint(folder)) is not None:
         model, _, _ = newest_tokenizer(folder, load_recipe(run / RESOLVED, plugins=plugins), plugins)
         return model.to(device=place[0], dtype=place[1])
-    reader = None if is_artefact(folder) else _reader(folder, plugins)
+    reader = None if is_artefact(folder) else format_of(folder, plugins)
     if reader is None and folder.is_file():
         raise CheckpointError(
             f"{folder}: no installed format reads this file; `vtp plugins list` names them. Of a pickle only "
@@ -137,7 +137,8 @@ def find_format(name: str, plugins: Plugins) -> Format:
     return found
 
 
-def _reader(folder: Path, plugins: Plugins) -> Format | None:
+def format_of(folder: Path, plugins: Plugins) -> Format | None:
+    """The installed format of a folder or file of another project; None: there is none."""
     for component in plugins.components("format"):
         try:
             reader: Format = component.load_target()()

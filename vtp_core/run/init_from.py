@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vtp_core.artefact.assembly import training_modules
 from vtp_core.artefact.config import is_artefact
+from vtp_core.artefact.loading import format_of
 from vtp_core.artefact.loading import load as load_artefact
 from vtp_core.decoder import Decoder
 from vtp_core.encoder import Encoder
@@ -49,8 +50,8 @@ def init_from(source: str | InitFromConfig, networks: Networks, plugins: Plugins
     ``match = "shapes"`` leaves it out. With ``resample = true`` the networks' `resamplers` fit what they can.
 
     Args:
-        source: Run folder, checkpoint folder, artefact or published folder, or the name of a tokenizer that
-            ships with an installed plugin; or the table that holds one of these.
+        source: Run folder, checkpoint folder, artefact, folder or file of another project, or the name of a
+            tokenizer that ships with an installed plugin; or the table that holds one of these.
         networks: The stage's modules.
         plugins: To read an artefact.
 
@@ -111,8 +112,9 @@ class _Held:
 
 
 def _open(folder: Path, plugins: Plugins) -> _Held:
-    """A checkpoint, or the networks of an artefact with the heads that objectives exported."""
-    if not (folder / "config.json").is_file():
+    """A checkpoint, or the networks of an artefact or of another project with the heads that go with it."""
+    ours = folder.is_dir() and not (folder / "config.json").is_file()
+    if ours and format_of(folder, plugins) is None:
         path = find_latest(folder).path
         return _Held(stored_shapes(path), partial(read_into, path))
     held = {

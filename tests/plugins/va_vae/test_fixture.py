@@ -14,7 +14,12 @@ from tests.agreement import Agreement
 from vtp_core import load
 from vtp_core.artefact.fingerprint import fingerprint
 from vtp_core.cli.main import main
+from vtp_core.features import Features
 from vtp_core.pixels import SIGNED, convert, to_uint8
+from vtp_core.plugins import load_plugins
+from vtp_core.recipe import load_recipe
+from vtp_core.run.build import build_run_networks
+from vtp_core.run.init_from import init_from
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.va_vae.format import VaVaeFormat
 
@@ -111,6 +116,23 @@ def test_written_back_it_is_the_same(given: dict[str, Tensor], tmp_path: Path) -
     assert all(torch.equal(kept[name], written[name]) for name in kept)
     found = every_output(load(tmp_path / "again"), given)
     assert (found["latents_normalised.0"] - given["out.latents_normalised.0"]).abs().max() <= TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["checkpoint", "its folder"])
+def test_training_goes_on_from_it(checkpoint: Path, given: dict[str, Tensor], kind: str) -> None:
+    sizes = "channels=32", "multipliers=[1,1,1,1,1]", "residual_blocks=1", "value_range=[-1.0,1.0]"
+    changes = [f"{part}.{size}" for part in ("encoder", "decoder") for size in sizes]
+    plugins = load_plugins()
+    recipe = load_recipe("smoke/ae_cnn", [*changes, "encoder.width=32", "bottleneck.channels=16"], plugins)
+    objectives = {name: table.untrained() for name, table in recipe.objectives.items()}
+    networks, _ = build_run_networks(recipe.model_copy(update={"objectives": objectives}), plugins)
+    init_from(str(checkpoint if kind == "checkpoint" else checkpoint.parent), networks, plugins)
+    image = convert(given["in.image.1"], SIGNED, "imagenet")
+    (tokens,) = networks.encoder([image[:, None]], [None])
+    latent = networks.bottleneck.eval()(Features(crops={"global": tokens})).z
+    assert (latent - given["out.latents.1"]).abs().max() <= TOLERANCE
+    assert (networks.decoder(latent) - given["out.reconstruction.1"]).abs().max() <= TOLERANCE
 
 
 @pytest.mark.slow

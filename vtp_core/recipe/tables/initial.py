@@ -13,7 +13,8 @@ class InitFromConfig(Table):
     """``init_from`` as a table; a string is its `path` alone."""
 
     path: Annotated[str, Field(min_length=1)]
-    """Run folder, checkpoint or artefact, or the name of a tokenizer that ships."""
+    """Run folder, checkpoint, artefact, folder or file of another project, or the name of a tokenizer that
+    ships."""
     fresh: tuple[str, ...] = ()
     """What is initialised instead of loaded: owners as in `freeze` (`decoder`, `clip`), or patterns of
     tensor names (`tokenizer.encoder.*.q_norm.*`)."""
