@@ -122,7 +122,7 @@ def license_of(folder: Path, model: Tokenizer, plugins: Plugins) -> str:
         plugins: The installed ones.
     """
     ours = is_artefact(folder) or run_of_checkpoint(folder) is not None
-    reader = None if ours else _reader(folder, plugins)
+    reader = None if ours else format_of(folder, plugins)
     stated = str(getattr(reader, "license", ""))
     return stated or "; ".join(model.encoder.notices())
 

@@ -25,6 +25,7 @@ LICENCES: Mapping[Family, str] = {
     "siglip2": "SigLIP2: published weights are under the Apache License 2.0",
     "mae": "MAE: published weights are under CC BY-NC 4.0, which forbids commercial use",
 }
+DECODERS = "RAE: published decoders and statistics are under the MIT License"
 
 
 class RaeEncoder(Encoder):
@@ -76,8 +77,8 @@ class RaeEncoder(Encoder):
         return list(self.block)
 
     def notices(self) -> Sequence[str]:
-        """Licence of the family's published weights."""
-        return (LICENCES[self.config.family],)
+        """Licences of the family's published weights and of RAE's decoders."""
+        return LICENCES[self.config.family], DECODERS
 
     def forward(
         self,
