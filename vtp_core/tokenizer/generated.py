@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vtp_core.bottleneck import Bottleneck
 from vtp_core.errors import UsageError
 from vtp_core.generator import Generator
-from vtp_core.tokenizer.checks import checked_classes, checked_codes
+from vtp_core.tokenizer.checks import checked_classes, checked_codes, checked_samples
+from vtp_core.view import sides
+
+if TYPE_CHECKING:
+    from vtp_core.tokenizer.model import Tokenizer
 
 
 def generated(
+    tokenizer: Tokenizer,
     head: Any,
     indices: Tensor,
     seed: int,
-    shape: tuple[int, int, int],
     classes: Tensor | None,
     settings: Mapping[str, Any] | None,
-    bottleneck: Bottleneck,
 ) -> Tensor:
-    """Latents of an exported generator, of which `bottleneck` decodes codes.
-
-    Other arguments are as of `Tokenizer.generate`, `indices` checked.
+    """Latents of a tokenizer's exported generator; other arguments are as of `Tokenizer.generate`.
 
     Raises:
-        UsageError: A class or a setting that the generator does not have.
+        UsageError: The tokenizer has no config, or the generator no such class or setting.
     """
+    if tokenizer.config is None:
+        raise UsageError("generate: a tokenizer without a config has no image size; build it with config=")
+    indices = checked_samples("generate", indices, seed, tokenizer.device)
+    bottleneck, grid = tokenizer.bottleneck, tokenizer.encoder.grid(*sides(tokenizer.config.image_size))
+    shape = (bottleneck.channels, *grid)
     if classes is None and settings is None:
         made: Tensor = head.generate(indices, seed, shape)
     elif not isinstance(head, Generator):

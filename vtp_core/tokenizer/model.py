@@ -33,7 +33,6 @@ from vtp_core.tokenizer.checks import (
     checked_latent,
     checked_layers,
     checked_pixels,
-    checked_samples,
     checked_size,
     checked_texts,
     place_of,
@@ -41,7 +40,6 @@ from vtp_core.tokenizer.checks import (
 from vtp_core.tokenizer.generated import generated
 from vtp_core.tokenizer.statistics import statistics_of
 from vtp_core.tokenizer.summary import summary
-from vtp_core.view import sides
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,6 +74,13 @@ class Tokenizer(nn.Module):
         self.decoder = decoder
         self.exports = nn.ModuleDict(dict(exports or {}))
         self.config = config
+
+    @staticmethod
+    def from_hub(repository: str, revision: str | None = None, subfolder: str = "") -> Tokenizer:
+        """The tokenizer of a Hugging Face repository, see `vtp_core.artefact.hub.load_from_hub`."""
+        from vtp_core.artefact.hub import load_from_hub
+
+        return load_from_hub(repository, revision, subfolder)
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -216,14 +221,7 @@ class Tokenizer(nn.Module):
             classes: (B,) int64, a class for each sample; None: drawn by (seed, i).
             settings: Changes of the generator's settings by key, such as ``{"steps": 20}``.
         """
-        head = self._export("generate")
-        if self.config is None:
-            raise UsageError(
-                "generate: a tokenizer without a config has no image size; build it with config="
-            )
-        indices = checked_samples("generate", indices, seed, self.device)
-        shape = (self.bottleneck.channels, *self.encoder.grid(*sides(self.config.image_size)))
-        return generated(head, indices, seed, shape, classes, settings, self.bottleneck)
+        return generated(self, self._export("generate"), indices, seed, classes, settings)
 
     def preprocess(self, images: Images, size: int | tuple[int, int] | None = None) -> Tensor:
         """Images to pixels, by the conversion to RGB, the resize and the centre crop of evaluation.
