@@ -21,11 +21,11 @@ from vtp_plugins.rae.layers import Block, initialize
 REGISTERS = 4
 """Register tokens of DINOv2; RAE drops the class token and these by their number."""
 LICENCES: Mapping[Family, str] = {
-    "dinov2": "DINOv2 with registers: published weights are under the Apache License 2.0",
-    "siglip2": "SigLIP2: published weights are under the Apache License 2.0",
-    "mae": "MAE: published weights are under CC BY-NC 4.0, which forbids commercial use",
+    "dinov2": "DINOv2 with registers, as published: Apache License 2.0",
+    "siglip2": "SigLIP2, as published: Apache License 2.0",
+    "mae": "MAE, as published: CC BY-NC 4.0, no commercial use",
 }
-DECODERS = "RAE: published decoders and statistics are under the MIT License"
+DECODERS = "RAE's decoders, as published: MIT"
 
 
 class RaeEncoder(Encoder):

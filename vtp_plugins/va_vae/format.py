@@ -28,7 +28,6 @@ class VaVaeFormat:
     """Reads a VA-VAE as `cnn` encoder and decoder with a `kl` bottleneck, and writes such tokenizers."""
 
     holds_statistics = True
-    license = "VA-VAE: published weights are under the MIT License"
     license = "MIT"
 
     def matches(self, folder: Path) -> bool:
