@@ -14,6 +14,7 @@ from vtp_core.artefact.assembly import assemble, head_modules
 from vtp_core.artefact.card import model_card
 from vtp_core.artefact.compact import Storage, compress, restore
 from vtp_core.artefact.config import ArtefactConfig, read_config
+from vtp_core.artefact.critics import Critic, write_critics
 from vtp_core.artefact.fingerprint import TokenizerName, fingerprint, require_same
 from vtp_core.artefact.outline import outline
 from vtp_core.artefact.sums import check_sums, write_sums
@@ -29,13 +30,19 @@ WEIGHTS = "model.safetensors"
 _log = logging.getLogger(__name__)
 
 
-def write_artefact(tokenizer: Tokenizer, folder: Path, storage: Storage = "full") -> Path:
+def write_artefact(
+    tokenizer: Tokenizer,
+    folder: Path,
+    storage: Storage = "full",
+    critics: Mapping[str, Critic] | None = None,
+) -> Path:
     """Writes ``config.json``, weights, ``preprocessor_config.json``, model card, ``heads/`` and hashes.
 
     Args:
         tokenizer: One with a `config`; its parameters are whole tensors (no shards).
         folder: Destination; an existing artefact is replaced.
         storage: How weights are stored, see `vtp_core.artefact.compact`.
+        critics: Objective -> its critic, to be stored as it is.
 
     Raises:
         UsageError: No `config`, or `folder` holds something else.
@@ -45,7 +52,7 @@ def write_artefact(tokenizer: Tokenizer, folder: Path, storage: Storage = "full"
     if storage not in (known := get_args(Storage)):
         raise UsageError(f"save: storage {storage!r}: expected one of {', '.join(known)}")
     config = tokenizer.config.model_copy(update={"storage": storage})
-    return replace_folder(folder, lambda new: _fill(new, tokenizer, config), _readable)
+    return replace_folder(folder, lambda new: _fill(new, tokenizer, config, critics or {}), _readable)
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Callable[[Path], bool]) -> Path:
@@ -136,7 +143,7 @@ def _identified(tokenizer: Tokenizer, config: ArtefactConfig, stored: Mapping[st
     return config.model_copy(update={"fingerprint": found, "heads": heads})
 
 
-def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
+def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig, critics: Mapping[str, Critic]) -> None:
     stored = compress(_core_state(tokenizer), config.storage)
     config = _identified(tokenizer, config, stored)
     write_weights(folder / WEIGHTS, stored)
@@ -147,6 +154,7 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig) -> None:
         (head / "config.json").write_text(
             json.dumps(config.heads[objective].model_dump(mode="json"), indent=2) + "\n", encoding="utf-8"
         )
+    write_critics(folder, critics)
     height, width = sides(config.image_size)
     size = {"height": height, "width": width}
     preprocessor = {

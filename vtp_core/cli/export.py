@@ -16,6 +16,7 @@ from vtp_core.errors import UsageError
 
 if TYPE_CHECKING:
     from vtp_core.artefact.compact import Storage
+    from vtp_core.artefact.critics import Critic
     from vtp_core.plugins import Plugins
     from vtp_core.run.records import RunFolder
     from vtp_core.tokenizer import Tokenizer
@@ -48,6 +49,12 @@ OWN_FORMAT = "artefact"
     show_default=True,
     help="Weights as trained, or rounded to a half or about a quarter of the bytes; artefact format only.",
 )
+@click.option(
+    "--with",
+    "extra",
+    type=click.Choice(["critics"]),
+    help="Also store the run's critics, for init_from of a later stage; artefact format only.",
+)
 @click.option("--statistics/--no-statistics", default=True, help="Measure mean and deviation of the latents.")
 @click.option(
     "--limit",
@@ -62,6 +69,7 @@ def export(
     weights: Literal["student", "teacher"],
     format_name: str,
     storage: Storage,
+    extra: Literal["critics"] | None,
     statistics: bool,
     limit: int | None,
     as_json: bool,
@@ -87,18 +95,26 @@ def export(
         plugins.find("format", format_name)
         if storage != "full":
             raise UsageError(f"--storage {storage}: format {format_name} has its own storage; leave it out")
+        if extra is not None:
+            raise UsageError(f"--with {extra}: format {format_name} has no place for them; leave it out")
     run = RunFolder.holding(path := locate(source, plugins))
     if not run.exists():
         found = find_tokenizer(source, plugins)
         if weights == "teacher":
             raise UsageError(f"{source}: a tokenizer holds no teacher; give the run folder")
+        if extra is not None:
+            raise UsageError(
+                f"{source}: --with {extra}: a tokenizer has none of its own; give the run folder"
+            )
 
+    from vtp_core.artefact.folder import write_artefact
     from vtp_core.artefact.loading import find_format, load
     from vtp_core.run.progress import show_pass
 
     writer = None if own else find_format(format_name, plugins)
     if (check_packages := getattr(writer, "check_packages", None)) is not None:
         check_packages()
+    critics = None if extra is None else _critics(run, path, plugins)
     if run.exists():
         holds = writer is None or getattr(writer, "holds_statistics", False)
         model, origin = _of_run(run, path, weights, plugins, limit, statistics=statistics and holds)
@@ -106,7 +122,7 @@ def export(
         model, origin = load(found, plugins=plugins), source
     with show_pass(f"writing {folder}"):
         if writer is None:
-            model.save(folder, storage=storage)
+            write_artefact(model, folder, storage, critics)
         else:
             with warnings.catch_warnings(record=True) as notes:
                 warnings.simplefilter("always", UserWarning)
@@ -118,6 +134,15 @@ def export(
         click.echo(json.dumps(facts, indent=2))
     else:
         click.echo(f"{folder.absolute()}: {origin}")
+
+
+def _critics(run: RunFolder, source: Path, plugins: Plugins) -> dict[str, Critic]:
+    """Those of the checkpoint that `source` means."""
+    from vtp_core.artefact.critics import critics_of
+    from vtp_core.recipe import load_recipe
+    from vtp_core.training.saving.folder import find_latest
+
+    return critics_of(find_latest(source).path, load_recipe(run.recipe, plugins=plugins), plugins)
 
 
 def _of_run(

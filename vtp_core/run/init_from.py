@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vtp_core.artefact.assembly import training_modules
 from vtp_core.artefact.config import is_artefact
+from vtp_core.artefact.critics import read_critics
 from vtp_core.artefact.loading import format_of
 from vtp_core.artefact.loading import load as load_artefact
 from vtp_core.decoder import Decoder
@@ -122,6 +123,8 @@ def _open(folder: Path, plugins: Plugins) -> _Held:
         for root, module in training_modules(load_artefact(folder, plugins=plugins)).items()
         for name, tensor in module.state_dict().items()
     }
+    if is_artefact(folder):
+        held |= read_critics(folder)
 
     def read(state: Mapping[str, Tensor]) -> None:
         for name, tensor in state.items():

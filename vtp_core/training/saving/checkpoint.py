@@ -186,6 +186,22 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(entry.size) for name, entry in SafeReader(path).read_tensors().items()}
 
 
+def read_stored(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint whose names start with `prefix`, on the CPU.
+
+    Raises:
+        CheckpointError: The files can't be read.
+    """
+    stored = SafeReader(path).read_tensors().items()
+    state = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in stored
+        if name.startswith(prefix)
+    }
+    read_into(path, state)
+    return state
+
+
 def _compare(
     path: Path, state: Mapping[str, Tensor]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
