@@ -19,6 +19,7 @@ from vtp_core.artefact.fingerprint import fingerprint
 from vtp_core.cli.main import main
 from vtp_core.features import Features
 from vtp_core.pixels import UNIT, convert
+from vtp_core.testing import check_tokenizer
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.rae.decoder import RaeDecoder
 from vtp_plugins.rae.encoder import RaeEncoder
@@ -140,3 +141,9 @@ def test_eval_measures_it() -> None:
     result = CliRunner().invoke(main, [*arguments, "--limit", "2", "--evaluator", "reconstruction"])
     assert result.exit_code == 0, result.output
     assert "psnr" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["dinov2", "siglip2"])
+def test_it_is_a_tokenizer_as_any_other(family: str) -> None:
+    check_tokenizer(load(fixture(family)))

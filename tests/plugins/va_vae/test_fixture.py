@@ -20,6 +20,7 @@ from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
 from vtp_core.run.build import build_run_networks
 from vtp_core.run.init_from import init_from
+from vtp_core.testing import check_tokenizer
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.va_vae.format import VaVaeFormat
 
@@ -141,3 +142,11 @@ def test_eval_measures_it(checkpoint: Path) -> None:
     result = CliRunner().invoke(main, [*arguments, "--evaluator", "reconstruction"])
     assert result.exit_code == 0, result.output
     assert "psnr" in result.output
+
+
+@pytest.mark.slow
+def test_it_is_a_tokenizer_as_any_other() -> None:
+    model = load(FOLDER)
+    assert model.config is not None
+    model.config = model.config.model_copy(update={"image_size": 32})
+    check_tokenizer(model)
