@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.atomic import write_text
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import sides, size_text
 
@@ -17,8 +21,54 @@ _STORAGE = {
 }
 
 
-def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
-    """The card as markdown: components, use and normalisation of the latents."""
+CARD = "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A measured number as the card shows it.
+
+    Attributes:
+        title: What was measured.
+        value: The number with its unit.
+        interval: Its 95 % interval, or empty.
+        trivial: The strongest trivial answer and its name, or empty.
+        protocol: How it was measured.
+    """
+
+    title: str
+    value: str
+    interval: str
+    trivial: str
+    protocol: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a run knows of its tokenizer beyond the artefact.
+
+    Attributes:
+        numbers: Measured of these weights.
+        facts: Name and text of the data and of where weights come from.
+    """
+
+    numbers: Sequence[Number] = ()
+    facts: Sequence[tuple[str, str]] = ()
+
+
+def write_card(tokenizer: Tokenizer, config: ArtefactConfig, folder: Path, training: Training) -> None:
+    """Replaces the card of an artefact, which its hashes don't cover, by one with the run's numbers."""
+    write_text(folder / CARD, model_card(tokenizer, config, training))
+
+
+def model_card(tokenizer: Tokenizer, config: ArtefactConfig, training: Training | None = None) -> str:
+    """The card as markdown: components, use, normalisation of the latents; numbers, data, licences.
+
+    Args:
+        tokenizer: The tokenizer.
+        config: Of its artefact.
+        training: What its run knows; None: it is not at hand, and the card says what to add.
+    """
     patch, channels = tokenizer.encoder.patch, tokenizer.bottleneck.channels
     height, width = sides(config.image_size)
     grid, only = tokenizer.encoder.grid(height, width), tokenizer.encoder.only_size
@@ -50,7 +100,6 @@ def model_card(tokenizer: Tokenizer, config: ArtefactConfig) -> str:
         ("stored", _STORAGE[config.storage]),
         ("latent statistics", _text(config.latents_stats_protocol or "not measured")),
     ]
-    rows += [("notice", _text(line)) for line in tokenizer.encoder.notices()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"""---
 library_name: vtp
@@ -79,10 +128,11 @@ images = tokenizer.postprocess(tokenizer.decode(latent).sample)
 `config.json` holds the component tables and, if measured, the per-channel mean and standard deviation of the
 latents (`encode_normalized` and `decode_normalized` apply them). `heads/` holds what objectives export.
 
+{_numbers(training)}
+{_origin(tokenizer, training)}
 ## Before you publish it
 
-State the training data and their licences, the intended use, and the measured quality with the protocol of
-each number (`eval.json` of the run has both).
+{_missing(training)}
 """
 
 
@@ -95,3 +145,43 @@ def _text(value: object) -> str:
 def _count(module: nn.Module) -> str:
     count = sum(parameter.numel() for parameter in module.parameters())
     return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count}"
+
+
+def _numbers(training: Training | None) -> str:
+    if training is None or not training.numbers:
+        return ""
+    protocols = list(dict.fromkeys(number.protocol for number in training.numbers))
+    rows = [
+        f"| {_text(number.title)} | {_text(number.value)} | {_text(number.interval or '-')} "
+        f"| {_text(number.trivial or '-')} | {protocols.index(number.protocol) + 1} |"
+        for number in training.numbers
+    ]
+    listed = [f"{at}. {_text(protocol)}" for at, protocol in enumerate(protocols, 1)]
+    head = (
+        "| | value | 95 % interval | strongest trivial answer | protocol |\n| --- | --- | --- | --- | --- |"
+    )
+    return "\n".join(["## Measured", "", head, *rows, "", "Protocols:", "", *listed, ""])
+
+
+def _origin(tokenizer: Tokenizer, training: Training | None) -> str:
+    """Data, and licences of all weights that the encoder did not learn here."""
+    notices = [f"- {_text(line)}" for line in tokenizer.encoder.notices()]
+    facts = [f"| {_text(name)} | {_text(text)} |" for name, text in (training.facts if training else ())]
+    parts: list[str] = []
+    if facts:
+        parts += ["## Training data", "", "| | |", "| --- | --- |", *facts, ""]
+    if notices:
+        parts += ["## Weights of others", "", *notices, ""]
+    return "\n".join(parts)
+
+
+def _missing(training: Training | None) -> str:
+    """What the author adds by hand."""
+    asked = ["the licences of the data", "the intended use"]
+    if training is None or not training.facts:
+        asked.insert(0, "the training data")
+    if training is None or not training.numbers:
+        asked.append(
+            "the measured quality with the protocol of each number (`eval.json` of the run has both)"
+        )
+    return f"State {', '.join(asked[:-1])} and {asked[-1]}."

@@ -107,8 +107,10 @@ def export(
                 f"{source}: --with {extra}: a tokenizer has none of its own; give the run folder"
             )
 
+    from vtp_core.artefact.card import write_card
     from vtp_core.artefact.folder import write_artefact
     from vtp_core.artefact.loading import find_format, load
+    from vtp_core.report.card import training_of
     from vtp_core.run.progress import show_pass
 
     writer = None if own else find_format(format_name, plugins)
@@ -123,6 +125,8 @@ def export(
     with show_pass(f"writing {folder}"):
         if writer is None:
             write_artefact(model, folder, storage, critics)
+            if run.exists() and model.config is not None:
+                write_card(model, model.config, folder, training_of(run.read(), model.config))
         else:
             with warnings.catch_warnings(record=True) as notes:
                 warnings.simplefilter("always", UserWarning)

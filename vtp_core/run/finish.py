@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 import torch
 
 from vtp_core.artefact.assembly import assemble, load_training_state
+from vtp_core.artefact.card import write_card
 from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.data.opening import Sources
 from vtp_core.errors import NumericError, Preempted, UsageError, VtpError, known_error
@@ -23,6 +24,7 @@ from vtp_core.evaluation.runner import Results, evaluate, why_not
 from vtp_core.plugins import Plugins
 from vtp_core.plugins.component import one_line
 from vtp_core.recipe.tables.recipe import Recipe
+from vtp_core.report.card import training_of
 from vtp_core.run.generators import with_class_names
 from vtp_core.run.opening import Run
 from vtp_core.run.progress import show_pass
@@ -172,6 +174,7 @@ def finish(run: Run) -> Results:
         results = parts("the evaluation", lambda: _evaluate(run, tokenizer, show))
         if first and written:
             parts("the latents' statistics", lambda: _measure_statistics(run, tokenizer, show))
+            parts("the model card", lambda: _write_card(tokenizer, run))
     if first:
         report = partial(build_report, run.folder.path, plugins=run.plugins, sources=run.sources, show=show)
         parts("the report", report)
@@ -232,6 +235,13 @@ def _measure_statistics(run: Run, tokenizer: Tokenizer, show: Show) -> None:
     if count := statistics_samples(run.world.device, table.statistics_samples, table.limit):
         tokenizer.config = with_statistics(tokenizer, run.recipe, run.sources, run.plugins, count, show=show)
         tokenizer.save(run.folder.tokenizer)
+
+
+def _write_card(tokenizer: Tokenizer, run: Run) -> None:
+    """Writes the artefact's card again, with the numbers that were just measured."""
+    assert tokenizer.config is not None
+    training = training_of(run.folder.read(), tokenizer.config)
+    write_card(tokenizer, tokenizer.config, run.folder.tokenizer, training)
 
 
 def _require_finite(tokenizer: Tokenizer, run: Run) -> None:
