@@ -1,4 +1,4 @@
-"""Finds the files below a folder. Imports no torch."""
+"""Finds the files below a folder, and their sizes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -59,3 +59,11 @@ def files_below(root: Path, endings: tuple[str, ...], problems: dict[str, list[s
                     (links if entry.is_symlink() else real).append(path)
             elif wanted:
                 yield path
+
+
+def file_bytes(path: Path) -> int | None:
+    """Size of a file; None if it can't be looked at."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):  # also of a name that no file can have
+        return None

@@ -9,7 +9,7 @@ import numpy
 from vtp_core.config import SourceConfig
 from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.draw import integer
-from vtp_core.data.source import FaultySource, Sample, Source, VersionedSource
+from vtp_core.data.source import FaultySource, Sample, SizedSource, Source, VersionedSource
 from vtp_core.errors import DataError
 
 
@@ -59,6 +59,11 @@ class Part:
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """See `vtp_core.data.source.Source.read`."""
         return self.source.read(int(self._indices[index]), fields)
+
+    def image_bytes(self, index: int) -> int | None:
+        """See `vtp_core.data.source.SizedSource.image_bytes`."""
+        source = self.source
+        return source.image_bytes(int(self._indices[index])) if isinstance(source, SizedSource) else None
 
     @property
     def versions(self) -> int:

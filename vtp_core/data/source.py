@@ -116,6 +116,14 @@ class FaultySource(Protocol):
 
 
 @runtime_checkable
+class SizedSource(Protocol):
+    """A source that knows how large its images are stored, so that one that was replaced is noticed."""
+
+    def image_bytes(self, index: int) -> int | None:
+        """Bytes of the stored image of a sample, which is not read; None if they are not known."""
+
+
+@runtime_checkable
 class PreparedSource(Protocol):
     """A source that does work before a run reads its first sample, such as encoding all images once."""
 

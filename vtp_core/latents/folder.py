@@ -13,15 +13,12 @@ from vtp_core.artefact.finding import run_of_checkpoint
 from vtp_core.artefact.fingerprint import TokenizerName
 from vtp_core.artefact.latent_manifest import LatentManifest
 from vtp_core.config import ComponentConfig
-from vtp_core.data.source import Source
+from vtp_core.data.source import SizedSource, Source
 from vtp_core.errors import DataError
 from vtp_core.view import Size
 
 if TYPE_CHECKING:
     from vtp_core.tokenizer import Tokenizer
-
-PROBES = 16
-"""Samples whose keys tell whether the images are still the same."""
 
 
 def new_manifest(
@@ -52,7 +49,6 @@ def new_manifest(
     import vtp_core
     from vtp_core.evaluation.opening import set_name
 
-    keys = json.dumps(probed_keys(images))
     return LatentManifest(
         vtp_version=vtp_core.__version__,
         tokenizer=tokenizer,
@@ -65,16 +61,27 @@ def new_manifest(
         fields=("latent", *sorted(images.fields - {"latent", "image"})),
         layout=layout,
         parts=tuple(parts),
-        images=hashlib.sha256(keys.encode()).hexdigest()[:16],
+        images=images_digest(images),
         numerics=numerics,
     )
 
 
-def probed_keys(images: Source) -> list[str]:
-    """Keys of some samples, spread evenly over a source."""
-    count = len(images)
-    probes = sorted({position * (count - 1) // (PROBES - 1) for position in range(PROBES)})
-    return [images.read(position, frozenset()).key for position in probes]
+def images_digest(images: Source) -> str:
+    """16 hexadecimal digits of the keys of all samples and the sizes of their stored images, in order.
+
+    No image is read: one that was replaced by another of equal size and name is not noticed.
+
+    Raises:
+        DataError: There is no sample.
+    """
+    if not len(images):
+        raise DataError("the source has no sample to encode; check its path, part and exclude")
+    digest = hashlib.sha256()
+    sized = isinstance(images, SizedSource)
+    for position in range(len(images)):
+        key = images.read(position, frozenset()).key
+        digest.update(json.dumps([key, images.image_bytes(position) if sized else None]).encode())
+    return digest.hexdigest()[:16]
 
 
 def identity(folder: Path, model: Callable[[], Tokenizer]) -> tuple[TokenizerName, Size]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vtp_core.data.completeness import Lost
 from vtp_core.data.decoding import decode_image, decode_text, read_file
-from vtp_core.data.files import LINKED, RUN, UNREADABLE, files_below
+from vtp_core.data.files import LINKED, RUN, UNREADABLE, file_bytes, files_below
 from vtp_core.data.source import BadSample, Sample, as_utf8
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -92,6 +92,10 @@ class ImageFolder:
         opened = {name.rpartition("/")[0] for name in self._files}
         parts = tuple(f"{self.root}/{place}" for place in closed)
         return Lost(parts=parts, fraction=len(closed) / (len(closed) + len(opened)))
+
+    def image_bytes(self, index: int) -> int | None:
+        """See `vtp_core.data.source.SizedSource.image_bytes`."""
+        return file_bytes(self.root / self._files[index])
 
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """Reads one sample; see `vtp_core.data.source.Source.read`."""

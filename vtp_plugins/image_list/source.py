@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vtp_core.data.completeness import Lost
 from vtp_core.data.decoding import clean_text, decode_image, read_file
+from vtp_core.data.files import file_bytes
 from vtp_core.data.source import BadSample, Sample, as_utf8
 from vtp_core.errors import DataError
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -118,6 +119,10 @@ class ImageList:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def image_bytes(self, index: int) -> int | None:
+        """See `vtp_core.data.source.SizedSource.image_bytes`."""
+        return file_bytes(self.root / Path(expanduser(self._keys[index])))
 
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """Reads one sample; see `vtp_core.data.source.Source.read`."""

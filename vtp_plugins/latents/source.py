@@ -18,7 +18,7 @@ from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.opening import open_source
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
-from vtp_core.latents.folder import identity, new_manifest, probed_keys
+from vtp_core.latents.folder import identity, images_digest, new_manifest
 from vtp_core.latents.stored import StoredLatents
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -175,7 +175,7 @@ class Latents:
             "source": self.config.source.model_dump(mode="json", exclude_defaults=True),
             "use": self.config.source.use,
             "samples": len(self.images),
-            "keys": probed_keys(self.images),
+            "images": images_digest(self.images),
             "size": size,
             "flips": self.config.flips,
             "shard_samples": self.config.shard_samples,

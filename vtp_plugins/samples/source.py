@@ -53,6 +53,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self._shards)
 
+    def image_bytes(self, index: int) -> int | None:
+        """See `vtp_core.data.source.SizedSource.image_bytes`."""
+        return self._shards.length(index, "image")
+
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """Reads one sample; see `vtp_core.data.source.Source`."""
         key = self._shards.key(index)

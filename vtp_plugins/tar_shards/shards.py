@@ -196,6 +196,12 @@ class Shards:
         """The file that holds a sample."""
         return self._paths[self._locate(index)[0]]
 
+    def length(self, index: int, column: str) -> int | None:
+        """Bytes of one member of a sample, by the index; None if the sample has no such member."""
+        shard, row = self._locate(index)
+        offsets, lengths = self._columns[column][shard]
+        return int(lengths[row]) if offsets[row] >= 0 else None
+
     def read(self, index: int, column: str, max_bytes: int) -> bytes | None:
         """One member of a sample.
 

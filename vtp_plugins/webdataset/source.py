@@ -126,6 +126,10 @@ class WebDataset:
         """Shards that could not be read whole, and those that are missing."""
         return self._lost
 
+    def image_bytes(self, index: int) -> int | None:
+        """See `vtp_core.data.source.SizedSource.image_bytes`."""
+        return self.shards.length(index, "image")
+
     def read(self, index: int, fields: frozenset[str]) -> Sample:
         """Reads one sample; see `vtp_core.data.source.Source.read`."""
         key = self.shards.key(index)

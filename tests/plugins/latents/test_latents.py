@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +25,11 @@ from vtp_core.artefact.latent_manifest import MANIFEST
 from vtp_core.cli.main import main
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources, open_source
-from vtp_core.data.source import BadSample
+from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError, NumericError, UsageError
 from vtp_core.evaluation.progress import silent
 from vtp_core.latents import encoding
+from vtp_core.latents.folder import images_digest
 from vtp_core.latents.stored import StoredLatents
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe.reading.component import read_component
@@ -183,6 +186,50 @@ def test_other_latents_are_in_another_folder(
         change = {"source": {"use": "image_folder", "path": str(home / "photos" / "blue")}}
     found = opened(table(home, tmp_path, **change))
     assert folder_of(found).name.rpartition("-")[2] != folder_of(cached).name.rpartition("-")[2]
+
+
+class Named:
+    """A source of keys and sizes alone."""
+
+    def __init__(self, keys: list[str], sizes: list[int | None]) -> None:
+        self.keys, self.sizes = keys, sizes
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, index: int, fields: frozenset[str]) -> Sample:
+        assert not fields, "no image is read"
+        return Sample(key=self.keys[index])
+
+    def image_bytes(self, index: int) -> int | None:
+        return self.sizes[index]
+
+
+def test_any_image_that_is_another_one_makes_another_folder() -> None:
+    keys, sizes = [f"{n}.png" for n in range(100)], [*range(99), None]
+    found = {images_digest(Named(keys, sizes))}  # type: ignore[arg-type]
+    for index in (0, 1, 57, 98, 99):
+        for part, other in (("keys", "x.png"), ("sizes", 1000)):
+            images = Named(list(keys), list(sizes))
+            getattr(images, part)[index] = other
+            found.add(images_digest(images))  # type: ignore[arg-type]
+    swapped = [keys[1], keys[0], *keys[2:]], [sizes[1], sizes[0], *sizes[2:]]
+    found.add(images_digest(Named(*swapped)))  # type: ignore[arg-type]
+    assert len(found) == 12
+    with pytest.raises(DataError, match="no sample to encode"):
+        images_digest(Named([], []))  # type: ignore[arg-type]
+
+
+def test_an_image_that_is_replaced_is_encoded_again(home: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(home / "photos" / "blue", photos)
+    table_of = functools.partial(table, home, tmp_path, source={"use": "image_folder", "path": str(photos)})
+    before = opened(table_of())
+    Image.new("RGB", (50, 40), (9, 200, 3)).save(sorted(photos.glob("*.png"))[2])
+    after = opened(table_of())
+    assert folder_of(after) != folder_of(before)
+    same = [np.array_equal(*(each.read(i, LATENT).latent for each in (before, after))) for i in range(6)]  # type: ignore[arg-type]
+    assert same == [True, True, False, True, True, True]
 
 
 def test_an_interrupted_encoding_goes_on(

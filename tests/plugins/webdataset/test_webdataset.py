@@ -56,6 +56,9 @@ def test_same_samples_as_the_webdataset_library(tmp_path: Path) -> None:
         assert sample.key == item["__key__"]
         assert sample.text == item["txt"] and sample.label == int(item["cls"])
         numpy.testing.assert_array_equal(sample.image, item["png"])
+    assert [ours.image_bytes(index) for index in range(12)] == [
+        len(dict(samples(1, index))[f"{theirs[index]['__key__']}.png"]) for index in range(12)
+    ]
 
 
 def test_fields_in_json(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 
-from vtp_core.data.source import BadSample, Sample, Source
+from vtp_core.data.source import BadSample, Sample, SizedSource, Source
 from vtp_core.testing.checks.parts import expect
 
 FIELDS = frozenset({"image", "text", "label", "latent"})
@@ -38,6 +38,10 @@ def check_source(source: Source, *, samples: int = 8) -> None:
     expect(bool(good), "every sample is bad; open it on some that are not")
     for index, sample in good.items():
         _check_sample(source, index, sample)
+        if isinstance(source, SizedSource):
+            size = source.image_bytes(index)
+            known = size is None or (isinstance(size, int) and size > 0)
+            expect(known, f"image_bytes({index}) is {size}: a number of bytes, or None")
     keys = [sample.key for sample in good.values()]
     expect(len(set(keys)) == len(keys), "two samples have one key")
     with ThreadPoolExecutor(2) as pool:
