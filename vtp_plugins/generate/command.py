@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,11 +20,6 @@ from vtp_core.cli.output import check_file, check_folder
 from vtp_core.errors import UsageError
 from vtp_core.plugins import load_plugins
 
-if TYPE_CHECKING:
-    pass
-
-RECORD = "samples.json"
-"""What a folder of samples says of itself, beside them."""
 GRID = "generated.png"
 
 
@@ -97,8 +92,12 @@ def generate(
     folder = find_tokenizer(tokenizer, plugins)
     other = None if decoder is None else find_tokenizer(decoder, plugins)
 
+    from PIL import Image
+
     from vtp_core.artefact.fingerprint import name_of, require_same
     from vtp_core.artefact.loading import load
+    from vtp_core.atomic import replacing_file
+    from vtp_plugins.generate.record import SampleSet, earlier_set
     from vtp_plugins.generate.samples import Request, make_samples
 
     place = torch_device(device)
@@ -112,29 +111,32 @@ def generate(
     if other is not None:
         decoding = load(other, plugins=plugins).to(place)
         require_same(f"the generator of {tokenizer}", own, name_of(decoding))
+    earlier = None if output is None else earlier_set(output, own)
     request = Request(number=number, seed=seed, rows=rows, settings=settings, classes=classes)
     made = make_samples(model, decoding, request)
-    facts = {
-        "tokenizer": own.model_dump(),
-        "seed": seed,
-        "settings": made.settings,
-        "classes": None if made.classes is None else made.titles,
-        "images": number,
-        "folder": None if output is None else str(output),
-        "grid": None if grid is None else str(grid),
-    }
+    facts = SampleSet(
+        tokenizer=own,
+        seed=seed,
+        settings=made.settings,
+        classes=None if made.classes is None else made.titles,
+        images=number,
+        folder=None if output is None else str(output),
+        grid=None if grid is None else str(grid),
+    )
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
+        if earlier is not None:
+            earlier.remove(output)
         files = [_file_name(index, title) for index, title in enumerate(made.titles)]
         for name, image in zip(files, made.images, strict=True):
             image.save(output / name)
-        record = {**facts, "files": files}
-        (output / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        facts.model_copy(update={"files": files}).write(output)
     if grid is not None:
         grid.parent.mkdir(parents=True, exist_ok=True)
-        made.picture().save(grid)
+        with replacing_file(grid) as file:
+            made.picture().save(file, Image.registered_extensions()[grid.suffix.lower()])
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(facts.model_dump_json(indent=2, exclude={"files"}))
         return
     for place_of in (output, grid):
         if place_of is not None:

@@ -78,6 +78,17 @@ def class_counts(step: Step, config: ConditionalConfig) -> Tensor:
     return torch.bincount(label[label >= 0], minlength=config.classes).double()
 
 
+def class_shares(counts: Tensor, config: ConditionalConfig) -> Tensor:
+    """(classes,) shares of the classes, of counts of all rows.
+
+    Raises:
+        DataError: No row has a label.
+    """
+    if not bool(counts.any()):
+        raise DataError(f"view {config.view}: no row has a label; set classes = 0, or label the data")
+    return counts / counts.sum()
+
+
 def drawn_classes(frequency: Tensor, seeds: Tensor, balance: str) -> Tensor:
     """(B,) classes of row seeds.
 

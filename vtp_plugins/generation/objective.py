@@ -12,7 +12,7 @@ from vtp_core.features import Losses, Tally
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
 from vtp_core.step import Step
-from vtp_plugins.generation.classes import class_counts, shown_classes
+from vtp_plugins.generation.classes import class_counts, class_shares, shown_classes
 from vtp_plugins.generation.config import GenerationConfig
 from vtp_plugins.generation.generator import FlowGenerator
 from vtp_plugins.generation.loss import (
@@ -103,11 +103,7 @@ class Generation(Objective):
         own.deviation.copy_(variance.clamp(min=0).sqrt().clamp(min=least))
         own.grid.copy_((sums["grid"] / sums["batches"]).round())
         if self.config.classes:
-            if not bool(sums["classes"].any()):
-                raise DataError(
-                    f"view {self.config.view}: no row has a label; set classes = 0, or label the data"
-                )
-            own.frequency.copy_(sums["classes"] / sums["classes"].sum())
+            own.frequency.copy_(class_shares(sums["classes"], self.config))
 
     def warnings(self) -> Sequence[str]:
         """A transformer that is narrower than a latent token; times that are far from the usual shift."""

@@ -12,7 +12,7 @@ from vtp_core.features import Losses, Tally
 from vtp_core.objective import Objective
 from vtp_core.parameters import Dims, ParamRule
 from vtp_core.step import Step
-from vtp_plugins.generation.classes import class_counts, shown_classes
+from vtp_plugins.generation.classes import class_counts, class_shares, shown_classes
 from vtp_plugins.generation_ar.config import GenerationArConfig
 from vtp_plugins.generation_ar.generator import CodeGenerator
 
@@ -68,7 +68,7 @@ class GenerationAr(Objective):
         sums, own = tally.sums, self.generator
         own.grid.copy_((sums["grid"] / sums["batches"]).round())
         if self.config.classes:
-            own.frequency.copy_(sums["classes"] / sums["classes"].sum())
+            own.frequency.copy_(class_shares(sums["classes"], self.config))
 
     def rules(self) -> Sequence[ParamRule]:
         """No weight decay of embeddings."""

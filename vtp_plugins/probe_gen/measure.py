@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -118,7 +120,7 @@ class Subject:
     """A tokenizer under the protocol.
 
     Attributes:
-        fingerprint: Hash of all its weights, the decoder's too.
+        fingerprint: Hash of all its weights and tables, the decoder's too.
         size: Side of its images in pixels, or height and width.
         protocol: All else that affects its numbers but the seed.
     """
@@ -127,7 +129,7 @@ class Subject:
         assert tokenizer.config is not None
         self.probe = probe
         self.tokenizer = tokenizer
-        self.fingerprint = fingerprint(tokenizer.state_dict())
+        self.fingerprint = _fingerprint(tokenizer)
         self.size = tokenizer.config.image_size
         self.protocol = probe.protocol(self.size)
 
@@ -202,6 +204,15 @@ class Subject:
             images = (self.tokenizer.decode(latent.to(dtype)).sample for latent in latents)
             shown = (to_uint8(image, "imagenet") for image in images)
             return self.probe.meter.features(_counted(shown, advance))
+
+
+def _fingerprint(tokenizer: Tokenizer) -> str:
+    """16 hexadecimal digits of what latents and images depend on: weights and tables."""
+    assert tokenizer.config is not None
+    tables = tokenizer.config.model_dump(mode="json", include={"encoder", "bottleneck", "decoder"})
+    # Also what is kept out of the state dict, such as a frozen network of another package.
+    weights = fingerprint({**dict(tokenizer.named_parameters()), **tokenizer.state_dict()})
+    return hashlib.sha256(f"{json.dumps(tables, sort_keys=True)} {weights}".encode()).hexdigest()[:16]
 
 
 def _counted(images: Iterable[Tensor], advance: Advance) -> Iterator[Tensor]:

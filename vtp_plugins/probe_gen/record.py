@@ -41,7 +41,7 @@ class Record(Table):
     """One proxy on one tokenizer from one seed."""
 
     fingerprint: str
-    """Hash of the tokenizer's weights."""
+    """Hash of the tokenizer's weights and tables."""
     seed: int
     """Seed of the proxy's weights, data order, noise and samples."""
     protocol: str

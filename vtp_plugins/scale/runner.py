@@ -159,9 +159,9 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> bool:
         process = subprocess.Popen(
             _command(run, bench), stdout=file, stderr=file, env=environment, start_new_session=True
         )
-        code, cpu, asked = _wait(process, end, stop)
+        code, cpu = _wait(process, end, stop)
     session = {"cpu_seconds": round(cpu, 1), "wall_seconds": round(time.monotonic() - began, 1)}
-    if code in (Preempted.exit_code, Stopped.exit_code) or (code and asked):
+    if code in (Preempted.exit_code, Stopped.exit_code):
         _record(run, bench, "stopped", code, "", session)
         return False
     if code:
@@ -215,19 +215,18 @@ def _command(run: Run, bench: Bench) -> list[str]:
     return command
 
 
-def _wait(process: subprocess.Popen[bytes], end: float, stop: threading.Event) -> tuple[int, float, bool]:
+def _wait(process: subprocess.Popen[bytes], end: float, stop: threading.Event) -> tuple[int, float]:
     """Waits for a process, asking it to stop when it is time.
 
     Returns:
-        Its exit code, 128 + the signal if one killed it, as shells report it; seconds of CPU time; whether it
-        was asked to stop.
+        Its exit code, 128 + the signal if one killed it, as shells report it; seconds of CPU time.
     """
     asked = False
     while True:
         found, status, usage = os.wait4(process.pid, os.WNOHANG)
         if found:
             process.returncode = code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code, usage.ru_utime + usage.ru_stime, asked
+            return code if code >= 0 else 128 - code, usage.ru_utime + usage.ru_stime
         if not asked and (stop.is_set() or time.monotonic() >= end):
             process.send_signal(signal.SIGTERM)
             asked = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from vtp_core import Tokenizer, load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig, Head
 from vtp_core.cli.main import main
+from vtp_core.errors import DataError
 from vtp_core.plugins import load_plugins
 from vtp_plugins.generate.grid import GAP, MARGIN, draw_grid, field
+from vtp_plugins.generate.record import read_record
 
 PLUGINS = load_plugins(only=["vit", "linear", "generation", "generate"])
 VIT = {"use": "vit", "width": 16, "depth": 1, "heads": 1}
@@ -131,6 +134,66 @@ def test_a_tuned_decoder_may_decode_and_another_tokenizer_not(artefact: Path, tm
     result = vtp(artefact, "-n", 1, "-o", tmp_path / "c", "--decoder", tmp_path / "other")
     assert result.exit_code == 5 and "belongs to the tokenizer tiny" in result.output
     assert not (tmp_path / "c").exists()
+
+
+def test_a_set_of_the_same_tokenizer_is_replaced_as_a_whole(artefact: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_bytes(b"mine")
+    for seed, number in ((0, 4), (3, 2)):
+        assert vtp(artefact, "-n", number, "--seed", seed, "-o", tmp_path).exit_code == 0
+    found = read_record(tmp_path)
+    assert found is not None and (found.seed, found.images, len(found.files)) == (3, 2, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*found.files, "notes.png", "samples.json"]
+
+
+def test_a_set_of_another_tokenizer_is_refused_by_name(
+    artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = made()
+    next(iter(other.encoder.parameters())).add_(1)
+    other.save(tmp_path / "other")
+    assert vtp(tmp_path / "other", "-n", 2, "-o", tmp_path / "a").exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    monkeypatch.setattr("vtp_plugins.generate.samples.make_samples", lambda *_: pytest.fail("generated"))
+    result = vtp(artefact, "-n", 2, "-o", tmp_path / "a")
+    assert result.exit_code == 5 and len(result.output.splitlines()) == 1
+    assert re.search(
+        r"set of samples in .*a belongs to the tokenizer tiny \([0-9a-f-]+\); tiny", result.output
+    )
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+
+def test_what_an_interruption_leaves_is_no_set(
+    artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vtp(artefact, "-n", 3, "-o", tmp_path).exit_code == 0
+    save, saved = Image.Image.save, []
+
+    def stops(image: Image.Image, path: Path) -> None:
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(image, path)
+
+    monkeypatch.setattr(Image.Image, "save", stops)
+    assert vtp(artefact, "-n", 3, "--seed", 1, "-o", tmp_path).exit_code == 130
+    assert read_record(tmp_path) is None and [path.name for path in tmp_path.iterdir()] == ["000000.png"]
+
+
+def test_a_record_that_is_something_else_is_refused_and_removes_nothing(
+    artefact: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    assert vtp(artefact, "-n", 1, "-o", folder).exit_code == 0
+    (tmp_path / "x.png").write_bytes(b"mine")
+    path = folder / "samples.json"
+    record = json.loads(path.read_text())
+    for change in ({"images": -1}, {"other": 1}, {"files": None}, {"files": ["../x.png"]}):
+        path.write_text(json.dumps({**record, **change}))
+        with pytest.raises(DataError, match=r"samples\.json: no record of samples"):
+            read_record(folder)
+    result = vtp(artefact, "-n", 1, "-o", folder)
+    assert result.exit_code == 3 and len(result.output.splitlines()) == 1
+    assert (tmp_path / "x.png").exists() and (folder / "000000.png").exists()
 
 
 def test_refusals_are_one_line(artefact: Path, tmp_path: Path) -> None:

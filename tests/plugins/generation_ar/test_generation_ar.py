@@ -215,6 +215,15 @@ def test_grid_and_classes_are_measured() -> None:
     assert objective.generator.frequency[3] == pytest.approx(2 / 3)
 
 
+def test_classes_without_a_labelled_row_are_refused() -> None:
+    objective = GenerationAr(GenerationArConfig(**TABLE), DIMS)
+    batch = drawn_batch(objective.config.views()["main"], rows=4, size=16, dims=DIMS)
+    batch = replace(batch, label=torch.full((4,), -1))
+    tally = objective.observe(FakeStep({"main": batch}, objective, dims=DIMS))
+    with pytest.raises(DataError, match="view main: no row has a label; set classes = 0"):
+        objective.calibrate(tally)
+
+
 def test_dependent_codes_are_learnt() -> None:
     """The second code is the first one plus the class, and the second position repeats the first."""
     draw = torch.Generator().manual_seed(0)

@@ -91,6 +91,18 @@ def test_other_seeds_and_other_tokenizers_give_other_numbers(measured: Record) -
     assert other.fingerprint != measured.fingerprint and other.protocol == measured.protocol
 
 
+@pytest.mark.parametrize("part", ["encoder", "bottleneck", "decoder"])
+def test_settings_that_no_weight_shows_make_another_tokenizer(part: str) -> None:
+    probe, names = Probe(drawn(), TINY, torch.device("cpu")), []
+    for setting in ("a", "b", "b"):
+        model = tiny_tokenizer()
+        assert model.config is not None
+        table = {**(getattr(model.config, part) or {}), "setting": setting}
+        model.config = model.config.model_copy(update={part: table, "recipe": setting * len(names)})
+        names.append(probe.subject(model).fingerprint)
+    assert names[0] != names[1] == names[2]
+
+
 def test_tokenizers_see_the_same_images_in_the_same_order() -> None:
     numbers = torch.arange(50.0).view(50, 1, 1, 1)
     few = Latents(maps=numbers.expand(50, 2, 3, 3), labels=None, classes=0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -14,9 +16,10 @@ from safetensors.torch import load_file
 from vtp_core.cli.main import main
 from vtp_core.plugins import load_plugins
 from vtp_core.run.records import RunFolder
+from vtp_plugins.scale import runner
 from vtp_plugins.scale.config import read_grid
 from vtp_plugins.scale.runner import Bench, make_chains, make_run, read_record
-from vtp_plugins.scale.runs import expand
+from vtp_plugins.scale.runs import Run, expand
 
 RECIPE = Path(__file__).parents[3] / "benchmarks/study_objectives/recipes/ae.toml"
 GRID = f"""
@@ -111,6 +114,35 @@ def test_a_branch_is_bit_for_bit_the_run_that_was_trained_by_itself(tmp_path: Pa
     shown = json.loads((runs / "scaling.json").read_text())
     assert {point["chain"] for point in shown["points"]} == {"ae-steps8-seed0"}
     assert shown["metrics"]["psnr"]["curves"][0]["fit"]["runs"] == 1
+
+
+@pytest.mark.parametrize(("code", "state"), [(74, "failed"), (75, "stopped"), (143, "stopped"), (0, "done")])
+def test_a_run_that_fails_while_it_stops_has_failed(
+    code: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk at the last save, say: the same command would not only go on."""
+    script = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(int(sys.argv[1]))); "
+    script += "print('no room'); open(sys.argv[2], 'w'); time.sleep(60)"
+    ready, stop = tmp_path / "ready", threading.Event()
+    command = [sys.executable, "-c", script, str(code), str(ready)]
+    monkeypatch.setattr(runner, "_command", lambda *_: command)
+
+    def stop_soon() -> None:
+        while not ready.exists():
+            time.sleep(0.005)
+        stop.set()
+
+    watcher = threading.Thread(target=stop_soon, daemon=True)
+    watcher.start()
+    run = Run(
+        name="a", family="f", levels={}, seed=0, recipe=RECIPE, overrides=(), settings=(),
+        loaded=SimpleNamespace(run=SimpleNamespace(steps=3)),  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert make_run(run, Bench(out=tmp_path, cost=lambda _: {}), float("inf"), stop) == (state == "done")
+    watcher.join()
+    record = read_record(tmp_path / "a")
+    assert (record["state"], record["exit_code"]) == (state, code)
+    assert record["message"] == ("no room" if state == "failed" else "")
 
 
 @pytest.mark.slow
