@@ -77,10 +77,10 @@ def images_digest(images: Source) -> str:
     if not len(images):
         raise DataError("the source has no sample to encode; check its path, part and exclude")
     digest = hashlib.sha256()
-    sized = isinstance(images, SizedSource)
     for position in range(len(images)):
         key = images.read(position, frozenset()).key
-        digest.update(json.dumps([key, images.image_bytes(position) if sized else None]).encode())
+        size = images.image_bytes(position) if isinstance(images, SizedSource) else None
+        digest.update(json.dumps([key, size]).encode())
     return digest.hexdigest()[:16]
 
 

@@ -40,8 +40,7 @@ def check_source(source: Source, *, samples: int = 8) -> None:
         _check_sample(source, index, sample)
         if isinstance(source, SizedSource):
             size = source.image_bytes(index)
-            known = size is None or (isinstance(size, int) and size > 0)
-            expect(known, f"image_bytes({index}) is {size}: a number of bytes, or None")
+            expect(size is None or size > 0, f"image_bytes({index}) is {size}: a number of bytes, or None")
     keys = [sample.key for sample in good.values()]
     expect(len(set(keys)) == len(keys), "two samples have one key")
     with ThreadPoolExecutor(2) as pool:
