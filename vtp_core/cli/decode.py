@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--rows", type=click.IntRange(min=1), default=16, show_default=True, help="Images at a time.")
 @device_option
-@fast_option(default=True)
+@fast_option
 @json_option
 @plugin_option
 def decode(

@@ -78,7 +78,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 @click.option(
     "--crop", is_flag=True, help="Encode the center of each image, as evaluations do, not all of it."
 )
-@fast_option(default=True)
+@fast_option
 @json_option
 @plugin_option
 def encode(

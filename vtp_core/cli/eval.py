@@ -52,7 +52,7 @@ from vtp_core.errors import UsageError
 @click.option(
     "--html", type=click.Path(path_type=Path), help="Write that table as a page that needs no network."
 )
-@fast_option(default=False)
+@fast_option
 @json_option
 @plugin_option
 def eval_(

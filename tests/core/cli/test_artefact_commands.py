@@ -404,7 +404,12 @@ def register_preparations(register):
 
 @pytest.mark.parametrize(
     ("command", "options", "applied"),
-    [("encode", (), True), ("encode", ("--exact",), False), ("eval", (), False), ("eval", ("--fast",), True)],
+    [
+        ("encode", (), True),
+        ("encode", ("--exact",), False),
+        ("eval", (), True),
+        ("eval", ("--exact",), False),
+    ],
 )
 def test_plugins_prepare_a_tokenizer_where_rounding_may_differ(
     home: Path, tmp_path: Path, command: str, options: tuple[str, ...], applied: bool

@@ -77,14 +77,15 @@ def plugin_option(command: Command) -> Command:
     return option(command)
 
 
-def fast_option(*, default: bool) -> Callable[[Command], Command]:
+def fast_option(command: Command) -> Command:
     """``--fast/--exact``: passed as `fast`."""
-    return click.option(
+    option = click.option(
         "--fast/--exact",
-        default=default,
+        default=True,
         show_default=True,
         help="Let plugins prepare the tokenizer for this device; results may differ in rounding.",
     )
+    return option(command)
 
 
 def world_size_option(command: Command) -> Command:
