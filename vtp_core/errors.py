@@ -88,6 +88,8 @@ _OTHERWISE = {
     errno.ENETUNREACH: _NETWORK,
     errno.EADDRINUSE: _NETWORK,
 }
+_THREAD = "can't start new thread"
+"""What Python says where a limit on processes is reached."""
 _MEMORY = "can't allocate memory"
 """What torch's allocator of CPU memory says."""
 
@@ -113,6 +115,10 @@ def known_error(error: BaseException, doing: str = "") -> VtpError | None:
         what = doing or ("" if of_file else "the system refused a request")
         line = f"{what + ': ' if what else ''}{says}; {advice or 'vtp --debug shows where'}"
         return FileError(line) if of_file else ResourceError(line)
+    if isinstance(error, RuntimeError) and str(error) == _THREAD:
+        return ResourceError(
+            f"{doing or 'the system refused a request'}: {_THREAD}; {_OTHERWISE[errno.EAGAIN]}"
+        )
     # torch's class for GPUs is looked at by name: nothing here imports torch.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _MEMORY in str(error):
         return ResourceError(

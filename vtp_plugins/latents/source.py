@@ -103,8 +103,9 @@ class Latents:
         if (row := int(self._rows[index])) < 0:
             key = self.images.read(index, frozenset()).key
             raise BadSample(key, "not encoded", f"its image could not be read; see {stored.path}")
-        sample = stored.read_version(row, version, fields & stored.fields)
-        if rest := fields - stored.fields:
+        # Labels and captions are read where they may have been corrected since.
+        sample = stored.read_version(row, version, frozenset({"latent"}))
+        if rest := fields - {"latent"}:
             further = self.images.read(index, rest)
             sample = replace(sample, **{name: getattr(further, name) for name in rest})
         return sample

@@ -199,6 +199,12 @@ def failing(error: BaseException) -> click.Command:
         (OSError(24, "Too many", "a.bin"), 74, "error: a.bin: Too many; raise the limit on open files"),
         (OSError(9, "Bad"), 71, "error: the system refused a request: Bad; vtp --debug shows where\n"),
         (OSError("no errno"), 1, "internal error: OSError: no errno at "),
+        (RuntimeError("can't start new thread"), 71, "error: the system refused a request: can't start new "),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: of 9 GB"),
+            71,
+            "error: memory ran out: Def",
+        ),
         (MemoryError("of 3 TiB"), 71, "error: memory ran out: of 3 TiB; compute fewer rows at a time"),
         (torch.OutOfMemoryError("CUDA"), 71, "error: memory ran out: CUDA; compute fewer rows at a time"),
     ],

@@ -40,7 +40,7 @@ from vtp_core.view import ViewNeed
 from vtp_plugins.latents.config import LatentsConfig
 from vtp_plugins.latents.source import Latents
 
-PLUGINS = load_plugins(only=["image_folder", "latents", "vit", "linear"])
+PLUGINS = load_plugins(only=["image_folder", "image_list", "latents", "vit", "linear"])
 CPU = torch.device("cpu")
 LATENT = frozenset({"latent"})
 IMAGES = 13
@@ -230,6 +230,25 @@ def test_an_image_that_is_replaced_is_encoded_again(home: Path, tmp_path: Path) 
     assert folder_of(after) != folder_of(before)
     same = [np.array_equal(*(each.read(i, LATENT).latent for each in (before, after))) for i in range(6)]  # type: ignore[arg-type]
     assert same == [True, True, False, True, True, True]
+
+
+def test_labels_and_captions_are_those_of_the_source_now(home: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in (home / "photos" / "red").glob("[0-9]*.png"))
+    found = []
+    for labels in ("010101", "110011"):
+        rows = [f"{name},{label},text {label}" for name, label in zip(names, labels, strict=True)]
+        (tmp_path / "list.csv").write_text("\n".join(["image,label,text", *rows]))
+        listed = {
+            "use": "image_list",
+            "path": str(tmp_path / "list.csv"),
+            "root": str(home / "photos" / "red"),
+        }
+        source = opened(table(home, tmp_path, source=listed))
+        fields = frozenset({"latent", "label", "text"})
+        samples = [source.read(index, fields) for index in range(6)]
+        assert [(sample.label, sample.text) for sample in samples] == [(int(x), f"text {x}") for x in labels]
+        found.append((folder_of(source), np.stack([sample.latent for sample in samples])))  # type: ignore[arg-type]
+    assert found[0][0] == found[1][0] and np.array_equal(found[0][1], found[1][1])
 
 
 def test_an_interrupted_encoding_goes_on(
