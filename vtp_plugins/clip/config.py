@@ -53,6 +53,9 @@ class ClipConfig(ObjectiveConfig):
     """Token whose features represent the caption: that of the largest id (its end), the first or the last."""
     projection: Literal["matrix", "biased", "none"] = "matrix"
     """Projection to the joint embedding: a matrix, a linear layer with bias, or none."""
+    weights: str | None = None
+    """File with an open_clip or OpenAI CLIP model, whose text tower is read into this one of the same sizes;
+    None or ``"random"``: fresh weights. A resume reads it too, before its checkpoint replaces them."""
     temperature: Annotated[float, Field(gt=0, le=1)] = 0.07
     """Initial temperature; its inverse, the scale of the logits, is trained and clamped to 1 .. 100."""
     equal_text_mask: bool = True

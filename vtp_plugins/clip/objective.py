@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from vtp_core.step import Step
 from vtp_plugins.clip.config import ClipConfig
 from vtp_plugins.clip.image import ImageHead
 from vtp_plugins.clip.loss import contrast, equal_rows
+from vtp_plugins.clip.open_clip import read_text_tower
 from vtp_plugins.clip.text import TextTower
 
 
@@ -60,6 +62,8 @@ class Clip(Objective):
             pool=config.pool,
             projection=config.projection,
         )
+        if config.weights not in (None, "random") and not torch.empty(0).is_meta:
+            read_text_tower(self.text, Path(config.weights).expanduser())
         self.logit_scale = nn.Parameter(torch.full((1,), -math.log(config.temperature)))
 
     def forward(self, step: Step) -> Losses:

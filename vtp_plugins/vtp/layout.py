@@ -8,24 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.clip.open_clip import named_tensors
 from vtp_plugins.clip.text import TextTower
 from vtp_plugins.vit.rope import AxialRope
 from vtp_plugins.vtp.options import ROPE_BASE
 
 PERIODS = ("trunk.rope_embed.periods", "pixel_decoder.rope_embed.periods")
 """Buffers that the published model keeps in bfloat16."""
-
-_TEXT_LAYERS = {
-    "norm1.": "ln_1.",
-    "norm2.": "ln_2.",
-    "qkv.": "attn.in_proj_",
-    "proj.": "attn.out_proj.",
-    "fc1.": "mlp.c_fc.",
-    "fc2.": "mlp.c_proj.",
-    "scale1": "ls_1.gamma",
-    "scale2": "ls_2.gamma",
-}
-"""Ours -> the published names within a block of the text tower."""
 
 
 def published_tensors(tokenizer: Tokenizer, *, scalar: bool) -> dict[str, Tensor]:
@@ -47,7 +36,7 @@ def published_tensors(tokenizer: Tokenizer, *, scalar: bool) -> dict[str, Tensor
     if "embed_text" in tokenizer.exports:
         tower = tokenizer.exports["embed_text"]
         assert isinstance(tower, TextTower)
-        found |= dict(_text(tower))
+        found |= dict(named_tensors(tower, "text_transformer"))
         head, scale = (tokenizer.exports[name].state_dict() for name in ("embed_image", "logit_scale"))
         found["visual_proj.weight"] = head["projection.weight"]
         shape = () if scalar else (1,)
@@ -74,20 +63,3 @@ def _vit(prefix: str, network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     if rope.periods is None:
         device = next(network.parameters()).device
         yield f"{prefix}.rope_embed.periods", drawn_periods(rope.head_width, device)
-
-
-def _text(tower: TextTower) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in tower.state_dict().items():
-        own, _, rest = name.partition(".")
-        if own == "blocks":
-            index, _, layer = rest.partition(".")
-            ours = next(key for key in _TEXT_LAYERS if layer.startswith(key))
-            published = _TEXT_LAYERS[ours] + layer.removeprefix(ours)
-            yield f"text_transformer.resblocks.{index}.{published}", tensor
-        elif own == "projection":
-            # Without a bias it is a matrix that the features are multiplied by from the left.
-            biased = tower.projection is not None and tower.projection.bias is not None
-            yield (f"text_projection.{rest}", tensor) if biased else ("text_projection", tensor.T)
-        else:
-            names = {"positions": "positional_embedding", "norm": "ln_final"}
-            yield name.replace(own, names.get(own, own), 1), tensor

@@ -115,6 +115,7 @@ def test_other_tokenizers(kind: str, name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(second, third, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_program_for_every_batch_of_texts(published: Tokenizer) -> None:
     (call,) = (each for each in calls_of(published) if each.name == "embed_text")
     module = trace(call).module()

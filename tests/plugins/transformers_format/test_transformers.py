@@ -154,6 +154,7 @@ def test_gradients_reach_the_weights(exported: Path) -> None:
     assert model.model.encoder.get_parameter("patch_embed.proj.weight").grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
