@@ -124,6 +124,7 @@ def _encode_shard(
             made.append(_made(model, torch.stack(images), manifest))
         advance(len(part))
     arrays = {name: torch.cat([part[name] for part in made]).numpy() for name in made[0]}
+    made.clear()
     labels = [sample.label for _, sample in kept]
     texts = [sample.text for _, sample in kept]
     write = write_tar if manifest.layout == "tar" else write_shard
@@ -160,7 +161,7 @@ def _made(model: Tokenizer, pixels: Tensor, manifest: LatentManifest) -> dict[st
 
 def _empty(model: Tokenizer, manifest: LatentManifest) -> dict[str, Tensor]:
     """The same of no image: a file of which no image can be read has these shapes."""
-    height, width = (side // model.encoder.patch for side in sides(manifest.image_size))
+    height, width = model.encoder.grid(*sides(manifest.image_size))
     channels = {"latents": model.latent_channels, "logvar": model.latent_channels}
     channels["indices"] = len(model.bottleneck.codebook_sizes)
     types = {"indices": torch.int32}

@@ -284,6 +284,15 @@ def test_a_huge_image_is_left_out_and_a_recipe_names_the_source(home: Path, tmp_
     assert [keys for keys in manifest.left_out.values()] == [("huge.png",)]
 
 
+def test_weights_that_are_not_finite_are_named(home: Path, tmp_path: Path) -> None:
+    model = load(home / "linear", plugins=PLUGINS)
+    next(iter(model.bottleneck.parameters())).fill_(float("nan"))
+    model.save(tmp_path / "ruined")
+    result = vtp("encode", tmp_path / "ruined", "--source", home / "photos", "-o", tmp_path / "z")
+    assert result.exit_code == 4 and "is not finite" in result.output
+    assert list((tmp_path / "z").glob("*.safetensors")) == []
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_that_are_killed_go_on_to_the_same_folder(home: Path, tmp_path: Path) -> None:

@@ -125,6 +125,25 @@ def test_our_artefact_and_the_owner_s_folder_hold_the_same(kind: str, tmp_path: 
     assert "tokens without places in the image" in (tmp_path / "own" / "README.md").read_text()
 
 
+def test_its_codes_go_to_files_and_back(tmp_path: Path) -> None:
+    folder, part = written(tmp_path, "vq"), '{ use = "samples", split = "val", part = [0.0, 0.01] }'
+    encode = ["encode", str(folder), "--source", part, "-o", str(tmp_path / "latents")]
+    for command in (
+        encode,
+        ["decode", str(folder), str(tmp_path / "latents"), "-o", str(tmp_path / "images")],
+    ):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+    tensors = load_file(tmp_path / "latents" / "latents-00000.safetensors")
+    model = load(folder)
+    with torch.no_grad():
+        expected = model.decode_indices(tensors["indices"][:1].long()).sample
+        own = model.decode(tensors["latents"][:1]).sample
+    assert tensors["indices"].shape[2] == 1 and tensors["indices_flip"].shape == tensors["indices"].shape
+    assert torch.allclose(own, expected, atol=1e-4)
+    assert len(list((tmp_path / "images").iterdir())) == len(tensors["indices"])
+
+
 @pytest.mark.slow
 def test_eval_measures_it(tmp_path: Path) -> None:
     folder = written(tmp_path, "vq")
