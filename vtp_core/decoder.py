@@ -15,9 +15,13 @@ class Decoder(nn.Module):
 
     Attributes:
         value_range: Range of the images it makes (`vtp_core.pixels`).
+        has_strips: Whether it can run on strips of its maps, with the same result up to rounding.
+        strip_rows: Rows of a strip, set by `Tokenizer.enable_tiling`; None: whole maps.
     """
 
     value_range: ValueRange
+    has_strips: bool = False
+    strip_rows: int | None = None
 
     def forward(self, z: Tensor) -> Tensor:
         """Decodes.

@@ -27,6 +27,8 @@ class Encoder(nn.Module):
         has_cls: Whether there is a class token.
         table: The table that it was built from; the core sets it.
         has_intermediate: Whether `intermediate` gives the tokens of single blocks.
+        has_strips: Whether it can run on strips of its maps, with the same result up to rounding.
+        strip_rows: Rows of a strip, set by `Tokenizer.enable_tiling`; None: whole maps.
         only_size: Height and width of the only images that it takes; None: all multiples of `patch`.
     """
 
@@ -39,6 +41,8 @@ class Encoder(nn.Module):
     table: ComponentConfig | None = None
     has_intermediate: bool = False
     only_size: tuple[int, int] | None = None
+    has_strips: bool = False
+    strip_rows: int | None = None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the tokens of images of `height` x `width` pixels.

@@ -40,6 +40,7 @@ from vtp_core.tokenizer.checks import (
 from vtp_core.tokenizer.generated import generated
 from vtp_core.tokenizer.statistics import statistics_of
 from vtp_core.tokenizer.summary import summary
+from vtp_core.tokenizer.tiling import set_strips
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -262,6 +263,10 @@ class Tokenizer(nn.Module):
         from vtp_core.tokenizer.images import side_by_side
 
         return side_by_side(self, images)
+
+    def enable_tiling(self, rows: int | None = 128) -> None:
+        """Runs a `cnn` on strips of `rows` rows, with the same results; None: whole maps again."""
+        set_strips(self, rows)
 
     def save(self, folder: str | Path, *, storage: Storage = "full") -> Path:
         """Writes the artefact folder; an existing artefact is replaced.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from vtp_core.decoder import Decoder
 from vtp_core.parameters import Dims
 from vtp_plugins.cnn.config import CnnDecoderConfig
 from vtp_plugins.cnn.layers import Block, Double, conv, initialize, norm
+from vtp_plugins.cnn.strips import HOST, Strips, check_no_gradient
 
 
 class CnnDecoder(Decoder):
@@ -19,6 +21,8 @@ class CnnDecoder(Decoder):
     Raises:
         ValueError: Another reduction than the encoder's.
     """
+
+    has_strips = True
 
     def __init__(self, config: CnnDecoderConfig, dims: Dims) -> None:
         super().__init__()
@@ -59,15 +63,30 @@ class CnnDecoder(Decoder):
         """The convolution to three channels."""
         return self.conv_out
 
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, d, h, w) to (B, 3, h * patch, w * patch) in `value_range`, unclamped."""
-        x = self.conv_in(self.quant(z))
+    def order(self) -> list[nn.Module]:
+        """The residual blocks and what doubles the map, as they are run."""
+        layers: list[nn.Module] = []
         for number, block in enumerate(self.block):
-            x = block(x)
+            layers.append(block)
             # The first two blocks belong to no level.
             level, place = divmod(number - 1, self.config.residual_blocks + 1)
             if number > 1 and place == 0 and level <= len(self.up):
-                x = self.up[level - 1](x)
-        image: Tensor = self.conv_out(F.silu(self.norm(x)))
+                layers.append(self.up[level - 1])
+        return layers
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, d, h, w) to (B, 3, h * patch, w * patch) in `value_range`, unclamped."""
+        x = self.conv_in(self.quant(z))
+        image: Tensor
+        if self.strip_rows is not None:
+            check_no_gradient(self, z)
+            with torch.no_grad():
+                strips = Strips(self.strip_rows, z.device)
+                x = strips.run(self.order(), x.to(HOST))
+                image = strips.convolve(x, self.conv_out, self.norm).to(z.device)
+        else:
+            for layer in self.order():
+                x = layer(x)
+            image = self.conv_out(F.silu(self.norm(x)))
         # Under autocast the image still leaves in the parameters' dtype, for the losses.
         return image.to(self.conv_out.weight.dtype)

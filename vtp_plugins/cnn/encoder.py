@@ -14,6 +14,7 @@ from vtp_core.features import Tokens
 from vtp_core.pixels import convert
 from vtp_plugins.cnn.config import CnnEncoderConfig
 from vtp_plugins.cnn.layers import Block, Halve, conv, initialize, norm
+from vtp_plugins.cnn.strips import Strips, check_no_gradient
 
 
 class CnnEncoder(Encoder):
@@ -24,6 +25,7 @@ class CnnEncoder(Encoder):
     """
 
     has_cls = False
+    has_strips = True
     taps = 0
 
     def __init__(self, config: CnnEncoderConfig) -> None:
@@ -55,6 +57,16 @@ class CnnEncoder(Encoder):
         """The residual blocks with their attention, first to last."""
         return list(self.block)
 
+    def order(self) -> list[nn.Module]:
+        """The residual blocks and what halves the map, as they are run."""
+        layers: list[nn.Module] = []
+        for number, block in enumerate(self.block):
+            layers.append(block)
+            level, place = divmod(number + 1, self.config.residual_blocks)
+            if place == 0 and level <= len(self.down):
+                layers.append(self.down[level - 1])
+        return layers
+
     def forward(
         self,
         images: list[Tensor],
@@ -84,13 +96,19 @@ class CnnEncoder(Encoder):
             raise ValueError(
                 f"cnn: image of {height} x {width} pixels is no multiple of the patch {self.patch}"
             )
-        x = self.conv_in(convert(image.flatten(0, 1), "imagenet", self.config.value_range))
-        for number, block in enumerate(self.block):
-            x = block(x, drop_path)
-            level, place = divmod(number + 1, self.config.residual_blocks)
-            if place == 0 and level <= len(self.down):
-                x = self.down[level - 1](x)
-        y = self.conv_out(F.silu(self.norm(x))).to(self.conv_out.weight.dtype)
+        pixels = convert(image.flatten(0, 1), "imagenet", self.config.value_range)
+        if self.strip_rows is not None:
+            check_no_gradient(self, image)
+            with torch.no_grad():
+                strips = Strips(self.strip_rows, image.device)
+                x = strips.run(self.order(), strips.convolve(pixels, self.conv_in))
+                y = strips.convolve(x, self.conv_out, self.norm).to(image.device)
+        else:
+            x = self.conv_in(pixels)
+            for layer in self.order():
+                x = layer(x, drop_path) if isinstance(layer, Block) else layer(x)
+            y = self.conv_out(F.silu(self.norm(x)))
+        y = y.to(self.conv_out.weight.dtype)
         patches = y.flatten(2).transpose(1, 2).unflatten(0, image.shape[:2])
         # A copy, because a sharded module must not return views of one tensor.
         patches = patches.clone(memory_format=torch.contiguous_format)
