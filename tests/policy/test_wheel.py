@@ -10,11 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.plugins.diffusers import documented
 from vtp_plugins.kernels.native.build import library, obstacle
 
 REPOSITORY = Path(__file__).parents[2]
@@ -114,6 +116,30 @@ def test_the_wheel_carries_the_licence_and_the_sources_of_the_sample_images(whee
     names = zipfile.ZipFile(wheel).namelist()
     assert any(".dist-info/licenses/" in name and name.endswith("/LICENSE") for name in names)
     assert any(name.startswith("vtp_plugins/samples/data/") and name.endswith("README.md") for name in names)
+
+
+def test_vtp_nano_in_a_pipeline_of_diffusers_with_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """In a virtual environment that sees the packages of this one, torch and diffusers among them."""
+    venv.create(tmp_path / "env", with_pip=False)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    seen = [path for path in map(Path, sys.path) if path.name == "site-packages"]
+    (site / "seen.pth").write_text("".join(f"{path}\n" for path in seen))
+    pip("install", "--no-deps", "--target", str(site), str(wheel))
+    code = documented.lines() + (
+        "\nimport vtp_core\n"
+        f"assert vtp_core.__file__.startswith({str(site)!r}), vtp_core.__file__\n"
+        "assert [image.size for image in images] == [(64, 64)] * 2\n"
+    )
+    done = subprocess.run(
+        [tmp_path / "env/bin/python", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_installed_wheel_lists_and_copies_recipes(installed: Path, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class AutoencoderVTP(ModelMixin, AutoencoderMixin, ConfigMixin):
         latents_mean: Per channel; None with `normalize_latents`.
         latents_std: As `latents_mean`.
         latent_channels: Channels d.
+        latent_size: Side of their latents.
         sample_size: Side of the images it was trained with.
         block_out_channels: Pipelines read the patch from its length, 1 + log2(patch).
         force_upcast: Whether pipelines run it in float32; no.
@@ -65,6 +66,7 @@ class AutoencoderVTP(ModelMixin, AutoencoderMixin, ConfigMixin):
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
         latent_channels: int | None = None,
+        latent_size: int | list[int] | None = None,
         sample_size: int | list[int] | None = None,
         block_out_channels: list[int] | None = None,
         force_upcast: bool = False,
@@ -211,6 +213,7 @@ def _described(tokenizer: Tokenizer, normalize_latents: bool) -> dict[str, Any]:
         "latents_mean": list(config.latents_mean or ()) if measured else None,
         "latents_std": list(config.latents_std or ()) if measured else None,
         "latent_channels": channels,
+        "latent_size": height // patch if height == width else [height // patch, width // patch],
         "sample_size": height if height == width else [height, width],
         "block_out_channels": [channels] * (1 + int(levels)) if levels == int(levels) else None,
     }

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import vtp_core
 from tests.agreement import Agreement
+from tests.plugins.diffusers import documented
 from tests.plugins.diffusers.making import dc, drawn, flux2, kl, rae, tiny, vq
 from vtp_core import load
 from vtp_core.artefact.assembly import assemble
@@ -253,6 +254,14 @@ def test_in_a_pipeline(nano: Tokenizer, tmp_path: Path) -> None:
     # The pipeline's folder is a tokenizer here.
     latent = nano.encode(convert(images(64), SIGNED, "imagenet")).latent
     assert torch.equal(load(tmp_path).encode(convert(images(64), SIGNED, "imagenet")).latent, latent)
+
+
+def test_the_documented_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(compile(documented.lines(), "docs/hand_over.md", "exec"), found)
+    assert [image.size for image in found["images"]] == [(64, 64)] * 2
+    assert not any(low == high for image in found["images"] for low, high in image.getextrema())
 
 
 def test_refusals(nano: Tokenizer, tmp_path: Path) -> None:
