@@ -19,8 +19,10 @@ RECIPES = (
     "ae_abl_l", "scale_encoder_ae_b", "scale_encoder_ae_s",
     "vtp_abl_l", "vtp_abl_b", "vtp_abl_s", "scale_decoder_12", "scale_decoder_24",
     "vtp_l", "vtp_b", "vtp_s",
+    "lightningdit_b", "lightningdit_xl",
+    "dino_tok_ae", "dino_tok_vq", "dino_tok_ae_dit", "dino_tok_vq_ar",
 )  # fmt: skip
-"""Table 1, the auto-encoders and models of the scaling figures, the final models."""
+"""Table 1, the auto-encoders and models of the scaling figures, the final models, generators, DINO-Tok."""
 
 
 def figures(plan: Plan, steps: int) -> dict[str, Any]:

@@ -97,4 +97,7 @@ def test_the_committed_plans_are_those_of_the_recipes(name: str) -> None:
     exact = ("steps", "rows", "parameters_of_the_tokenizer", "flops_forward_training", "flops_table1")
     now = figures(_plan(name), steps)
     for key in exact:
-        assert now[key] == pytest.approx(recorded[key], rel=1e-6), key
+        if recorded[key] is None:  # `flops_table1` of a generator on cached latents
+            assert now[key] is None, key
+        else:
+            assert now[key] == pytest.approx(recorded[key], rel=1e-6), key
