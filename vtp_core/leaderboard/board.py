@@ -66,7 +66,7 @@ class Board:
 
     Attributes:
         rows: The same.
-        columns: Sizes and speeds, then the metrics by what they are about.
+        columns: The metrics by what they are about; then sizes, speeds and licences, if all rows have them.
         notes: How the protocols of marked numbers differ; mark i is ``notes[i - 1]``.
     """
 
@@ -77,7 +77,9 @@ class Board:
         metrics = [self._metric(key) for key in keys]
         order = ("fidelity", "understanding", "generation")
         metrics.sort(key=lambda column: order.index(column.group))
-        self.columns = (*metrics, *_costs([row.cost for row in rows]), self._licenses())
+        costs = [row.cost for row in rows if row.cost is not None]
+        known = (*_costs(costs), self._licenses()) if len(costs) == len(self.rows) else ()
+        self.columns = (*metrics, *known)
 
     def written(self) -> dict[str, Any]:
         """The table as JSON."""
@@ -86,7 +88,7 @@ class Board:
                 {
                     "name": row.name,
                     "license": row.license or None,
-                    "cost": asdict(row.cost),
+                    "cost": None if row.cost is None else asdict(row.cost),
                     "results": dict(row.results),
                     "left_out": dict(row.left_out),
                 }
@@ -97,7 +99,7 @@ class Board:
     @property
     def rates(self) -> tuple[str, ...]:
         """How the rates of the tokenizers were measured, each once."""
-        return tuple(dict.fromkeys(row.cost.measured for row in self.rows))
+        return tuple(dict.fromkeys(row.cost.measured for row in self.rows if row.cost is not None))
 
     def _metric(self, key: str) -> Column:
         entries = [row.results.get(key) for row in self.rows]

@@ -1,4 +1,4 @@
-"""The table as a page: one file, offline; without JavaScript only its sorting is missing."""
+"""Tables of tokenizers and runs as pages: one file, offline; without JavaScript only sorting is missing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jinja2
 
 import vtp_core
 from vtp_core.leaderboard.board import Board
+from vtp_core.leaderboard.runs import Comparison
 
 GROUPS = {
     "fidelity": "Fidelity",
@@ -21,7 +22,16 @@ GROUPS = {
 
 
 def render(board: Board) -> str:
-    """The page as text."""
+    """The page of a table of tokenizers."""
+    return _render("leaderboard.html.j2", board)
+
+
+def render_runs(comparison: Comparison) -> str:
+    """The page of several runs."""
+    return _render("runs.html.j2", comparison.board, comparison=comparison)
+
+
+def _render(template: str, board: Board, **more: object) -> str:
     loader = jinja2.ChoiceLoader(
         [jinja2.PackageLoader("vtp_core.leaderboard"), jinja2.PackageLoader("vtp_core.report")]
     )
@@ -33,10 +43,11 @@ def render(board: Board) -> str:
         {"title": GROUPS[name], "count": len(list(columns))}
         for name, columns in groupby(board.columns, key=lambda column: column.group)
     ]
-    return environment.get_template("leaderboard.html.j2").render(
+    return environment.get_template(template).render(
         board=board,
         groups=groups,
         version=vtp_core.__version__,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **more,
     )

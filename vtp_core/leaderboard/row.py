@@ -15,14 +15,14 @@ class Row:
 
     Attributes:
         name: As the command line gave it.
-        license: Of its weights, as far as it is stated; or empty.
-        cost: Sizes and speeds.
         results: What `vtp_core.evaluation.runner.evaluate` returned.
+        cost: Sizes and speeds; None: they were not measured.
+        license: Of its weights, as far as it is stated; or empty.
         left_out: Evaluator -> why it didn't measure this tokenizer.
     """
 
     name: str
-    license: str
-    cost: Cost
     results: Mapping[str, Mapping[str, Any]]
+    cost: Cost | None = None
+    license: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)

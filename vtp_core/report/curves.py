@@ -29,6 +29,12 @@ def validation(run: RunData) -> list[Chart]:
     return charts
 
 
+def losses_of(run: RunData) -> dict[str, Points]:
+    """``OBJECTIVE/TERM`` -> (step, value) of each logged loss."""
+    keys = [key for key in _keys(run.metrics, "loss/") if key.count("/") >= 2]
+    return {key.removeprefix("loss/"): _points(run.metrics, key) for key in keys}
+
+
 def losses(run: RunData) -> list[Chart]:
     """A chart for each objective; a term that is known to be worth something by chance has a line there."""
     by_objective: dict[str, list[str]] = {}

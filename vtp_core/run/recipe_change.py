@@ -11,6 +11,7 @@ from typing import Any
 
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins
+from vtp_core.recipe.flat import flatten
 from vtp_core.recipe.history import update_recipe
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.training.saving.manifest import Manifest, published, read_manifest
@@ -24,18 +25,6 @@ FREE_KEYS = (
 """Keys that do not change what is trained: they may differ between two starts of a run."""
 
 _ABSENT = object()
-
-
-def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys; an empty table is a value of its own."""
-    flat: dict[str, Any] = {}
-    for key, value in recipe.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{path}."))
-        else:
-            flat[path] = value
-    return flat
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

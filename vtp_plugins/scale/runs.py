@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vtp_core.recipe import load_recipe
+from vtp_core.recipe.flat import flatten
 from vtp_core.recipe.problems import Origin, Problem, RecipeErrors
 from vtp_core.recipe.reading.files import Tree, read_tree
 from vtp_core.recipe.shipped import find_recipe
 from vtp_core.recipe.writing.dump import literal
-from vtp_core.run.recipe_change import FREE_KEYS, flatten
+from vtp_core.run.recipe_change import FREE_KEYS
 from vtp_core.schedule import Constant
 from vtp_plugins.scale.config import Grid, Keys
 

@@ -867,3 +867,16 @@ def test_a_leaderboard_goes_on_behind_a_tokenizer_that_fails(home: Path, photos:
 def test_several_tokenizers_need_the_leaderboard(home: Path) -> None:
     result = vtp("eval", home / "artefact", home / "run")
     assert result.exit_code == 2 and "--leaderboard" in result.stderr
+
+
+def test_a_report_of_several_runs_compares_them(home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(home / "run", other)
+    recipe = (other / "resolved.toml").read_text()
+    (other / "resolved.toml").write_text(recipe.replace("lr = 0.001", "lr = 0.25"))
+    page = tmp_path / "page.html"
+    result = vtp("report", home / "run", other / "tokenizer" / "..", "-o", page)
+    assert result.exit_code == 0, result.output
+    assert "0.25" in page.read_text() and "optimizer.lr" in page.read_text()
+    result = vtp("report", home / "run", tmp_path)
+    assert result.exit_code == 2 and f"{tmp_path}: not a run folder" in result.stderr

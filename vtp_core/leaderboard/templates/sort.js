@@ -1,7 +1,7 @@
 "use strict";
 const table = document.querySelector("table");
-const body = table.tBodies[0];
-for (const button of table.querySelectorAll("thead button")) {
+const body = table?.tBodies[0];
+for (const button of table?.querySelectorAll("thead button") ?? []) {
   button.disabled = false;
   button.addEventListener("click", () => {
     const heading = button.closest("th");
