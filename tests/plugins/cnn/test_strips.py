@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -66,7 +66,8 @@ def drawn(batch: int, height: int, width: int, seed: int) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=generator) + ramp
 
 
-@given(st.integers(1, 40), st.integers(1, 7), st.integers(2, 3), st.integers(1, 2))
+@settings(max_examples=10)
+@given(st.integers(1, 30), st.integers(1, 7), st.integers(2, 3), st.integers(1, 2))
 def test_the_same_for_every_strip(rows: int, height: int, width: int, batch: int) -> None:
     compare(EXACT, drawn(batch, 4 * height, 4 * width, rows).double(), rows, 1e-9)
 

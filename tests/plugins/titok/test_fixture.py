@@ -106,7 +106,9 @@ def test_vae_as_published(tmp_path: Path, agreement: Agreement) -> None:
     compare("vae", tmp_path, agreement)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "vq" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 @torch.no_grad()
 def test_our_artefact_and_the_owner_s_folder_hold_the_same(kind: str, tmp_path: Path) -> None:
     model = load(written(tmp_path / "theirs", kind))

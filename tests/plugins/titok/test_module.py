@@ -11,12 +11,7 @@ from vtp_core import load
 from vtp_core.testing import check_tokenizer
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_tokenizer(kind: str, tmp_path: Path) -> None:
-    check_tokenizer(load(written(tmp_path, kind)), compiles=False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_compiled(kind: str, tmp_path: Path) -> None:
+def test_tokenizer(kind: str, tmp_path: Path) -> None:
     check_tokenizer(load(written(tmp_path, kind)))

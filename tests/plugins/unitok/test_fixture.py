@@ -75,6 +75,7 @@ def test_as_published(given: dict[str, Tensor], tmp_path: Path, agreement: Agree
         agreement(value, given[f"out.{name}"], f"UniTok: {part}")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_every_form_is_the_same(given: dict[str, Tensor], tmp_path: Path) -> None:
     model = load(unpacked(tmp_path))
