@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from vtp_core.artefact.sums import write_sums
@@ -9,6 +10,7 @@ from vtp_core.errors import UsageError
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import sides
 from vtp_plugins.clip.text import TextTower
+from vtp_plugins.clip.tokenizer import UNMERGED
 from vtp_plugins.transformers.configuration import VtpTokenizerConfig
 from vtp_plugins.transformers.image_processor import VtpImageProcessor
 from vtp_plugins.transformers.model import VtpTokenizerModel
@@ -26,10 +28,12 @@ def as_model(tokenizer: Tokenizer) -> VtpTokenizerModel:
     if (artefact := tokenizer.config) is None:
         raise UsageError("format transformers: the tokenizer has no config; build it with config=")
     size = artefact.image_size
-    head = tokenizer.exports["embed_text"] if "embed_text" in tokenizer.exports else None
-    width = head(["a"]).shape[-1] if isinstance(head, TextTower) else None
+    tower, width = _tower(tokenizer), None
+    if tower is not None:
+        projection = tower.projection
+        width = tower.positions.shape[1] if projection is None else projection.out_features
     config = VtpTokenizerConfig(
-        artefact=artefact.model_dump(mode="json"),
+        artefact=json.loads(artefact.dump()),
         image_size=size if isinstance(size, int) else list(size),
         patch_size=tokenizer.encoder.patch,
         hidden_size=tokenizer.encoder.width,
@@ -41,7 +45,7 @@ def as_model(tokenizer: Tokenizer) -> VtpTokenizerModel:
 
 
 def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes model, image processor and, with a text tower, its tokenizer into an empty folder."""
+    """Writes model, image processor and, if the text tower has CLIP's vocabulary, its tokenizer."""
     frozen = [value.requires_grad for value in tokenizer.parameters()]
     as_model(tokenizer).save_pretrained(folder)
     for value, takes in zip(tokenizer.parameters(), frozen, strict=True):
@@ -49,8 +53,13 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     assert tokenizer.config is not None
     height, width = sides(tokenizer.config.image_size)
     VtpImageProcessor(crop_size={"height": height, "width": width}).save_pretrained(folder)
-    tower = tokenizer.exports["embed_text"] if "embed_text" in tokenizer.exports else None
-    if isinstance(tower, TextTower):
+    tower = _tower(tokenizer)
+    if tower is not None and tower.token_embedding.num_embeddings >= tower.tokenizer.merges + UNMERGED:
         captions = tower.tokenizer
         VtpTextTokenizer(captions.context, captions.merges).save_pretrained(folder)
     write_sums(folder, [path.name for path in folder.iterdir()])
+
+
+def _tower(tokenizer: Tokenizer) -> TextTower | None:
+    tower = tokenizer.exports["embed_text"] if "embed_text" in tokenizer.exports else None
+    return tower if isinstance(tower, TextTower) else None

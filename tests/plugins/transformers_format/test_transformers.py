@@ -22,6 +22,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 import vtp_plugins.transformers as ours
 from tests.agreement import Agreement
+from tests.plugins.vtp.making import SMALL, draw, write
 from vtp_core import load
 from vtp_core.artefact import Head
 from vtp_core.artefact.assembly import assemble
@@ -146,6 +147,18 @@ def test_push_to_the_hub(
     torch.testing.assert_close(
         latent, tokenizer.encode(tokenizer.preprocess(image())).latent, atol=0.1, rtol=0.1
     )
+
+
+def test_a_published_model_goes_over(tmp_path: Path) -> None:
+    model = load(write(tmp_path / "published", SMALL, draw(SMALL, seed=1)))
+    TransformersFormat().write(model, tmp_path / "out")
+    again = AutoModel.from_pretrained(tmp_path / "out")
+    pixels, ids = torch.randn(2, 3, 32, 48).clamp(-2, 2), torch.randint(40, (3, 7))
+    with torch.no_grad():
+        found = again(pixel_values=pixels, input_ids=ids)
+    assert torch.equal(found.latent, model.encode(pixels).latent)
+    assert torch.equal(found.text_embeds, model.exports["embed_text"](ids))
+    assert not (tmp_path / "out/tokenizer_config.json").exists(), "these ids are not of CLIP's vocabulary"
 
 
 def test_gradients_reach_the_weights(exported: Path) -> None:
