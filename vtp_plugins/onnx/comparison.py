@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vtp_core.errors import UsageError
 from vtp_plugins.onnx.calls import Call
+from vtp_plugins.onnx.trace import first_line
 
 Run = Callable[[Tensor], Sequence[NDArray[Any]]]
 """Input of a call -> its outputs."""
@@ -30,7 +31,7 @@ def compare(call: Call, run: Run) -> float:
     """The largest difference of floating outputs, relative to the largest value of each or 1.
 
     Raises:
-        UsageError: It is above the tolerance, or outputs have other shapes.
+        UsageError: It is above the tolerance, outputs have other shapes, or the program fails.
     """
     largest = 0.0
     narrow = any(tensor.dtype == torch.bfloat16 for tensor in call.module.state_dict().values())
@@ -39,7 +40,13 @@ def compare(call: Call, run: Run) -> float:
         value = call.draw(*sizes)
         with torch.no_grad():
             expected = dict(zip(call.outputs, (out.numpy() for out in call.module(value)), strict=True))
-        found = dict(zip(call.outputs, run(value), strict=True))
+        try:
+            found = dict(zip(call.outputs, run(value), strict=True))
+        except Exception as error:  # of onnxruntime, or a guard of torch.export
+            raise UsageError(
+                f"{call.name}: its program fails for an input of {tuple(value.shape)}, as the network fixes "
+                f"sizes while it is traced ({first_line(error)}); nothing is written"
+            ) from error
         if shapes := [name for name in call.outputs if found[name].shape != expected[name].shape]:
             name = shapes[0]
             raise UsageError(

@@ -137,6 +137,17 @@ def test_a_program_with_other_numbers_is_refused(published: Tokenizer) -> None:
         compare(call, lambda value: [output[1:] for output in exact(value)])
 
 
+def test_a_program_of_one_size_is_refused(published: Tokenizer) -> None:
+    (call,) = (each for each in calls_of(published) if each.name == "embed_text")
+
+    def fixed(value: Tensor) -> list[Any]:
+        assert len(value) == 2, "Guard failed: value.size()[0] == 2"
+        return [output.numpy() for output in call.module(value)]
+
+    with pytest.raises(UsageError, match=r"fails for an input of \(1, 7\).*Guard failed: value\.size"):
+        compare(call, fixed)
+
+
 def test_codes_may_differ_by_ties_alone() -> None:
     model = tokenizer(*KINDS["quantised"])
     call = calls_of(model)[0]
