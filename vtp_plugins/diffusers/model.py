@@ -161,6 +161,23 @@ class AutoencoderVTP(ModelMixin, AutoencoderMixin, ConfigMixin):
         sample = torch.cat([self._pixels(row) for row in rows])
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
+    def enable_tiling(self) -> None:
+        """Encodes and decodes large images part by part.
+
+        Convolutional networks run on strips of rows, with the result of the whole image. Others run on tiles
+        of the size of the training images that overlap and are blended: each is an image of its own, so that
+        latents are not those of the whole.
+        """
+        if self.encoder.has_strips and self.decoder.has_strips:
+            self.tokenizer.enable_tiling()
+        else:
+            super().enable_tiling()
+
+    def disable_tiling(self) -> None:
+        """Encodes and decodes whole images again."""
+        self.tokenizer.enable_tiling(None)
+        super().disable_tiling()
+
     def forward(
         self,
         sample: Tensor,

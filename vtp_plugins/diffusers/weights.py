@@ -38,6 +38,8 @@ _RENAMED = (
 """Earlier names of weights, and those that diffusers' classes have now. They apply where the model has the
 new name alone."""
 
+_MAE = _RENAMED[-1]
+
 Entry = tuple[torch.dtype, tuple[int, ...]]
 
 
@@ -93,6 +95,14 @@ class Weights:
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{path}: damaged ({error}); copy or download it again") from error
         return tensors
+
+
+def current_name(name: str, *, mae: bool) -> str:
+    """The name that AutoencoderRAE has now for an encoder's weight of before transformers 5."""
+    for pattern, new in _RENAMED:
+        if mae or (pattern, new) != _MAE:
+            name = re.sub(pattern, new, name)
+    return name
 
 
 def find_weights(folder: Path) -> Weights:

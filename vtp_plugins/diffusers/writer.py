@@ -15,12 +15,13 @@ from vtp_core.artefact.folder import replace_folder
 from vtp_core.artefact.weights import write_weights
 from vtp_core.errors import UsageError
 from vtp_core.tokenizer import Tokenizer
-from vtp_plugins.diffusers import export_kl
+from vtp_plugins.diffusers import export_kl, export_rae
 from vtp_plugins.diffusers.encoder import DiffusersEncoder
 from vtp_plugins.diffusers.layout import CLASS
 from vtp_plugins.diffusers.network import library
 from vtp_plugins.diffusers.reader import read_settings, tensors_by_name
 from vtp_plugins.diffusers.weights import STEM
+from vtp_plugins.rae.encoder import RaeEncoder
 
 
 def write_model(tokenizer: Tokenizer, folder: Path) -> None:
@@ -28,7 +29,8 @@ def write_model(tokenizer: Tokenizer, folder: Path) -> None:
 
     Args:
         tokenizer: One whose parts are diffusers' goes back into their class; `cnn`, `kl` and `cnn` go into
-            AutoencoderKL; any other with a decoder goes into AutoencoderVTP.
+            AutoencoderKL, `rae` into AutoencoderRAE where it fits; any other with a decoder goes into
+            AutoencoderVTP.
         folder: Where to; a folder of diffusers or an artefact there is replaced.
 
     Raises:
@@ -66,6 +68,10 @@ def _contents(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 stacklevel=4,
             )
         return export_kl.settings_of(tokenizer), export_kl.weights_of(tokenizer)
+    if isinstance(tokenizer.encoder, RaeEncoder):
+        if (reason := export_rae.misfit(tokenizer)) is None:
+            return export_rae.settings_of(tokenizer), export_rae.weights_of(tokenizer)
+        warnings.warn(f"written as AutoencoderVTP, AutoencoderRAE can't hold it: {reason}", stacklevel=4)
     from vtp_plugins.diffusers.model import AutoencoderVTP
 
     model = AutoencoderVTP.from_tokenizer(tokenizer)
