@@ -47,7 +47,7 @@ def check_latents(
         named: Source name -> prepared source.
         recipe: The recipe.
         networks: The modules of the run.
-        state: Its tensors by full name.
+        state: Its tensors by full name; those that it lacks are the modules' own.
 
     Raises:
         CheckpointError: Names both tokenizers.

@@ -145,6 +145,7 @@ def open_run(
     )
     options = build.forward_options(recipe)
     if checkpoint is None:
+        check_latents(named, recipe, networks, {})  # calibration reads latents, which may have another shape
         reading = partial(training_loader, recipe, plugins, named)
         view_rows = {name: view.rows for name, view in recipe.views.items()}
         calibrate_fresh(
@@ -200,7 +201,8 @@ def open_run(
                     count,
                     before[name],
                 )
-    check_latents(named, recipe, networks, run.state())
+    if checkpoint is not None:
+        check_latents(named, recipe, networks, run.state())
     for network in (networks.encoder, *networks.frozen.values()):
         for line in network.notices() if isinstance(network, Encoder) else ():
             _log.info(line)

@@ -210,6 +210,38 @@ def test_tar_shards_hold_the_same_and_both_sources_read_them(
     ]
 
 
+def test_captions_and_labels_are_kept_in_both_layouts(home: Path, tmp_path: Path) -> None:
+    table = {"use": "samples", "split": "val", "part": [0.0, 0.02]}
+    images = open_source(read_component("source", table, PLUGINS), DecodeLimits(), PLUGINS)
+    inline = '{ use = "samples", split = "val", part = [0.0, 0.02] }'
+    for layout in ("safetensors", "tar"):
+        folder = encode(home, tmp_path / layout, "--source", inline, "--layout", layout, "--no-flips")
+        source = StoredLatents(folder, flips=True)
+        assert source.versions == 1 and len(source) == len(images) > 0
+        for row in range(len(images)):
+            found, own = source.read(row, source.fields), images.read(row, frozenset({"text", "label"}))
+            assert (found.key, found.text, found.label) == (own.key, own.text, own.label)
+            assert found.text
+
+
+@pytest.mark.slow
+def test_a_folder_is_the_source_of_a_run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator on latents of the package's tokenizer; those of another one are refused by name."""
+    monkeypatch.chdir(tmp_path)
+    inline = '{ use = "samples", split = "val", part = [0.0, 0.1] }'
+    assert vtp("encode", "vtp-nano", "--source", inline, "-o", "latents").exit_code == 0
+    assert vtp(*command(home, Path("others").absolute(), "--source", inline)).exit_code == 0
+    for folder, code, message in (("latents", 0, ""), ("others", 5, "belongs to the tokenizer linear (")):
+        recipe = Path(f"{folder}.toml")
+        recipe.write_text(
+            'extends = "quickstart_dit_nano"\ndrop = ["data.source", "evaluators", "evaluate"]\n'
+            f'[run]\nsteps = 2\nout = "run_{folder}"\n[data]\nworkers = 0\n'
+            f'[data.source]\nuse = "latents"\npath = "{folder}"\n[views.image]\nrows = 4\n'
+        )
+        result = vtp("run", recipe)
+        assert result.exit_code == code and message in result.output, result.output
+
+
 def test_decode_brings_a_folder_back(home: Path, encoded: Path, tmp_path: Path) -> None:
     result = vtp("decode", home / "linear", encoded, "-o", tmp_path / "d", "--rows", 4)
     assert result.exit_code == 0, result.output
