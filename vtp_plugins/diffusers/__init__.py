@@ -28,4 +28,12 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'vtp_plugins.diffusers' has no attribute {name!r}")
-    return getattr(import_module(home), name)
+    try:
+        return getattr(import_module(home), name)
+    except ModuleNotFoundError as error:
+        if error.name != "diffusers":
+            raise
+        raise ModuleNotFoundError(
+            f"{name} needs the package diffusers; install it: pip install 'vtp-core[diffusers]'",
+            name="diffusers",
+        ) from None

@@ -50,7 +50,8 @@ def cnn(*, width: int = 8, value_range: Any = (-1.0, 1.0), decoded: Any = "image
     for weight in found.parameters():
         if weight.ndim == 1:
             weight.add_(0.2 * torch.randn_like(weight))
-    found.bottleneck.moments.weight.normal_(std=0.3)
+    found.bottleneck.moments.weight.normal_(std=0.1)
+    found.decoder.conv_out.weight.mul_(0.3)  # images of about the range of pixels
     return found
 
 

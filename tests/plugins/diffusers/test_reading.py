@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from tests.agreement import Agreement
 from tests.plugins.diffusers.making import dc, drawn, flux2, kl, rae, tiny, vq
 from vtp_core import load
+from vtp_core.cli.main import main
 from vtp_core.errors import CheckpointError
 from vtp_core.pixels import convert
 from vtp_core.tokenizer import Tokenizer
@@ -178,3 +180,13 @@ def test_rae_folders_of_earlier_transformers(tmp_path: Path) -> None:
             save_file(state, tmp_path / kind / FILE)
             with pytest.raises(CheckpointError, match="are one weight"):
                 load(tmp_path / kind)
+
+
+@pytest.mark.slow
+def test_vtp_eval_takes_the_folder(tmp_path: Path) -> None:
+    drawn(kl).save_pretrained(tmp_path / "vae")
+    table = '{use = "samples"}', '{use = "reconstruction"}'
+    arguments = ["--source", table[0], "--evaluator", table[1], "--limit", "4", "--device", "cpu", "--json"]
+    done = CliRunner().invoke(main, ["eval", str(tmp_path / "vae"), *arguments])
+    assert done.exit_code == 0, done.output
+    assert "256 px" in done.output and "psnr" in done.output
