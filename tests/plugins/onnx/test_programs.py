@@ -96,8 +96,9 @@ def test_a_published_model_in_onnxruntime(published: Tokenizer, tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["onnx", "torch_export"])
+@pytest.mark.parametrize(
+    ("kind", "name"), [*((kind, "onnx") for kind in KINDS), ("quantised", "torch_export")]
+)
 def test_other_tokenizers(kind: str, name: str, tmp_path: Path) -> None:
     model = tokenizer(*KINDS[kind])
     OnnxFormat().write(model, tmp_path) if name == "onnx" else TorchExportFormat().write(model, tmp_path)
