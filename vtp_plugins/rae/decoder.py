@@ -82,7 +82,7 @@ class RaeDecoder(Decoder):
         """Encoder tokens (B, N, D) to the pixels of each patch (B, N, patch * patch * 3), normalised."""
         dtype = self.positions.dtype
         x = self.embed(tokens).to(dtype)
-        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), 1) + self.positions
+        x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), 1) + self.positions
         for block in self.block:
             x = block(x).to(dtype)
         # Under autocast the image still leaves in the parameters' dtype, for the losses.

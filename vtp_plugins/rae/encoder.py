@@ -149,7 +149,7 @@ class RaeEncoder(Encoder):
             front.append(self.cls_token + self.positions[:, :1])
         if self.registers is not None:
             front.append(self.registers)
-        x = torch.cat((*(part.expand(len(x), -1, -1) for part in front), x), 1)
+        x = torch.cat((*(part.expand(x.shape[0], -1, -1) for part in front), x), 1)
         taps = {}
         for index, block in enumerate(self.block):
             x = block(x).to(dtype)

@@ -104,7 +104,7 @@ class TiTokDecoder(Decoder):
         tokens = tokens + self.latent_token_positional_embedding.to(tokens.dtype)
         masks = self.mask_token[0].expand(side * side, -1)
         patches = torch.cat([self.class_embedding, masks]) + self.positional_embedding
-        x = torch.cat([patches.to(tokens.dtype).expand(len(z), -1, -1), tokens], 1)
+        x = torch.cat([patches.to(tokens.dtype).expand(z.shape[0], -1, -1), tokens], 1)
         x = self.ln_pre(x)
         for block in self.transformer:
             x = block(x)

@@ -84,7 +84,7 @@ class TiTokEncoder(Encoder):
             )
         x = convert(image.flatten(0, 1), "imagenet", UNIT)
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
-        rows, count = len(patches), self.config.tokens
+        rows, count = patches.shape[0], self.config.tokens
         x = torch.cat([self.class_embedding.to(patches.dtype).expand(rows, 1, -1), patches], 1)
         x = x + self.positional_embedding.to(x.dtype)
         tokens = self.latent_tokens + self.latent_token_positional_embedding

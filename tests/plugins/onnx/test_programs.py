@@ -15,6 +15,7 @@ from torch import Tensor
 
 import vtp_core
 from tests.agreement import Agreement
+from tests.plugins.titok.published import written as titok
 from tests.plugins.vtp.making import SMALL, draw, write
 from vtp_core import load
 from vtp_core.artefact import ArtefactConfig
@@ -114,6 +115,18 @@ def test_other_tokenizers(kind: str, name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(latent, expected.latent, atol=1e-4, rtol=1e-4)
     third = expected.indices if kind == "quantised" else expected.latent_dist.logvar
     torch.testing.assert_close(second, third, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_of_one_image_size(tmp_path: Path) -> None:
+    model = load(titok(tmp_path / "titok", "vq"))
+    assert model.encoder.only_size is not None
+    call = calls_of(model)[0]
+    module = trace(call).module()
+    for batch in (1, 3):
+        pixels = call.draw(batch, 0, 0)
+        assert pixels.shape[2:] == model.encoder.only_size
+        torch.testing.assert_close(module(pixels)[0], model.encode(pixels).latent, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
