@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from vtp_core.bottleneck import Bottleneck
 from vtp_core.errors import UsageError
@@ -81,11 +82,18 @@ class DiffusersBottleneck(Bottleneck):
         for name, tokens in features.crops.items():
             shape, (height, width) = tokens.patches.shape, tokens.grid
             tall = tokens.patches.flatten(0, 1).transpose(1, 2).unflatten(2, (height, width))
-            found, loss, (_, _, indices) = self.quantize(tall)
-            patches = found.flatten(2).transpose(1, 2).unflatten(0, shape[:2])
+            found, loss, (_, _, indices) = self._nearest(tall)
+            patches = found.to(tall.dtype).flatten(2).transpose(1, 2).unflatten(0, shape[:2])
             crops[name] = Tokens(patches=patches, grid=tokens.grid)
             codes[name] = indices.view(*shape[:2], 1, height, width)
             losses.append(loss)
         return Latent(
             crops=crops, codes=codes, aux={"codebook": self.config.commitment * torch.stack(losses).mean()}
         )
+
+    def _nearest(self, x: Tensor) -> Any:
+        """What the quantiser gives; of half precision in float32, as torch has no such distances on CPUs."""
+        if x.dtype not in (torch.bfloat16, torch.float16):
+            return self.quantize(x)
+        weights = {name: value.float() for name, value in self.quantize.named_parameters()}
+        return functional_call(self.quantize, weights, (x.float(),))

@@ -75,6 +75,12 @@ def test_the_class_does_the_forward(make: Callable[[], Any], tmp_path: Path, agr
     again = load(tokenizer.save(tmp_path / "own"))
     assert torch.equal(again.encode(pixels()).latent, tokenizer.encode(pixels()).latent)
     assert again.config.latents_mean == tokenizer.config.latents_mean
+    half = load(tmp_path / "theirs", dtype="bfloat16").encode(pixels().bfloat16())
+    assert half.latent.dtype == torch.bfloat16
+    if half.indices is None:  # another code may be nearest
+        scale = float(tokenizer.encode(pixels()).latent.abs().max())
+        expected = tokenizer.encode(pixels()).latent
+        torch.testing.assert_close(half.latent.float(), expected, atol=0.1 * scale, rtol=0)
 
 
 @pytest.mark.slow
