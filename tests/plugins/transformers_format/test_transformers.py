@@ -22,6 +22,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 import vtp_plugins.transformers as ours
 from tests.agreement import Agreement
+from tests.core.run.tiny_run import vtp
 from tests.plugins.vtp.making import SMALL, draw, write
 from vtp_core import load
 from vtp_core.artefact import Head
@@ -230,3 +231,16 @@ def test_an_import_without_transformers_names_the_extra_and_the_format_imports_n
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert "pip install 'vtp-core[transformers]'" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_with_statistics_of_its_latents(tmp_path: Path) -> None:
+    assert vtp(tmp_path, "run.steps=1").exit_code == 0
+    done = CliRunner().invoke(
+        main,
+        ["export", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "transformers", "--limit", "8"],
+    )
+    assert done.exit_code == 0, done.output
+    config = load(tmp_path / "out").config
+    assert config is not None and config.latents_std is not None and len(config.latents_std) == 4
+    assert "8" in str(config.latents_stats_protocol)
