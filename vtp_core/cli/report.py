@@ -21,12 +21,19 @@ COMPARISON = "comparison.html"
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help=f"File; default: RUN/report.html, of several runs {COMPARISON}.",
+    help=f"File; default: RUN/report.html, of a comparison {COMPARISON}.",
+)
+@click.option(
+    "--reference", is_flag=True, help="Compare with the curves that ship with the recipe of the first RUN."
 )
 @json_option
 @plugin_option
 def report(
-    runs: tuple[Path, ...], output: Path | None, as_json: bool, plugin_files: tuple[Path, ...]
+    runs: tuple[Path, ...],
+    output: Path | None,
+    reference: bool,
+    as_json: bool,
+    plugin_files: tuple[Path, ...],
 ) -> None:
     """Write the report of RUN, the folder of a run or its tokenizer: one HTML file that needs no network.
 
@@ -35,7 +42,10 @@ def report(
     """
     check_file("--output", output)
     folders = list(dict.fromkeys(_run_of(run) for run in runs))
-    path = _single(folders[0], output, plugin_files) if len(folders) == 1 else _comparison(folders, output)
+    if len(folders) > 1 or reference:
+        path = _comparison(folders, output, reference)
+    else:
+        path = _single(folders[0], output, plugin_files)
     click.echo(json.dumps({"report": str(path)}, indent=2) if as_json else f"report: {path}")
 
 
@@ -51,15 +61,20 @@ def _single(run: Path, output: Path | None, plugin_files: tuple[Path, ...]) -> P
     return build_report(run, output, plugins=load_plugins(plugin_files), show=show_pass)
 
 
-def _comparison(folders: list[Path], output: Path | None) -> Path:
+def _comparison(folders: list[Path], output: Path | None, reference: bool) -> Path:
     from vtp_core.atomic import write_text
     from vtp_core.leaderboard.page import render_runs
+    from vtp_core.leaderboard.reference import shipped_reference
     from vtp_core.leaderboard.runs import compare_runs
     from vtp_core.run.records import RunFolder
 
     path = output if output is not None else Path(COMPARISON)
     check_file("--output", path)
-    page = render_runs(compare_runs({str(folder): RunFolder(folder).read() for folder in folders}))
+    read = {str(folder): RunFolder(folder).read() for folder in folders}
+    if reference:
+        title, run = shipped_reference(next(iter(read.values())).name)
+        read[title] = run
+    page = render_runs(compare_runs(read))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path
