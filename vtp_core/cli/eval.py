@@ -11,7 +11,7 @@ import click
 from vtp_core.cli.arguments import completion
 from vtp_core.cli.arguments.options import device_option, fast_option, json_option, plugin_option
 from vtp_core.cli.arguments.protocols import chosen_evaluators
-from vtp_core.cli.leaderboard import compare, opened
+from vtp_core.cli.leaderboard import compare, opened, prepared
 from vtp_core.cli.measuring import ROWS, Measured, Measuring, Plan, first_failure, make_plan, recipe_of
 from vtp_core.cli.output import check_file
 from vtp_core.errors import UsageError
@@ -109,7 +109,7 @@ def eval_(
         )
     else:
         (folder,) = folders.values()
-        model = opened(folder, plugins, device, fast)
+        model = prepared(opened(folder, plugins, device), plugins, fast, _say)
         _print(measuring.measure(model, _say), plan, as_json, output)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,24 +11,30 @@ import click
 
 from vtp_core.cli.arguments.options import torch_device
 from vtp_core.cli.output import printable, table
-from vtp_core.errors import VtpError
 
 if TYPE_CHECKING:
     from vtp_core.cli.measuring import Measured, Measuring
     from vtp_core.leaderboard.board import Board, Cell
+    from vtp_core.leaderboard.row import Row
     from vtp_core.plugins import Plugins
     from vtp_core.tokenizer import Tokenizer
 
 
-def opened(folder: Path, plugins: Plugins, device: str, fast: bool) -> Tokenizer:
-    """The tokenizer of a folder on a device, prepared by plugins if `fast`."""
+def opened(folder: Path, plugins: Plugins, device: str) -> Tokenizer:
+    """The tokenizer of a folder on a device."""
     from vtp_core.artefact.loading import load
-    from vtp_core.artefact.preparation import prepare
 
     model = load(folder, plugins=plugins)
     model.to(torch_device(device))
+    return model
+
+
+def prepared(model: Tokenizer, plugins: Plugins, fast: bool, say: Callable[[str], object]) -> Tokenizer:
+    """The same tokenizer, prepared by plugins for inference if `fast`."""
+    from vtp_core.artefact.preparation import prepare
+
     for line in prepare(model, plugins) if fast else ():
-        click.echo(line, err=True)
+        say(line)
     return model
 
 
@@ -58,45 +64,26 @@ def compare(
         html: A file for the page, or None.
 
     Raises:
-        VtpError: The first that a tokenizer or an evaluator raised.
+        Exception: The first that a tokenizer or an evaluator raised, after the table is written.
     """
-    from vtp_core.artefact.loading import license_of
     from vtp_core.atomic import write_json, write_text
     from vtp_core.cli.measuring import first_failure
     from vtp_core.leaderboard.board import Board
-    from vtp_core.leaderboard.cost import measure_cost
     from vtp_core.leaderboard.page import render
     from vtp_core.leaderboard.row import Row
-    from vtp_core.run.progress import show_pass
 
     rows: list[Row] = []
     found: list[Measured] = []
-    errors: list[VtpError] = []
+    errors: list[Exception] = []
     for name, folder in folders.items():
-        say = _Named(name)
         try:
-            model = opened(folder, plugins, device, fast)
-            measured = measuring.measure(model, say)
-        except VtpError as error:
+            rows.append(_row(name, folder, measuring, plugins, device, fast, found))
+        except Exception as error:  # of any kind: the tokenizers before it are measured already
+            why = " ".join(f"{error}".split()) or type(error).__name__
+            click.echo(f"{name}: left out: {why}", err=True)
             errors.append(error)
-            say(f"left out: {' '.join(str(error).split())}")
-            continue
-        found.append(measured)
-        for evaluator, why in measured.left_out.items():
-            say(f"left out: {evaluator}: {why}")
-        with show_pass(f"speed of {name}"):
-            cost = measure_cost(model)
-        rows.append(
-            Row(
-                name=name,
-                license=license_of(folder, model, plugins),
-                cost=cost,
-                results=measured.results,
-                left_out={**measured.unfit, **measured.left_out},
-            )
-        )
-        del model
-    if not rows:
+            rows.append(Row(name=name, results={}, left_out={"tokenizer": why}))
+    if len(errors) == len(rows):
         raise errors[0]
     board = Board(rows)
     click.echo(json.dumps(board.written(), indent=2) if as_json else board_text(board))
@@ -111,14 +98,40 @@ def compare(
         raise failure
 
 
-class _Named:
-    """Prints lines on standard error behind a name."""
+def _row(
+    name: str,
+    folder: Path,
+    measuring: Measuring,
+    plugins: Plugins,
+    device: str,
+    fast: bool,
+    found: list[Measured],
+) -> Row:
+    """Measures one tokenizer; what was measured is added to `found`."""
+    from vtp_core.artefact.loading import license_of
+    from vtp_core.leaderboard.cost import count_cost, with_rates
+    from vtp_core.leaderboard.row import Row
+    from vtp_core.run.progress import show_pass
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def say(line: str) -> None:
+        click.echo(f"{name}: {line}", err=True)
 
-    def __call__(self, line: str) -> None:
-        click.echo(f"{self._name}: {line}", err=True)
+    model = opened(folder, plugins, device)
+    cost = count_cost(model)
+    prepared(model, plugins, fast, say)
+    measured = measuring.measure(model, say)
+    for evaluator, why in measured.left_out.items():
+        say(f"left out: {evaluator}: {why}")
+    with show_pass(f"speed of {name}"):
+        cost = with_rates(cost, model)
+    found.append(measured)
+    return Row(
+        name=name,
+        license=license_of(folder, model, plugins),
+        cost=cost,
+        results=measured.results,
+        left_out={**measured.unfit, **measured.left_out},
+    )
 
 
 def board_text(board: Board) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from vtp_core import errors
-from vtp_core.errors import NumericError, Preempted, UsageError, VtpError
+from vtp_core.errors import NumericError, Preempted, VtpError, known_error
 from vtp_core.evaluation.gathering import Gathering
 
 _T = TypeVar("_T")
@@ -91,7 +91,8 @@ def reason(name: str, error: VtpError) -> str:
 
 def _public(name: str, error: Exception) -> VtpError:
     """The error as a class of `vtp_core.errors`, so that any rank can receive it; names the evaluator."""
-    kinds = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    kind: type[VtpError] = next(kinds, UsageError)
-    text = str(error) if isinstance(error, VtpError) else f"{type(error).__name__}: {error}"
+    known = error if isinstance(error, VtpError) else known_error(error)
+    kinds = (kind for kind in type(known).__mro__ if kind.__module__ == errors.__name__)
+    kind: type[VtpError] = next(kinds, VtpError)
+    text = f"{type(error).__name__}: {error}" if known is None else str(known)
     return kind(f"evaluator {name}: {text.removeprefix(f'evaluator {name}: ')}")

@@ -66,7 +66,7 @@ class Board:
 
     Attributes:
         rows: The same.
-        columns: The metrics by what they are about; then sizes, speeds and licences, if all rows have them.
+        columns: The metrics by what they are about; then sizes, speeds and licences, if a row has them.
         notes: How the protocols of marked numbers differ; mark i is ``notes[i - 1]``.
     """
 
@@ -77,8 +77,8 @@ class Board:
         metrics = [self._metric(key) for key in keys]
         order = ("fidelity", "understanding", "generation")
         metrics.sort(key=lambda column: order.index(column.group))
-        costs = [row.cost for row in rows if row.cost is not None]
-        known = (*_costs(costs), self._licenses()) if len(costs) == len(self.rows) else ()
+        costs = [row.cost for row in rows]
+        known = (*_costs(costs), self._licenses()) if any(costs) else ()
         self.columns = (*metrics, *known)
 
     def written(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Board:
     @property
     def rates(self) -> tuple[str, ...]:
         """How the rates of the tokenizers were measured, each once."""
-        return tuple(dict.fromkeys(row.cost.measured for row in self.rows if row.cost is not None))
+        return tuple(dict.fromkeys(row.cost.measured for row in self.rows if row.cost and row.cost.measured))
 
     def _metric(self, key: str) -> Column:
         entries = [row.results.get(key) for row in self.rows]
@@ -139,7 +139,9 @@ class Board:
         return self.notes.index(difference) + 1
 
     def _licenses(self) -> Column:
-        cells = tuple(Cell(text=row.license or "not stated") for row in self.rows)
+        cells = tuple(
+            Cell(text=NOTHING if row.cost is None else row.license or "not stated") for row in self.rows
+        )
         return Column(title="license of the weights", group="cost", cells=cells)
 
 
@@ -152,11 +154,13 @@ def _difference(protocol: str, columns: str) -> str:
     )
 
 
-def _costs(costs: Sequence[Cost]) -> list[Column]:
+def _costs(costs: Sequence[Cost | None]) -> list[Column]:
     def column(
         title: str, text: Callable[[Cost], str], value: Callable[[Cost], float | None], better: str = ""
     ) -> Column:
-        cells = tuple(Cell(text=text(cost), value=value(cost)) for cost in costs)
+        cells = tuple(
+            Cell(text=NOTHING) if cost is None else Cell(text=text(cost), value=value(cost)) for cost in costs
+        )
         return Column(title=title, group="cost", better=better, cells=cells)
 
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -46,9 +46,9 @@ class Cost:
         decoder_parameters: 0 without a decoder.
         encode_flops: Of matrix products, convolutions and attention of one image; 2 a multiply-add.
         decode_flops: The same of the decoder; None without one.
-        encode_rate: Images a second.
-        decode_rate: The same of the decoder; None without one.
-        measured: How the rates were measured.
+        encode_rate: Images a second; None until they are measured.
+        decode_rate: The same of the decoder; None without one too.
+        measured: How the rates were measured, or empty.
     """
 
     image_size: Size
@@ -60,47 +60,68 @@ class Cost:
     decoder_parameters: int
     encode_flops: int
     decode_flops: int | None
-    encode_rate: float
-    decode_rate: float | None
-    measured: str
+    encode_rate: float | None = None
+    decode_rate: float | None = None
+    measured: str = ""
 
 
 @torch.no_grad()
-def measure_cost(model: Tokenizer) -> Cost:
-    """Counts and times a tokenizer on noise; rates are wall-clock time and those of this machine.
+def count_cost(model: Tokenizer) -> Cost:
+    """Counts a tokenizer's sizes and FLOPs, without rates.
 
     Args:
-        model: In eval mode, with a `config`.
+        model: In eval mode, with a `config`; as it was loaded, since layers that plugins have prepared for
+            inference are not counted.
 
     Raises:
         UsageError: It has no config.
     """
     if model.config is None:
         raise UsageError("leaderboard: the tokenizer has no config, so no image size; pass config=")
-    size = model.config.image_size
-    height, width = sides(size)
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(IMAGES, 3, height, width, generator=generator).to(model.device, model.dtype)
-    latents = model.encode(pixels).latent
-    _, channels, *grid = latents.shape
+    pixels = _noise(model, 1)
+    latent = model.encode(pixels).latent
+    _, channels, *grid = latent.shape
     tokens = math.prod(grid)
     books = tuple(model.bottleneck.codebook_sizes)
     decodes = "decode" in model.capabilities
-    threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
     return Cost(
-        image_size=size,
+        image_size=model.config.image_size,
         latent=(channels, grid[0], grid[1]),
         codebooks=books,
         tokens=tokens,
         bits=_bits(books, tokens, channels),
         encoder_parameters=_parameters(model.encoder, model.bottleneck),
         decoder_parameters=0 if model.decoder is None else _parameters(model.decoder),
-        encode_flops=_flops(lambda: model.encode(pixels[:1])),
-        decode_flops=_flops(lambda: model.decode(latents[:1])) if decodes else None,
+        encode_flops=_flops(lambda: model.encode(pixels)),
+        decode_flops=_flops(lambda: model.decode(latent)) if decodes else None,
+    )
+
+
+@torch.no_grad()
+def with_rates(cost: Cost, model: Tokenizer) -> Cost:
+    """The same with the rates of this machine, by wall-clock time on noise.
+
+    Args:
+        cost: Of this tokenizer.
+        model: As it is used: prepared for inference or not.
+    """
+    pixels = _noise(model, IMAGES)
+    latent = model.encode(pixels).latent
+    decodes = "decode" in model.capabilities
+    threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
+    return replace(
+        cost,
         encode_rate=_rate(lambda: model.encode(pixels), model.device),
-        decode_rate=_rate(lambda: model.decode(latents), model.device) if decodes else None,
+        decode_rate=_rate(lambda: model.decode(latent), model.device) if decodes else None,
         measured=f"{IMAGES} images at a time on {model.device.type}{threads}, {str(model.dtype)[6:]}",
     )
+
+
+def _noise(model: Tokenizer, images: int) -> Tensor:
+    assert model.config is not None
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(images, 3, *sides(model.config.image_size), generator=generator)
+    return noise.to(model.device, model.dtype)
 
 
 def _bits(books: tuple[int, ...], tokens: int, channels: int) -> int:

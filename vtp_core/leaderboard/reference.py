@@ -15,7 +15,7 @@ from vtp_core.config import Table
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.history import PREFIX
 from vtp_core.recipe.shipped import PACKAGE
-from vtp_core.report.run_data import RunData, is_number
+from vtp_core.report.run_data import RunData, is_number, table
 
 FOLDER = "reference"
 """Of the files, beside the recipes: ``quickstart.json``."""
@@ -28,7 +28,7 @@ class Reference(Table):
     """A run in short."""
 
     recipe: dict[str, Any]
-    """Its resolved recipe."""
+    """Its resolved recipe, without the folder."""
     vtp_version: str
     """Version of vtp-core that trained it."""
     metrics: list[dict[str, float]]
@@ -57,8 +57,9 @@ def make_reference(run: RunData) -> Reference:
     ]
     width = max(1, math.ceil(len(losses) / POINTS))
     averaged = [_mean(losses[start : start + width]) for start in range(0, len(losses), width)]
+    recipe = {**run.recipe, "run": {k: v for k, v in table(run.recipe.get("run")).items() if k != "out"}}
     return Reference(
-        recipe=dict(run.recipe),
+        recipe=recipe,
         vtp_version=vtp_core.__version__,
         metrics=[*averaged, *measured],
         evaluation={key: dict(entry) for key, entry in run.evaluation.items()},

@@ -136,9 +136,13 @@ class Diffusability(Evaluator):
             return
         try:
             height, width = (side // 2 for side in size)
-            model.encode(torch.zeros(1, 3, height, width, device=model.device, dtype=model.dtype))
+            pixels = torch.zeros(1, 3, height, width, device=model.device, dtype=model.dtype)
+            grid = tuple(model.encode(pixels).latent.shape[2:])
         except UsageError as error:
             self._no_half = str(error)
+            return
+        if grid != (height // patch, width // patch):
+            self._no_half = f"images of every size have a latent of {grid[0]} x {grid[1]}"
 
     def update(self, seen: Observation) -> None:
         """Adds a held-out batch."""

@@ -861,7 +861,23 @@ def test_a_leaderboard_goes_on_behind_a_tokenizer_that_fails(home: Path, photos:
     result = vtp("eval", broken, home / "artefact", *options)
     assert result.exit_code == 5, result.output
     assert f"{broken}: left out:" in result.stderr
-    assert [one["name"] for one in json.loads(out.read_text())["tokenizers"]] == [str(home / "artefact")]
+    left, whole = json.loads(out.read_text())["tokenizers"]
+    assert (left["name"], whole["name"]) == (str(broken), str(home / "artefact"))
+    assert not left["results"] and "differs from its hash" in left["left_out"]["tokenizer"]
+    assert whole["results"] and whole["cost"]["encode_flops"] > 10_000
+
+
+def test_flops_of_a_leaderboard_are_those_of_unprepared_layers(
+    home: Path, photos: str, tmp_path: Path
+) -> None:
+    found = []
+    for name in ("--fast", "--exact"):
+        out = tmp_path / f"{name}.json"
+        options = ("--source", photos, "--evaluator", "reconstruction", "--leaderboard", name, "-o", out)
+        assert vtp("eval", "vtp-nano", *options).exit_code == 0
+        (row,) = json.loads(out.read_text())["tokenizers"]
+        found.append(row["cost"]["encode_flops"])
+    assert found[0] == found[1] > 250e6
 
 
 def test_several_tokenizers_need_the_leaderboard(home: Path) -> None:

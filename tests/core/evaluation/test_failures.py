@@ -13,7 +13,7 @@ from tests.core.evaluation.test_runner import Count
 from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.data.source import BadSample, Sample
-from vtp_core.errors import DataError, NumericError, UsageError, VtpError
+from vtp_core.errors import DataError, NumericError, VtpError
 from vtp_core.evaluation.checking import check_samples
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
@@ -67,7 +67,7 @@ def test_the_others_are_measured(at: str, error: Exception) -> None:
     assert list(results) == ["images"] and list(failures) == ["bad"]
     assert str(failures["bad"]).startswith("evaluator bad: ")
     known = isinstance(error, VtpError)
-    assert type(failures["bad"]) is (type(error) if known else UsageError)
+    assert type(failures["bad"]) is (type(error) if known else VtpError)
     assert reason("bad", failures["bad"]) == (str(error) if known else f"{type(error).__name__}: {error}")
     with pytest.raises(type(error)):
         evaluate(toy_tokenizer(), evaluators, drawn_set("val", 7, 0), rows=3)
@@ -133,7 +133,7 @@ def on_ranks(world: World) -> dict[str, Tensor]:
         toy_tokenizer(), evaluators, drawn_set("val", 5, 0), rows=2, world=world, failures=failures
     )
     assert {name: (type(error).__name__, reason(name, error)) for name, error in failures.items()} == {
-        "one_rank": ("UsageError", "ValueError: a bug"),
+        "one_rank": ("VtpError", "ValueError: a bug"),
         "first": ("DataError", "needs captions"),
         "begin": ("DataError", "no names"),
     }

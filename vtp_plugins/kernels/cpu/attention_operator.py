@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from vtp_core.errors import UsageError
+from vtp_plugins.kernels.flops import attention_flops
 
 
 def _forward_fake(
@@ -135,9 +136,5 @@ torch.library.register_vmap("vtp_cpu::attention_backward", _backward_vmap)
 
 @register_flop_formula(torch.ops.vtp_cpu.attention_forward)
 def _flops(q: Sequence[int], k: Sequence[int], *_: object, **__: object) -> int:
-    """Floating-point operations of both products of dense calls, from their shapes.
-
-    A packed call counts as one sequence: its lengths are values, not shapes.
-    """
     *batch, tokens, heads, width = q
-    return 4 * torch.Size(batch).numel() * heads * tokens * k[-3] * width
+    return attention_flops(batch, heads, tokens, k[-3], width)

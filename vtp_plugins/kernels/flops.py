@@ -1,0 +1,14 @@
+"""Floating-point operations of the attention kernels, for torch's FLOP counter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def attention_flops(batch: Sequence[int], heads: int, queries: int, keys: int, width: int) -> int:
+    """Of both products, 2 for a multiply-add.
+
+    A packed call, without a batch, counts as one sequence: its lengths are values, not shapes.
+    """
+    return 4 * math.prod(batch) * heads * queries * keys * width
