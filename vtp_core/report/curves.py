@@ -68,6 +68,7 @@ def expert(run: RunData) -> list[Chart]:
     rates = {k.removeprefix("lr/"): k for k in _keys(rows, "lr") if k == "lr" or k.startswith("lr/")}
     wanted.append(("Learning rate", rates, "", "zero"))
     wanted.append(("Throughput", {"rows": "rows_per_s"}, "rows/s", "zero"))
+    wanted.append(("Memory, largest so far", {"memory": "memory_mib"}, "MiB", "zero"))
     for key in _keys(rows, "report/"):
         owner, _, what = key.removeprefix("report/").partition("/")
         wanted.append((f"Reported by {owner}: {what or owner}", {what or owner: key}, "", "auto"))

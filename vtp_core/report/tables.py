@@ -64,6 +64,10 @@ def latent(run: RunData) -> dict[str, Any] | None:
             {"index": index, "mean": m, "std": s, "width": 100 * s / widest}
             for index, (m, s) in enumerate(zip(mean[:MOST_CHANNELS], std[:MOST_CHANNELS], strict=False))
         ],
+        "spectrum": [
+            {"index": index, "fraction": 100 * fraction, "width": 100 * fraction / max(fractions)}
+            for index, fraction in enumerate(fractions[:MOST_CHANNELS], 1)
+        ],
         "count": len(std),
         "effective_rank": rank,
         "explained": 100 * sum(found.get("explained", [])[:3]),

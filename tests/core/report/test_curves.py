@@ -10,6 +10,7 @@ import pytest
 from vtp_core.plugins import load_plugins
 from vtp_core.report import curves
 from vtp_core.report.run_data import RunData
+from vtp_core.report.tables import latent
 from vtp_core.run.records import RunFolder
 from vtp_core.run.report import chance_lines
 
@@ -62,3 +63,12 @@ def test_validation_curves_have_interval_and_trivial_answer(tmp_path: Path) -> N
     assert len(area) == 6 and [x for x, _ in area[:3]] == [x for x, _ in line] == [x for x, _ in area[:2:-1]]
     for (_, low), (_, value), (_, high) in zip(area[:3], line, area[:2:-1], strict=True):
         assert low > value > high and low - value == pytest.approx(value - high, abs=0.11)
+
+
+def test_the_spectrum_is_the_variance_of_each_component() -> None:
+    statistics = {"mean": [0.0, 0.0], "std": [1.0, 2.0], "explained": [0.75, 0.25, 0.0]}
+    found = latent(RunData(name="a", gallery={"latent": statistics}, images=Path("none")))
+    assert found is not None
+    shown = [(row["index"], row["fraction"], row["width"]) for row in found["spectrum"]]
+    assert shown == [(1, 75.0, 100.0), (2, 25.0, pytest.approx(100 / 3))]
+    assert found["effective_rank"] == pytest.approx(math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))
