@@ -76,7 +76,8 @@ def assemble(config: ArtefactConfig, plugins: Plugins) -> Tokenizer:
     """A tokenizer with fresh weights, in eval mode; torch's random state stays as it was.
 
     Raises:
-        CheckpointError: A table is not valid for its component.
+        CheckpointError: A table is not valid for its component, or the statistics of the latents have
+            another number of channels.
         UsageError: A component is not installed.
     """
     config = _current(config, plugins)
@@ -87,6 +88,12 @@ def assemble(config: ArtefactConfig, plugins: Plugins) -> Tokenizer:
             _read("bottleneck", config.bottleneck, plugins),
             None if config.decoder is None else _read("decoder", config.decoder, plugins),
         )
+        channels = networks.bottleneck.channels
+        if config.latents_mean is not None and len(config.latents_mean) != channels:
+            raise CheckpointError(
+                f"config.json: latents_mean has {len(config.latents_mean)} values, the latent {channels} "
+                "channels; the file was edited"
+            )
         exports: dict[str, nn.Module] = {}
         for name, head in config.heads.items():
             table = _read("objective", head.objective, plugins)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from vtp_core.artefact.config import read_json
 from vtp_core.artefact.fingerprint import TokenizerName
 from vtp_core.atomic import write_text
 from vtp_core.config import Table
-from vtp_core.errors import DataError, VtpError
+from vtp_core.errors import DataError
 from vtp_core.view import Size
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+MANIFEST_BYTES = 64_000_000
+"""Largest ``manifest.json`` that is read. Earlier versions listed every sample that could not be read."""
+MOST_SHARDS = 100_000
+"""Most files of a folder; their names have five digits."""
+LISTED = 100
+"""Samples that `LatentManifest.left_out` names a reason; the files name all."""
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _DECIDING = (
     "tokenizer", "source", "samples", "images", "image_size", "flips", "shard_samples", "layout", "fields",
     "parts", "numerics",
@@ -63,23 +70,27 @@ class LatentManifest(Table):
     encoded: _Count = 0
     """Samples that could be encoded."""
     left_out: dict[str, tuple[str, ...]] = {}
-    """Reason -> keys of samples that could not be read."""
+    """Reason -> keys of samples that could not be read: the first `LISTED`; each file names its own."""
+    left_out_counts: dict[str, _Count] = {}
+    """Reason -> number of these samples. Empty in files of older versions, which list all."""
     latents_mean: tuple[_Finite, ...] = ()
     """Mean of the latents by channel, mirror images included."""
-    latents_std: tuple[_Finite, ...] = ()
+    latents_std: tuple[_Above0, ...] = ()
     """Standard deviation by channel."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.latents_mean) != len(self.latents_std):
             raise ValueError("latents_mean and latents_std differ in length")
+        if (count := shard_count(self.samples, self.shard_samples)) > MOST_SHARDS:
+            raise ValueError(f"{count} files, and a folder has {MOST_SHARDS} at most")
         return self
 
     @property
     def shards(self) -> Sequence[str]:
         """Names of the files."""
         suffix = "tar" if self.layout == "tar" else "safetensors"
-        return [f"latents-{k:05d}.{suffix}" for k in range(-(-self.samples // self.shard_samples))]
+        return [f"latents-{k:05d}.{suffix}" for k in range(shard_count(self.samples, self.shard_samples))]
 
     def positions(self, shard: int) -> range:
         """Samples of the source that a file is made of."""
@@ -90,12 +101,21 @@ class LatentManifest(Table):
         """The first thing by which the files of two folders would differ, in words, or None."""
         for name in _DECIDING:
             if (old := getattr(self, name)) != (new := getattr(other, name)):
-                return f"{name} was {old!s}, now {new!s}"
+                return f"{name} was {_quoted(old)}, and is {_quoted(new)} now"
         return None
+
+    def left_out_numbers(self) -> Mapping[str, int]:
+        """Reason -> number of samples that could not be read."""
+        return self.left_out_counts or {reason: len(keys) for reason, keys in self.left_out.items()}
 
     def write(self, folder: Path) -> None:
         """Replaces the file."""
         write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
+
+
+def shard_count(samples: int, shard_samples: int) -> int:
+    """Files of so many samples."""
+    return -(-samples // shard_samples)
 
 
 def read_manifest(folder: Path) -> LatentManifest | None:
@@ -108,7 +128,21 @@ def read_manifest(folder: Path) -> LatentManifest | None:
     if not path.exists():
         return None
     try:
-        return LatentManifest.model_validate(read_json(path))
-    except (ValidationError, VtpError) as error:
+        if path.stat().st_size > MANIFEST_BYTES:
+            raise ValueError(f"larger than {MANIFEST_BYTES} bytes")
+        return LatentManifest.model_validate(_parsed(path))
+    except (ValueError, OSError) as error:  # a ValidationError is a ValueError
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise DataError(f"{path}: no manifest of latents that this version reads ({reason})") from error
+
+
+def _quoted(value: object) -> str:
+    """The value in a sentence."""
+    return f'"{value}"' if isinstance(value, str) and " " in value else str(value)
+
+
+def _parsed(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error

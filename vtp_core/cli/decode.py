@@ -19,6 +19,7 @@ from vtp_core.cli.arguments.options import (
     torch_device,
 )
 from vtp_core.cli.output import check_empty_folder
+from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
 from vtp_core.latents.stored import StoredLatents
 
@@ -105,11 +106,18 @@ def _of_file(latents: Path, tensors: Mapping[str, tuple[int, list[str]]], rows: 
 
 
 def _of_folder(stored: StoredLatents, rows: int) -> Iterator[_Part]:
-    """The same of a folder."""
+    """The same of a folder.
+
+    Raises:
+        DataError: A latent is not finite, or a file is damaged.
+    """
     import torch
 
     for start in range(0, len(stored), rows):
-        samples = [stored.read(i, stored.fields) for i in range(start, min(start + rows, len(stored)))]
+        try:
+            samples = [stored.read(i, stored.fields) for i in range(start, min(start + rows, len(stored)))]
+        except BadSample as error:  # its detail is the file
+            raise DataError(f"{error.detail}: {error.key}: {error.reason}; encode it again") from error
         found = [torch.from_numpy(sample.latent) for sample in samples if sample.latent is not None]
         yield torch.stack(found), [sample.key for sample in samples]
 

@@ -62,9 +62,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 @click.option(
     "--shard-samples",
     type=click.IntRange(min=1),
-    default=4096,
-    show_default=True,
-    help="Of a source: samples a file; what is lost when it is stopped.",
+    help="Of a source: samples a file; what is lost when it is stopped. Default: as many as have 256 MB of "
+    "latents, at most 4096; of a folder that was begun, its own.",
 )
 @click.option(
     "--workers",
@@ -90,7 +89,7 @@ def encode(
     rows: int,
     layout: Literal["safetensors", "tar"],
     flips: bool,
-    shard_samples: int,
+    shard_samples: int | None,
     workers: int | None,
     allow_incomplete: bool,
     device: str,
@@ -106,7 +105,7 @@ def encode(
     Of a source the output is a folder: files of latents of images and mirror images (center crops) with
     labels and captions, log variances or codes; their statistics and manifest.json. Called again, a stopped
     encoding goes on; `torchrun --nproc-per-node N -m vtp_core encode ...` shares it. Images that can't be
-    read are named in the manifest.
+    read are counted in the manifest.
 
     Of IMAGES the output holds `latents` (n, d, h, w) float32, `indices` (n, Q, h, w) int64 if the latent is
     discrete, and in its metadata the names of the images and the tokenizer's fingerprint. Whole images are
@@ -224,7 +223,9 @@ def _pixels(model: Tokenizer, path: Path, *, crop: bool) -> Tensor:
         return model.preprocess(image)
     height, width = image.shape[:2]
     if max(height, width) > _LONGEST * min(height, width):
-        detail = f"{width}x{height} is longer than {_LONGEST} times its width; --crop encodes its center"
+        detail = (
+            f"{width}x{height}: longer side above {_LONGEST} times the shorter; --crop encodes its center"
+        )
         raise BadSample(str(path), "too long", detail)
     whole = resize_whole(image, checked_size("encode", model.config.image_size, patch), patch)
     rows, columns = whole.shape[1:]

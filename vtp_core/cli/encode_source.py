@@ -43,7 +43,7 @@ class SourceRequest:
     rows: int
     layout: Literal["safetensors", "tar"]
     flips: bool
-    shard_samples: int
+    shard_samples: int | None
     workers: int | None
     allow_incomplete: bool
     device: str
@@ -81,7 +81,7 @@ def encode_to_folder(asked: SourceRequest, plugins: Plugins) -> None:
     from vtp_core.artefact.loading import load
     from vtp_core.artefact.preparation import prepare
     from vtp_core.evaluation.progress import silent
-    from vtp_core.latents.encoding import encode_source, parts_of
+    from vtp_core.latents.encoding import default_shard_samples, encode_source, parts_of
     from vtp_core.latents.folder import identity, new_manifest
     from vtp_core.run.progress import show_pass
 
@@ -90,21 +90,27 @@ def encode_to_folder(asked: SourceRequest, plugins: Plugins) -> None:
     model = load(found, plugins=plugins).to(device)
     name, size = identity(found, lambda: model)  # before the weights are packed
     prepared = list(prepare(model, plugins)) if asked.fast else []
+    parts = parts_of(model, size)
+    shard_samples = asked.shard_samples
+    if shard_samples is None and begun is not None:
+        shard_samples = begun.shard_samples
+    if shard_samples is None:
+        shard_samples = default_shard_samples(model, size, flips=asked.flips, parts=parts)
     manifest = new_manifest(
         table,
         images,
         name,
         size,
         flips=asked.flips,
-        shard_samples=asked.shard_samples,
+        shard_samples=shard_samples,
         layout=asked.layout,
-        parts=parts_of(model, size),
+        parts=parts,
         numerics="; ".join([f"float32 on {device.type}, {asked.rows} images at a time", *prepared]),
     )
     if begun is not None and (difference := begun.difference(manifest)) is not None:
         raise UsageError(
-            f"--output {asked.folder}: was begun in another way ({difference}); repeat that, or name a new "
-            "folder"
+            f"--output {asked.folder}: was begun with other settings: {difference}. Give the same "
+            "settings, or a new folder"
         )
     first = rank == 0
     if first:
@@ -140,11 +146,11 @@ def _write_statistics(path: Path, done: LatentManifest) -> None:
 
 
 def _tell(asked: SourceRequest, done: LatentManifest, model: Tokenizer) -> None:
-    left_out = {reason: len(keys) for reason, keys in done.left_out.items()}
+    left_out = done.left_out_numbers()
     if asked.as_json:
         facts = {
             "folder": str(asked.folder), "encoded": done.encoded, "files": len(done.shards),
-            "channels": model.latent_channels, "left_out": left_out,
+            "channels": model.latent_channels, "left_out": dict(left_out),
         }  # fmt: skip
         click.echo(json.dumps(facts, indent=2))
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vtp_core.artefact.latent_manifest import MANIFEST, LatentManifest, read_manifest
+from vtp_core.artefact.latent_manifest import LISTED, MANIFEST, LatentManifest, read_manifest
 from vtp_core.artefact.latent_shards import write_shard
 from vtp_core.atomic import sweep
 from vtp_core.data.crops.geometry import center_crop
@@ -22,11 +23,16 @@ from vtp_core.encoded import require_finite
 from vtp_core.errors import DataError
 from vtp_core.evaluation.progress import Advance, Show
 from vtp_core.latents.files import open_file
-from vtp_core.latents.stored import measured
+from vtp_core.latents.stored import all_left_out, measured
 from vtp_core.latents.tar_shard import write_tar
 from vtp_core.pixels import normalize
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import Size, sides
+
+SHARD_SAMPLES = 4096
+"""Most samples a file by default."""
+SHARD_BYTES = 256_000_000
+"""Most bytes of latents a file by default; about three times as much memory is taken while it is written."""
 
 
 def encode_source(
@@ -161,15 +167,32 @@ def _made(model: Tokenizer, pixels: Tensor, manifest: LatentManifest) -> dict[st
 
 def _empty(model: Tokenizer, manifest: LatentManifest) -> dict[str, Tensor]:
     """The same of no image: a file of which no image can be read has these shapes."""
-    height, width = model.encoder.grid(*sides(manifest.image_size))
-    channels = {"latents": model.latent_channels, "logvar": model.latent_channels}
-    channels["indices"] = len(model.bottleneck.codebook_sizes)
     types = {"indices": torch.int32}
     return {
-        f"{name}{suffix}": torch.zeros(0, channels[name], height, width, dtype=types.get(name))
+        f"{name}{suffix}": torch.zeros(0, *shape, dtype=types.get(name))
         for suffix in ("", *(["_flip"] if manifest.flips else []))
-        for name in ("latents", *manifest.parts)
+        for name, shape in _shapes(model, manifest.image_size, manifest.parts).items()
     }
+
+
+def _shapes(model: Tokenizer, size: Size, parts: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+    """Shapes (d, h, w) of an image's arrays; each number has four bytes."""
+    channels = {"latents": model.latent_channels, "logvar": model.latent_channels}
+    channels["indices"] = len(model.bottleneck.codebook_sizes)
+    return {name: (channels[name], *model.encoder.grid(*sides(size))) for name in ("latents", *parts)}
+
+
+def default_shard_samples(model: Tokenizer, size: Size, *, flips: bool, parts: Sequence[str] = ()) -> int:
+    """Samples a file: as many as have `SHARD_BYTES` of latents, at most `SHARD_SAMPLES`.
+
+    Args:
+        model: The tokenizer.
+        size: Side of the images in pixels, or height and width.
+        flips: Whether mirror images are encoded too.
+        parts: What is kept beside latents.
+    """
+    numbers = sum(map(math.prod, _shapes(model, size, parts).values()))
+    return max(1, min(SHARD_SAMPLES, SHARD_BYTES // (4 * numbers * (2 if flips else 1))))
 
 
 def parts_of(model: Tokenizer, size: Size) -> tuple[Literal["logvar", "indices"], ...]:
@@ -216,19 +239,19 @@ class _Reading(Dataset[_Row]):
 
 def _completed(folder: Path, manifest: LatentManifest) -> LatentManifest:
     shards = [open_file(folder / name) for name in manifest.shards]
-    left_out: dict[str, Sequence[str]] = {}
-    for shard in shards:
-        for reason, keys in shard.left_out.items():
-            left_out[reason] = (*left_out.get(reason, ()), *keys)
+    left_out = all_left_out(shards)
+    counts = {reason: len(keys) for reason, keys in left_out.items()}
     if not any(map(len, shards)):
-        found = json.dumps({reason: len(keys) for reason, keys in left_out.items()})
-        raise DataError(f"{manifest.source}: no image can be read ({found}); run `vtp data check`")
+        raise DataError(
+            f"{manifest.source}: no image can be read ({json.dumps(counts)}); run `vtp data check`"
+        )
     mean, deviation = measured(shards)
     return manifest.model_copy(
         update={
             "complete": True,
             "encoded": sum(map(len, shards)),
-            "left_out": left_out,
+            "left_out": {reason: tuple(keys[:LISTED]) for reason, keys in left_out.items()},
+            "left_out_counts": counts,
             "latents_mean": mean,
             "latents_std": deviation,
         }

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 from vtp_core.artefact.config import is_artefact, read_config
 from vtp_core.artefact.finding import run_of_checkpoint
 from vtp_core.artefact.fingerprint import TokenizerName
-from vtp_core.artefact.latent_manifest import LatentManifest
+from vtp_core.artefact.latent_manifest import MOST_SHARDS, LatentManifest, shard_count
 from vtp_core.config import ComponentConfig
 from vtp_core.data.source import SizedSource, Source
-from vtp_core.errors import DataError
+from vtp_core.errors import DataError, UsageError
 from vtp_core.view import Size
 
 if TYPE_CHECKING:
@@ -45,10 +45,20 @@ def new_manifest(
         layout: Kind of the files.
         parts: What is kept beside latents.
         numerics: What rounding depends on.
+
+    Raises:
+        DataError: There is no sample.
+        UsageError: It would have too many files.
     """
     import vtp_core
     from vtp_core.evaluation.opening import set_name
 
+    if (count := shard_count(len(images), shard_samples)) > MOST_SHARDS:
+        least = shard_count(len(images), MOST_SHARDS)
+        raise UsageError(
+            f"{len(images)} samples, {shard_samples} a file, are {count} files, and a folder has "
+            f"{MOST_SHARDS} at most: put at least {least} samples in a file (shard_samples)"
+        )
     return LatentManifest(
         vtp_version=vtp_core.__version__,
         tokenizer=tokenizer,

@@ -48,6 +48,11 @@ class StoredLatents:
                     f"{other}; keep one tokenizer's latents in a folder"
                 )
         self._ends = numpy.cumsum([len(shard) for shard in self.shards]).tolist()
+        if manifest is not None and len(manifest.latents_mean) not in (0, first.shape[0]):
+            raise DataError(
+                f"{path / MANIFEST}: latents_mean has {len(manifest.latents_mean)} values, the latents "
+                f"{first.shape[0]} channels; it was edited"
+            )
         fields = {"latent"}
         fields |= {"label"} if all(shard.labels is not None for shard in self.shards) else set()
         fields |= {"text"} if all(shard.has_texts for shard in self.shards) else set()
@@ -90,7 +95,16 @@ class StoredLatents:
 
     def problems(self) -> Mapping[str, Sequence[str]]:
         """Reason -> keys of samples that could not be encoded."""
-        return {} if self.manifest is None else dict(self.manifest.left_out)
+        return {} if self.manifest is None else all_left_out(self.shards)
+
+
+def all_left_out(shards: Sequence[LatentFile]) -> dict[str, list[str]]:
+    """Reason -> keys of samples that could not be read, of all files."""
+    found: dict[str, list[str]] = {}
+    for shard in shards:
+        for reason, keys in shard.left_out.items():
+            found.setdefault(reason, []).extend(keys)
+    return found
 
 
 def measured(shards: Sequence[LatentFile]) -> tuple[tuple[float, ...], tuple[float, ...]]:

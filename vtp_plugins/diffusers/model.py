@@ -72,7 +72,8 @@ class AutoencoderVTP(ModelMixin, AutoencoderMixin, ConfigMixin):
         force_upcast: bool = False,
     ) -> None:
         super().__init__()
-        self.artefact = ArtefactConfig.model_validate({**artefact, "heads": {}})
+        # Without a fingerprint: the weights may be trained further, and `name_of` hashes them.
+        self.artefact = ArtefactConfig.model_validate({**artefact, "heads": {}, "fingerprint": None})
         built = assemble(self.artefact, load_plugins())
         if built.decoder is None:
             raise UsageError("AutoencoderVTP: the tokenizer has no decoder; train it with a [decoder]")
@@ -109,7 +110,7 @@ class AutoencoderVTP(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise UsageError("AutoencoderVTP: a tokenizer without a config has no component tables")
         config = tokenizer.config
         own = {name: getattr(config, name) for name in ArtefactConfig.model_fields}
-        plain = ArtefactConfig(**{**own, "heads": {}, "storage": "full"})
+        plain = ArtefactConfig(**{**own, "heads": {}, "storage": "full", "fingerprint": None})
         model = cls(artefact=plain.model_dump(mode="json"), normalize_latents=normalize_latents)
         for name in ("encoder", "bottleneck", "decoder"):
             getattr(model, name).load_state_dict(getattr(tokenizer, name).state_dict())

@@ -111,7 +111,8 @@ def _read_own(folder: Path, raw: Mapping[str, Any]) -> Tokenizer:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise CheckpointError(f"artefact: {where}: {first['msg']}; it was edited") from None
-    config = config.model_copy(update={"heads": {}})
+    # The weights may have been trained further since the fingerprint was taken: `name_of` hashes them.
+    config = config.model_copy(update={"heads": {}, "fingerprint": None})
     weights, plugins = find_weights(folder), load_plugins()
     planned = outline(config, plugins, {name: shape for name, (_, shape) in weights.entries.items()})
     check_tensors(weights.path, weights.entries, planned.state_dict())

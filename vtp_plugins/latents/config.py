@@ -33,8 +33,9 @@ class LatentsConfig(SourceConfig):
     """Whether latents of the mirror images are used too, one of both at random (LightningDiT)."""
     rows: Positive = 64
     """Images that are encoded at a time."""
-    shard_samples: Positive = 4096
-    """Samples a file; one that is whole is not encoded again (LightningDiT: 10,000)."""
+    shard_samples: Positive | None = None
+    """Samples a file; one that is whole is not encoded again (LightningDiT: 10,000). Default: as many as have
+    256 MB of latents, at most 4096."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

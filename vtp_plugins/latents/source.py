@@ -146,14 +146,15 @@ class Latents:
         name, size = identity(found, model)
         size = self.config.size or size
         folder = Path(self.config.cache) / f"{name.name or found.name}-{self._key(name, size)}"
-        manifest = read_manifest(folder) or new_manifest(
-            self.config.source,
-            self.images,
-            name,
-            size,
-            flips=self.config.flips,
-            shard_samples=self.config.shard_samples,
-        )
+        manifest = read_manifest(folder)
+        if manifest is None:
+            from vtp_core.latents.encoding import default_shard_samples
+
+            flips, number = self.config.flips, self.config.shard_samples
+            number = number or default_shard_samples(model(), size, flips=flips)
+            manifest = new_manifest(
+                self.config.source, self.images, name, size, flips=flips, shard_samples=number
+            )
         if not manifest.complete:
             from vtp_core.latents.encoding import encode_source
 
@@ -179,6 +180,7 @@ class Latents:
             "images": images_digest(self.images),
             "size": size,
             "flips": self.config.flips,
-            "shard_samples": self.config.shard_samples,
+            # 4096 was the default of earlier versions, whose folders are found so.
+            "shard_samples": self.config.shard_samples or 4096,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

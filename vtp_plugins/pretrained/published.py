@@ -50,14 +50,22 @@ def read_tensors(path: Path, entries: Sequence[str] = ()) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
-    content = _unpickled(path, mapped=False)
+    content = unpickled(path)
     for entry in entries:
         content = content.get(entry, content) if isinstance(content, Mapping) else content
+    return checked(content, path)
+
+
+def checked(content: Any, path: Path) -> dict[str, Tensor]:
+    """Named tensors in what `unpickled` returned.
+
+    Raises:
+        CheckpointError: It is anything else, or the tensors are larger than the file.
+    """
     if not isinstance(content, Mapping) or not content or not all(map(_named, content.items())):
         raise CheckpointError(f"{path}: holds something other than named tensors; save the state dict alone")
     limit = 4 * path.stat().st_size  # tied weights count once each
-    sizes = [tensor.numel() * tensor.element_size() for tensor in content.values()]
-    if sum(sizes) > limit:
+    if sum(tensor.numel() * tensor.element_size() for tensor in content.values()) > limit:
         raise CheckpointError(f"{path}: its tensors are larger than the file; it is not read")
     return dict(content)
 
@@ -72,7 +80,7 @@ def read_table(path: Path, entry: str) -> dict[str, Any]:
     Raises:
         CheckpointError: Damaged, or there is no such table.
     """
-    content = _unpickled(path, mapped=True)
+    content = unpickled(path, mapped=True)
     table = content.get(entry) if isinstance(content, Mapping) else None
     if not isinstance(table, Mapping):
         raise CheckpointError(f"{path}: there is no table {entry!r} in it, which says what its tensors mean")
@@ -84,7 +92,7 @@ def tensor_names(path: Path, entries: Sequence[str] = ()) -> frozenset[str]:
     try:
         if path.suffix == ".safetensors":
             return frozenset(read_header(path))
-        content = _unpickled(path, mapped=True)
+        content = unpickled(path, mapped=True)
     except CheckpointError:
         return frozenset()
     for entry in entries:
@@ -137,7 +145,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     return content
 
 
-def _unpickled(path: Path, *, mapped: bool) -> Any:
+def unpickled(path: Path, *, mapped: bool = False) -> Any:
+    """What ``torch.save`` wrote: tensors and plain containers; nothing in it is executed.
+
+    Args:
+        path: The file.
+        mapped: Tensors are read when they are used.
+
+    Raises:
+        CheckpointError: Damaged, holds anything else, or unpacks to more than its size.
+    """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

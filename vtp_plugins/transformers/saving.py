@@ -32,8 +32,9 @@ def as_model(tokenizer: Tokenizer) -> VtpTokenizerModel:
     if tower is not None:
         projection = tower.projection
         width = tower.positions.shape[1] if projection is None else projection.out_features
+    # Without the fingerprint, which the model would keep when it is trained further.
     config = VtpTokenizerConfig(
-        artefact=json.loads(artefact.dump()),
+        artefact=json.loads(artefact.model_copy(update={"fingerprint": None}).dump()),
         image_size=size if isinstance(size, int) else list(size),
         patch_size=tokenizer.encoder.patch,
         hidden_size=tokenizer.encoder.width,

@@ -40,17 +40,20 @@ def read_folder(folder: Path) -> Tokenizer:
 
 
 def artefact_of(config: Mapping[str, Any], where: Path) -> ArtefactConfig:
-    """The artefact's config in the ``config.json`` of a folder.
+    """The artefact's config in the ``config.json`` of a folder, without a fingerprint.
+
+    The weights may have been trained further since it was written: `name_of` hashes them.
 
     Raises:
         CheckpointError: There is none, or it is damaged.
     """
     try:
-        return ArtefactConfig.model_validate(config.get("artefact"))
+        found = ArtefactConfig.model_validate(config.get("artefact"))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(("artefact", *(str(part) for part in first["loc"])))
         raise CheckpointError(f"{where / 'config.json'}: {key}: {first['msg']}; export it again") from error
+    return found.model_copy(update={"fingerprint": None})
 
 
 def read_weights_of(config: ArtefactConfig, path: Path) -> Tokenizer:

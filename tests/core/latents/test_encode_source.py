@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from vtp_core import load
 from vtp_core.artefact.assembly import assemble
@@ -24,7 +26,10 @@ from vtp_core.artefact.fingerprint import name_of
 from vtp_core.artefact.latent_manifest import MANIFEST, read_manifest
 from vtp_core.cli.main import main
 from vtp_core.data.opening import open_source
+from vtp_core.data.source import Sample
+from vtp_core.errors import UsageError
 from vtp_core.latents import encoding
+from vtp_core.latents.folder import new_manifest
 from vtp_core.latents.stored import StoredLatents
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe.reading.component import read_component
@@ -256,6 +261,53 @@ def test_decode_brings_a_folder_back(home: Path, encoded: Path, tmp_path: Path) 
     assert np.abs(difference).max() <= 1
 
 
+def test_decode_names_a_latent_that_is_not_finite(home: Path, encoded: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoded, tmp_path / "z"))
+    key = StoredLatents(folder, flips=False).read(5, frozenset()).key
+    file = folder / "latents-00001.safetensors"
+    with safe_open(file, framework="np") as opened:
+        metadata = opened.metadata()
+    state = load_file(file)
+    row = 5 - len(load_file(folder / "latents-00000.safetensors")["index"])
+    state["latents"][row, 3, 0, 1] = np.nan
+    save_file(state, file, metadata)
+    result = vtp("decode", home / "linear", folder, "-o", tmp_path / "d", "--rows", 4)
+    assert result.exit_code == 3, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert "latent is not finite" in line and key in line and str(file) in line
+
+
+def test_a_folder_goes_on_with_its_own_file_size_and_too_many_files_are_refused(
+    home: Path, encoded: Path, tmp_path: Path
+) -> None:
+    before = contents(encoded)
+    arguments = command(home, encoded)
+    result = vtp(*arguments[: arguments.index("--shard-samples")])
+    assert result.exit_code == 0, result.output
+    assert contents(encoded) == before
+    new = {"tokenizer": name_of(load(home / "linear", plugins=PLUGINS)), "size": 16, "flips": True}
+    images = range(100_001)
+    table = read_component("source", {"use": "samples", "split": "val"}, PLUGINS)
+    with pytest.raises(UsageError, match=r"100001 files.* at least 2 "):
+        new_manifest(table, Counted(images), **new, shard_samples=1)  # type: ignore[arg-type]
+
+
+class Counted:
+    """A source of so many samples without fields."""
+
+    fields = frozenset({"image"})
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, keys: range) -> None:
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, index: int, fields: frozenset[str]) -> Sample:
+        return Sample(key=str(self.keys[index]))
+
+
 def test_decode_refuses_a_filled_folder_and_latents_of_another_tokenizer(
     home: Path, encoded: Path, tmp_path: Path
 ) -> None:
@@ -270,10 +322,10 @@ def test_decode_refuses_a_filled_folder_and_latents_of_another_tokenizer(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--rows", 2], "numerics was"),
-        (["--no-flips"], "flips was True, now False"),
+        (["--rows", 2], 'numerics was "float32 on cpu, 3 images at a time'),
+        (["--no-flips"], "flips was True, and is False now"),
         (["--layout", "tar"], "layout was safetensors"),
-        (["--source", "samples"], "source was image_folder"),
+        (["--source", "samples"], 'source was "image_folder (path='),
         (["--tokenizer"], "tokenizer was linear"),
     ],
 )
@@ -283,7 +335,8 @@ def test_a_folder_that_was_begun_otherwise_is_refused(
     before = contents(encoded)
     other = command(home, encoded, tokenizer="kl") if change == ["--tokenizer"] else None
     result = vtp(*(other or command(home, encoded, *change)))
-    assert result.exit_code == 2 and "was begun in another way" in result.output and message in result.output
+    assert result.exit_code == 2 and message in result.output, result.output
+    assert "was begun with other settings: " in result.output
     assert contents(encoded) == before
 
 

@@ -21,6 +21,7 @@ from tests.plugins.diffusers.making import dc, drawn, flux2, kl, rae, tiny, vq
 from vtp_core import load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.artefact.fingerprint import fingerprint, name_of, require_same
 from vtp_core.cli.main import main
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.pixels import SIGNED, convert
@@ -282,6 +283,24 @@ def test_the_documented_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not any(low == high for image in found["images"] for low, high in image.getextrema())
 
 
+def test_weights_that_were_trained_further_are_another_tokenizer(nano: Tokenizer, tmp_path: Path) -> None:
+    own = load(nano.save(tmp_path / "own"))
+    old = name_of(own)
+    vae = AutoencoderVTP.from_tokenizer(own)
+    assert name_of(vae.tokenizer) == old
+    with torch.no_grad():
+        next(vae.bottleneck.parameters()).add_(0.1)
+    assert name_of(vae.tokenizer).fingerprint == fingerprint(vae.tokenizer) != old.fingerprint
+    vae.save_pretrained(tmp_path / "vae")
+    config = json.loads((tmp_path / "vae/config.json").read_text())
+    assert config["artefact"]["fingerprint"] is None
+    config["artefact"]["fingerprint"] = old.fingerprint  # as it was written before
+    (tmp_path / "vae/config.json").write_text(json.dumps(config))
+    for again in (load(tmp_path / "vae"), AutoencoderVTP.from_pretrained(tmp_path / "vae").tokenizer):
+        with pytest.raises(CheckpointError, match="makes other latents"):
+            require_same("latents", old, name_of(again))
+
+
 def test_refusals(nano: Tokenizer, tmp_path: Path) -> None:
     vae = AutoencoderVTP.from_tokenizer(nano)
     vae.save_pretrained(tmp_path)
@@ -296,6 +315,12 @@ def test_refusals(nano: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="depth"):
         load(tmp_path)
+    config["artefact"] |= {"latents_mean": [0.0], "latents_std": [1.0]}
+    del config["artefact"]["encoder"]["depth"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for read in (AutoencoderVTP.from_pretrained, load):
+        with pytest.raises(CheckpointError, match="latents_mean has 1 values, the latent"):
+            read(tmp_path)
     bare = cnn()
     bare.config = bare.config.model_copy(update={"latents_mean": None, "latents_std": None})
     with pytest.raises(UsageError, match="normalize_latents needs statistics"):

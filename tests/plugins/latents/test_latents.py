@@ -20,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 from vtp_core import Tokenizer, load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig
-from vtp_core.artefact.fingerprint import name_of
-from vtp_core.artefact.latent_manifest import MANIFEST
+from vtp_core.artefact.fingerprint import TokenizerName, name_of
+from vtp_core.artefact.latent_manifest import MANIFEST, LatentManifest, read_manifest
+from vtp_core.artefact.latent_shards import write_shard
 from vtp_core.cli.main import main
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources, open_source
@@ -133,8 +134,52 @@ def test_it_conforms(cached: Latents) -> None:
 def test_a_sample_that_can_not_be_read_is_a_bad_one(cached: Latents) -> None:
     with pytest.raises(BadSample, match=r"broken.png: not encoded"):
         cached.read(place(cached, "broken"), LATENT)
-    assert cached.problems() == {"not an image": ("red/broken.png",)}
+    assert cached.problems() == {"not an image": ["red/broken.png"]}
     assert len(cached) == IMAGES
+
+
+def test_any_number_of_bad_samples_is_kept(tmp_path: Path) -> None:
+    """The manifest counts them and names a few; the files name all."""
+    keys = [f"a folder with a long name/image {n:08d}.png" for n in range(30_000)]
+    tokenizer = TokenizerName(name="t", fingerprint="0" * 16)
+    write_shard(
+        tmp_path / "latents-00000.safetensors", np.ones((1, 6, 2, 2), "f4"), keys=["good"], index=[0],
+        left_out={"not an image": keys}, tokenizer=tokenizer,
+    )  # fmt: skip
+    new = LatentManifest(
+        vtp_version="0", tokenizer=tokenizer, source="s", samples=30_001, image_size=16, flips=False,
+        shard_samples=40_000,
+    )  # fmt: skip
+    encoding._completed(tmp_path, new).write(tmp_path)
+    assert (tmp_path / MANIFEST).stat().st_size < 100_000
+    found = read_manifest(tmp_path)
+    assert found is not None and found.left_out_counts == {"not an image": 30_000}
+    assert found.left_out["not an image"] == tuple(keys[:100])
+    assert StoredLatents(tmp_path, flips=False).problems() == {"not an image": keys}
+    # One of before has all names and no counts.
+    manifest(tmp_path, left_out={"not an image": keys}, left_out_counts={})
+    assert (tmp_path / MANIFEST).stat().st_size > 1_000_000
+    assert len(StoredLatents(tmp_path, flips=False).problems()["not an image"]) == 30_000
+
+
+def test_files_have_256_mb_at_most_by_default(home: Path, tmp_path: Path) -> None:
+    wide = assemble(
+        ArtefactConfig(
+            vtp_version="0", encoder={"use": "vit", "width": 16, "depth": 1, "heads": 1, "patch": 16},
+            bottleneck={"use": "linear", "channels": 768}, image_size=256,
+        ),
+        PLUGINS,
+    )  # fmt: skip
+    size = encoding.default_shard_samples(wide, 256, flips=True)
+    assert size == 256_000_000 // (2 * 768 * 16 * 16 * 4) == 162
+    assert encoding.default_shard_samples(wide, 256, flips=False) == 325
+    small = load(home / "one", plugins=PLUGINS)
+    assert encoding.default_shard_samples(small, 16, flips=True) == 4096
+    source = opened(table(home, tmp_path, shard_samples=None))
+    found = read_manifest(folder_of(source))
+    assert found is not None and found.shard_samples == 4096
+    # The folder of a cache that was made with the former default of 4096.
+    assert folder_of(opened(table(home, tmp_path, shard_samples=4096))) == folder_of(source)
 
 
 def test_a_source_without_a_readable_image_is_refused(home: Path, tmp_path: Path) -> None:
@@ -388,6 +433,16 @@ def _nothing(folder: Path) -> None:
         (lambda f: manifest(f, complete=False), "not all samples are encoded yet"),
         (lambda f: manifest(f, format_version=2), "no manifest of latents that this version reads"),
         (lambda f: manifest(f, latents_mean=["NaN"]), "no manifest of latents that this version reads"),
+        (lambda f: manifest(f, latents_std=[1.0] * 5 + [-1.0]), "should be greater than 0"),
+        (lambda f: manifest(f, latents_std=[1.0] * 5 + [0.0]), "should be greater than 0"),
+        (
+            lambda f: manifest(f, latents_mean=[0.0], latents_std=[1.0]),
+            "latents_mean has 1 values, .* 6 channels",
+        ),
+        (lambda f: manifest(f, samples=10**15, shard_samples=1), "1000000000000000 files"),
+        (lambda f: (f / MANIFEST).write_text(" " * 64_000_001), r"larger than 64000000 bytes\)"),
+        (lambda f: (f / MANIFEST).write_text("[" * 10_000), r"not JSON"),
+        (lambda f: (f / MANIFEST).write_text("[]"), r"no manifest of latents that this version reads"),
     ],
 )
 def test_folders_that_are_refused(

