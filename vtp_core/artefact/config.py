@@ -15,6 +15,10 @@ from vtp_core.errors import CheckpointError
 FORMAT_VERSION = 1
 CONFIG_BYTES = 1_000_000
 """Largest ``config.json`` that is read."""
+EXPORTED_BY = "_vtp_version"
+"""Key of a ``config.json`` in another project's layout that was written here: the version that wrote it."""
+EXPORT_BYTES = 64_000_000
+"""Largest one in which it is looked for: AutoencoderRAE's has statistics of every channel and position."""
 
 Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -95,8 +99,8 @@ class ArtefactConfig(Table):
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a ``config.json``.
+def read_json(path: Path, limit: int = CONFIG_BYTES) -> dict[str, Any]:
+    """The object in a ``config.json`` of at most `limit` bytes.
 
     Raises:
         CheckpointError: Missing, too large or no JSON object.
@@ -105,8 +109,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path.parent}: no tokenizer here (no {path.name}); give a folder that a run wrote"
         )
-    if path.stat().st_size > CONFIG_BYTES:
-        raise CheckpointError(f"{path}: larger than {CONFIG_BYTES} bytes; not the config of a tokenizer")
+    if path.stat().st_size > limit:
+        raise CheckpointError(f"{path}: larger than {limit} bytes; not the config of a tokenizer")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -120,6 +124,15 @@ def is_artefact(folder: Path) -> bool:
     """Whether a folder is an artefact of this framework, of any version."""
     try:
         return read_json(folder / "config.json").get("format") == "vtp-tokenizer"
+    except CheckpointError:
+        return False
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder, or the one of a file, was written here in another project's layout."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        return EXPORTED_BY in read_json(folder / "config.json", EXPORT_BYTES)
     except CheckpointError:
         return False
 

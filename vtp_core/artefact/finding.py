@@ -12,7 +12,7 @@ from vtp_core.recipe.tokenizers import locate
 
 TOKENIZER = "tokenizer"
 """Name of the artefact in a run folder."""
-FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".yaml", ".yml")
+FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".json", ".yaml", ".yml")
 """Endings of files of other projects that may be a tokenizer's: the installed formats decide."""
 
 

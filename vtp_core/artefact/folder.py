@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 from typing import get_args
 
 from torch import Tensor, nn
@@ -55,13 +56,20 @@ def write_artefact(
     return replace_folder(folder, lambda new: _fill(new, tokenizer, config, critics or {}), _readable)
 
 
-def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Callable[[Path], bool]) -> Path:
+def replace_folder(
+    folder: Path,
+    fill: Callable[[Path], None],
+    replaceable: Callable[[Path], bool],
+    names: Iterable[str] | None = None,
+) -> Path:
     """Writes a folder atomically.
 
     Args:
         folder: Destination; its parents are created.
         fill: Writes the files into an empty folder.
-        replaceable: Whether an existing, non-empty folder may be replaced.
+        replaceable: Whether an existing, non-empty folder may be replaced, by what is in its files.
+        names: The files that `fill` may write, as patterns of paths below the folder; one that holds any
+            other file, folder or link is not replaced. None: what else it holds is deleted with it.
 
     Returns:
         The absolute path.
@@ -72,9 +80,25 @@ def replace_folder(folder: Path, fill: Callable[[Path], None], replaceable: Call
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or replaceable(folder))):
         raise UsageError(f"{folder}: holds something other than a tokenizer; choose another folder")
+    if names is not None and (other := _foreign(folder, [PurePath(name).parts for name in names])):
+        raise UsageError(f"{folder}: holds {other}, which would be lost; choose another folder")
     with replacing_folder(folder) as new:
         fill(new)
     return folder
+
+
+def _foreign(folder: Path, patterns: Iterable[tuple[str, ...]]) -> str:
+    """The first path below the folder, if it exists, that no pattern names; or empty."""
+    for path in folder.rglob("*"):
+        parts, inner = path.relative_to(folder).parts, path.is_dir()
+        known = any(
+            (len(parts) < len(pattern) if inner else len(parts) == len(pattern))
+            and all(map(fnmatchcase, parts, pattern))
+            for pattern in patterns
+        )
+        if path.is_symlink() or not known:
+            return "/".join(parts)
+    return ""
 
 
 def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:

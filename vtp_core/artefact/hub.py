@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from glob import escape
+from pathlib import Path, PurePosixPath
 
 from vtp_core.artefact.loading import load
 from vtp_core.errors import UsageError
@@ -13,6 +16,11 @@ FILES = (
     "*.json", "*.yaml", "*.yml", "*.safetensors", "*.pt", "*.pth", "*.ckpt", "*.bin", "SHA256SUMS", "NOTICE",
 )  # fmt: skip
 """What is downloaded: configurations and weights, and no code."""
+FOLDERS = ("heads/*", "critics/*", "encoder", "vae", "vqvae")
+"""Folders in that of a tokenizer whose files are downloaded too: an artefact's own, that of an encoder beside
+its decoder, and a pipeline's autoencoder."""
+PIPELINE = "model_index.json"
+"""File of a repository whose own weights are not its autoencoder's."""
 
 
 def load_from_hub(repository: str, revision: str | None = None, subfolder: str = "") -> Tokenizer:
@@ -27,7 +35,7 @@ def load_from_hub(repository: str, revision: str | None = None, subfolder: str =
 
     Raises:
         CheckpointError: The files are of no installed format, or damaged.
-        UsageError: No name of a repository, or its files can't be had.
+        UsageError: No name of a repository, or its files could not be downloaded.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(repository)):
         raise UsageError(f'from_hub: expected "owner/name", got {repository!r}; load() takes folders')
@@ -35,15 +43,45 @@ def load_from_hub(repository: str, revision: str | None = None, subfolder: str =
     if Path(subfolder).is_absolute() or ".." in parts:
         raise UsageError(f"from_hub: subfolder {subfolder!r} is no folder of the repository")
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import list_repo_files, snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise UsageError("from_hub: pip install huggingface_hub, or download the files elsewhere") from error
-    patterns = [f"{subfolder.rstrip('/')}/{ending}" for ending in FILES] if parts else list(FILES)
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        try:
+            names = needed(list_repo_files(repository, revision=revision), "/".join(parts))
+        except HfHubHTTPError:  # the hub's answer, such as that there is no such repository
+            raise
+        except Exception:  # no network, of which each HTTP client has errors of its own: the cache may do
+            folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        else:
+            allowed = [escape(name) for name in names]
+            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=allowed))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"from_hub: the files of {repository} can't be had ({type(error).__name__}); check the name and "
-            "the network, or download them elsewhere and give load() the folder"
+            f"from_hub: the files of {repository} could not be downloaded ({type(error).__name__}); check "
+            "the name and the network, or download them elsewhere and give load() the folder"
         ) from error
     return load(folder.joinpath(*parts))
+
+
+def needed(files: Iterable[str], subfolder: str = "") -> list[str]:
+    """Those of a repository's files that the tokenizer in it, or in a subfolder, may consist of."""
+    own = [PurePosixPath(name) for name in files]
+    own = [path for path in own if path.is_relative_to(subfolder)]
+    inner = {path: path.relative_to(subfolder) for path in own}
+    top = {str(path) for path in inner.values()}
+    pipeline = PIPELINE in top and "config.json" not in top
+    return [str(path) for path, name in inner.items() if _needed(name, pipeline)]
+
+
+def _needed(name: PurePosixPath, pipeline: bool) -> bool:
+    if not any(fnmatchcase(name.name, ending) for ending in FILES):
+        return False
+    if name.parent == PurePosixPath():
+        return not pipeline or name.suffix == ".json"
+    depth = len(name.parent.parts)
+    return any(
+        depth == len(PurePosixPath(folder).parts) and fnmatchcase(str(name.parent), folder)
+        for folder in FOLDERS
+    )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from vtp_core.artefact.config import is_artefact
+from vtp_core.artefact.config import is_artefact, is_export
 from vtp_core.artefact.finding import find_tokenizer, run_of_checkpoint
 from vtp_core.artefact.folder import read_artefact
 from vtp_core.artefact.from_recipe import newest_tokenizer
@@ -24,10 +24,10 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 class Format(Protocol):
     """Reader and writer of another project's folders and files; `register_formats` offers such a class.
 
-    Three more members are optional: ``license``, of the published weights, for `vtp eval --leaderboard`; and
-    for `vtp export` ``holds_statistics = True`` if its folders hold statistics of the latents, which are
-    then measured first, and ``check_packages()``, which raises a `UsageError` if a package is missing that
-    `write` needs.
+    Three more members are optional: ``license``, of the published weights, for `vtp eval --leaderboard`,
+    which states it unless `is_export` says that the folder was written here; and for `vtp export`
+    ``holds_statistics = True`` if its folders hold statistics of the latents, which are then measured first,
+    and ``check_packages()``, which raises a `UsageError` if a package is missing that `write` needs.
     """
 
     def matches(self, folder: Path) -> bool:
@@ -116,12 +116,14 @@ def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
 def license_of(folder: Path, model: Tokenizer, plugins: Plugins) -> str:
     """What is stated of the licence of a tokenizer's weights: by its format, else by its encoder; or empty.
 
+    Of a folder that was exported here the format's licence is not stated: the weights may be anyone's.
+
     Args:
         folder: What it was loaded from, as `find_tokenizer` returns it.
         model: The tokenizer.
         plugins: The installed ones.
     """
-    ours = is_artefact(folder) or run_of_checkpoint(folder) is not None
+    ours = is_artefact(folder) or is_export(folder) or run_of_checkpoint(folder) is not None
     reader = None if ours else format_of(folder, plugins)
     stated = str(getattr(reader, "license", ""))
     return stated or "; ".join(model.encoder.notices())

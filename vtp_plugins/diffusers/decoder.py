@@ -53,7 +53,7 @@ class DiffusersDecoder(Decoder):
         """(B, d, h, w) to (B, 3, h * patch, w * patch) in `value_range`, unclamped."""
         if self.layout.side is not None and z.shape[-2:] != (self.layout.side // self.layout.patch,) * 2:
             raise UsageError(
-                f"diffusers: {self.layout.name} makes {self.layout.side} x {self.layout.side} pixels alone"
+                f"diffusers: {self.layout.name} makes {self.layout.side} x {self.layout.side} pixels only"
             )
         if self.layout.pack > 1:
             z = F.pixel_shuffle(z, self.layout.pack)

@@ -35,6 +35,8 @@ class DiffusersEncoder(Encoder):
         super().__init__()
         self.config, self.layout = config, config.layout
         self.width, self.patch = self.layout.width, self.layout.patch
+        if self.layout.side is not None:
+            self.only_size = (self.layout.side, self.layout.side)
         self.model = half_of(build(config), "encode")
 
     def blocks(self) -> Sequence[nn.Module]:
@@ -65,7 +67,7 @@ class DiffusersEncoder(Encoder):
             raise UsageError(
                 f"diffusers: {height} x {width} pixels are no multiple of the patch {self.patch}"
             )
-        if self.layout.side is not None and (height, width) != (self.layout.side,) * 2:
+        if self.only_size not in (None, (height, width)):
             raise UsageError(
                 f"diffusers: {self.layout.name} takes {self.layout.side} x {self.layout.side} pixels, not "
                 f"{height} x {width}"

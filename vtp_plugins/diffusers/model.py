@@ -46,7 +46,7 @@ class AutoencoderVTP(ModelMixin, AutoencoderMixin, ConfigMixin):
         latents_mean: Per channel; None with `normalize_latents`.
         latents_std: As `latents_mean`.
         latent_channels: Channels d.
-        latent_size: Side of their latents.
+        latent_size: Side of their latents, or rows and columns.
         sample_size: Side of the images it was trained with.
         block_out_channels: Pipelines read the patch from its length, 1 + log2(patch).
         force_upcast: Whether pipelines run it in float32; no.
@@ -225,13 +225,14 @@ def _described(tokenizer: Tokenizer, normalize_latents: bool) -> dict[str, Any]:
     levels = math.log2(patch)
     measured = config.latents_mean is not None and not normalize_latents
     height, width = sides(config.image_size)
+    rows, columns = tokenizer.encoder.grid(height, width)
     return {
         "scaling_factor": 1.0 if normalize_latents else config.scaling_factor,
         "shift_factor": 0.0,
         "latents_mean": list(config.latents_mean or ()) if measured else None,
         "latents_std": list(config.latents_std or ()) if measured else None,
         "latent_channels": channels,
-        "latent_size": height // patch if height == width else [height // patch, width // patch],
+        "latent_size": rows if rows == columns else [rows, columns],
         "sample_size": height if height == width else [height, width],
         "block_out_channels": [channels] * (1 + int(levels)) if levels == int(levels) else None,
     }

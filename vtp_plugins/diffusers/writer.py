@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtp_core.artefact.config import is_artefact
+import vtp_core
+from vtp_core.artefact.config import EXPORTED_BY, is_export
 from vtp_core.artefact.folder import replace_folder
 from vtp_core.artefact.weights import write_weights
 from vtp_core.errors import UsageError
@@ -19,7 +20,7 @@ from vtp_plugins.diffusers import export_kl, export_rae
 from vtp_plugins.diffusers.encoder import DiffusersEncoder
 from vtp_plugins.diffusers.layout import CLASS
 from vtp_plugins.diffusers.network import library
-from vtp_plugins.diffusers.reader import read_settings, tensors_by_name
+from vtp_plugins.diffusers.reader import tensors_by_name
 from vtp_plugins.diffusers.weights import STEM
 from vtp_plugins.rae.encoder import RaeEncoder
 
@@ -31,7 +32,7 @@ def write_model(tokenizer: Tokenizer, folder: Path) -> None:
         tokenizer: One whose parts are diffusers' goes back into their class; `cnn`, `kl` and `cnn` go into
             AutoencoderKL, `rae` into AutoencoderRAE where it fits; any other with a decoder goes into
             AutoencoderVTP.
-        folder: Where to; a folder of diffusers or an artefact there is replaced.
+        folder: Where to; one that this function wrote is replaced, no other folder of diffusers.
 
     Raises:
         UsageError: It has no decoder or no config, or `folder` holds something else.
@@ -44,13 +45,18 @@ def write_model(tokenizer: Tokenizer, folder: Path) -> None:
         warnings.warn(f"left out, as the format has no place for it: {left}", stacklevel=3)
     settings, weights = _contents(tokenizer)
     kept = {key: value for key, value in settings.items() if value is not None}
-    text = json.dumps({**kept, "_diffusers_version": library("format diffusers").__version__}, indent=2)
+    versions = {
+        "_diffusers_version": library("format diffusers").__version__,
+        EXPORTED_BY: vtp_core.__version__,
+    }
+    text = json.dumps({**kept, **versions}, indent=2)
+    names = (f"{STEM}.safetensors", "config.json")
 
     def fill(new: Path) -> None:
-        write_weights(new / f"{STEM}.safetensors", weights)
-        (new / "config.json").write_text(text + "\n", encoding="utf-8")
+        write_weights(new / names[0], weights)
+        (new / names[1]).write_text(text + "\n", encoding="utf-8")
 
-    replace_folder(folder, fill, lambda old: is_artefact(old) or read_settings(old) is not None)
+    replace_folder(folder, fill, is_export, names)
 
 
 def _contents(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Tensor]]:

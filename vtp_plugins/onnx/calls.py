@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.clip.text import TextTower
 
+CALLS = ("encode", "decode", "decode_codes", "embed_image", "embed_text")
+"""Names of all calls that are exported."""
 SIZES = (2, 3, 5)
 """Batch, rows and columns of positions that programs are traced with; unequal, so that none is confused."""
 SMALLEST = 2

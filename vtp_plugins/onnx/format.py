@@ -15,11 +15,11 @@ import vtp_core
 from vtp_core.artefact.config import ArtefactConfig, read_json
 from vtp_core.artefact.fingerprint import name_of
 from vtp_core.artefact.folder import replace_folder
-from vtp_core.artefact.sums import write_sums
+from vtp_core.artefact.sums import SUMS, write_sums
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.clip.text import TextTower
-from vtp_plugins.onnx.calls import Call, calls_of
+from vtp_plugins.onnx.calls import CALLS, Call, calls_of
 from vtp_plugins.onnx.comparison import Run, compare
 from vtp_plugins.onnx.trace import first_line, quiet, trace
 
@@ -66,7 +66,8 @@ class TorchExportFormat:
             (new / "config.json").write_text(text, encoding="utf-8")
             write_sums(new, [path.name for path in new.iterdir()])
 
-        replace_folder(folder, fill, self.matches)
+        programs = [f"{name}.{self.suffix}{more}" for name in CALLS for more in ("", ".data")]
+        replace_folder(folder, fill, self.matches, (*programs, "config.json", SUMS))
 
     def _write(self, call: Call, folder: Path) -> dict[str, Any]:
         path = folder / f"{call.name}.{self.suffix}"

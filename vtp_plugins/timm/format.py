@@ -76,7 +76,7 @@ class TimmFormat:
             write_weights(new / "model.safetensors", state)
             (new / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
-        replace_folder(folder, fill, self.matches)
+        replace_folder(folder, fill, self.matches, ("model.safetensors", "config.json"))
         left = [part for part in ("bottleneck", "decoder") if getattr(model, part) is not None]
         warnings.warn(
             f"left out, as timm has encoders alone: {', '.join([*left, *model.exports])}", stacklevel=2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vtp_core.artefact.config import is_artefact
+import vtp_core
+from vtp_core.artefact.config import EXPORTED_BY, is_export
 from vtp_core.artefact.folder import replace_folder
 from vtp_core.artefact.weights import write_weights
 from vtp_core.errors import CheckpointError, UsageError
@@ -25,6 +26,8 @@ WEIGHTS = "model.safetensors"
 
 class TiTokFormat:
     """Reads and writes a TiTok: parts `titok`, `vq` or `kl`, and `titok`."""
+
+    license = "of the published weights: Apache-2.0"
 
     def matches(self, folder: Path) -> bool:
         """Whether it is a file of weights with these names, or a folder with exactly one."""
@@ -55,13 +58,13 @@ class TiTokFormat:
         Raises:
             UsageError: A part that the layout can't hold, named; or `folder` holds something else.
         """
-        text = json.dumps(_settings(model).dump(), indent=2) + "\n"
+        text = json.dumps({**_settings(model).dump(), EXPORTED_BY: vtp_core.__version__}, indent=2) + "\n"
 
         def fill(new: Path) -> None:
             write_weights(new / WEIGHTS, published_tensors(model))
             (new / "config.json").write_text(text, encoding="utf-8")
 
-        replace_folder(folder, fill, lambda old: is_artefact(old) or self.matches(old))
+        replace_folder(folder, fill, is_export, (WEIGHTS, "config.json"))
 
 
 def _settings(model: Tokenizer) -> Settings:

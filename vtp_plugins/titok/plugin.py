@@ -12,7 +12,7 @@ def register_encoders(register: vtp.Register) -> None:
         "titok",
         "vtp_plugins.titok.encoder:TiTokEncoder",
         config="vtp_plugins.titok.config:TiTokEncoderConfig",
-        summary="TiTok's encoder: an image as a row of tokens without places; one size alone.",
+        summary="TiTok's encoder: an image as a row of tokens without places; one image size only.",
     )
 
 

@@ -14,7 +14,14 @@ from vtp_core.parameters import Dims
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.kl.bottleneck import KlBottleneck
 from vtp_plugins.kl.config import KlConfig
-from vtp_plugins.pretrained.published import SUFFIXES, matched, read_settings, read_tensors, tensor_names
+from vtp_plugins.pretrained.published import (
+    SUFFIXES,
+    files_of,
+    matched,
+    read_settings,
+    read_tensors,
+    tensor_names,
+)
 from vtp_plugins.titok.decoder import TiTokDecoder
 from vtp_plugins.titok.encoder import TiTokEncoder
 from vtp_plugins.titok.layout import MARKS, published_tensors
@@ -42,12 +49,11 @@ def find_files(path: Path) -> Files | None:
         CheckpointError: Weights without a configuration, which alone says what they mean.
     """
     folder = path if path.is_dir() else path.parent
-    candidates = [path] if path.is_file() else sorted(folder.iterdir()) if folder.is_dir() else []
-    fitting = [
-        file
-        for file in candidates
-        if file.suffix in SUFFIXES and file.is_file() and tensor_names(file) >= MARKS
-    ]
+    if path.is_file():
+        candidates = [path] if path.suffix in SUFFIXES else []
+    else:
+        candidates = files_of(folder, SUFFIXES) if folder.is_dir() else []
+    fitting = [file for file in candidates if tensor_names(file) >= MARKS]
     if len(fitting) != 1:
         return None
     settings = _settings(folder)
@@ -98,11 +104,10 @@ def build(networks: Networks) -> Tokenizer:
 
 
 def _settings(folder: Path) -> Path | None:
-    for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".yaml", ".yml") and file.is_file():
-            try:
-                if is_settings(read_settings(file)):
-                    return file
-            except CheckpointError:
-                continue
+    for file in files_of(folder, (".json", ".yaml", ".yml")):
+        try:
+            if is_settings(read_settings(file)):
+                return file
+        except CheckpointError:
+            continue
     return None

@@ -10,6 +10,12 @@ from vtp_core.errors import UsageError
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.transformers_format.reader import is_transformers, read_folder
 
+NAMES = (
+    "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
+    "preprocessor_config.json", "tokenizer_config.json", "SHA256SUMS",
+)  # fmt: skip
+"""The files that `save_pretrained` of the three classes writes, and their hashes."""
+
 
 class TransformersFormat:
     """Writes model, image processor and text tokenizer by their own `save_pretrained`.
@@ -48,4 +54,4 @@ class TransformersFormat:
         self.check_packages()
         from vtp_plugins.transformers.saving import save
 
-        replace_folder(folder, lambda new: save(model, new), is_transformers)
+        replace_folder(folder, lambda new: save(model, new), is_transformers, NAMES)

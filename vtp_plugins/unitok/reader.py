@@ -14,6 +14,7 @@ from vtp_core.parameters import Dims
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.pretrained.published import (
     SUFFIXES,
+    files_of,
     matched,
     read_settings,
     read_table,
@@ -51,12 +52,11 @@ def find_files(path: Path) -> Files | None:
     Raises:
         CheckpointError: Safetensors without the settings, which alone say what they mean.
     """
-    candidates = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
-    fitting = [
-        file
-        for file in candidates
-        if file.suffix in SUFFIXES and file.is_file() and tensor_names(file, ENTRIES) >= MARKS
-    ]
+    if path.is_file():
+        candidates = [path] if path.suffix in SUFFIXES else []
+    else:
+        candidates = files_of(path, SUFFIXES) if path.is_dir() else []
+    fitting = [file for file in candidates if tensor_names(file, ENTRIES) >= MARKS]
     if len(fitting) != 1:
         return None
     weights = fitting[0]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from vtp_core.artefact.config import is_artefact
+import vtp_core
+from vtp_core.artefact.config import EXPORTED_BY, is_export
 from vtp_core.artefact.folder import replace_folder
 from vtp_core.artefact.weights import write_weights
 from vtp_core.errors import CheckpointError, UsageError
@@ -28,7 +29,7 @@ class VaVaeFormat:
     """Reads a VA-VAE as `cnn` encoder and decoder with a `kl` bottleneck, and writes such tokenizers."""
 
     holds_statistics = True
-    license = "MIT"
+    license = "of the published weights: MIT"
 
     def matches(self, folder: Path) -> bool:
         """Whether it is a checkpoint with these names, or a folder with exactly one."""
@@ -67,6 +68,7 @@ class VaVaeFormat:
                 "params": {"embed_dim": networks.bottleneck.channels, "ddconfig": table},
             },
             "data": data,
+            EXPORTED_BY: vtp_core.__version__,
         }
 
         def fill(new: Path) -> None:
@@ -77,7 +79,7 @@ class VaVaeFormat:
                 write_weights(new / STATISTICS[0], tensors)
             (new / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-        replace_folder(folder, fill, lambda old: is_artefact(old) or self.matches(old))
+        replace_folder(folder, fill, is_export, (WEIGHTS, STATISTICS[0], "config.json"))
 
 
 def _networks(model: Tokenizer) -> tuple[Networks, int]:

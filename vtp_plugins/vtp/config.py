@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 import vtp_core
-from vtp_core.artefact.config import ArtefactConfig, read_json
+from vtp_core.artefact.config import EXPORTED_BY, ArtefactConfig, read_json
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_plugins.vtp.options import OPTIONS, PublishedConfig, RopeDtype
 from vtp_plugins.vtp.statistics import STATISTICS, statistics_of
@@ -95,7 +95,12 @@ class VTPConfig(PublishedConfig, ArtefactConfig):
         options = {name: getattr(self, name) for name in PublishedConfig.model_fields}
         if self.rope_dtype == "bfloat16":
             del options["rope_dtype"]
-        names = {"architectures": ["VTPModel"], "model_type": "vtp", "dtype": dtype}
+        names = {
+            "architectures": ["VTPModel"],
+            "model_type": "vtp",
+            "dtype": dtype,
+            EXPORTED_BY: vtp_core.__version__,
+        }
         options |= {name: getattr(self, name) for name in STATISTICS}
         kept = {key: value for key, value in self.kept.items() if key != "torch_dtype"}
         return json.dumps({**kept, **names, **options}, indent=2, sort_keys=True) + "\n"

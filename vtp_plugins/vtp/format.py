@@ -19,7 +19,7 @@ class VtpFormat:
 
     holds_statistics = True
 
-    license = "modified MIT: products of a certain size must show the name"
+    license = "of the published weights: modified MIT: products of a certain size must show the name"
 
     def matches(self, folder: Path) -> bool:
         """Whether ``config.json`` says ``model_type`` vtp."""

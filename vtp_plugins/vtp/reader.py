@@ -71,5 +71,6 @@ def _local(folder: str | Path) -> Path:
     except (OSError, ValueError) as error:
         reason = type(error).__name__
         raise UsageError(
-            f"{folder}: no such folder, and the Hub repository can't be had ({reason}); download it elsewhere"
+            f"{folder}: no such folder, and the Hub repository could not be downloaded ({reason}); download "
+            "it elsewhere"
         ) from error

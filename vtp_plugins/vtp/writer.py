@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vtp_core.artefact.config import is_artefact
 from vtp_core.artefact.folder import replace_folder
 from vtp_core.artefact.weights import write_weights
 from vtp_core.tokenizer import Tokenizer
@@ -23,7 +22,7 @@ def write_model(model: Tokenizer, config: VTPConfig, folder: Path, periods: Mapp
     Args:
         model: A tokenizer that `config` describes.
         config: Its published configuration.
-        folder: Where to; an artefact or published folder there is replaced.
+        folder: Where to; a folder of this layout with no other files is replaced.
         periods: Published name -> rotary periods that replace the computed ones.
 
     Raises:
@@ -37,4 +36,4 @@ def write_model(model: Tokenizer, config: VTPConfig, folder: Path, periods: Mapp
         write_weights(new / WEIGHTS, tensors)
         (new / "config.json").write_text(config.published(dtype), encoding="utf-8")
 
-    replace_folder(folder, fill, lambda old: is_artefact(old) or is_published(old))
+    replace_folder(folder, fill, is_published, (WEIGHTS, "config.json"))

@@ -10,7 +10,8 @@ import pytest
 
 from tests.core.toy_tokenizer import toy_plugins, toy_tokenizer
 from vtp_core import load
-from vtp_core.artefact.loading import find_format
+from vtp_core.artefact.folder import replace_folder
+from vtp_core.artefact.loading import find_format, license_of
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, hookimpl
 from vtp_core.plugins.hookspecs import Register
@@ -79,6 +80,56 @@ def test_a_single_file(tmp_path: Path, plugins: Plugins) -> None:
         load(weights, plugins=plugins)
     with pytest.raises(CheckpointError, match=r"no tokenizer here \(a file\)"):
         load(weights.rename(tmp_path / "weights.txt"), plugins=plugins)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "config.json"])
+def test_endings_of_files(name: str, tmp_path: Path, plugins: Plugins) -> None:
+    (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(CheckpointError, match=f"{name}: no installed format reads this file"):
+        load(tmp_path / name, plugins=plugins)
+
+
+class Licensed(Greedy):
+    license = "of the published weights: MIT"
+
+
+def test_the_license_is_that_of_published_weights(tmp_path: Path) -> None:
+    @hookimpl
+    def register_formats(register: Register) -> None:
+        register("licensed", Licensed)
+
+    found, model = toy_plugins(), toy_tokenizer(text=False)
+    found.add(SimpleNamespace(vtp_api=2, register_formats=register_formats), "foreign")
+    (tmp_path / "mine").write_text("theirs")
+    assert license_of(tmp_path, model, found) == "of the published weights: MIT"
+    (tmp_path / "config.json").write_text('{"_vtp_version": "0.1"}')
+    assert license_of(tmp_path, model, found) == ""
+
+
+@pytest.mark.parametrize(
+    "other", ["vae/model.safetensors", "sub", "notes.txt", "heads/a/b/config.json", "link"]
+)
+def test_only_folders_of_a_writer_s_own_files_are_replaced(other: str, tmp_path: Path) -> None:
+    def fill(new: Path) -> None:
+        (new / "config.json").write_text("new")
+
+    names = ("config.json", "heads/*/config.json", "link")
+    (tmp_path / "out/heads/a").mkdir(parents=True)
+    for name in ("config.json", "heads/a/config.json"):
+        (tmp_path / "out" / name).write_text("old")
+    replace_folder(tmp_path / "out", fill, lambda old: True, names)
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["config.json"]
+    path = tmp_path / "out" / other
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if other == "link":
+        path.symlink_to(tmp_path)
+    elif other == "sub":
+        path.mkdir()
+    else:
+        path.write_text("mine")
+    with pytest.raises(UsageError, match=r"which would be lost; choose another folder"):
+        replace_folder(tmp_path / "out", fill, lambda old: True, names)
+    assert path.exists()
 
 
 def test_a_format_by_name(plugins: Plugins) -> None:

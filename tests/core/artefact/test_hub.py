@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from vtp_core import Tokenizer, load
-from vtp_core.artefact.hub import FILES
+from vtp_core.artefact.hub import needed
 from vtp_core.errors import CheckpointError, UsageError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -59,18 +58,32 @@ def test_what_is_downloaded(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> 
         asked.update(options)
         return str(shipped())
 
+    parts = [path.relative_to(shipped()) for path in shipped().rglob("*") if path.is_file()]
+    own = [str(path) for path in parts if path.suffix not in (".md", ".py", ".pyc")]
+    assert own
+    foreign = ["modeling.py", "setup.sh", "a.pkl", "lib.so", "unet/model.safetensors", "heads/clip/x/a.bin"]
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: [*own, *foreign, "[a].json"])
     Tokenizer.from_hub("owner/name", "v1")
-    assert asked == {"revision": "v1", "allow_patterns": list(FILES)}
-    needed = [str(path.relative_to(shipped())) for path in shipped().rglob("*") if path.suffix != ".md"]
-    for name in ("heads/clip/model.safetensors", "encoder/config.json", *needed):
-        assert "." not in name or any(fnmatch.fnmatch(name, pattern) for pattern in FILES), name
-    for name in ("modeling.py", "setup.sh", "a.pkl", "lib.so"):
-        assert not any(fnmatch.fnmatch(name, pattern) for pattern in FILES), name
+    assert asked == {"revision": "v1", "allow_patterns": [*own, "[[]a].json"]}
 
 
-def test_what_can_t_be_had(snapshot: Path) -> None:
-    with pytest.raises(UsageError, match=r"the files of owner/other can't be had .*check the name"):
+def test_of_a_pipeline_the_autoencoder_is_downloaded() -> None:
+    files = ["model_index.json", "xl_base.safetensors", "vae/config.json", "vae/model.safetensors"]
+    more = ["unet/config.json", "unet/model.safetensors", "text_encoder/model.safetensors", "vae/a/b.bin"]
+    assert needed([*files, *more]) == [files[0], *files[2:]]
+    assert needed([f"x/{name}" for name in [*files, *more]], "x") == [
+        f"x/{files[0]}",
+        "x/vae/config.json",
+        "x/vae/model.safetensors",
+    ]
+    assert needed(["x/a.bin", "a.bin", "xy/a.bin"], "x") == ["x/a.bin"]
+
+
+def test_what_can_t_be_downloaded(snapshot: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"the files of owner/other could not be downloaded .*check the name"
+    ):
         Tokenizer.from_hub("owner/other")
     for name in ("name", "a/b/c", "../b", "/a", 3):
         with pytest.raises(UsageError, match='expected "owner/name"'):

@@ -18,6 +18,7 @@ import vtp_core
 from tests.agreement import Agreement
 from tests.plugins.diffusers import documented
 from tests.plugins.diffusers.making import dc, drawn, flux2, kl, rae, tiny, vq
+from tests.plugins.titok.published import written
 from vtp_core import load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig
@@ -336,3 +337,28 @@ def test_refusals(nano: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "other/thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds something other"):
         DiffusersFormat().write(cnn(), tmp_path / "other")
+
+
+def test_a_pipeline_or_another_model_is_not_replaced(tmp_path: Path) -> None:
+    from vtp_plugins.diffusers.format import DiffusersFormat
+
+    text = json.dumps({"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1"})
+    for name in ("unet", "pipeline/vae"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(text)
+        (tmp_path / name / FILE).write_bytes(b"weights")
+    (tmp_path / "pipeline/model_index.json").write_text("{}")
+    for name in ("unet", "pipeline"):
+        with pytest.raises(UsageError, match="choose another folder"):
+            DiffusersFormat().write(cnn(), tmp_path / name)
+    assert (tmp_path / "unet" / FILE).exists() and (tmp_path / "pipeline/vae" / FILE).exists()
+    DiffusersFormat().write(cnn(), tmp_path / "own")
+    DiffusersFormat().write(cnn(), tmp_path / "own")
+    (tmp_path / "own/samples").mkdir()
+    with pytest.raises(UsageError, match="holds samples, which would be lost"):
+        DiffusersFormat().write(cnn(), tmp_path / "own")
+
+
+def test_the_size_of_latents_without_places(tmp_path: Path) -> None:
+    model = load(written(tmp_path, "vae"))
+    assert AutoencoderVTP.from_tokenizer(model).config.latent_size == [1, 8]

@@ -127,9 +127,10 @@ def test_statistics_of_batch_norm(tmp_path: Path) -> None:
 def test_sizes_that_a_network_does_not_take(tmp_path: Path) -> None:
     drawn(rae).save_pretrained(tmp_path)
     tokenizer = load(tmp_path)
+    assert tokenizer.encoder.only_size == (8, 8)
     with pytest.raises(UsageError, match="takes 8 x 8 pixels, not 16 x 8"):
         tokenizer.encode(torch.zeros(1, 3, 16, 8))
-    with pytest.raises(UsageError, match="makes 8 x 8 pixels alone"):
+    with pytest.raises(UsageError, match="makes 8 x 8 pixels only"):
         tokenizer.decode(torch.zeros(1, 64, 3, 3))
     refused(copied(tmp_path, tmp_path, image_size=16), "2 positions of 4 pixels are 8")
     refused(copied(tmp_path, tmp_path, image_size=None, encoder_type="clip"), "clip")

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from tests.plugins.titok.published import written
 from vtp_core import load
+from vtp_core.artefact.config import is_export
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.testing import tiny_tokenizer
+from vtp_plugins.titok import reader as titok
 from vtp_plugins.titok.format import TiTokFormat
+from vtp_plugins.unitok import reader as unitok
 
 Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
@@ -73,6 +76,33 @@ def test_weights_alone(tmp_path: Path) -> None:
     for path in (folder, folder / "model.safetensors"):
         with pytest.raises(CheckpointError, match="a TiTok without its configuration"):
             load(path)
+
+
+def test_other_folders_are_not_replaced(tmp_path: Path) -> None:
+    folder = written(tmp_path / "theirs", "vae")
+    model, before = load(folder), (folder / "model.safetensors").read_bytes()
+    for _ in range(2):  # the second time, the published folder lacks its configuration
+        with pytest.raises(UsageError, match="choose another folder"):
+            TiTokFormat().write(model, folder)
+        assert (folder / "model.safetensors").read_bytes() == before
+        (folder / "config.json").unlink(missing_ok=True)
+    for _ in range(2):
+        TiTokFormat().write(model, tmp_path / "own")
+    assert is_export(tmp_path / "own") and is_export(tmp_path / "own/model.safetensors")
+    (tmp_path / "own/notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds notes\.txt, which would be lost"):
+        TiTokFormat().write(model, tmp_path / "own")
+
+
+def test_a_folder_of_many_files_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: object) -> set[str]:
+        raise AssertionError("opened")
+
+    for number in range(40):
+        (tmp_path / f"{number}.safetensors").write_bytes(b"")
+    for reader in (titok, unitok):
+        monkeypatch.setattr(reader, "tensor_names", opened)
+        assert reader.find_files(tmp_path) is None
 
 
 def test_other_sizes_of_images(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.agreement import Agreement
 from vtp_core import load
 from vtp_core.artefact.fingerprint import fingerprint
 from vtp_core.cli.main import main
+from vtp_core.errors import UsageError
 from vtp_core.features import Features
 from vtp_core.pixels import SIGNED, convert, to_uint8
 from vtp_core.plugins import load_plugins
@@ -109,7 +110,11 @@ def test_saved_as_our_own_artefact_it_is_the_same(given: dict[str, Tensor], tmp_
 
 @torch.no_grad()
 def test_written_back_it_is_the_same(given: dict[str, Tensor], tmp_path: Path) -> None:
-    VaVaeFormat().write(load(FOLDER), tmp_path / "again")
+    for _ in range(2):
+        VaVaeFormat().write(load(FOLDER), tmp_path / "again")
+    (tmp_path / "again/vae").mkdir()
+    with pytest.raises(UsageError, match="holds vae, which would be lost"):
+        VaVaeFormat().write(load(FOLDER), tmp_path / "again")
     ignored = ("loss.", "foundation_model.", "linear_proj.")
     theirs, written = (load_file(folder / "model.safetensors") for folder in (FOLDER, tmp_path / "again"))
     kept = {name: tensor for name, tensor in theirs.items() if not name.startswith(ignored)}

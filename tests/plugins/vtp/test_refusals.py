@@ -108,7 +108,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(UsageError, match=r"the Hub repository can't be had \(ConnectionError\)"):
+    with pytest.raises(UsageError, match=r"the Hub repository could not be downloaded \(ConnectionError\)"):
         VTPModel.from_pretrained("MiniMaxAI/VTP-Large-f16d64")
     folder = write(tmp_path / "cached", SMALL, draw(SMALL))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: str(folder))
@@ -148,3 +148,6 @@ def test_other_folders_are_not_overwritten(tmp_path: Path) -> None:
         model.save_pretrained(tmp_path / "photos")  # type: ignore[operator]
     model.save_pretrained(tmp_path / "a")  # type: ignore[operator]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["config.json", "model.safetensors"]
+    (tmp_path / "a/training.log").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds training\.log, which would be lost"):
+        model.save_pretrained(tmp_path / "a")  # type: ignore[operator]
