@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -54,7 +53,7 @@ def test_an_interrupt_during_evaluation_says_how_to_go_on(
     crop = cutting.center_crop
 
     def interrupt(*arguments):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return crop(*arguments)
 
     monkeypatch.setattr(cutting, "center_crop", interrupt)

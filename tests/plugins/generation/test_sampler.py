@@ -65,5 +65,5 @@ def test_heun_never_asks_at_the_last_time() -> None:
 
 
 def test_a_velocity_that_is_not_finite_is_an_error() -> None:
-    with pytest.raises(NumericError, match="not finite or jumps"):
+    with pytest.raises(NumericError, match="not finite or not continuous"):
         dopri5(lambda x, t, rows: torch.where(t[:, None] > 0.5, torch.nan, x), NOISE, rtol=1e-3, atol=1e-6)

@@ -121,7 +121,7 @@ def test_it_is_what_the_shipped_recipe_trains(nano: Tokenizer) -> None:
         (config.decoder, recipe.decoder),
         (config.heads["clip"].objective, recipe.objectives["clip"]),
     ):
-        assert stored == table.model_dump(mode="json", by_alias=True)
+        assert type(table).model_validate(stored) == table  # keys that came later have their defaults
     assert {table.use for table in recipe.objectives.values()} == {
         "clip",
         "dino",
