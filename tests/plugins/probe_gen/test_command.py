@@ -70,7 +70,7 @@ def test_runs_are_measured_on_their_own_images_once(runs: list[Path], tmp_path: 
 
 def test_other_sizes_and_other_images_are_refused(runs: list[Path], tmp_path: Path) -> None:
     sizes = probe(runs[0], "vtp-nano", "--source", "samples", "-o", tmp_path)
-    assert sizes.exit_code == 2 and "other image sizes can't be compared" in sizes.stderr
+    assert sizes.exit_code == 2 and "different image sizes can't be compared" in sizes.stderr
     done = vtp(tmp_path, 'data.source.split="train"', "run.steps=2", "evaluate.statistics_samples=0")
     assert done.exit_code == 0, done.output
     images = probe(runs[0], tmp_path / "run", "-o", tmp_path)
