@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -48,7 +48,7 @@ def render(run: RunData) -> str:
     environment.filters["decibel"] = lambda value: f"{float(value):.2f} dB"
     by_group: dict[str, list[dict[str, Any]]] = {}
     for item in run.gallery.get("images", []):
-        by_group.setdefault(str(item.get("group", "")), []).append(item)
+        by_group.setdefault(item["group"], []).append(item)
     spread = by_group.pop("spread", [])
     pictures = embed(run.images, _files(run.gallery))
     unreadable = [f"samples: {pictures.unreadable} images can't be read"] if pictures.unreadable else []
@@ -76,21 +76,21 @@ def render(run: RunData) -> str:
     )
 
 
-def _files(gallery: Mapping[str, Any]) -> Iterable[str]:
+def _files(gallery: Mapping[str, Any]) -> list[str]:
     """Files of the gallery, the most important first."""
     items = gallery.get("images", [])
     strip, rest = items[:STRIP], items[STRIP:]
-    queries = [*gallery.get("queries", []), *gallery.get("neighbours", [])]
-    found = [entry for query in queries for entry in (query["asked"], *query["found"])]
-    names = [item.get(kind) for item in strip for kind in ("input", "output")]
+    near = gallery.get("neighbours", [])
+    names = [item[kind] for item in strip for kind in ("input", "output")]
     names += [name for row in (gallery.get("generated") or {"rows": ()})["rows"] for name in row["files"]]
-    names += [entry.get("input") for entry in found]
+    names += [entry["input"] for query in gallery.get("queries", []) for entry in query["found"]]
+    names += [entry["input"] for query in near for entry in (query["asked"], *query["found"])]
     names += [frame for line in gallery.get("interpolations", []) for frame in line["frames"]]
-    names += [item.get(kind) for item in rest for kind in ("input", "output")]
-    names += [item.get("latent") for item in items]
+    names += [item[kind] for item in rest for kind in ("input", "output")]
+    names += [item["latent"] for item in items]
     names += [column["file"] for item in items for column in item["references"]]
-    names += [item.get("error") for item in items]
-    return [name for name in names if isinstance(name, str)]
+    names += [item["error"] for item in items]
+    return names
 
 
 def _brief(text: object) -> str:

@@ -55,10 +55,7 @@ def read_gallery(data: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: Something that the page shows is missing or of another type; says what.
     """
     try:
-        images = [
-            {**item, "psnr": float(item["psnr"]), "references": _columns(item.get("references", []))}
-            for item in data["images"]
-        ]
+        images = [_image(item) for item in data["images"]]
         scores = [float(value) for value in data["psnr"]["values"]]
         latent = {name: [float(v) for v in data["latent"][name]] for name in ("mean", "std", "explained")}
         latent |= {name: [int(v) for v in data["latent"].get(name, ())] for name in ("shape", "codes")}
@@ -68,7 +65,9 @@ def read_gallery(data: Mapping[str, Any]) -> dict[str, Any]:
             "bytes": float(data.get("bytes", 0)),
             "references": _columns(data.get("references", [])),
             "queries": [_query(item) for item in data.get("queries", [])],
-            "neighbours": [_query(item) for item in data.get("neighbours", [])],
+            "neighbours": [
+                {**_query(item), "asked": _entry(item["asked"])} for item in data.get("neighbours", [])
+            ],
             "interpolations": [
                 {"from": str(item["from"]), "to": str(item["to"]), "frames": [str(f) for f in item["frames"]]}
                 for item in data.get("interpolations", [])
@@ -101,6 +100,23 @@ def _samples(data: Any) -> dict[str, Any] | None:
     return {"rows": rows, "seed": int(data["seed"]), "settings": shown} if rows else None
 
 
+def _entry(item: Any) -> dict[str, Any]:
+    """An image that the page shows: its key, caption and file."""
+    return {"key": str(item["key"]), "caption": str(item["caption"] or ""), "input": str(item["input"])}
+
+
+def _image(item: Any) -> dict[str, Any]:
+    """An image with everything that was made of it."""
+    files = {name: str(item[name]) for name in ("output", "error", "latent")}
+    return {
+        **_entry(item),
+        **files,
+        "group": str(item["group"]),
+        "psnr": float(item["psnr"]),
+        "references": _columns(item.get("references", [])),
+    }
+
+
 def _columns(items: Any) -> list[dict[str, Any]]:
     return [
         {
@@ -120,9 +136,8 @@ def _query(item: Any) -> dict[str, Any]:
         "text": str(item["text"]),
         "kind": str(item["kind"]),
         "rank": None if rank is None else int(rank),
-        "asked": dict(item["asked"]),
         "found": [
-            {**found, "similarity": float(found["similarity"]), "match": found.get("match")}
+            {**_entry(found), "similarity": float(found["similarity"]), "match": found.get("match")}
             for found in item["found"]
         ],
     }

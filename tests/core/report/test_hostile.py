@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,34 @@ def test_a_resolved_recipe_of_other_types_does_not_stop_the_page(
 ) -> None:
     (tmp_path / "resolved.toml").write_text(f"{table} = {value}\n")
     assert "Reproduce" in render(RunFolder(tmp_path).read())
+
+
+def places(data: Any, *, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all values; of a list that of its first one."""
+    if path:
+        yield path
+    if isinstance(data, dict):
+        parts = list(data.items())
+    else:
+        parts = list(enumerate(data[:1])) if isinstance(data, list) else []
+    for key, value in parts:
+        yield from places(value, path=(*path, key))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [[], {}, None, 0, ""], ids=repr)
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
+def test_each_value_may_be_of_another_kind(small: Path, name: str, wrong: Any) -> None:
+    path = small / name
+    before = path.read_text()
+    try:
+        for place in places(json.loads(before)):
+            changed = json.loads(before)
+            parent = changed
+            for key in place[:-1]:
+                parent = parent[key]
+            parent[place[-1]] = wrong
+            path.write_text(json.dumps(changed))
+            assert "tiny" in render(RunFolder(small).read()), place
+    finally:
+        path.write_text(before)
