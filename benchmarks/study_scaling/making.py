@@ -7,13 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from benchmarks.study.arm import Run
+from benchmarks.study.proxies import KERNEL, ProxyPool, Request, proxy_metrics
 from benchmarks.study.record import make_record, read_record, write_record
 from benchmarks.study.runner import Bench, is_done
 from benchmarks.study_scaling.arms import TINY_STEPS, arm_name, chains_of
-from benchmarks.study_scaling.proxies import KERNEL, Proxies
 from vtp_core.plugins import load_plugins
 from vtp_plugins.scale import runner as grids
 from vtp_plugins.scale.cost import Costs
@@ -23,8 +21,7 @@ from vtp_plugins.scale.runs import Run as GridRun
 def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
     """Trains what is missing, then measures the proxies that are missing.
 
-    A training is stopped at the end of the budget and goes on from its checkpoint. A proxy takes minutes and
-    is not started if the last one took longer than what is left.
+    A training is stopped at the end of the budget and goes on from its checkpoint.
 
     Returns:
         The runs that lack a record or its proxy.
@@ -48,11 +45,7 @@ def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
     stopped = bool(chains) and grids.make_chains(chains, place, budget)
     _record(chains, runs, bench, place)
     if not stopped:
-        torch.set_num_threads(bench.threads * bench.jobs)
-        proxies = Proxies(bench, end, tiny=tiny)
-        for run in runs:
-            if bench.result(run).exists() and not proxies.measure(run):
-                break
+        _measure(runs, bench, end, tiny=tiny)
     return [run for run in runs if not has_proxy(run, bench)]
 
 
@@ -64,6 +57,21 @@ def is_tiny(runs: Sequence[Run]) -> bool:
 def has_proxy(run: Run, bench: Bench) -> bool:
     """Whether a run has its record, and the record the distance of its proxy."""
     return bench.result(run).exists() and KERNEL in read_record(bench.result(run))["metrics"]
+
+
+def _measure(runs: Sequence[Run], bench: Bench, end: float, *, tiny: bool) -> None:
+    """Adds the proxies that are missing to the records."""
+    requests = []
+    for run in runs:
+        if bench.result(run).exists() and not has_proxy(run, bench):
+            folder = bench.work / str(read_record(bench.result(run))["run_folder"])
+            requests.append(Request(name=run.name, tokenizer=folder / "tokenizer", seed=0))
+    with ProxyPool(bench, end, tiny=tiny) as pool:
+        for request, found in pool.measure(requests):
+            path = bench.results / f"{request.name}.json"
+            record = read_record(path)
+            record["metrics"].update(proxy_metrics(found))
+            write_record(record, path)
 
 
 def _chosen(chain: Sequence[GridRun], runs: Sequence[Run]) -> list[Run]:

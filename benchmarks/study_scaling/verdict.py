@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.study.claim import Claim, describe
+from benchmarks.study.proxies import KERNEL
 from benchmarks.study.results import Results, spread
 from benchmarks.study_scaling.arms import FAMILIES
 from benchmarks.study_scaling.curves import METRICS, TITLES, curves
 from vtp_plugins.scale.analysis import Shown
 from vtp_plugins.scale.text import MODELS, describe_crossing, describe_curve
 
-KERNEL, PROBE = "probe_gen_kernel", "linear_probe"
+PROBE = "linear_probe"
 PAPER = (
     "The paper's own curves cross at about 1e19 forward FLOPs (4e18 for S, 6e18 for B, 1.4e19 for L, after "
     "80, 48 and 37 million image-text rows). Below that its auto-encoder alone generates better."

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from benchmarks.study.arm import Run
 from benchmarks.study.command import Study, study_command
+from benchmarks.study.proxies import FRECHET, KERNEL
 from benchmarks.study.runner import Bench
 from benchmarks.study.table import Column
 from benchmarks.study_understanding.arms import make_arms
-from benchmarks.study_understanding.figures import FRECHET, KERNEL, LATENTS, PSNR
+from benchmarks.study_understanding.figures import LATENTS, PSNR
 from benchmarks.study_understanding.scatter import draw
 from benchmarks.study_understanding.verdict import findings, write_verdict
 

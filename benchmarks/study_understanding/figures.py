@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy
 
+from benchmarks.study.proxies import KERNEL
 from benchmarks.study.results import Results
 from benchmarks.study_understanding.arms import DISCRETE, FROZEN
 from benchmarks.study_understanding.statistics import Numbers
 
 LATENTS = "linear_probe"
 PSNR = "psnr"
-KERNEL, FRECHET = "probe_gen_kernel", "probe_gen_frechet"
 
 
 @dataclass(frozen=True)

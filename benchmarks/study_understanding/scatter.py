@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from benchmarks.study.proxies import KERNEL
 from benchmarks.study.results import Results
 from benchmarks.study.table import Column
 from benchmarks.study_understanding.arms import DISCRETE, FROZEN
-from benchmarks.study_understanding.figures import FIGURES, KERNEL, arms_of, column
+from benchmarks.study_understanding.figures import FIGURES, arms_of, column
 from benchmarks.study_understanding.verdict import correlation
 
 COLUMNS = 4

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics as plain
 
 from benchmarks.study.claim import Finding
+from benchmarks.study.proxies import KERNEL
 from benchmarks.study.results import Results
 from benchmarks.study_understanding.figures import (
     FIGURES,
     GROUPS,
-    KERNEL,
     LATENTS,
     PSNR,
     Figure,

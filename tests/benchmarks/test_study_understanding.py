@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from scipy import stats
 
 from benchmarks.study.arm import Run
+from benchmarks.study.proxies import KERNEL
 from benchmarks.study.record import write_record
 from benchmarks.study.results import Results, read_results
 from benchmarks.study.runner import Bench
@@ -24,7 +25,7 @@ from benchmarks.study_understanding.arms import (
     make_arms,
     proxy_seeds,
 )
-from benchmarks.study_understanding.figures import KERNEL, LATENTS, PSNR
+from benchmarks.study_understanding.figures import LATENTS, PSNR
 from benchmarks.study_understanding.proxies import link_first, missing
 from benchmarks.study_understanding.statistics import correlate, partial_spearman, ranks, spearman
 from benchmarks.study_understanding.verdict import correlation, finding, findings, write_verdict
