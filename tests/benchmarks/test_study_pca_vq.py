@@ -104,6 +104,7 @@ def test_intervals_of_paired_differences() -> None:
     assert paired([1.0], [0.5]) == (0.5, math.inf)
 
 
+@pytest.mark.slow
 def test_the_study_runs_and_says_what_it_found(tmp_path: Path) -> None:
     results = tmp_path / "results"
     only = "cifar.plain.data.revive,cifar.dsq_90.kmeans.revive.dims_8,cifar.dino_dec,use.pixels"

@@ -205,6 +205,7 @@ def test_a_caption_of_a_megabyte_is_replaced_or_cut_to_the_context(
     assert quarantined(tmp_path) == {"005": "caption too long"}
 
 
+@pytest.mark.slow
 def test_a_caption_of_a_megabyte_within_the_limit_is_cut(run: Callable[..., Result], tmp_path: Path) -> None:
     result = run([b"word " * 200_000] * 6, "data.decode.max_text_bytes=2000000", "run.steps=1")
     assert_finite(result, tmp_path, 1)

@@ -83,6 +83,7 @@ def different(world: World) -> dict[str, Tensor]:
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_states_that_do_not_fit_are_an_error() -> None:
     run_processes(2, different)

@@ -54,6 +54,7 @@ def test_the_numbers_are_those_of_the_samples_one_by_one() -> None:
     assert results["latent_mean"]["protocol"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize(("size", "samples", "rows"), [(2, 7, 2), (3, 2, 64)])
 def test_ranks_and_batches_change_no_number(size: int, samples: int, rows: int) -> None:

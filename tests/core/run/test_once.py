@@ -114,6 +114,7 @@ def resume(world: World, folder: Path) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(count) for name, count in Counter(log).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_that_resume_hash_each_file_once_together(tmp_path):
     assert vtp(tmp_path).exit_code == 0

@@ -64,6 +64,7 @@ def test_stopped_run_goes_on_bit_for_bit(whole, precision, workers, tmp_path: Pa
     assert kinds == {"tokenizer", "objectives", "ema", "optimizer"}
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_from_its_newest_checkpoint(tmp_path: Path):
     kill = 'callbacks.stop={use = "faulty.signal", signal = "SIGKILL", at = 5, first = true}'
     process = start(tmp_path, "run.checkpoint_every=2", kill)
@@ -84,6 +85,7 @@ def test_killed_run_goes_on_from_its_newest_checkpoint(tmp_path: Path):
     assert not list((tmp_path / "run/checkpoints").glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_checkpoint_from_before_the_optimizer_had_a_choice_goes_on(tmp_path: Path):
     """Its manifest's recipe has no key `optimizer.use`, which meant AdamW: no change of the recipe."""
     assert vtp(tmp_path, STOP).exit_code == 75

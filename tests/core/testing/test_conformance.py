@@ -24,6 +24,7 @@ def test_a_sound_objective_passes(ranks: int) -> None:
     check_objective(Sound, CONFIG, ranks=ranks)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize(("target", "config"), [(Sound, CONFIG), (SoundCritic, CRITIC_CONFIG)])
 def test_a_sound_objective_passes_with_sharded_processes(target: type[Objective], config: Any) -> None:

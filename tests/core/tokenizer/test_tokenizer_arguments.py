@@ -239,6 +239,7 @@ class RoundTrip(nn.Module):
         return encoded, self.tokenizer.decode(encoded.latent), self.tokenizer.embed_image(x)
 
 
+@pytest.mark.slow
 def test_the_batch_is_dynamic_under_export() -> None:
     config = read_config(folder())
     shallow = {part: getattr(config, part) | {"depth": 1} for part in ("encoder", "decoder")}

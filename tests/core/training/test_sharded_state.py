@@ -221,6 +221,7 @@ def written(files: Path, scope: str, part: str, ranks: int) -> list[dict]:
     return [torch.load(files / scope / f"{part}-{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", CASES)
 def test_two_ranks_train_as_one(files, scope):
     oracle = single(scope)

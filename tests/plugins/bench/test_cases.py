@@ -53,6 +53,7 @@ def test_a_tokenizer_computes_the_same_with_every_variant(name: str) -> None:
     compare(case)
 
 
+@pytest.mark.slow
 def test_a_new_process_builds_the_same_variants() -> None:
     """As the child does that counts memory: it has loaded no kernels before."""
     build = "from vtp_plugins.bench.case import load; from vtp_plugins.bench.config import BenchOptions"

@@ -30,6 +30,7 @@ def test_without_the_counter_nothing_is_made_up() -> None:
         peak_of(case.variants["vtp"])
 
 
+@pytest.mark.slow
 def test_a_child_that_fails_is_an_error_with_its_last_line() -> None:
     case = load("nearest_code", "4x4x4", BenchOptions(peers=False))
     with pytest.raises(CaseError, match="nobody: counting the memory failed: KeyError: 'nobody'"):

@@ -33,6 +33,7 @@ def test_conformance(options: dict[str, Any]) -> None:
     check_objective(Clip, ClipConfig(**SMALL, **options), rows=12)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_have_the_gradient_of_one() -> None:
     check_objective(Clip, ClipConfig(**SMALL), rows=12, processes=True)

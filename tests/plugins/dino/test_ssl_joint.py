@@ -127,6 +127,7 @@ def test_row_chunks_change_nothing(targets: str) -> None:
         torch.testing.assert_close(chunked[name], value, rtol=1e-10, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_have_the_gradient_of_one() -> None:
     """Sharded and replicated heads, whole and in chunks, both kinds of targets."""

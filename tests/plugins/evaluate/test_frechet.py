@@ -200,6 +200,7 @@ def on_ranks(world: World) -> dict[str, Tensor]:
     return {name: torch.tensor(entry[name], dtype=torch.float64) for name in ("value", "baseline")}
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_measure_what_one_does() -> None:
     alone = on_ranks(World())

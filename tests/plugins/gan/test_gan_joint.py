@@ -194,6 +194,7 @@ def test_lecam_s_averages_move_after_the_critic_only() -> None:
         torch.testing.assert_close(gan.get_buffer("logit_means"), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_train_as_one() -> None:
     single = train_cases(World(), CASES)

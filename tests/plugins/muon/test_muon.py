@@ -206,6 +206,7 @@ MUON = "optimizer.use=muon"
 STOP = 'callbacks.stop={use = "faulty.signal", at = 3, first = true}'
 
 
+@pytest.mark.slow
 def test_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     for folder in (whole, halves):
@@ -285,6 +286,7 @@ def replicated(world: World) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_equal_one() -> None:
     """In float64, so that bfloat16 rounds the momenta alike."""

@@ -98,6 +98,7 @@ def test_the_flops_are_those_of_a_real_step(tmp_path: Path, plugins: Plugins, ch
     assert make_plan(loaded, plugins).flops == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_blocks_of_an_objectives_inner_tables_are_counted(tmp_path: Path, plugins: Plugins) -> None:
     flow = """
 [objectives.flow]
@@ -118,6 +119,7 @@ def _layer_flops(width: int, depth: int, hidden: int, tokens: int, gated: bool) 
     return 2 * tokens * depth * (4 * width**2 + (3 if gated else 2) * width * hidden)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("run.microbatch_rows=6",), ("encoder.drop_path_mode='subset'",)])
 def test_the_forward_flops_of_a_run_are_counted_by_hand(
     tmp_path: Path, plugins: Plugins, extra: tuple[str]
@@ -194,6 +196,7 @@ def test_the_published_count_of_layers(tmp_path: Path, plugins: Plugins, preset:
     assert scale_layers(base, deeper, deep) == pytest.approx(gflops * 1e9, rel=0.01)
 
 
+@pytest.mark.slow
 def test_ranks_share_rows_and_weights(tmp_path: Path, plugins: Plugins) -> None:
     loaded = recipe(tmp_path, plugins, "parallel.shard=4", world_size=8)
     one = make_plan(loaded, plugins, 1)

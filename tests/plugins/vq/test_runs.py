@@ -52,6 +52,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return request.param, folder
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(whole: tuple[str, Path], tmp_path: Path) -> None:
     name, reference = whole
     assert vtp(tmp_path, STOP, recipe=recipe(name)).exit_code == 75

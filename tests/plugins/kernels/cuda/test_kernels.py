@@ -70,6 +70,7 @@ def test_the_module_loads_without_a_gpu_and_has_the_operators() -> None:
         torch.ops.vtp_cuda.nearest_code(x, x, "l2", None, True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 def test_the_forward_and_the_backward_of_triton(shim_library: Path) -> None:
     file = Path(__file__).with_name("interpreted_attention.py")

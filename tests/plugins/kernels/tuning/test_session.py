@@ -163,6 +163,7 @@ def tune(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> Any:
     return CliRunner().invoke(main, ["kernels", "tune", "--rounds", "2", *options])
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.json"
     result = tune(monkeypatch, tmp_path, "--device", "cpu", "--json", str(out))

@@ -136,6 +136,7 @@ def test_a_failure_that_breaks_the_device_ends_the_process(monkeypatch: pytest.M
     assert codes == [worker.BROKEN]
 
 
+@pytest.mark.slow
 def test_prints_of_kernels_do_not_mix_with_the_events() -> None:
     program = """
 import os
