@@ -39,7 +39,7 @@ def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
             with _left_out():
                 if make_runs(turn, bench, end - time.monotonic() if budget is not None else None):
                     break
-            _measure(pool, [(run, seed) for run in turn for seed in missing(run, bench)[:1]], bench)
+            _measure(pool, [(run, 0) for run in turn if 0 in missing(run, bench)], bench)
         else:
             _measure(pool, [(run, seed) for run in runs for seed in missing(run, bench)], bench)
     return [run for run in runs if missing(run, bench)]
