@@ -16,6 +16,7 @@ from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import load_recipe
 from vtp_core.recipe.history import RESOLVED
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.checks import check_weights
 
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -70,7 +71,8 @@ def load(
         plugins: Where components and formats are looked up; None: the installed ones.
 
     Raises:
-        CheckpointError: The folder is missing, damaged, unknown or written by a newer version.
+        CheckpointError: The folder is missing, damaged, unknown or written by a newer version, or a weight is
+            not finite.
         UsageError: A component's plugin is not installed, or there is no such device or dtype.
     """
     if not isinstance(folder, str | Path):
@@ -80,16 +82,17 @@ def load(
     folder = find_tokenizer(folder, plugins)
     if (run := run_of_checkpoint(folder)) is not None:
         model, _, _ = newest_tokenizer(folder, load_recipe(run / RESOLVED, plugins=plugins), plugins)
-        return model.to(device=place[0], dtype=place[1])
-    reader = None if is_artefact(folder) else format_of(folder, plugins)
-    if reader is None and folder.is_file():
-        raise CheckpointError(
-            f"{folder}: no installed format reads this file; `vtp plugins list` names them. Of a pickle only "
-            "plain tensors are read, nothing in it was executed"
-        )
-    # A folder of unknown format is read as our own, whose errors say what is wrong with it.
-    tokenizer = read_artefact(folder, plugins) if reader is None else reader.read(folder)
-    return tokenizer.to(device=place[0], dtype=place[1])
+    else:
+        reader = None if is_artefact(folder) else format_of(folder, plugins)
+        if reader is None and folder.is_file():
+            raise CheckpointError(
+                f"{folder}: no installed format reads this file; `vtp plugins list` names them. Of a pickle "
+                "only plain tensors are read, nothing in it was executed"
+            )
+        # A folder of unknown format is read as our own, whose errors say what is wrong with it.
+        model = read_artefact(folder, plugins) if reader is None else reader.read(folder)
+    check_weights(folder, model)
+    return model.to(device=place[0], dtype=place[1])
 
 
 def _device(name: str | torch.device | None) -> torch.device | None:

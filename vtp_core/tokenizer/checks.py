@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp_core.encoded import Encoded, require_finite
-from vtp_core.errors import NumericError, UsageError
+from vtp_core.errors import CheckpointError, NumericError, UsageError
 from vtp_core.features import Features
 
 LARGEST = 10.0
@@ -224,6 +224,24 @@ def broken_weights(model: nn.Module) -> list[str]:
     if all(bool(torch.stack(flags).all()) for flags in sound.values()):
         return []
     return [name for name, value in state.items() if not bool(value.isfinite().all())]
+
+
+def check_weights(where: object, model: nn.Module) -> None:
+    """Refuses a model that was read and has weights that are not finite.
+
+    Args:
+        where: Its folder or file, for the message.
+        model: The model.
+
+    Raises:
+        CheckpointError: Names the first such tensor.
+    """
+    if broken := broken_weights(model):
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise CheckpointError(
+            f"{where}: its weight {broken[0]}{more} is not finite; it is damaged or its training failed, "
+            "fetch or export it again"
+        )
 
 
 def check_float(caller: str, expected: str, value: Tensor) -> None:

@@ -24,7 +24,7 @@ from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.pixels import SIGNED, convert
 from vtp_core.plugins import load_plugins
 from vtp_core.tokenizer import Tokenizer
-from vtp_core.tokenizer.checks import checked_latent
+from vtp_core.tokenizer.checks import check_weights, checked_latent
 from vtp_core.view import sides
 from vtp_plugins.diffusers.tiling import tiled
 
@@ -122,7 +122,7 @@ class AutoencoderVTP(ModelMixin, AutoencoderMixin, ConfigMixin):
         """Reads a folder; `options` are those of diffusers' method.
 
         Raises:
-            CheckpointError: A weight is missing, foreign or misshapen, which diffusers itself lets pass.
+            CheckpointError: A weight is missing, foreign, misshapen or not finite; diffusers lets that pass.
         """
         wanted = options.pop("output_loading_info", False)
         model, info = super().from_pretrained(path, output_loading_info=True, **options)
@@ -132,6 +132,7 @@ class AutoencoderVTP(ModelMixin, AutoencoderMixin, ConfigMixin):
                     f"{path}: {what.replace('_', ' ')}: {', '.join(names[:3])}; config.json and weights are "
                     "of different models"
                 )
+        check_weights(path, model)
         return (model, info) if wanted else model
 
     @property

@@ -18,11 +18,10 @@ from vtp_core.artefact.weights import check_tensors
 from vtp_core.errors import CheckpointError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.tokenizer import Tokenizer
-from vtp_core.tokenizer.checks import broken_weights
 from vtp_plugins.diffusers import plugin
 from vtp_plugins.diffusers.layout import CLASS, layout_of
 from vtp_plugins.diffusers.network import accepted
-from vtp_plugins.diffusers.weights import Weights, find_weights
+from vtp_plugins.diffusers.weights import find_weights
 
 CONFIG_BYTES = 64_000_000
 """Largest ``config.json`` that is read: AutoencoderRAE's has the statistics of every channel and position."""
@@ -98,7 +97,6 @@ def read_model(folder: Path) -> Tokenizer:
     for name, targets in tensors_by_name(tokenizer).items():
         for target in targets:
             target.copy_(tensors[name])
-    _sound(tokenizer, weights)
     tokenizer.config = _with_statistics(config, raw, tensors, weights.path)
     return tokenizer
 
@@ -120,12 +118,6 @@ def _read_own(folder: Path, raw: Mapping[str, Any]) -> Tokenizer:
     tensors = weights.read({name: name for name in weights.entries})
     for name, target in tokenizer.state_dict().items():
         target.copy_(tensors[name])
-    return _sound(tokenizer, weights)
-
-
-def _sound(tokenizer: Tokenizer, weights: Weights) -> Tokenizer:
-    if broken := broken_weights(tokenizer):
-        raise CheckpointError(f"{weights.path}: {broken[0]} is not finite; copy or download it again")
     return tokenizer
 
 

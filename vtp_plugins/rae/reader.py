@@ -176,7 +176,7 @@ def _tables(
 def _statistics(path: Path, bottleneck: RaeBottleneck) -> dict[str, Tensor]:
     found = matched(path, read_tensors(path), bottleneck.state_dict())
     if not bool((found["var"] >= 0).all()):
-        raise CheckpointError(f"{path}: var is negative; the file is damaged")
+        raise CheckpointError(f"{path}: var is negative or no number; the file is damaged")
     return found
 
 

@@ -42,7 +42,7 @@ class TiTokFormat:
         """The tokenizer.
 
         Raises:
-            CheckpointError: A tensor is missing, foreign, misshapen or not finite, or configuration and
+            CheckpointError: A tensor is missing, foreign or misshapen, or configuration and
                 tensors are of different models.
         """
         files = find_files(folder)

@@ -68,7 +68,7 @@ def read_model(files: Files) -> Tokenizer:
     """The tokenizer of the files, in eval mode on the CPU.
 
     Raises:
-        CheckpointError: A tensor is missing, foreign, misshapen or not finite, or the configuration is of
+        CheckpointError: A tensor is missing, foreign or misshapen, or the configuration is of
             another model.
     """
     settings = Settings.of_table(files.settings, read_settings(files.settings))

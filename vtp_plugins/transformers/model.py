@@ -19,6 +19,7 @@ from vtp_core.encoded import Decoded, Encoded
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import load_plugins
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.checks import check_weights
 from vtp_plugins.transformers.configuration import VtpTokenizerConfig
 from vtp_plugins.transformers_format.reader import WEIGHTS, artefact_of, read_weights_of
 
@@ -110,6 +111,7 @@ class VtpTokenizerModel(PreTrainedModel):
         if (path := cached_file(where, WEIGHTS, **hub)) is None:
             raise CheckpointError(f"{where}: has no {WEIGHTS}; export it again")
         networks = read_weights_of(artefact_of(config.to_dict(), Path(where)), Path(path))
+        check_weights(where, networks)
         model = cls(config, networks)
         kind = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
         if kind is None and dtype is not None:

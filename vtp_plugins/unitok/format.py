@@ -27,7 +27,7 @@ class UniTokFormat:
         """The tokenizer.
 
         Raises:
-            CheckpointError: A tensor is missing, foreign, misshapen or not finite, or settings and tensors
+            CheckpointError: A tensor is missing, foreign or misshapen, or settings and tensors
                 are of different models.
         """
         files = find_files(folder)

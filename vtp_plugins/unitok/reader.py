@@ -71,7 +71,7 @@ def read_model(files: Files) -> Tokenizer:
     """The tokenizer of the files, in eval mode on the CPU.
 
     Raises:
-        CheckpointError: A tensor is missing, foreign, misshapen or not finite, or the settings are of
+        CheckpointError: A tensor is missing, foreign or misshapen, or the settings are of
             another model.
     """
     if files.settings is None:

@@ -42,7 +42,7 @@ class VaVaeFormat:
         """The tokenizer, with the statistics of ``latents_stats.pt`` beside the checkpoint, if it is there.
 
         Raises:
-            CheckpointError: A tensor is missing, foreign, misshapen or not finite, or configuration and
+            CheckpointError: A tensor is missing, foreign or misshapen, or configuration and
                 tensors are of different models.
         """
         files = find_files(folder)

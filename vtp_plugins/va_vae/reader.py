@@ -69,7 +69,7 @@ def read_model(files: Files) -> Tokenizer:
     """The tokenizer of the files, in eval mode on the CPU.
 
     Raises:
-        CheckpointError: A tensor is missing, foreign, misshapen or not finite, or the configuration is of
+        CheckpointError: A tensor is missing, foreign or misshapen, or the configuration is of
             another model.
     """
     state = read_tensors(files.weights, ENTRIES)

@@ -18,7 +18,7 @@ from vtp_core.errors import UsageError
 from vtp_core.features import Features
 from vtp_core.parameters import Dims
 from vtp_core.tokenizer import Tokenizer
-from vtp_core.tokenizer.checks import checked_pixels
+from vtp_core.tokenizer.checks import check_weights, checked_pixels
 from vtp_plugins.clip.image import ImageHead
 from vtp_plugins.clip.text import TextTower
 from vtp_plugins.linear.bottleneck import LinearBottleneck
@@ -77,10 +77,11 @@ class VTPModel(Tokenizer):
             dtype: Floating type of the weights; None: float32.
 
         Raises:
-            CheckpointError: Damaged, or config and weights are of different models; the key is named.
+            CheckpointError: Damaged, not finite, or config and weights of different models; the key is named.
             UsageError: No such folder, and it can't be downloaded.
         """
         model = read_model(cls, folder, rope_dtype)
+        check_weights(folder, model)
         return model if dtype is None else model.to(dtype)
 
     def save_pretrained(self, folder: str | Path) -> None:

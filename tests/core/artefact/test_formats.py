@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tests.core.toy_tokenizer import toy_plugins, toy_tokenizer
 from vtp_core import load
@@ -63,6 +64,26 @@ def test_our_own_artefacts_are_not_offered(tmp_path: Path, plugins: Plugins) -> 
     (folder / "config.json").write_text(json.dumps({**config, "format_version": 99}))
     with pytest.raises(CheckpointError, match="format_version 99"):
         load(folder, plugins=plugins)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_whatever_the_format(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    for part, name in (("encoder", "encoder.noise"), ("exports", "exports.embed_text.table.weight")):
+        model = toy_tokenizer()
+        assert name in model.state_dict()
+        with torch.no_grad():
+            model.state_dict()[name].view(-1)[-1] = value
+        own = model.save(tmp_path / part, storage="bfloat16")
+        theirs = tmp_path / f"{part}-mine"
+        theirs.mkdir()
+        (theirs / "mine").write_text("theirs")
+        monkeypatch.setattr(Greedy, "read", lambda self, folder, found=model: found)
+        for folder in (own, theirs):
+            with pytest.raises(CheckpointError) as caught:
+                load(folder, plugins=plugins)
+            assert str(caught.value).startswith(f"{folder}: its weight {name} is not finite; ")
 
 
 def test_what_nobody_knows(tmp_path: Path, plugins: Plugins) -> None:

@@ -374,7 +374,7 @@ def test_weights_that_are_not_finite_are_named(home: Path, tmp_path: Path) -> No
     next(iter(model.bottleneck.parameters())).fill_(float("nan"))
     model.save(tmp_path / "ruined")
     result = vtp("encode", tmp_path / "ruined", "--source", home / "photos", "-o", tmp_path / "z")
-    assert result.exit_code == 4 and "is not finite" in result.output
+    assert result.exit_code == 5 and "is not finite" in result.output
     assert list((tmp_path / "z").glob("*.safetensors")) == []
 
 

@@ -311,6 +311,10 @@ def test_refusals(nano: Tokenizer, tmp_path: Path) -> None:
     for read in (AutoencoderVTP.from_pretrained, load):
         with pytest.raises(CheckpointError, match="missing"):
             read(tmp_path)
+    save_file({**state, name: torch.full_like(state[name], torch.inf)}, tmp_path / FILE)
+    for read in (AutoencoderVTP.from_pretrained, load):
+        with pytest.raises(CheckpointError, match=f"{name} is not finite"):
+            read(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["artefact"]["encoder"]["depth"] = "deep"
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -27,7 +27,7 @@ from vtp_core.cli.main import main
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources, open_source
 from vtp_core.data.source import BadSample, Sample
-from vtp_core.errors import DataError, NumericError, UsageError
+from vtp_core.errors import CheckpointError, DataError, UsageError
 from vtp_core.evaluation.progress import silent
 from vtp_core.latents import encoding
 from vtp_core.latents.folder import images_digest
@@ -509,5 +509,5 @@ def test_weights_that_are_not_finite_are_named(home: Path, tmp_path: Path) -> No
     model: Tokenizer = load(home / "one", plugins=PLUGINS)
     next(iter(model.bottleneck.parameters())).fill_(float("nan"))
     model.save(tmp_path / "ruined")
-    with pytest.raises(NumericError, match="not finite"):
+    with pytest.raises(CheckpointError, match="not finite"):
         opened(table(home, tmp_path / "cache", tokenizer=str(tmp_path / "ruined")))

@@ -46,7 +46,7 @@ def refused(folder: Path, message: str) -> None:
             "model.safetensors",
             "decoder_norm.bias",
             torch.full((48,), torch.nan),
-            "decoder_norm.bias is not fin",
+            "decoder.norm.bias is not finite",
         ),
         ("model.safetensors", "encoder.x", torch.zeros(1), r"unexpected encoder\.x"),
         ("stat.safetensors", "var", None, "missing var"),

@@ -43,7 +43,11 @@ BAD: dict[str, tuple[str, Change, str]] = {
     "missing codes": ("vq", drop("quantize.embedding.weight"), r"missing quantize\.embedding\.weight"),
     "foreign": ("vae", put("quantize.embedding.weight", 4, 8), r"unexpected quantize\.embedding\.weight"),
     "misshapen": ("vq", put("decoder.mask_token", 1, 1, 33), r"decoder\.mask_token is .*\[1, 1, 33\]"),
-    "not finite": ("vae", put("decoder.ln_post.bias", 32, value=float("nan")), "is not finite"),
+    "not finite": (
+        "vae",
+        put("decoder.ln_post.bias", 32, value=float("nan")),
+        "ln_post.bias is not finite",
+    ),
     "no pixel codes": ("legacy", drop("pixel_quantize.embedding.weight"), r"missing pixel_quantize\."),
     "no shortcut": ("legacy", drop("pixel_decoder.up.3.block.0.nin_shortcut.weight"), "missing .*nin_shortc"),
     "a level less": ("legacy", drop("pixel_decoder.up.4.block.0.conv1.weight"), r"missing pixel_decoder\.up"),

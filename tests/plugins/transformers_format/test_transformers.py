@@ -206,6 +206,7 @@ def test_gradients_reach_the_weights(exported: Path) -> None:
         ("missing", "missing model.bottleneck.proj.weight; unexpected nothing"),
         ("foreign", "missing nothing; unexpected model.more"),
         ("misshapen", r"model.bottleneck.proj.weight is torch.float32 \[1\], the model needs"),
+        ("infinite", "its weight bottleneck.proj.weight is not finite"),
         ("size", "weights' files hold|missing"),
         ("table", "config.json: artefact.encoder: Field required"),
     ],
@@ -220,6 +221,8 @@ def test_foreign_weights_are_refused(exported: Path, tmp_path: Path, change: str
         state["model.more"] = torch.zeros(1)
     elif change == "misshapen":
         state["model.bottleneck.proj.weight"] = torch.zeros(1)
+    elif change == "infinite":
+        state["model.bottleneck.proj.weight"][0, 0] = torch.inf
     elif change == "size":
         config["artefact"]["encoder"] |= {"width": 2**20, "depth": 400, "heads": 2**16}
     else:

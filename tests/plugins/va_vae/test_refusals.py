@@ -45,7 +45,7 @@ def put(name: str, *shape: int, value: float = 0.0) -> Callable[[State], None]:
         (drop("encoder.conv_out.weight"), r"missing encoder\.conv_out\.weight; not a VA-VAE"),
         (put("quantize.embedding.weight", 4, 4), r"unexpected quantize\.embedding\.weight"),
         (put("decoder.conv_out.bias", 4), r"decoder\.conv_out\.bias is torch\.float32 \[4\]"),
-        (put("encoder.norm_out.bias", 32, value=float("nan")), r"encoder\.norm_out\.bias is not finite"),
+        (put("encoder.norm_out.bias", 32, value=float("nan")), r"encoder\.norm\.bias is not finite"),
         (put("encoder.conv_in.weight", 48, 3, 3, 3), "levels of .* after 48 are not supported"),
         (put("encoder.down.99.block.0.conv1.weight", 32, 32, 3, 3), r"missing encoder\.down\.5"),
     ],

@@ -69,6 +69,15 @@ def test_the_key_is_named(change: Change, message: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    state = draw(SMALL)
+    state["trunk.cls_token"].view(-1)[0] = torch.inf
+    folder = write(tmp_path, SMALL, state)
+    for read in (load, VTPModel.from_pretrained):
+        with pytest.raises(CheckpointError, match=r"its weight encoder\.cls_token is not finite"):
+            read(folder)
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", SMALL, draw(SMALL))
     whole = (folder / "model.safetensors").read_bytes()
