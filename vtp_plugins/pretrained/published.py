@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vtp_core.artefact.config import CONFIG_BYTES, read_json
+import vtp_core
+from vtp_core.artefact.assembly import assemble
+from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.artefact.outline import outline
 from vtp_core.artefact.weights import check_tensors, read_header, require_utf8
+from vtp_core.config import Table
 from vtp_core.errors import CheckpointError
+from vtp_core.plugins import load_plugins
+from vtp_core.tokenizer import Tokenizer
+from vtp_plugins.pretrained.settings import Shapes, files_of
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 """Endings of files of weights: safetensors, and what ``torch.save`` wrote."""
-MOST_FILES = 32
-"""A folder of more files of a kind is no published model, and they are not opened to find out."""
-
-
-def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files of a folder with such endings, by name; none if there are more than `MOST_FILES`."""
-    found = sorted(file for file in folder.iterdir() if file.suffix in suffixes and file.is_file())
-    return found if len(found) <= MOST_FILES else []
 
 
 def read_tensors(path: Path, entries: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -100,6 +98,69 @@ def tensor_names(path: Path, entries: Sequence[str] = ()) -> frozenset[str]:
     return frozenset(map(str, content)) if isinstance(content, Mapping) else frozenset()
 
 
+def weights_file(
+    path: Path, marks: frozenset[str], entries: Sequence[str] = (), besides: Sequence[str] = ()
+) -> Path | None:
+    """The file of weights itself, or the only one of a folder, that holds tensors of the names `marks`.
+
+    Args:
+        path: The file or folder.
+        marks: Names by which the weights are known.
+        entries: See `read_tensors`.
+        besides: Names of files that are none, whatever they hold.
+    """
+    files = [file for file in files_of(path, SUFFIXES) if file.name not in besides]
+    found = [file for file in files if tensor_names(file, entries) >= marks]
+    return found[0] if len(found) == 1 else None
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    """Name -> shape of tensors."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def config_of(networks: Table, image_size: int, **numbers: Any) -> ArtefactConfig:
+    """The config of a tokenizer that was read.
+
+    Args:
+        networks: The tables ``encoder``, ``bottleneck`` and ``decoder``.
+        image_size: Side of its images.
+        numbers: Further keys: the statistics of its latents.
+
+    Raises:
+        pydantic.ValidationError: A number is not allowed.
+    """
+    tables = networks.model_dump(mode="json")
+    return ArtefactConfig(vtp_version=vtp_core.__version__, image_size=image_size, **tables, **numbers)
+
+
+def read_tokenizer(
+    config: ArtefactConfig,
+    path: Path,
+    state: Mapping[str, Tensor],
+    published: Callable[[Tokenizer], Mapping[str, Tensor]],
+    ignored: Sequence[str] = (),
+) -> Tokenizer:
+    """The tokenizer of a config with the tensors of a file, in eval mode on the CPU.
+
+    Args:
+        config: Its config.
+        path: The file, for messages.
+        state: What `read_tensors` returned.
+        published: Published name -> tensor of a tokenizer.
+        ignored: See `matched`.
+
+    Raises:
+        CheckpointError: A tensor is missing, foreign or misshapen.
+    """
+    plugins = load_plugins()
+    weights = matched(path, state, published(outline(config, plugins, shapes_of(state))), ignored)
+    model = assemble(config, plugins)
+    for name, tensor in published(model).items():
+        tensor.copy_(weights[name])
+    return model
+
+
 def matched(
     path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignored: Sequence[str] = ()
 ) -> dict[str, Tensor]:
@@ -121,25 +182,6 @@ def matched(
     }
     check_tensors(path, {name: (t.dtype, tuple(t.shape)) for name, t in own.items()}, expected)
     return own
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The table in a JSON or YAML file.
-
-    Raises:
-        CheckpointError: Missing, too large, or no table.
-    """
-    if path.suffix == ".json":
-        return read_json(path)
-    if not path.is_file() or path.stat().st_size > CONFIG_BYTES:
-        raise CheckpointError(f"{path}: missing, or larger than {CONFIG_BYTES} bytes; not a configuration")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: no table of settings")
-    return content
 
 
 def unpickled(path: Path, *, mapped: bool = False) -> Any:

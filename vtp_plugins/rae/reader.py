@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-import vtp_core
+from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.artefact.outline import outline
 from vtp_core.errors import CheckpointError
-from vtp_core.parameters import Dims
+from vtp_core.plugins import load_plugins
 from vtp_core.tokenizer import Tokenizer
-from vtp_plugins.pretrained.published import files_of, matched, read_settings, read_tensors
+from vtp_plugins.pretrained.published import config_of, matched, read_tensors, shapes_of
+from vtp_plugins.pretrained.settings import find_settings, inner, read_settings, reason
 from vtp_plugins.rae.bottleneck import RaeBottleneck
 from vtp_plugins.rae.config import RaeConfig, RaeDecoderConfig, RaeEncoderConfig
 from vtp_plugins.rae.decoder import RaeDecoder
@@ -25,6 +24,7 @@ from vtp_plugins.rae.layout import IGNORED, decoder_tensors, encoder_tensors
 from vtp_plugins.rae.settings import (
     ENCODERS,
     DecoderSettings,
+    Networks,
     Preprocessor,
     Stage1,
     heeded,
@@ -32,7 +32,6 @@ from vtp_plugins.rae.settings import (
     stage1_table,
 )
 
-CONFIGS = (".json", ".yaml", ".yml")
 LEVELS = 4
 """How many folders above the configuration its paths may start at: a clone keeps it three levels down."""
 PROTOCOL = "normalised by the published statistics of each channel at each position"
@@ -40,18 +39,7 @@ PROTOCOL = "normalised by the published statistics of each channel at each posit
 
 def find_config(path: Path) -> Path | None:
     """The configuration of an RAE: the file itself, or the only one in a folder; None: there is none."""
-    if path.is_file():
-        files = [path] if path.suffix in CONFIGS else []
-    else:
-        files = files_of(path, CONFIGS) if path.is_dir() else []
-    found = []
-    for file in files:
-        try:
-            raw = read_settings(file)
-        except CheckpointError:
-            continue
-        if stage1_table(raw) is not None:
-            found.append(file)
+    found = find_settings(path, lambda raw: stage1_table(raw) is not None)
     return found[0] if len(found) == 1 else None
 
 
@@ -64,20 +52,21 @@ def read_model(path: Path) -> Tokenizer:
     stage = read_stage1(path, stage1_table(read_settings(path)) or {})
     folder = path.parent
     encoder_folder = _find(folder, stage.encoder_path, hub=True)
-    tables = _tables(stage, folder, encoder_folder)
-    # On the meta device nothing is allocated before names and shapes agree.
-    with torch.device("meta"):
-        model = build(*tables)
-    encoder, bottleneck, decoder = _networks(model)
+    config = _config(_tables(stage, folder, encoder_folder))
     encoder_path = _weights_of(encoder_folder)
     decoder_path = _find(folder, stage.pretrained_decoder_path)
+    encoder_state, decoder_state = read_tensors(encoder_path), read_tensors(decoder_path)
+    plugins = load_plugins()
+    shapes = {**shapes_of(encoder_state), **shapes_of(decoder_state)}
+    encoder, bottleneck, decoder = _networks(outline(config, plugins, shapes))
     ignored = IGNORED[stage.family]
-    encoder_state = matched(encoder_path, read_tensors(encoder_path), encoder_tensors(encoder), ignored)
-    decoder_state = matched(decoder_path, read_tensors(decoder_path), decoder_tensors(decoder))
+    encoder_state = matched(encoder_path, encoder_state, encoder_tensors(encoder), ignored)
+    decoder_state = matched(decoder_path, decoder_state, decoder_tensors(decoder))
     statistics = None
     if stage.normalization_stat_path is not None:
         statistics = _statistics(_find(folder, stage.normalization_stat_path), bottleneck)
-    model = model.to_empty(device="cpu").eval().requires_grad_(False)
+    model = assemble(config, plugins)
+    encoder, bottleneck, decoder = _networks(model)
     _fill(encoder_tensors(encoder), encoder_state)
     _fill(decoder_tensors(decoder), decoder_state)
     if statistics is not None:
@@ -86,31 +75,15 @@ def read_model(path: Path) -> Tokenizer:
     return model
 
 
-def build(encoder: RaeEncoderConfig, bottleneck: RaeConfig, decoder: RaeDecoderConfig) -> Tokenizer:
-    """The tokenizer of the tables, with fresh weights."""
-    encoder_module = RaeEncoder(encoder)
-    dims = Dims(width=encoder.width, patch=encoder.patch, depth=encoder.depth, has_cls=encoder_module.has_cls)
-    bottleneck_module = RaeBottleneck(bottleneck, dims)
-    decoder_module = RaeDecoder(decoder, replace(dims, channels=bottleneck_module.channels))
-    encoder_module.table, bottleneck_module.table = encoder, bottleneck
-    numbers: dict[str, object] = {}
-    if bottleneck.grid is not None:  # what the bottleneck makes is normalised already
+def _config(networks: Networks) -> ArtefactConfig:
+    encoder, numbers = networks.encoder, dict[str, object]()
+    if networks.bottleneck.grid is not None:  # what the bottleneck makes is normalised already
         numbers = {
             "latents_mean": (0.0,) * encoder.width,
             "latents_std": (1.0,) * encoder.width,
             "latents_stats_protocol": PROTOCOL,
         }
-    config = ArtefactConfig.model_validate(
-        {
-            "vtp_version": vtp_core.__version__,
-            "encoder": encoder.model_dump(mode="json"),
-            "bottleneck": bottleneck.model_dump(mode="json"),
-            "decoder": decoder.model_dump(mode="json"),
-            "image_size": encoder.side * encoder.patch,
-            **numbers,
-        }
-    )
-    return Tokenizer(encoder_module, bottleneck_module, decoder_module, config=config)
+    return config_of(networks, encoder.side * encoder.patch, **numbers)
 
 
 def _networks(model: Tokenizer) -> tuple[RaeEncoder, RaeBottleneck, RaeDecoder]:
@@ -121,9 +94,7 @@ def _networks(model: Tokenizer) -> tuple[RaeEncoder, RaeBottleneck, RaeDecoder]:
     return encoder, bottleneck, decoder
 
 
-def _tables(
-    stage: Stage1, folder: Path, encoder_folder: Path
-) -> tuple[RaeEncoderConfig, RaeConfig, RaeDecoderConfig]:
+def _tables(stage: Stage1, folder: Path, encoder_folder: Path) -> Networks:
     """The tables of the three networks, from the owner's configuration and the two of transformers' kind."""
     kind, settings_class = ENCODERS[stage.family]
     encoder_path = encoder_folder / "config.json"
@@ -132,8 +103,8 @@ def _tables(
         raise CheckpointError(
             f"{encoder_path}: model_type is {raw.get('model_type')!r}; {stage.encoder_cls} takes {kind!r}"
         )
-    inner = raw.get("vision_config", {}) if stage.family == "siglip2" else raw
-    settings = heeded(settings_class, encoder_path, inner if isinstance(inner, Mapping) else {})
+    own = inner(raw, "vision_config") if stage.family == "siglip2" else raw
+    settings = heeded(settings_class, encoder_path, own)
     pixels_path = _find(folder, stage.encoder_config_path, hub=True) / "preprocessor_config.json"
     pixels = heeded(Preprocessor, pixels_path, read_settings(pixels_path))
     decoder_path = _find(folder, stage.decoder_config_path) / "config.json"
@@ -167,10 +138,10 @@ def _tables(
             latent_eps=stage.eps,
             **statistics,
         )
-        return encoder, RaeConfig(grid=encoder.side if normalized else None, eps=stage.eps), decoder
+        bottleneck = RaeConfig(grid=encoder.side if normalized else None, eps=stage.eps)
+        return Networks(encoder=encoder, bottleneck=bottleneck, decoder=decoder)
     except ValueError as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise CheckpointError(f"{folder}: {reason}; its configuration files don't fit") from error
+        raise CheckpointError(f"{folder}: {reason(error)}; its configuration files don't fit") from error
 
 
 def _statistics(path: Path, bottleneck: RaeBottleneck) -> dict[str, Tensor]:

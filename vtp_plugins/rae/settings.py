@@ -6,14 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vtp_core.config import Table
 from vtp_core.errors import CheckpointError
-from vtp_plugins.rae.config import Depth, Eps, Family, Three, Width
+from vtp_plugins.pretrained.settings import checked_table, inner
+from vtp_plugins.rae.config import (
+    Depth,
+    Eps,
+    Family,
+    RaeConfig,
+    RaeDecoderConfig,
+    RaeEncoderConfig,
+    Three,
+    Width,
+)
 
 TARGET = "stage1.RAE"
 Side = Annotated[int, Field(gt=0, le=1 << 16)]
+
+
+class Networks(Table):
+    """The tables of the three networks."""
+
+    encoder: RaeEncoderConfig
+    bottleneck: RaeConfig
+    decoder: RaeDecoderConfig
 
 
 class EncoderParams(Table):
@@ -154,8 +172,7 @@ def stage1_table(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
     stage = raw.get("stage_1")
     if not isinstance(stage, Mapping) or stage.get("target") != TARGET:
         return None
-    params = stage.get("params")
-    return params if isinstance(params, Mapping) else {}
+    return inner(stage, "params")
 
 
 def read_stage1(path: Path, params: Mapping[str, Any]) -> Stage1:
@@ -178,9 +195,4 @@ def heeded(kind: type[_Settings], path: Path, raw: Mapping[str, Any], *, strict:
         CheckpointError: A value that this version doesn't know.
     """
     given = raw if strict else {key: value for key, value in raw.items() if key in kind.model_fields}
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path}: {where}: {first['msg']}; this version reads no such model") from error
+    return checked_table(kind, path, given)

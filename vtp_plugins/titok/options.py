@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from vtp_core.config import Table
 from vtp_core.errors import CheckpointError
 from vtp_plugins.kl.config import KlConfig
+from vtp_plugins.pretrained.settings import Shapes, checked_table, count, inner, reason
 from vtp_plugins.titok.config import Positive, TiTokDecoderConfig, TiTokEncoderConfig
 from vtp_plugins.vq.config import LearnedConfig, VqConfig
 
 SIZES = {"small": (512, 8, 8), "base": (768, 12, 12), "large": (1024, 24, 16)}
 """Width, blocks and heads of the owner's names."""
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 class VqModel(Table):
@@ -88,12 +86,7 @@ class Settings(Table):
         given = {"vq_model": inner(raw, "model", "vq_model")}
         if "crop_size" in preprocessing:
             given["crop_size"] = preprocessing["crop_size"]
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-            raise CheckpointError(f"{path}: {where}: {reason}") from error
+        return checked_table(cls, path, given)
 
     def dump(self) -> dict[str, Any]:
         """The owner's configuration."""
@@ -147,23 +140,15 @@ class Networks(Table):
             )
         except KeyError as error:
             raise CheckpointError(f"{path}: missing {error.args[0]}; not the tensors of a TiTok") from None
-        except (ValidationError, ValueError, IndexError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            reason = reason.removeprefix("Value error, ")
-            raise CheckpointError(f"{path}: {reason}; config and weights are of different models") from None
+        except (ValueError, IndexError) as error:
+            raise CheckpointError(
+                f"{path}: {reason(error)}; config and weights are of different models"
+            ) from None
 
 
 def is_settings(raw: Mapping[str, Any]) -> bool:
     """Whether a configuration is that of a TiTok."""
     return "num_latent_tokens" in inner(raw, "model", "vq_model")
-
-
-def inner(raw: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    """The table at a path of keys; empty if there is none."""
-    found: Any = raw
-    for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
 
 
 def size_name(width: int, depth: int, heads: int) -> str | None:
@@ -172,7 +157,7 @@ def size_name(width: int, depth: int, heads: int) -> str | None:
 
 
 def _transformer(part: str, short: str, name: str, heads: int | None, shapes: Shapes) -> dict[str, int]:
-    width, depth = shapes[f"{part}.ln_pre.weight"][0], _count(shapes, rf"{part}\.transformer\.(\d+)\.")
+    width, depth = shapes[f"{part}.ln_pre.weight"][0], count(shapes, rf"{part}\.transformer\.(\d+)\.")
     if name in SIZES:
         if SIZES[name][:2] != (width, depth):
             raise ValueError(f"its {part} has {depth} blocks of width {width}, which is not {name!r}")
@@ -199,16 +184,12 @@ def _bottleneck(model: VqModel) -> VqConfig | KlConfig:
 
 
 def _pixels(shapes: Shapes) -> dict[str, Any]:
-    levels = _count(shapes, r"pixel_decoder\.up\.(\d+)\.")
+    levels = count(shapes, r"pixel_decoder\.up\.(\d+)\.")
     codes, width = shapes["pixel_quantize.embedding.weight"]
     return {
         "codes": codes,
         "code_width": width,
         "channels": tuple(shapes[f"pixel_decoder.up.{i}.block.0.conv1.weight"][0] for i in range(levels)),
-        "middle": _count(shapes, r"pixel_decoder\.mid\.(\d+)\."),
-        "blocks": _count(shapes, r"pixel_decoder\.up\.0\.block\.(\d+)\."),
+        "middle": count(shapes, r"pixel_decoder\.mid\.(\d+)\."),
+        "blocks": count(shapes, r"pixel_decoder\.up\.0\.block\.(\d+)\."),
     }
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    return len({match[1] for name in shapes if (match := re.match(pattern, name))})

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-import vtp_core
-from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.errors import CheckpointError
-from vtp_core.parameters import Dims
 from vtp_core.tokenizer import Tokenizer
-from vtp_plugins.kl.bottleneck import KlBottleneck
-from vtp_plugins.kl.config import KlConfig
 from vtp_plugins.pretrained.published import (
-    SUFFIXES,
-    files_of,
-    matched,
-    read_settings,
+    config_of,
     read_tensors,
-    tensor_names,
+    read_tokenizer,
+    shapes_of,
+    weights_file,
 )
-from vtp_plugins.titok.decoder import TiTokDecoder
-from vtp_plugins.titok.encoder import TiTokEncoder
+from vtp_plugins.pretrained.settings import find_settings, read_settings
 from vtp_plugins.titok.layout import MARKS, published_tensors
 from vtp_plugins.titok.options import Networks, Settings, is_settings
-from vtp_plugins.vq.bottleneck import VqBottleneck
 
 
 @dataclass(frozen=True)
@@ -48,66 +38,24 @@ def find_files(path: Path) -> Files | None:
     Raises:
         CheckpointError: Weights without a configuration, which alone says what they mean.
     """
-    folder = path if path.is_dir() else path.parent
-    if path.is_file():
-        candidates = [path] if path.suffix in SUFFIXES else []
-    else:
-        candidates = files_of(folder, SUFFIXES) if folder.is_dir() else []
-    fitting = [file for file in candidates if tensor_names(file) >= MARKS]
-    if len(fitting) != 1:
+    weights = weights_file(path, MARKS)
+    if weights is None:
         return None
-    settings = _settings(folder)
-    if settings is None:
+    settings = find_settings(weights.parent, is_settings)
+    if not settings:
         raise CheckpointError(
-            f"{fitting[0]}: a TiTok without its configuration; put the owner's config.json or YAML beside it"
+            f"{weights}: a TiTok without its configuration; put the owner's config.json or YAML beside it"
         )
-    return Files(fitting[0], settings)
+    return Files(weights, settings[0])
 
 
 def read_model(files: Files) -> Tokenizer:
     """The tokenizer of the files, in eval mode on the CPU.
 
     Raises:
-        CheckpointError: A tensor is missing, foreign or misshapen, or the configuration is of
-            another model.
+        CheckpointError: A tensor is missing, foreign or misshapen, or the configuration is of another model.
     """
     settings = Settings.of_table(files.settings, read_settings(files.settings))
     state = read_tensors(files.weights)
-    networks = Networks.of(files.weights, settings, {name: tuple(t.shape) for name, t in state.items()})
-    # On the meta device nothing is allocated for what a config claims before names and shapes agree.
-    with torch.device("meta"):
-        expected = published_tensors(build(networks))
-    weights = matched(files.weights, state, expected)
-    with torch.random.fork_rng(devices=[]):
-        model = build(networks).eval().requires_grad_(False)
-    for name, tensor in published_tensors(model).items():
-        tensor.copy_(weights[name])
-    return model
-
-
-def build(networks: Networks) -> Tokenizer:
-    """The tokenizer of the tables, with fresh weights."""
-    encoder = TiTokEncoder(networks.encoder)
-    dims = Dims(width=encoder.width, patch=encoder.patch, depth=encoder.depth, has_cls=False)
-    table = networks.bottleneck
-    bottleneck = KlBottleneck(table, dims) if isinstance(table, KlConfig) else VqBottleneck(table, dims)
-    decoder = TiTokDecoder(networks.decoder, replace(dims, channels=bottleneck.channels))
-    encoder.table, bottleneck.table = networks.encoder, table
-    config = ArtefactConfig(
-        vtp_version=vtp_core.__version__,
-        encoder=networks.encoder.model_dump(mode="json"),
-        bottleneck=table.model_dump(mode="json"),
-        decoder=networks.decoder.model_dump(mode="json"),
-        image_size=networks.encoder.size,
-    )
-    return Tokenizer(encoder, bottleneck, decoder, config=config)
-
-
-def _settings(folder: Path) -> Path | None:
-    for file in files_of(folder, (".json", ".yaml", ".yml")):
-        try:
-            if is_settings(read_settings(file)):
-                return file
-        except CheckpointError:
-            continue
-    return None
+    networks = Networks.of(files.weights, settings, shapes_of(state))
+    return read_tokenizer(config_of(networks, settings.crop_size), files.weights, state, published_tensors)

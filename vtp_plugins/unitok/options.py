@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from vtp_core.config import Table
 from vtp_core.errors import CheckpointError
+from vtp_plugins.pretrained.settings import Shapes, count, reason
 from vtp_plugins.unitok.config import (
     Positive,
     UniTokBottleneckConfig,
@@ -23,8 +23,6 @@ HEADS = {"vitamin_small": 6, "vitamin_base": 12, "vitamin_large": 16}
 """Attention heads of ViTamin's sizes (timm's tables); the tensors do not show them."""
 HEAD_WIDTH = 64
 """Channels of a head in all of them."""
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Settings(Table):
@@ -52,20 +50,6 @@ class Settings(Table):
     """Learned queries: none are published."""
     num_heads: Positive | None = None
     """Heads of a model that is none of ViTamin's sizes; not a key of the owner's."""
-
-    @classmethod
-    def of_table(cls, path: Path, raw: Mapping[str, Any]) -> Self:
-        """The settings in the owner's table.
-
-        Raises:
-            CheckpointError: A key is missing, or an entry is not what this version knows.
-        """
-        try:
-            return cls.model_validate(dict(raw))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise CheckpointError(f"{path}: args.{where}: {first['msg']}") from error
 
 
 class Networks(Table):
@@ -95,10 +79,10 @@ class Networks(Table):
             )
         except KeyError as error:
             raise CheckpointError(f"{path}: missing {error.args[0]}; not the tensors of a UniTok") from None
-        except (ValidationError, ValueError, IndexError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            reason = reason.removeprefix("Value error, ")
-            raise CheckpointError(f"{path}: {reason}; settings and weights are of different models") from None
+        except (ValueError, IndexError) as error:
+            raise CheckpointError(
+                f"{path}: {reason(error)}; settings and weights are of different models"
+            ) from None
 
 
 def _transformer(part: str, settings: Settings, shapes: Shapes) -> dict[str, int]:
@@ -112,7 +96,7 @@ def _transformer(part: str, settings: Settings, shapes: Shapes) -> dict[str, int
         raise ValueError(f"its {part}'s width {width} is no multiple of vocab_width {settings.vocab_width}")
     return {
         "width": width,
-        "depth": _count(shapes, rf"{part}\.blocks\.(\d+)\."),
+        "depth": count(shapes, rf"{part}\.blocks\.(\d+)\."),
         "heads": heads,
         "hidden": shapes[f"{part}.blocks.0.mlp.w0.weight"][0],
     }
@@ -122,7 +106,7 @@ def _down(shapes: Shapes) -> dict[str, Any]:
     stages = "encoder.patch_embed.backbone.stages"
     return {
         "widths": tuple(shapes[f"{stages}.{i}.0.conv3_1x1.weight"][0] for i in (0, 1)),
-        "stages": tuple(_count(shapes, rf"{re.escape(stages)}\.{i}\.(\d+)\.") for i in (0, 1)),
+        "stages": tuple(count(shapes, rf"{re.escape(stages)}\.{i}\.(\d+)\.") for i in (0, 1)),
     }
 
 
@@ -130,7 +114,7 @@ def _up(shapes: Shapes) -> dict[str, Any]:
     coarse, fine = (shapes[f"decoder.up_conv{i}.0.conv3_1x1.weight"][0] for i in (2, 3))
     return {
         "widths": (fine, coarse),
-        "stages": tuple(_count(shapes, rf"decoder\.up_conv{i}\.(\d+)\.") for i in (2, 3)),
+        "stages": tuple(count(shapes, rf"decoder\.up_conv{i}\.(\d+)\.") for i in (2, 3)),
     }
 
 
@@ -153,7 +137,3 @@ def _bottleneck(settings: Settings) -> UniTokBottleneckConfig:
         quantizer=ProductConfig(kind="product", groups=books, each=each),
         calibration_rows=0,
     )
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    return len({match[1] for name in shapes if (match := re.match(pattern, name))})

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
-
-from pydantic import ValidationError
 
 from vtp_core.config import Table
 from vtp_core.errors import CheckpointError
 from vtp_plugins.cnn.config import CnnDecoderConfig, CnnEncoderConfig
 from vtp_plugins.kl.config import KlConfig
+from vtp_plugins.pretrained.settings import Shapes, checked_table, count, inner, reason
 
 RESOLUTION = 256
 """Side of the images that the published model was trained on."""
@@ -53,18 +51,13 @@ class Networks(Table):
     decoder: CnnDecoderConfig
 
     @classmethod
-    def of_shapes(cls, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+    def of_shapes(cls, path: Path, shapes: Shapes) -> Self:
         """The tables that the names and shapes of a checkpoint's tensors mean.
 
         Raises:
             CheckpointError: They are not those of such a model.
         """
-        levels = len({match[1] for name in shapes if (match := re.match(r"encoder\.down\.(\d+)\.", name))})
-        places = {
-            match[1]
-            for name in shapes
-            if (match := re.fullmatch(r"encoder\.down\.0\.block\.(\d+)\.conv1\.weight", name))
-        }
+        levels = count(shapes, r"encoder\.down\.(\d+)\.")
         attention = [i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in shapes]
         try:
             finest = shapes["encoder.conv_in.weight"][0]
@@ -75,7 +68,7 @@ class Networks(Table):
             sizes = {
                 "channels": finest,
                 "multipliers": tuple(width // finest for width in widths),
-                "residual_blocks": len(places),
+                "residual_blocks": count(shapes, r"encoder\.down\.0\.block\.(\d+)\.conv1\.weight"),
                 "attention": tuple(2**i for i in attention),
                 "value_range": SIGNED,
             }
@@ -86,9 +79,8 @@ class Networks(Table):
             )
         except KeyError as error:
             raise CheckpointError(f"{path}: missing {error.args[0]}; not a VA-VAE checkpoint") from None
-        except (ValidationError, ValueError, IndexError, ZeroDivisionError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise CheckpointError(f"{path}: sizes that no VA-VAE has ({reason})") from None
+        except (ValueError, IndexError, ZeroDivisionError) as error:
+            raise CheckpointError(f"{path}: sizes that no VA-VAE has ({reason(error)})") from None
 
     def ddconfig(self, resolution: int) -> DdConfig:
         """The owner's table of the same sizes."""
@@ -121,14 +113,10 @@ class Settings(Table):
         Raises:
             CheckpointError: An entry is not what this version knows.
         """
-        params, data = _inner(raw, "model", "params"), _inner(raw, "data")
+        params, data = inner(raw, "model", "params"), inner(raw, "data")
         given = {key: data[key] for key in ("latent_norm", "latent_multiplier") if key in data}
-        try:
-            return cls(ddconfig=params.get("ddconfig"), ckpt_path=raw.get("ckpt_path"), **given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise CheckpointError(f"{path}: {where}: {first['msg']}") from error
+        given |= {"ddconfig": params.get("ddconfig"), "ckpt_path": raw.get("ckpt_path")}
+        return checked_table(cls, path, given)
 
     def check(self, path: Path, networks: Networks) -> None:
         """Refuses sizes that differ from the tensors'.
@@ -152,11 +140,4 @@ class Settings(Table):
 
 def is_settings(raw: Mapping[str, Any]) -> bool:
     """Whether a configuration is that of an auto-encoder of this layout."""
-    return "ddconfig" in _inner(raw, "model", "params")
-
-
-def _inner(raw: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    found: Any = raw
-    for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    return "ddconfig" in inner(raw, "model", "params")

@@ -15,6 +15,7 @@ from vtp_core import load
 from vtp_core.artefact.config import is_export
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.testing import tiny_tokenizer
+from vtp_plugins.pretrained import published
 from vtp_plugins.titok import reader as titok
 from vtp_plugins.titok.format import TiTokFormat
 from vtp_plugins.unitok import reader as unitok
@@ -104,9 +105,8 @@ def test_a_folder_of_many_files_is_not_opened(tmp_path: Path, monkeypatch: pytes
 
     for number in range(40):
         (tmp_path / f"{number}.safetensors").write_bytes(b"")
-    for reader in (titok, unitok):
-        monkeypatch.setattr(reader, "tensor_names", opened)
-        assert reader.find_files(tmp_path) is None
+    monkeypatch.setattr(published, "tensor_names", opened)
+    assert titok.find_files(tmp_path) is None and unitok.find_files(tmp_path) is None
 
 
 def test_other_sizes_of_images(tmp_path: Path) -> None:

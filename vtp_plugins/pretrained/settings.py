@@ -1,0 +1,97 @@
+"""Settings that other projects published, and the sizes that their tensors' shapes show. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from vtp_core.artefact.config import CONFIG_BYTES, read_json
+from vtp_core.config import Table
+from vtp_core.errors import CheckpointError
+
+SETTINGS = (".json", ".yaml", ".yml")
+"""Endings of files of settings."""
+MOST_FILES = 32
+"""A folder of more files of a kind is no published model, and they are not opened to find out."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Name -> shape of the tensors in a file."""
+_Table = TypeVar("_Table", bound=Table)
+
+
+def files_of(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The file itself or those of a folder with such endings; none if they are more than `MOST_FILES`."""
+    if not path.is_dir():
+        return [path] if path.suffix in suffixes and path.is_file() else []
+    found = sorted(file for file in path.iterdir() if file.suffix in suffixes and file.is_file())
+    return found if len(found) <= MOST_FILES else []
+
+
+def find_settings(path: Path, known: Callable[[Mapping[str, Any]], bool]) -> list[Path]:
+    """The file of settings itself, or those of a folder, whose content `known` knows."""
+    found = []
+    for file in files_of(path, SETTINGS):
+        try:
+            if known(read_settings(file)):
+                found.append(file)
+        except CheckpointError:
+            continue
+    return found
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The table in a JSON or YAML file.
+
+    Raises:
+        CheckpointError: Missing, too large, or no table.
+    """
+    if path.suffix == ".json":
+        return read_json(path)
+    if not path.is_file() or path.stat().st_size > CONFIG_BYTES:
+        raise CheckpointError(f"{path}: missing, or larger than {CONFIG_BYTES} bytes; not a configuration")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: no table of settings")
+    return content
+
+
+def checked_table(kind: type[_Table], path: Path, raw: Mapping[str, Any]) -> _Table:
+    """The checked table of settings.
+
+    Raises:
+        CheckpointError: A key is missing, or has a value that this version doesn't know.
+    """
+    try:
+        return kind.model_validate(dict(raw))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {reason(error)}; this version reads no such model") from error
+
+
+def reason(error: Exception) -> str:
+    """The first problem of a validation, after its key; of another error its text."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = [".".join(map(str, first["loc"]))] if first["loc"] else []
+    return ": ".join([*where, first["msg"].removeprefix("Value error, ")])
+
+
+def inner(raw: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """The table at a path of keys; empty if there is none."""
+    found: Any = raw
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def count(shapes: Shapes, pattern: str) -> int:
+    """How many numbers the group of a pattern takes in the names of tensors, such as those of blocks."""
+    return len({match[1] for name in shapes if (match := re.match(pattern, name))})
