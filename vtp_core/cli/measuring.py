@@ -230,6 +230,8 @@ class Measuring:
         for name, config in plan.evaluators.items():
             try:
                 kind: type[Evaluator] = self._plugins.find("evaluator", config.use).load_target()
+                if not plan.asked and kind.on_request:
+                    raise UsageError(f"{kind.on_request}; name it to run it: --evaluator {config.use}")
                 if not plan.asked and (why := kind.must_download(config)):
                     raise UsageError(f"{why}; or name it to download them: --evaluator {config.use}")
                 evaluator = kind(config)

@@ -137,6 +137,9 @@ class Evaluator(ABC):
         requires: Capabilities of the tokenizer: encode, decode, codes, branches, class_tokens, embed_image,
             embed_text, generate.
         fields: Sample fields that it reads besides the image: text, label.
+        optional_fields: Those that it reads where the set has them.
+        on_request: Why `vtp eval` leaves it out unless a recipe or ``--evaluator`` names it, such as minutes
+            of training; empty: it doesn't.
         uses_train: Whether it fits something on the training set.
         uses_held_out: Whether it measures the held-out set.
         held_out_role: What the held-out set is for, as the protocol says it: ``on``.
@@ -147,6 +150,8 @@ class Evaluator(ABC):
 
     requires: ClassVar[frozenset[str]] = frozenset({"encode"})
     fields: ClassVar[frozenset[str]] = frozenset()
+    optional_fields: ClassVar[frozenset[str]] = frozenset()
+    on_request: ClassVar[str] = ""
     uses_train: bool = False
     uses_held_out: bool = True
     held_out_role: str = "on"
@@ -165,6 +170,10 @@ class Evaluator(ABC):
     def protocol_of(self, metric: str) -> str:
         """`protocol` of one metric, without the settings that only other metrics depend on."""
         return self.protocol
+
+    def fields_of(self, data: EvaluationSet) -> frozenset[str]:
+        """What it reads of a set: images, `fields`, and those of `optional_fields` that the set has."""
+        return frozenset({"image"}) | self.fields | (self.optional_fields & data.source.fields)
 
     @property
     def metrics(self) -> Mapping[str, Metric]:

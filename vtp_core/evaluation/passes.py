@@ -38,7 +38,7 @@ def observe(
     Labels of the training set are read by the table `labels`, as of `translation`.
     """
     assert model.config is not None
-    fields = frozenset({"image"}).union(*(evaluator.fields for evaluator in users.values()))
+    fields = frozenset({"image"}).union(*(evaluator.fields_of(data) for evaluator in users.values()))
     count = 0
     views = range(how.views) if split == "train" and how.views else (None,)
     with (

@@ -96,10 +96,10 @@ def check_evaluation(
             f"evaluate.best: evaluator {owner} declares no metric {metric!r}, so its direction is unknown; "
             f"it declares {', '.join(declared) or 'none'}"
         )
-    needed = [evaluator.fields for evaluator in evaluators.values() if evaluator.uses_held_out]
-    if sets[0] is not None and needed and read:
-        fields = frozenset({"image"}).union(*needed)
-        check_samples(sets[0], fields, world, show_pass if world.rank == 0 else silent)
+    users = [evaluator for evaluator in evaluators.values() if evaluator.uses_held_out]
+    if (held_out := sets[0]) is not None and users and read:
+        fields = frozenset[str]().union(*(evaluator.fields_of(held_out) for evaluator in users))
+        check_samples(held_out, fields, world, show_pass if world.rank == 0 else silent)
 
 
 def evaluate_run(

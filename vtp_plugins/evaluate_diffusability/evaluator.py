@@ -12,6 +12,7 @@ from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.evaluator import Aspect, Evaluator, Observation
 from vtp_core.evaluation.intervals import judged, resampled, score_of
+from vtp_core.evaluation.least_hashes import LeastHashes, image_hashes, least
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.features import Tally
 from vtp_core.math.row_noise import row_randn, row_seeds
@@ -20,7 +21,6 @@ from vtp_core.tokenizer.checks import check_finite_latent
 from vtp_core.view import sides
 from vtp_plugins.evaluate_diffusability import metric, perturbation
 from vtp_plugins.evaluate_diffusability.config import DiffusabilityConfig
-from vtp_plugins.evaluate_diffusability.sample import LeastHashes, image_hashes, least, most_images
 from vtp_plugins.evaluate_frechet.network import PooledFeatures
 from vtp_plugins.pretrained.packages import is_installed
 
@@ -148,7 +148,7 @@ class Diffusability(Evaluator):
         """Adds a held-out batch."""
         latent = seen.encoded.latent
         if self._kept is None:
-            self._kept = LeastHashes(most_images(self.config.samples, latent[0].numel()))
+            self._kept = LeastHashes(metric.most_images(self.config.samples, latent[0].numel()))
         order = image_hashes(seen.batch.keys, seen.image)
         admitted = self._kept.admits(order)
         if not bool(admitted.any()):
@@ -175,7 +175,7 @@ class Diffusability(Evaluator):
     @torch.no_grad()
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """All figures of the sample."""
-        sample = least(state.rows, most_images(self.config.samples, state.rows["latent"][0].numel()))
+        sample = least(state.rows, metric.most_images(self.config.samples, state.rows["latent"][0].numel()))
         seeds = row_seeds(self.config.seed, sample["order"])
         channels = metric.Channels.of(sample["latent"])
         latents = channels.standardised(sample["latent"])

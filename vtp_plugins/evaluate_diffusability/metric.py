@@ -13,6 +13,13 @@ from vtp_plugins.evaluate_diffusability.posterior import group_size, posterior_o
 
 KERNEL = 2.0
 """Factor on the squared distance in the uniformity's Gaussian kernel (Wang and Isola 2020, section 4.1.2)."""
+NUMBERS = 2**24
+"""Most numbers of latents that are kept."""
+
+
+def most_images(samples: int, numbers: int) -> int:
+    """How many images of `numbers` numbers are kept of at most `samples`; never fewer than two."""
+    return max(2, min(samples, NUMBERS // max(numbers, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""Command `vtp probe-gen`."""
+"""Command `vtp probe-gen`, evaluator `probe_gen`."""

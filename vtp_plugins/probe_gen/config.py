@@ -1,4 +1,4 @@
-"""Settings of the proxy generator of `vtp probe-gen`. Imports no torch."""
+"""Settings of the proxy generator of `vtp probe-gen`, and of the evaluator `probe_gen`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.config import Table
+from vtp_core.config import ComponentConfig, Table
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -61,7 +61,7 @@ class ProbeSettings(Table):
         default = ProbeSettings()
         changed = [
             f"{name}={getattr(self, name)}"
-            for name in type(self).model_fields
+            for name in ProbeSettings.model_fields
             if name != "weights" and getattr(self, name) != getattr(default, name)
         ]
         return f"{PROTOCOL} CHANGED {' '.join(changed)}" if changed else PROTOCOL
@@ -69,3 +69,19 @@ class ProbeSettings(Table):
     def curve_steps(self, points: int = 5) -> tuple[int, ...]:
         """Training steps of a curve, each twice the one before, up to the last."""
         return tuple(sorted({max(1, round(self.steps / 2**back)) for back in range(points)}))
+
+
+class ProbeGenConfig(ComponentConfig, ProbeSettings):
+    """A table ``[evaluators.NAME]`` with ``use = "probe_gen"``: the settings of the proxy, and its seeds."""
+
+    use: Literal["probe_gen"] = "probe_gen"
+    """This evaluator."""
+    images: Annotated[int, Field(ge=LEAST_IMAGES)] = 5000
+    """Most images that are encoded: those of the training set of least hash of key and pixels, each also as
+    its mirror image. Samples are compared with the same images. They are kept in memory: at most 1 GiB a
+    rank, so that there are fewer of more than 267 px."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the proxy's weights, data order, noise and samples."""
+    seeds: Positive = 1
+    """Proxies trained for each tokenizer, of this seed and the following ones. Of several the value is the
+    mean, and the error is over proxies; of one it is over its samples alone."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from vtp_core.errors import NumericError
+from vtp_core.evaluation.jackknife import Estimate
+from vtp_plugins.evaluate_frechet.comparison import frechet_estimates
 from vtp_plugins.evaluate_frechet.metric import Moments, frechet_distance, kernel_distance
 from vtp_plugins.evaluate_frechet.network import PooledFeatures
 from vtp_plugins.probe_gen.config import ProbeSettings
@@ -15,6 +17,8 @@ from vtp_plugins.probe_gen.record import Distance
 
 PARTS = 20
 """Parts of a set that the jackknife of the kernel distance leaves out in turn."""
+FRECHET_PARTS = 4
+"""Those of the Fréchet distance; each costs a distance."""
 
 
 class Meter:
@@ -29,6 +33,10 @@ class Meter:
         self._name = settings.network
         weights = self._network.fingerprint
         self.about = f"{settings.network}, weights {weights}, {self._network.side} px bilinear, 8 bit"
+
+    def to(self, device: torch.device) -> None:
+        """Moves the network."""
+        self._network.to(device)
 
     def features(self, images: Iterable[Tensor]) -> Tensor:
         """Features (n, F) float32 on the CPU of batches (B, 3, H, W) uint8.
@@ -52,17 +60,37 @@ class Meter:
         Returns:
             Without the Fréchet distance if a set has fewer than F + 1 images: a covariance would be singular.
         """
-        enough = min(len(made), len(real)) > self._network.width
-        parts = torch.arange(len(made)) % PARTS
-        kernel = kernel_distance(made, real, parts, parts if paired else None, paired=paired)
+        kernel = self.kernel(made, real, paired=paired)
+        enough = self.has_covariances(made, real)
         return Distance(
             kernel=kernel.value,
             kernel_error=kernel.error,
             frechet=frechet_distance(_moments(made), _moments(real)) if enough else None,
         )
 
+    def kernel(self, made: Tensor, real: Tensor, *, paired: bool = False) -> Estimate:
+        """Kernel distance with its values without each part of `made`; arguments as of `distance`."""
+        parts = torch.arange(len(made)) % PARTS
+        return kernel_distance(made, real, parts, parts if paired else None, paired=paired)
+
+    def frechet(self, made: Mapping[str, Tensor], real: Tensor) -> dict[str, Estimate]:
+        """Fréchet distances of sets (n, F) to `real`, with their values without each part of a set."""
+        sums = {
+            name: torch.stack([_sums(rows[part::FRECHET_PARTS]) for part in range(FRECHET_PARTS)])
+            for name, rows in made.items()
+        }
+        return frechet_estimates(_moments(real), sums, self._network.width)
+
+    def has_covariances(self, *sets: Tensor) -> bool:
+        """Whether sets have more images than features: else a covariance is singular."""
+        return min(map(len, sets)) > self._network.width
+
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    return Moments(rows.shape[1], _sums(rows)).mean_and_covariance()
+
+
+def _sums(rows: Tensor) -> Tensor:
     moments = Moments(rows.shape[1])
     moments.add(rows)
-    return moments.mean_and_covariance()
+    return moments.sums

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -55,6 +55,7 @@ class Probe:
         settings: The proxy.
         device: Where the feature network computes: the tokenizers' device.
         show: Shows the progress.
+        meter: Measures distances, on the same device; None: it is built of the settings.
 
     Raises:
         DataError: Too few images.
@@ -62,7 +63,12 @@ class Probe:
     """
 
     def __init__(
-        self, data: EvaluationSet, settings: ProbeSettings, device: torch.device, show: Show = silent
+        self,
+        data: EvaluationSet,
+        settings: ProbeSettings,
+        device: torch.device,
+        show: Show = silent,
+        meter: Meter | None = None,
     ) -> None:
         limit = settings.images if data.limit is None else min(settings.images, data.limit)
         self.data = replace(data, limit=limit)
@@ -70,24 +76,16 @@ class Probe:
             raise DataError(f"{data.name}: {count} images are too few; probe-gen needs {LEAST_IMAGES}")
         self.settings = settings
         self.show = show
-        self.meter = Meter(settings, device)
+        self.meter = Meter(settings, device) if meter is None else meter
         self._real: dict[str, Tensor] = {}
 
     def protocol(self, size: Size) -> str:
         """All that affects the numbers but tokenizer and seed."""
-        settings, source = self.settings, self.data.source
+        source = self.data.source
         conditional = "label" in source.fields and len(source.classes) > 1
-        parts = [
-            f"{ABOUT}: width {settings.width}, {settings.depth} blocks, {settings.heads} heads",
-            f"{len(source.classes)} classes" if conditional else "no classes",
-            f"{settings.steps} steps of {settings.rows} latents (mode, or quantised vectors; both flips)",
-            f"AdamW {settings.lr:g} after {settings.warmup} steps of warm-up, {settings.precision}",
-            f"{settings.samples} samples, {settings.euler_steps} Euler steps, no guidance",
-            f"features {self.meter.about}",
-            "unbiased cubic kernel distance",
-        ]
+        classes = f"{len(source.classes)} classes" if conditional else "no classes"
         facts = self.data.facts(len(self.data.indices()))
-        about = f"{settings.title} ({', '.join(parts)})"
+        about = described(self.settings, self.meter, classes)
         return f"{about}; {IMAGE_PROTOCOL} {size_text(size)} px; on {facts}"
 
     def subject(self, tokenizer: Tokenizer, name: str = "tokenizer") -> Subject:
@@ -116,11 +114,46 @@ class Probe:
         return self._real[size_text(size)]
 
 
+def described(settings: ProbeSettings, meter: Meter, classes: str, *more: str) -> str:
+    """What protocols say of the proxy and of what is measured.
+
+    Args:
+        settings: The proxy.
+        meter: Measures the distances.
+        classes: What the proxy is conditioned on.
+        more: What else affects the numbers.
+    """
+    parts = [
+        f"{ABOUT}: width {settings.width}, {settings.depth} blocks, {settings.heads} heads",
+        classes,
+        f"{settings.steps} steps of {settings.rows} latents (mode, or quantised vectors; both flips)",
+        f"AdamW {settings.lr:g} after {settings.warmup} steps of warm-up, {settings.precision}",
+        f"{settings.samples} samples, {settings.euler_steps} Euler steps, no guidance",
+        f"features {meter.about}",
+        "unbiased cubic kernel distance",
+    ]
+    return f"{settings.title} ({', '.join([*parts, *more])})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """What a trained proxy made, as features (n, F).
+
+    Attributes:
+        proxy: The proxy.
+        gaussian: Of decoded Gaussian latents.
+        samples: Training steps -> of its decoded samples.
+    """
+
+    proxy: Proxy
+    gaussian: Tensor
+    samples: Mapping[int, Tensor]
+
+
 class Subject:
     """A tokenizer under the protocol.
 
     Attributes:
-        fingerprint: Hash of all its weights and tables, the decoder's too.
         size: Side of its images in pixels, or height and width.
         protocol: All else that affects its numbers but the seed.
     """
@@ -129,9 +162,18 @@ class Subject:
         assert tokenizer.config is not None
         self.probe = probe
         self.tokenizer = tokenizer
-        self.fingerprint = _fingerprint(tokenizer)
         self.size = tokenizer.config.image_size
         self.protocol = probe.protocol(self.size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of what latents and images depend on: all weights and tables."""
+        tokenizer = self.tokenizer
+        assert tokenizer.config is not None
+        tables = tokenizer.config.model_dump(mode="json", include={"encoder", "bottleneck", "decoder"})
+        # Also what is kept out of the state dict, such as a frozen network of another package.
+        weights = fingerprint({**dict(tokenizer.named_parameters()), **tokenizer.state_dict()})
+        return hashlib.sha256(f"{json.dumps(tables, sort_keys=True)} {weights}".encode()).hexdigest()[:16]
 
     def steps(self, *, curve: bool) -> tuple[int, ...]:
         """Training steps after which samples are measured."""
@@ -149,15 +191,14 @@ class Subject:
             DataError: Too few images.
             NumericError: A latent, a loss or a decoded sample is not finite.
         """
-        settings, probe, latents = self.probe.settings, self.probe, self.latents
-        # Before the training, which would be lost if a decoded image were not finite.
-        reconstruction = self._reconstruction
-        proxy = Proxy(latents, settings, seed)
-        gaussian = self._distance(proxy.gaussian, "Gaussian latents")
+        probe, latents = self.probe, self.latents
+        reconstruction = self.reconstruction
+        made = self.generate(seed, self.steps(curve=curve))
+        real = probe.real(self.tokenizer)
         points = []
-        for step in proxy.train(self.steps(curve=curve), probe.show):
-            distance = self._distance(proxy.samples, f"samples after {step} steps")
-            epochs = 2 * step * settings.rows / len(latents.maps)
+        for step, samples in made.samples.items():
+            epochs = 2 * step * probe.settings.rows / len(latents.maps)
+            distance = probe.meter.distance(samples, real)
             points.append(Point(step=step, epochs=epochs, **distance.model_dump()))
         return Record(
             fingerprint=self.fingerprint,
@@ -166,13 +207,24 @@ class Subject:
             channels=latents.maps.shape[1],
             positions=latents.maps[0, 0].numel(),
             discrete="codes" in self.tokenizer.capabilities,
-            parameters=proxy.parameters,
-            loss=proxy.loss,
+            parameters=made.proxy.parameters,
+            loss=made.proxy.loss,
             curve=tuple(points),
-            gaussian=gaussian,
+            gaussian=probe.meter.distance(made.gaussian, real),
             reconstruction=reconstruction,
-            notes=proxy.notes,
+            notes=made.proxy.notes,
         )
+
+    def generate(self, seed: int, steps: Sequence[int]) -> Generated:
+        """Trains a proxy and makes samples after each number of steps; `measure` says what it raises."""
+        proxy = Proxy(self.latents, self.probe.settings, seed)
+        # Before the training, which would be lost if a decoded image were not finite.
+        gaussian = self._made(proxy.gaussian, "Gaussian latents")
+        samples = {
+            step: self._made(proxy.samples, f"samples after {step} steps")
+            for step in proxy.train(steps, self.probe.show)
+        }
+        return Generated(proxy=proxy, gaussian=gaussian, samples=samples)
 
     @cached_property
     def latents(self) -> Latents:
@@ -180,7 +232,7 @@ class Subject:
         return encode_all(self.tokenizer, self.probe.data, ROWS, self.probe.show)
 
     @cached_property
-    def _reconstruction(self) -> Distance:
+    def reconstruction(self) -> Distance:
         """Distance of reconstructions to their originals, at most as many as samples."""
         images = len(self.latents.maps) // 2
         count = min(self.probe.settings.samples, images)
@@ -189,12 +241,11 @@ class Subject:
         made = self._features(latents, count, "reconstructions")
         return self.probe.meter.distance(made, self.probe.real(self.tokenizer)[chosen], paired=True)
 
-    def _distance(self, make: Callable[[Tensor], Tensor], what: str) -> Distance:
-        """Distance to the real images of samples that `make` makes of indices."""
+    def _made(self, make: Callable[[Tensor], Tensor], what: str) -> Tensor:
+        """Features of the images of latents that `make` makes of indices."""
         count = self.probe.settings.samples
         indices = torch.arange(count, device=self.tokenizer.device)
-        made = self._features((make(part) for part in indices.split(ROWS)), count, what)
-        return self.probe.meter.distance(made, self.probe.real(self.tokenizer))
+        return self._features((make(part) for part in indices.split(ROWS)), count, what)
 
     @torch.no_grad()
     def _features(self, latents: Iterable[Tensor], count: int, what: str) -> Tensor:
@@ -204,15 +255,6 @@ class Subject:
             images = (self.tokenizer.decode(latent.to(dtype)).sample for latent in latents)
             shown = (to_uint8(image, "imagenet") for image in images)
             return self.probe.meter.features(_counted(shown, advance))
-
-
-def _fingerprint(tokenizer: Tokenizer) -> str:
-    """16 hexadecimal digits of what latents and images depend on: weights and tables."""
-    assert tokenizer.config is not None
-    tables = tokenizer.config.model_dump(mode="json", include={"encoder", "bottleneck", "decoder"})
-    # Also what is kept out of the state dict, such as a frozen network of another package.
-    weights = fingerprint({**dict(tokenizer.named_parameters()), **tokenizer.state_dict()})
-    return hashlib.sha256(f"{json.dumps(tables, sort_keys=True)} {weights}".encode()).hexdigest()[:16]
 
 
 def _counted(images: Iterable[Tensor], advance: Advance) -> Iterator[Tensor]:

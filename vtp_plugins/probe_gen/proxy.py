@@ -47,7 +47,8 @@ class Proxy:
         self._latents, self._settings, self._seed = latents, settings, seed
         self.loss = math.nan
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # On the CPU alone: during a run a device's generator is not ours to seed.
+            torch.default_generator.manual_seed(seed)
             self._objective = Generation(_config(latents, settings), _dims(latents))
         self._objective.to(latents.maps.device)
         self._objective.calibrate(self._statistics())

@@ -106,6 +106,7 @@ def test_eval_runs_what_can_run(home: Path, tmp_path: Path) -> None:
     results = json.loads(out.read_text())
     assert {"psnr", "ssim", "color_shift", "knn", "linear_probe"} <= set(results)
     assert "left out: zero_shot: the tokenizer has no embed_image, embed_text" in result.output
+    assert "left out: probe_gen: it trains a generator, which takes minutes; name it" in result.output
     assert "all 12" in results["psnr"]["protocol"] and "protocol: reconstruction-v1" in result.output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def test_every_sample_once_and_only_the_splits_asked_for() -> None:
     assert results["images"]["protocol"] == "count-v1; centre-crop-v1 16 px; on val, all 7; student weights"
     assert "fitted on train, all 5" in str(results["trained.images"]["protocol"])
     assert list(results["images"])[:3] == ["value", "protocol", "baseline"]
+
+
+def test_an_optional_field_is_read_where_a_set_has_it() -> None:
+    class Labels(Count):
+        optional_fields = frozenset({"label"})
+
+        def update(self, seen: Observation) -> None:
+            super().update(seen)
+            labels.append(seen.batch.label is not None)
+
+    labels: list[bool] = []
+    whole = drawn_set("val", 3, 0)
+    bare = replace(whole, source=replace(whole.source, labels=None))
+    for data in (whole, bare):
+        evaluate(toy_tokenizer(text=False), {"it": Labels()}, data)
+    assert labels == [True, False]
 
 
 class Described(Count):

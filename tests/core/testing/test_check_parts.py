@@ -57,8 +57,8 @@ EVALUATORS: dict[str, dict[str, object]] = {
     "retrieval": {},
     "frechet": {**RANDOM, "metrics": ("frechet", "kernel")},
 }
-CHECKED_ELSEWHERE = {"branches", "codebook", "diffusability", "dino_probe", "frechet_generated"}
-"""Evaluators that need another tokenizer or other sets; tests/plugins/evaluate checks them."""
+CHECKED_ELSEWHERE = {"branches", "codebook", "diffusability", "dino_probe", "frechet_generated", "probe_gen"}
+"""Evaluators that need another tokenizer or other sets; tests/plugins/evaluate and probe_gen check them."""
 
 
 def table(kind: str, name: str, **keys: object) -> object:

@@ -23,7 +23,6 @@ from vtp_plugins.evaluate_diffusability.config import DiffusabilityConfig
 from vtp_plugins.evaluate_diffusability.evaluator import PERMUTED, UNLIMITED, WHITE, Diffusability
 from vtp_plugins.evaluate_diffusability.perturbation import nearest_codes, replace_codes
 from vtp_plugins.evaluate_diffusability.posterior import posterior_of_others
-from vtp_plugins.evaluate_diffusability.sample import LeastHashes, least
 from vtp_plugins.vq.bottleneck import VqBottleneck
 from vtp_plugins.vq.config import VqConfig
 
@@ -175,17 +174,6 @@ def test_permuted_tokens_keep_what_stands_at_each_position() -> None:
         for column in range(3):
             before, after = latents[:, :, row, column], dealt[:, :, row, column]
             assert torch.equal(before[before[:, 0].argsort()], after[after[:, 0].argsort()])
-
-
-def test_the_sample_is_that_of_the_least_hashes_in_any_order() -> None:
-    hashes = torch.randperm(50, generator=torch.Generator().manual_seed(0))
-    for rows in (1, 7, 50):
-        kept = LeastHashes(8)
-        for part in hashes.split(rows):
-            admitted = kept.admits(part)
-            kept.add({"order": part[admitted], "value": 10 * part[admitted]})
-        assert kept.rows["order"].tolist() == list(range(8))
-        assert least(kept.rows, 3)["value"].tolist() == [0, 10, 20]
 
 
 def vq_tokenizer() -> Tokenizer:

@@ -101,12 +101,12 @@ def _rank(
     """The state of one rank, as the runner makes it."""
     evaluator.begin(model, tuple(held_out.source.classes))
     assert model.config is not None
-    fields = frozenset({"image", *evaluator.fields})
     sets: tuple[tuple[bool, Split, EvaluationSet], ...] = (
         (evaluator.uses_train, "train", train),
         (evaluator.uses_held_out, "held_out", held_out),
     )
     for used, split, data in sets:
+        fields = evaluator.fields_of(data)
         for batch in data.batches(model.config.image_size, 3, rank, ranks, fields) if used else ():
             evaluator.update(Observation(model, batch.to(model.device), split))
     state = evaluator.state()
