@@ -30,7 +30,13 @@ from vtp_core.errors import UsageError
 )
 @click.option("--source", metavar="TABLE", help="Held-out data; split: default val.")
 @click.option("--train-source", metavar="TABLE", help="Data that probes learn from.")
-@click.option("--evaluator", "names", multiple=True, metavar="TABLE", help="Default: all that can run.")
+@click.option(
+    "--evaluator",
+    "names",
+    multiple=True,
+    metavar="TABLE",
+    help="Default: all that can run; some only if named.",
+)
 @click.option(
     "--protocol",
     "protocols",

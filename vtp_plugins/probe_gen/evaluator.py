@@ -65,7 +65,7 @@ class ProbeGen(Evaluator):
     on_request = "it trains a generator, which takes minutes"
     uses_train = True
     uses_held_out = False
-    train_role = "trained on and compared with"
+    train_role = "trained on and compared with images of"
     config: ProbeGenConfig
 
     def __init__(self, config: ProbeGenConfig) -> None:

@@ -116,7 +116,7 @@ def test_the_protocol_says_what_differs_from_the_command(found: Results) -> None
     for text in (
         "classes where there are several",
         "those of least hash of key and pixels in this order: at most 64 and 2^30 bytes, seed 0)",
-        "; trained on and compared with drawn, all 80;",
+        "; trained on and compared with images of drawn, all 80;",
     ):
         assert text in protocol
     assert " on drawn" not in protocol and ProbeGen(ProbeGenConfig(weights="random")).protocol.startswith(
