@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -171,6 +172,8 @@ def _start(overrides: tuple[str, ...], settings: Mapping[str, Any], threads: int
     import torch
 
     global _worker
+    # The terminal's Ctrl-C reaches these processes too; the study decides when they end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _worker = _Worker(overrides, settings, end)
 

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,17 +93,22 @@ def make_runs(runs: Sequence[Run], bench: Bench, budget: float | None = None) ->
             stop.set()
             raise
 
-    # A signal must reach the runs, which finish their step and save; it must not end this process first.
+    with set_by_signals(stop), ThreadPoolExecutor(bench.jobs) as pool:
+        for future in [pool.submit(make, run) for run in waiting]:
+            future.result()
+    return [run for run in waiting if not bench.result(run).exists()]
+
+
+@contextmanager
+def set_by_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`: the runs finish their step and save before this process ends."""
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
     try:
-        with ThreadPoolExecutor(bench.jobs) as pool:
-            for future in [pool.submit(make, run) for run in waiting]:
-                future.result()
+        yield
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-    return [run for run in waiting if not bench.result(run).exists()]
 
 
 def is_done(run: Run, bench: Bench) -> bool:

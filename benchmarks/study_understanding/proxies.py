@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ import click
 from benchmarks.study.arm import Run
 from benchmarks.study.proxies import ProxyPool, Request, proxy_metrics
 from benchmarks.study.record import read_record, write_record
-from benchmarks.study.runner import Bench, make_runs
+from benchmarks.study.runner import Bench, is_done, make_run, set_by_signals
 from benchmarks.study_understanding.arms import is_tiny, proxy_seeds
 from vtp_core.errors import VtpError
 
@@ -21,37 +23,50 @@ if TYPE_CHECKING:
 
 
 def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
-    """Trains the tokenizers, `bench.jobs` at once, and a proxy on each; then the further proxies.
+    """Trains each tokenizer and a proxy on it, `bench.jobs` at once; then the further proxies.
 
-    A tokenizer goes on from its checkpoint.
+    A tokenizer goes on from its checkpoint. SIGINT, SIGTERM and the end of the budget stop trainings in good
+    order; a proxy that has begun is finished.
 
     Returns:
         The runs that lack a record or a proxy.
     """
+    bench.work.mkdir(parents=True, exist_ok=True)
     bench.results.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + budget if budget is not None else float("inf")
+    stop = threading.Event()
+    ended = {run.name: threading.Event() for run in runs}
     tiny = any(is_tiny(run.arm) for run in runs)
-    with ProxyPool(bench, end, tiny=tiny) as pool:
-        for start in range(0, len(runs), bench.jobs):
-            turn = runs[start : start + bench.jobs]
-            for run in turn:
-                link_first(run, runs, bench)
-            with _left_out():
-                if make_runs(turn, bench, end - time.monotonic() if budget is not None else None):
-                    break
-            _measure(pool, [(run, 0) for run in turn if 0 in missing(run, bench)], bench)
-        else:
+
+    def make_one(run: Run, pool: ProxyPool) -> None:
+        try:
+            if (first := first_of(run, runs)) is not None:
+                ended[first.name].wait()
+                link_first(run, first, bench)
+            with _left_out(run):
+                if not stop.is_set() and time.monotonic() < end and not is_done(run, bench):
+                    make_run(run, bench, end, stop)
+            if not stop.is_set() and 0 in missing(run, bench):
+                _measure(pool, [(run, 0)], bench)
+        finally:
+            ended[run.name].set()
+
+    with ProxyPool(bench, end, tiny=tiny) as pool, set_by_signals(stop):
+        with ThreadPoolExecutor(bench.jobs) as threads:
+            for future in [threads.submit(make_one, run, pool) for run in runs]:
+                future.result()
+        if not stop.is_set():
             _measure(pool, [(run, seed) for run in runs for seed in missing(run, bench)], bench)
     return [run for run in runs if missing(run, bench)]
 
 
 @contextmanager
-def _left_out() -> Iterator[None]:
+def _left_out(run: Run) -> Iterator[None]:
     """Says what went wrong, so that one tokenizer doesn't hold up the others."""
     try:
         yield
     except (click.ClickException, VtpError) as error:
-        click.echo(f"left out; {error}")
+        click.echo(f"{run.name}: left out; {error}")
 
 
 def _measure(pool: ProxyPool, wanted: Iterable[tuple[Run, int]], bench: Bench) -> None:
@@ -66,15 +81,22 @@ def _measure(pool: ProxyPool, wanted: Iterable[tuple[Run, int]], bench: Bench) -
         write_record(with_proxy(read_record(path), found), path)
 
 
-def link_first(run: Run, runs: Sequence[Run], bench: Bench) -> None:
-    """Lets a finished run stand for the first stage of another, if its settings are those of the stage."""
-    place = bench.work / f"{run.name}_first"
-    if run.arm.first is None or place.exists():
-        return
+def first_of(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The run whose settings are those of another's first stage; None: there is none."""
+    if run.arm.first is None:
+        return None
     for other in runs:
         same = (other.arm.recipe, other.overrides) == (run.arm.first, run.first_overrides)
-        if same and other.arm.first is None and (bench.work / other.name / "report.html").exists():
-            place.symlink_to((bench.work / other.name).resolve())
+        if same and other.arm.first is None:
+            return other
+    return None
+
+
+def link_first(run: Run, first: Run, bench: Bench) -> None:
+    """Lets a run, if it is finished, stand for the first stage of another."""
+    place = bench.work / f"{run.name}_first"
+    if not place.exists() and (bench.work / first.name / "report.html").exists():
+        place.symlink_to((bench.work / first.name).resolve())
 
 
 def missing(run: Run, bench: Bench) -> list[int]:

@@ -26,7 +26,7 @@ from benchmarks.study_understanding.arms import (
     proxy_seeds,
 )
 from benchmarks.study_understanding.figures import LATENTS, PSNR
-from benchmarks.study_understanding.proxies import link_first, missing
+from benchmarks.study_understanding.proxies import first_of, link_first, missing
 from benchmarks.study_understanding.statistics import correlate, partial_spearman, ranks, spearman
 from benchmarks.study_understanding.verdict import correlation, finding, findings, write_verdict
 from vtp_core.recipe import load_recipe
@@ -151,12 +151,15 @@ def test_a_finished_run_stands_for_a_first_stage(tmp_path: Path) -> None:
     bench = Bench(study="s", data="samples", overrides=(), work=tmp_path, results=tmp_path / "results")
     runs = {run.arm.name: run for run in (Run(arm, 0) for arm in make_arms())}
     stage, start = runs["gan_stage_ae_d4"], runs["ae_d4"]
+    first = first_of(stage, [*runs.values()])
+    assert first == start
+    assert first_of(start, [*runs.values()]) is None
     link = tmp_path / f"{stage.name}_first"
-    link_first(stage, [*runs.values()], bench)
+    link_first(stage, first, bench)
     assert not link.exists()
     (tmp_path / start.name).mkdir()
     (tmp_path / start.name / "report.html").touch()
-    link_first(stage, [*runs.values()], bench)
+    link_first(stage, first, bench)
     assert link.resolve() == (tmp_path / start.name).resolve()
     assert missing(start, bench) == [0, 1, 2, 3, 4]
 
