@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,11 @@ _NAMES = TypeAdapter(list[str])
 _LEFT_OUT = TypeAdapter(dict[str, list[str]])
 
 
-def write_shard(
-    path: Path,
-    latents: NDArray[numpy.float32],
-    *,
-    keys: Sequence[str],
-    index: Sequence[int],
-    flips: NDArray[numpy.float32] | None = None,
-    labels: Sequence[int] | None = None,
-    texts: Sequence[str] | None = None,
-    further: Mapping[str, NDArray[Any]] | None = None,
-    left_out: Mapping[str, Sequence[str]] | None = None,
-    tokenizer: TokenizerName,
-) -> None:
-    """Writes a file, whole or not at all.
+@dataclass(frozen=True, kw_only=True)
+class ShardContent:
+    """What a file of either layout holds of n samples.
 
-    Args:
-        path: The file.
+    Attributes:
         latents: (n, d, h, w), not normalised.
         keys: Names of the samples.
         index: Their positions in the source.
@@ -57,22 +46,37 @@ def write_shard(
         left_out: Reason -> keys of samples that could not be read.
         tokenizer: What made them.
     """
+
+    latents: NDArray[numpy.float32]
+    keys: Sequence[str]
+    index: Sequence[int]
+    flips: NDArray[numpy.float32] | None = None
+    labels: Sequence[int] | None = None
+    texts: Sequence[str] | None = None
+    further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tokenizer: TokenizerName
+
+
+def write_shard(path: Path, content: ShardContent) -> None:
+    """Writes a file, whole or not at all."""
+    labels = [-1] * len(content.keys) if content.labels is None else content.labels
     tensors: dict[str, NDArray[Any]] = {
-        "latents": latents,
-        "labels": numpy.array([-1] * len(keys) if labels is None else labels, dtype=numpy.int64),
-        "index": numpy.array(index, dtype=numpy.int64),
-        **_packed("keys", keys),
-        **(further or {}),
+        "latents": content.latents,
+        "labels": numpy.array(labels, dtype=numpy.int64),
+        "index": numpy.array(content.index, dtype=numpy.int64),
+        **_packed("keys", content.keys),
+        **content.further,
     }
-    if flips is not None:
-        tensors["latents_flip"] = flips
-    if texts is not None:
-        tensors |= _packed("texts", texts)
+    if content.flips is not None:
+        tensors["latents_flip"] = content.flips
+    if content.texts is not None:
+        tensors |= _packed("texts", content.texts)
     whole = {name: numpy.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     metadata = {
-        "tokenizer": tokenizer.model_dump_json(),
+        "tokenizer": content.tokenizer.model_dump_json(),
         "normalized": "false",
-        "left_out": json.dumps(left_out or {}),
+        "left_out": json.dumps(content.left_out),
     }
     with replacing_file(path) as file:
         for part in _ordered(save(whole, metadata)):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vtp_core.artefact.latent_manifest import LISTED, MANIFEST, LatentManifest, read_manifest
-from vtp_core.artefact.latent_shards import write_shard
+from vtp_core.artefact.latent_shards import ShardContent, write_shard
 from vtp_core.atomic import sweep
 from vtp_core.data.crops.geometry import center_crop
 from vtp_core.data.source import BadSample, Sample, Source
@@ -133,10 +133,8 @@ def _encode_shard(
     made.clear()
     labels = [sample.label for _, sample in kept]
     texts = [sample.text for _, sample in kept]
-    write = write_tar if manifest.layout == "tar" else write_shard
-    write(
-        folder / manifest.shards[number],
-        arrays.pop("latents"),
+    content = ShardContent(
+        latents=arrays.pop("latents"),
         flips=arrays.pop("latents_flip", None),
         keys=[sample.key for _, sample in kept],
         index=[position for position, _ in kept],
@@ -146,6 +144,8 @@ def _encode_shard(
         left_out=left_out,
         tokenizer=manifest.tokenizer,
     )
+    write = write_tar if manifest.layout == "tar" else write_shard
+    write(folder / manifest.shards[number], content)
 
 
 @torch.no_grad()

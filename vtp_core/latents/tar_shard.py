@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from vtp_core.artefact.fingerprint import TokenizerName
+from vtp_core.artefact.latent_shards import ShardContent
 from vtp_core.atomic import replacing_file
 from vtp_core.data.latent_file import decode_latent
 from vtp_core.data.source import BadSample
@@ -31,37 +31,26 @@ _LARGEST = 1 << 20  # bytes of a member that is no array
 _REASONS = TypeAdapter(dict[str, list[str]])
 
 
-def write_tar(
-    path: Path,
-    latents: NDArray[numpy.float32],
-    *,
-    keys: Sequence[str],
-    index: Sequence[int],
-    flips: NDArray[numpy.float32] | None = None,
-    labels: Sequence[int] | None = None,
-    texts: Sequence[str] | None = None,
-    further: Mapping[str, NDArray[Any]] | None = None,
-    left_out: Mapping[str, Sequence[str]] | None = None,
-    tokenizer: TokenizerName,
-) -> None:
-    """Writes a shard, whole or not at all; arguments as of `vtp_core.artefact.latent_shards.write_shard`."""
-    arrays = {"latent": latents, **({} if flips is None else {"latent_flip": flips}), **(further or {})}
+def write_tar(path: Path, content: ShardContent) -> None:
+    """Writes a shard, whole or not at all."""
+    flips = {} if content.flips is None else {"latent_flip": content.flips}
+    arrays = {"latent": content.latents, **flips, **content.further}
     header = {
-        _TOKENIZER: tokenizer.model_dump_json(),
-        _LEFT_OUT: json.dumps(left_out or {}),
-        _SHAPE: json.dumps(list(latents.shape[1:])),
+        _TOKENIZER: content.tokenizer.model_dump_json(),
+        _LEFT_OUT: json.dumps(content.left_out),
+        _SHAPE: json.dumps(list(content.latents.shape[1:])),
     }
     with (
         replacing_file(path) as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=header) as tar,
     ):
-        for row, position in enumerate(index):
+        for row, position in enumerate(content.index):
             members = {f"{name}.npy": _npy(array[row]) for name, array in arrays.items()}
-            if labels is not None and labels[row] >= 0:
-                members["cls"] = str(labels[row]).encode()
-            if texts is not None:
-                members["txt"] = texts[row].encode("utf-8", "replace")
-            members["json"] = json.dumps({"key": keys[row]}).encode()
+            if content.labels is not None and content.labels[row] >= 0:
+                members["cls"] = str(content.labels[row]).encode()
+            if content.texts is not None:
+                members["txt"] = content.texts[row].encode("utf-8", "replace")
+            members["json"] = json.dumps({"key": content.keys[row]}).encode()
             for extension, data in members.items():
                 member = tarfile.TarInfo(f"{position:08d}.{extension}")
                 member.size = len(data)

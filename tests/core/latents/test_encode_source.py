@@ -24,6 +24,7 @@ from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.artefact.fingerprint import name_of
 from vtp_core.artefact.latent_manifest import MANIFEST, read_manifest
+from vtp_core.artefact.latent_shards import ShardContent
 from vtp_core.cli.main import main
 from vtp_core.data.opening import open_source
 from vtp_core.data.source import Sample
@@ -141,11 +142,11 @@ def test_a_stopped_encoding_goes_on_bit_for_bit(
 ) -> None:
     write, written = encoding.write_shard, []
 
-    def stops(path: Path, *arguments: object, **keys: object) -> None:
+    def stops(path: Path, content: ShardContent) -> None:
         if written:
             raise KeyboardInterrupt
         written.append(path)
-        write(path, *arguments, **keys)  # type: ignore[arg-type]
+        write(path, content)
 
     with monkeypatch.context() as patch:
         patch.setattr(encoding, "write_shard", stops)

@@ -22,7 +22,7 @@ from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.artefact.fingerprint import TokenizerName, name_of
 from vtp_core.artefact.latent_manifest import MANIFEST, LatentManifest, read_manifest
-from vtp_core.artefact.latent_shards import write_shard
+from vtp_core.artefact.latent_shards import ShardContent, write_shard
 from vtp_core.cli.main import main
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources, open_source
@@ -142,10 +142,11 @@ def test_any_number_of_bad_samples_is_kept(tmp_path: Path) -> None:
     """The manifest counts them and names a few; the files name all."""
     keys = [f"a folder with a long name/image {n:08d}.png" for n in range(30_000)]
     tokenizer = TokenizerName(name="t", fingerprint="0" * 16)
-    write_shard(
-        tmp_path / "latents-00000.safetensors", np.ones((1, 6, 2, 2), "f4"), keys=["good"], index=[0],
-        left_out={"not an image": keys}, tokenizer=tokenizer,
+    content = ShardContent(
+        latents=np.ones((1, 6, 2, 2), "f4"), keys=["good"], index=[0], left_out={"not an image": keys},
+        tokenizer=tokenizer,
     )  # fmt: skip
+    write_shard(tmp_path / "latents-00000.safetensors", content)
     new = LatentManifest(
         vtp_version="0", tokenizer=tokenizer, source="s", samples=30_001, image_size=16, flips=False,
         shard_samples=40_000,
@@ -301,11 +302,11 @@ def test_an_interrupted_encoding_goes_on(
 ) -> None:
     write, written = encoding.write_shard, []
 
-    def stops(path: Path, *arguments: object, **keys: object) -> None:
+    def stops(path: Path, content: ShardContent) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        write(path, *arguments, **keys)  # type: ignore[arg-type]
+        write(path, content)
 
     monkeypatch.setattr(encoding, "write_shard", stops)
     with pytest.raises(KeyboardInterrupt):
