@@ -38,14 +38,19 @@ class Results:
         found = [record["training"].get(name) for record in self.records[arm]]
         return [float(value) for value in found if value is not None]
 
-    def baseline(self, metric: str) -> tuple[str, float] | None:
-        """What something trivial reaches, as the first record that has it says."""
-        for records in self.records.values():
-            for record in records:
-                entry = record["metrics"].get(metric, {})
-                if entry.get("baseline") is not None:
-                    return str(entry["baseline_name"]), float(entry["baseline"])
-        return None
+    def baseline(self, metric: str) -> tuple[str, list[float]] | None:
+        """What something trivial reaches: its name, and the value in each record that has one.
+
+        Some are of the data, the same in all records; some are of a tokenizer's own latents.
+        """
+        entries = [
+            record["metrics"].get(metric, {}) for records in self.records.values() for record in records
+        ]
+        entries = [entry for entry in entries if entry.get("baseline") is not None]
+        if not entries:
+            return None
+        names = dict.fromkeys(str(entry["baseline_name"]) for entry in entries)
+        return " or ".join(names), [float(entry["baseline"]) for entry in entries]
 
     @property
     def data(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,16 +54,19 @@ def _rows(found: Results, shown: list[Column]) -> list[list[str]]:
                 spread([record["cpu_seconds"] / 60 for record in records], 1),
             ]
         )
-    trivial: Mapping[str, tuple[str, float] | None] = {
-        column.metric: found.baseline(column.metric) for column in shown
-    }
-    if any(trivial.values()):
-        cells = []
-        for column in shown:
-            entry = trivial[column.metric]
-            cells.append(f"{entry[1]:.{column.digits}f} ({entry[0]})" if entry else "–")
-        rows.append(["baseline", "", "", *cells, "", ""])
+    trivial = [_baseline(found, column) for column in shown]
+    if any(cell != "–" for cell in trivial):
+        rows.append(["baseline", "", "", *trivial, "", ""])
     return rows
+
+
+def _baseline(found: Results, column: Column) -> str:
+    """What something trivial reaches: one value, or a range where each tokenizer has its own."""
+    entry = found.baseline(column.metric)
+    if entry is None:
+        return "–"
+    low, high = (f"{value:.{column.digits}f}" for value in (min(entry[1]), max(entry[1])))
+    return f"{low if low == high else f'{low} to {high}'} ({entry[0]})"
 
 
 def plot(name: str, found: Results, columns: tuple[Column, ...], path: Path) -> None:
@@ -91,7 +93,9 @@ def plot(name: str, found: Results, columns: tuple[Column, ...], path: Path) -> 
                 panel.plot(values, [place] * len(values), ".", color="black")
         panel.set_title(column.title, fontsize=9)
         if entry := found.baseline(column.metric):
-            panel.axvline(entry[1], color="firebrick", linestyle=":", label=entry[0])
+            for value in set(entry[1]):
+                panel.axvline(value, color="firebrick", linestyle=":")
+            panel.plot([], [], color="firebrick", linestyle=":", label=entry[0])
             panel.legend(fontsize=7, loc="lower right")
     panels[0].set_yticks(range(len(arms)), arms, fontsize=8)
     panels[0].invert_yaxis()

@@ -86,7 +86,7 @@ def _claims(found: Results, metric: str, pairs: Iterable[tuple[str, str]]) -> tu
         findings.append(judge(found.values(claim.above, metric), found.values(claim.below, metric)))
         lines.append(f"- {describe(claim, found)}")
     if trivial := found.baseline(metric):
-        lines.append(f"- for comparison, {trivial[0]}: {trivial[1]:.3f}")
+        lines.append(f"- for comparison, {trivial[0]}: {spread(sorted(set(trivial[1])))}")
     return findings, lines
 
 

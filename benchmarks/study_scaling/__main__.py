@@ -29,7 +29,7 @@ def data(folder: Path | None) -> tuple[str, tuple[str, ...]]:
 
 
 def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
-    """Trains what is missing: tokenizers, then proxies."""
+    """Trains what is missing: tokenizers, each with its proxy."""
     from benchmarks.study_scaling import making
 
     return making.make(runs, bench, budget)

@@ -1,4 +1,4 @@
-"""Makes the runs: the grids by the runner of `vtp scale`, then a proxy generator on each tokenizer."""
+"""Makes the runs: the grids by the runner of `vtp scale`, and a proxy generator on each tokenizer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from vtp_plugins.scale.runs import Run as GridRun
 
 
 def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
-    """Trains what is missing, then measures the proxies that are missing.
+    """Makes the proxies that finished runs lack, then trains what is missing, each with its proxy.
 
-    A training is stopped at the end of the budget and goes on from its checkpoint.
+    A tokenizer says nothing of generation before it has its proxy, so that follows at once. A training is
+    stopped at the end of the budget and goes on from its checkpoint.
 
     Returns:
         The runs that lack a record or its proxy.
@@ -34,18 +35,20 @@ def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
         for chain in chains_of(bench.overrides, tiny=tiny)
         if any(not is_done(run, bench) for run in _chosen(chain, runs))
     ]
-    place = grids.Bench(
-        out=bench.work,
-        cost=lambda run: costs.of(run).data(),
-        threads=bench.threads,
-        jobs=bench.jobs,
-        done=lambda _: _record(chains, runs, bench, place),
-    )
     costs = Costs(load_plugins())
-    stopped = bool(chains) and grids.make_chains(chains, place, budget)
-    _record(chains, runs, bench, place)
-    if not stopped:
-        _measure(runs, bench, end, tiny=tiny)
+    with ProxyPool(bench, end, tiny=tiny) as pool:
+        place = grids.Bench(
+            out=bench.work,
+            cost=lambda run: costs.of(run).data(),
+            threads=bench.threads,
+            jobs=bench.jobs,
+            done=lambda _: _record(chains, runs, bench, place),
+            after=lambda made: _measure(pool, _chosen([made], runs), bench),
+        )
+        _record(chains, runs, bench, place)
+        _measure(pool, runs, bench)
+        if chains:
+            grids.make_chains(chains, place, None if budget is None else end - time.monotonic())
     return [run for run in runs if not has_proxy(run, bench)]
 
 
@@ -59,19 +62,18 @@ def has_proxy(run: Run, bench: Bench) -> bool:
     return bench.result(run).exists() and KERNEL in read_record(bench.result(run))["metrics"]
 
 
-def _measure(runs: Sequence[Run], bench: Bench, end: float, *, tiny: bool) -> None:
+def _measure(pool: ProxyPool, runs: Sequence[Run], bench: Bench) -> None:
     """Adds the proxies that are missing to the records."""
     requests = []
     for run in runs:
         if bench.result(run).exists() and not has_proxy(run, bench):
             folder = bench.work / str(read_record(bench.result(run))["run_folder"])
             requests.append(Request(name=run.name, tokenizer=folder / "tokenizer", seed=0))
-    with ProxyPool(bench, end, tiny=tiny) as pool:
-        for request, found in pool.measure(requests):
-            path = bench.results / f"{request.name}.json"
-            record = read_record(path)
-            record["metrics"].update(proxy_metrics(found))
-            write_record(record, path)
+    for request, found in pool.measure(requests):
+        path = bench.results / f"{request.name}.json"
+        record = read_record(path)
+        record["metrics"].update(proxy_metrics(found))
+        write_record(record, path)
 
 
 def _chosen(chain: Sequence[GridRun], runs: Sequence[Run]) -> list[Run]:

@@ -11,8 +11,8 @@ SECONDS_A_TERAFLOP = 17.0
 """CPU seconds of training for 1e12 forward FLOPs; study_objectives took 21 (AE) and 12 at size b."""
 AROUND = 60.0
 """CPU seconds of a run's start, evaluation and report."""
-PROXY = 600.0
-"""CPU seconds of a proxy."""
+PROXY = 300.0
+"""CPU seconds of a proxy in a process of one thread; study_understanding took 260 to 300."""
 CORES = 2
 
 

@@ -17,7 +17,7 @@ from benchmarks.study_understanding.verdict import findings, write_verdict
 
 
 def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
-    """Trains what is missing: tokenizers, then proxies."""
+    """Trains what is missing: tokenizers, each with its proxy, then further proxies."""
     from benchmarks.study_understanding import proxies
 
     return proxies.make(runs, bench, budget)

@@ -14,6 +14,7 @@ from benchmarks.study_understanding.statistics import Numbers
 
 LATENTS = "linear_probe"
 PSNR = "psnr"
+RECONSTRUCTION = "reconstruction_kernel"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ FIGURES = (
     Figure("probe, features", "features.linear_probe", -1),
     Figure("PSNR", PSNR),
     Figure("SSIM", "ssim"),
-    Figure("kernel distance of reconstructions", "reconstruction_kernel", 1),
+    Figure("kernel distance of reconstructions", RECONSTRUCTION, 1),
     Figure("channels", "channels"),
     Figure("effective rank", "effective_rank"),
     Figure("participation ratio", "participation_ratio"),
@@ -72,3 +73,9 @@ def column(found: Results, arms: Sequence[str], metric: str) -> Numbers:
     """A metric of arms (n,); NaN where it is lacking."""
     values = [found.values(arm, metric) for arm in arms]
     return numpy.array([each[0] if each else numpy.nan for each in values], dtype=numpy.float64)
+
+
+def protocols_of(found: Results, metric: str) -> set[str]:
+    """The protocols by which a metric of the records was measured."""
+    entries = [record["metrics"].get(metric) for records in found.records.values() for record in records]
+    return {str(entry["protocol"]) for entry in entries if entry is not None and "protocol" in entry}

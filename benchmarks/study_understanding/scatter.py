@@ -49,10 +49,12 @@ def draw(name: str, found: Results, columns: tuple[Column, ...], path: Path) -> 
                 color=color, label=kind, markersize=4,
             )  # fmt: skip
         panel.set_xlabel(figure.title, fontsize=8)
-        panel.set_title(f"rho {correlation(found, figure.metric) or '–'}", fontsize=8)
+        rho = correlation(found, figure.metric)
+        panel.set_title(f"rho {rho}, {rho.arms} tokenizers" if rho else "too few tokenizers", fontsize=8)
     for panel in list(panels)[len(shown) :]:
         panel.set_axis_off()
     picture.axes[0].legend(fontsize=7)
-    picture.supylabel("kernel distance of generated samples", fontsize=9)
-    picture.suptitle(f"{name}: {', '.join(found.data)}", fontsize=10)
+    picture.supylabel("kernel distance of generated samples (less is better)", fontsize=9)
+    title = f"{name}: {', '.join(found.data)}; Spearman's rho with its 95 % interval"
+    picture.suptitle(title, fontsize=10)
     picture.savefig(path, dpi=150)

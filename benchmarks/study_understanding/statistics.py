@@ -12,6 +12,8 @@ Numbers = numpy.typing.NDArray[numpy.float64]
 DRAWS = 2000
 """Sets of arms that are drawn with replacement."""
 LEAST = 8
+"""Fewer arms have no interval."""
+ENOUGH = 24
 """Fewer arms are not judged."""
 
 

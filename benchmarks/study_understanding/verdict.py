@@ -12,18 +12,20 @@ from benchmarks.study_understanding.figures import (
     GROUPS,
     LATENTS,
     PSNR,
-    Figure,
+    RECONSTRUCTION,
     arms_of,
     column,
+    protocols_of,
 )
-from benchmarks.study_understanding.statistics import LEAST, Correlation, correlate
+from benchmarks.study_understanding.statistics import ENOUGH, LEAST, Correlation, correlate
 
 CAVEAT = (
-    "32-pixel images, small tokenizers of 200 to 800 steps and one small generator: agreement does not prove "
-    "the paper's claim, and disagreement does not refute it. The distance is of decoded samples, so a "
-    "tokenizer that reconstructs badly can't do well in it; that is why the correlations given PSNR are "
-    "shown too. The network of the distance, EfficientNet-Lite0, is also that of the critic in the arms with "
-    "GAN. Arms that share an encoder are not independent, so the intervals are somewhat too narrow."
+    "32-pixel images, small tokenizers of 200 to 800 steps, one seed each, and one small generator: "
+    "agreement does not prove the paper's claim, and disagreement does not refute it. The distance is of "
+    "decoded samples, so a tokenizer that reconstructs badly can't do well in it; that is why the "
+    "correlations with the quality of reconstructions taken out are shown too. The network of the distance, "
+    "EfficientNet-Lite0, is also that of the critic in the arms with GAN. Arms that share an encoder are not "
+    "independent, so the intervals are somewhat too narrow."
 )
 
 
@@ -36,14 +38,19 @@ def write_verdict(found: Results) -> str:
     if len(arms) < LEAST:
         lines += [f"Too few to judge: {len(arms)} arms have a distance.", "", CAVEAT]
         return "\n".join(lines) + "\n"
-    protocols = {record["metrics"][KERNEL]["protocol"] for arm in arms for record in found.records[arm]}
-    if len(protocols) > 1:
+    if len(arms) < ENOUGH:
+        lines += [
+            f"Provisional: {len(arms)} arms have a distance, and correlations of fewer than {ENOUGH} are not "
+            "judged.",
+            "",
+        ]
+    if len(protocols := protocols_of(found, KERNEL)) > 1:
         lines.append(
             f"The distances are of {len(protocols)} protocols and can't be compared: measure them again."
         )
         return "\n".join(lines) + "\n"
-    lines += ["## Do latents that mean more generate better?", "", *_central(found), ""]
-    lines += ["## How sure one distance is", "", *_noise(found, arms), ""]
+    lines += ["## Do better understood latents generate better?", "", *_central(found), ""]
+    lines += ["## Error of one proxy", "", *_noise(found, arms), ""]
     for _, title, left_out in GROUPS:
         lines += [f"## Rank correlation with the kernel distance: {title}", "", *_table(found, left_out), ""]
     lines += ["## Which cheap number to trust", "", *_best(found), ""]
@@ -64,9 +71,10 @@ def finding(found: Correlation | None, sign: int) -> Finding:
 
     Returns:
         ``appeared``: the interval lies on that side of zero; ``reversed``: on the other; ``leaning``: it
-        holds zero, and rho has the sign; ``absent``: it holds zero, and rho has not; ``open``: too few arms.
+        contains zero, and rho has the sign; ``absent``: it contains zero, and rho has not; ``open``: fewer
+        than `ENOUGH` arms.
     """
-    if found is None:
+    if found is None or found.arms < ENOUGH:
         return "open"
     low, high = sorted((sign * found.low, sign * found.high))
     if low > 0:
@@ -76,47 +84,76 @@ def finding(found: Correlation | None, sign: int) -> Finding:
     return "leaning" if sign * found.rho > 0 else "absent"
 
 
-SAID: dict[Finding, str] = {
-    "appeared": "the whole interval has the claimed sign",
-    "leaning": "rho has the claimed sign, but the interval contains zero: it may be chance",
-    "absent": "rho does not have the claimed sign, and the interval contains zero",
-    "reversed": "the whole interval has the other sign",
-    "open": "too few arms",
+ANSWERS: dict[Finding, str] = {
+    "appeared": "yes, over these tokenizers",
+    "leaning": "not shown; rho has the claimed sign, but that may be chance",
+    "absent": "not shown; rho does not have the claimed sign",
+    "reversed": "the opposite, over these tokenizers",
+    "open": f"not judged; fewer than {ENOUGH} tokenizers",
+}
+PIXELS: dict[Finding, str] = {
+    "appeared": "tokenizers of higher PSNR have worse samples here, which agrees with the paper",
+    "leaning": "no relation is shown, which does not contradict the paper",
+    "absent": "no relation is shown, which does not contradict the paper",
+    "reversed": "tokenizers of higher PSNR have better samples here, which speaks against the paper",
+    "open": "not judged",
 }
 
 
+SIGNS = {1: "positive", -1: "negative"}
+GIVEN = (
+    (PSNR, "PSNR"),
+    (RECONSTRUCTION, "the kernel distance of reconstructions"),
+    ("channels", "the number of channels"),
+)
+"""What is taken out of the central correlation."""
+
+
 def findings(found: Results) -> dict[str, Finding]:
-    """What the ledger of claims may name: of the probe, and of it given PSNR."""
+    """What the ledger of claims may name: of the probe, of it given PSNR, of PSNR."""
     return {
         "probe against distance": finding(correlation(found, LATENTS), -1),
         "probe against distance, given PSNR": finding(correlation(found, LATENTS, given=PSNR), -1),
-        "PSNR against distance": finding(correlation(found, PSNR), -1),
+        "distance does not fall with PSNR": finding(correlation(found, PSNR), 1),
     }
 
 
 def _central(found: Results) -> list[str]:
-    lines = []
-    for title, given in (("as they are", None), ("given PSNR", PSNR)):
-        rho = correlation(found, LATENTS, given=given)
-        said = finding(rho, -1)
-        lines.append(f"- Probe of the latents against distance, {title}: {rho or '–'}, {said}: {SAID[said]}.")
-    rho = correlation(found, PSNR)
-    lines.append(
-        f"- PSNR against distance: {rho or '–'}. The paper says that better pixels do not generate better: a "
-        "rho well below zero speaks against that here."
-    )
-    return lines
+    rho, pixels = correlation(found, LATENTS), correlation(found, PSNR)
+    judged, given_psnr, of_pixels = findings(found).values()
+    lines = [
+        f"As they are: {ANSWERS[judged]}. With PSNR taken out: {ANSWERS[given_psnr]}. The claim is that rho "
+        "is negative: the better the linear probe of the latents, the smaller the kernel distance of "
+        "generated samples. Spearman's rho with its 95 % interval:",
+        "",
+        f"- probe: {rho or '–'}, {judged}",
+    ]
+    for metric, title in GIVEN:
+        rho = correlation(found, LATENTS, given=metric)
+        lines.append(f"- probe, given {title}: {rho or '–'}, {finding(rho, -1)}")
+    return [
+        *lines,
+        f"- PSNR: {pixels or '–'}; given the probe: {correlation(found, PSNR, given=LATENTS) or '–'}. The "
+        "paper says that better pixels do not generate better, so rho should not be negative: "
+        f"{PIXELS[of_pixels]}.",
+    ]
 
 
 def _noise(found: Results, arms: list[str]) -> list[str]:
-    repeated = {
-        arm: [float(proxy["kernel"]) for proxy in found.records[arm][0].get("proxies", [])] for arm in arms
-    }
+    records = {arm: found.records[arm][0] for arm in arms}
+    trivial = {arm: float(records[arm]["metrics"][KERNEL].get("baseline", "nan")) for arm in arms}
+    better = [arm for arm in arms if found.values(arm, KERNEL)[0] < trivial[arm]]
+    lines = [
+        f"- {len(better)} of {len(arms)} proxies have a smaller distance than decoded Gaussian latents of "
+        "the same mean and deviation."
+    ]
+    repeated = {arm: [float(proxy["kernel"]) for proxy in records[arm].get("proxies", [])] for arm in arms}
     repeated = {arm: values for arm, values in repeated.items() if len(values) > 1}
     if not repeated:
-        return ["No arm has several proxies yet."]
-    lines = [
-        f"- {arm}: {plain.fmean(values):.4g}, deviation {plain.stdev(values):.2g} over {len(values)} proxies"
+        return [*lines, "- No tokenizer has several proxies yet."]
+    lines += [
+        f"- {arm}: mean {plain.fmean(values):.4g}, standard deviation {plain.stdev(values):.2g} over "
+        f"{len(values)} proxies"
         for arm, values in repeated.items()
     ]
     error = plain.fmean([plain.variance(values) for values in repeated.values()])
@@ -124,39 +161,53 @@ def _noise(found: Results, arms: list[str]) -> list[str]:
     share = max(0.0, 1 - error / spread) if spread else 0.0
     return [
         *lines,
-        f"- Deviation of one distance {error**0.5:.2g}, of the arms' distances {spread**0.5:.2g}: "
-        f"{share:.0%} of the variance is the tokenizers', so that no correlation can be expected beyond "
-        f"{share**0.5:.2f}.",
+        f"- Standard deviation of one proxy's distance {error**0.5:.2g}, of the distances of all tokenizers "
+        f"{spread**0.5:.2g}: {share * 100:.0f} % of their variance is not the proxy's, so no correlation can "
+        f"be expected beyond about {share**0.5:.2f}. The error of a tokenizer's own training is not known: "
+        "it has one seed.",
     ]
 
 
 def _table(found: Results, left_out: frozenset[str]) -> list[str]:
-    lines = ["| number | arms | rho | rho given PSNR | claim |", "| --- | --- | --- | --- | --- |"]
-    rows = []
+    lines = [
+        "| number | tokenizers | rho | rho given PSNR | claimed sign |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    rows, several = [], []
     for figure in FIGURES:
         rho = correlation(found, figure.metric, left_out)
         given = None if figure.metric == PSNR else correlation(found, figure.metric, left_out, given=PSNR)
         if rho is None:
             continue
-        said = finding(rho, figure.sign) if figure.sign else "none"
+        said = f"{SIGNS[figure.sign]}: {finding(rho, figure.sign)}" if figure.sign else "none"
         rows.append((abs(rho.rho), f"| {figure.title} | {rho.arms} | {rho} | {given or '–'} | {said} |"))
-    return [*lines, *(line for _, line in sorted(rows, reverse=True))]
+        if len(protocols_of(found, figure.metric)) > 1:
+            several.append(figure.title)
+    lines += [line for _, line in sorted(rows, reverse=True)]
+    if several:
+        lines += ["", f"Measured by more than one protocol, so compare with care: {', '.join(several)}."]
+    return lines
 
 
 def _best(found: Results) -> list[str]:
-    judged: list[tuple[Figure, Correlation]] = []
-    for figure in FIGURES:
-        rho = correlation(found, figure.metric)
-        if rho is not None and rho.low * rho.high > 0:
-            judged.append((figure, rho))
-    if not judged:
+    pairs = [(figure, correlation(found, figure.metric)) for figure in FIGURES]
+    known = [(figure, rho) for figure, rho in pairs if rho is not None and rho.arms >= ENOUGH]
+    if not known:
+        return [f"Not judged: no number is known of {ENOUGH} tokenizers."]
+    told = sorted(
+        (pair for pair in known if pair[1].low * pair[1].high > 0), key=lambda pair: -abs(pair[1].rho)
+    )
+    if not told:
         return ["Every number's interval contains zero: trust none of them here."]
-    judged.sort(key=lambda pair: -abs(pair[1].rho))
-    lines = [f"- {figure.title}: {rho}" for figure, rho in judged]
     return [
-        f"Of {len(FIGURES)} numbers these differ from zero; by chance alone one in twenty would:",
+        f"Of {len(known)} numbers that {ENOUGH} tokenizers or more have, these have an interval without "
+        "zero. If none were related to the distance, about one in twenty would still be listed.",
         "",
-        *lines,
+        *(
+            f"- {figure.title}: {rho}, {'more' if rho.rho < 0 else 'less'} of it goes with better samples"
+            for figure, rho in told
+        ),
         "",
-        f"The strongest is {judged[0][0].title}. These same records chose it: expect less of it elsewhere.",
+        f"The strongest is: {told[0][0].title}. These same records chose it, so expect less of it elsewhere; "
+        "where intervals overlap, the order of the numbers is not established.",
     ]

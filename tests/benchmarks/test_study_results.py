@@ -116,6 +116,14 @@ def test_the_table_has_means_ranges_baselines_and_what_is_missing(tmp_path: Path
     assert "| baseline |  |  | 0.250 (raw pixels) | 0.2 (raw pixels) |  |  |" in lines
 
 
+def test_a_baseline_of_a_tokenizer_s_own_is_a_range(tmp_path: Path) -> None:
+    main_arms(tmp_path, {"ae": (0.30, 0.31, 0.32)})
+    found = read_results(make_arms(), tmp_path)
+    for record, baseline in zip(found.records["ae_d4"], (0.5, 0.7, 0.6), strict=True):
+        record["metrics"][LATENTS]["baseline"] = baseline
+    assert "| 0.500 to 0.700 (raw pixels) |  |  |" in markdown("study", found, (Column("probe", LATENTS),))
+
+
 def test_a_plot_is_drawn_of_what_is_there(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     main_arms(tmp_path / "results", IN_ORDER)

@@ -102,6 +102,8 @@ def test_the_whole_study_in_small(tmp_path: Path) -> None:
     )
     made = runner.invoke(main, [*arguments, "run", *chosen])
     assert made.exit_code == 0, made.output
+    proxy, branch_starts = "ae_s_steps8_seed0: proxy 0", "ae-s-steps4-seed0: starts"
+    assert made.output.index(proxy) < made.output.index(branch_starts)  # it follows its tokenizer at once
     records = {path.stem: json.loads(path.read_text()) for path in results.iterdir()}
     assert len(records) == 3
     longest, branch = records["ae_s_steps8_seed0"], records["ae_s_steps4_seed0"]

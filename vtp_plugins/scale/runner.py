@@ -43,6 +43,7 @@ class Bench:
         jobs: Runs at the same time.
         plugin_files: Files of plugins that the recipes need.
         done: Called when a run is finished, by one thread at a time.
+        after: Called next by the run's own thread, which makes no other run meanwhile; may take long.
         quiet: Whether progress goes to standard error, as standard output is for JSON.
         lock: Held meanwhile.
     """
@@ -53,6 +54,7 @@ class Bench:
     jobs: int = 1
     plugin_files: tuple[Path, ...] = ()
     done: Callable[[Run], None] = lambda run: None
+    after: Callable[[Run], None] = lambda run: None
     quiet: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
@@ -172,6 +174,7 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> bool:
         _prune(folder, run.keeps)
         _record(run, bench, "done", 0, "", session, bench.cost(run))
         bench.done(run)
+    bench.after(run)
     return True
 
 
