@@ -58,14 +58,16 @@ class Crossing:
         low: Lower end of the interval; None: it is not bounded there.
         high: Upper end.
         inside: Whether the estimate lies in the range that both curves were measured in.
-        ahead: Which curve is better over the whole range, beyond noise at both ends: 1 for the first, -1
-            for the second, 0 for none.
+        ends: Which curve is better at the lower and at the upper end of that range, beyond noise: 1 for the
+            first, -1 for the second, 0 for none.
+        ahead: The same for the whole range: that of both ends if they agree, else 0.
     """
 
     x: float | None
     low: float | None
     high: float | None
     inside: bool
+    ends: tuple[int, int]
     ahead: int
 
 
@@ -120,23 +122,25 @@ def crossing(first: Curve, second: Curve, *, higher_is_better: bool) -> Crossing
     unbounded where the slopes don't differ significantly.
     """
     shared = shared_range([first, second])
-    ahead = 0
+    ends = (0, 0)
     if shared is not None:
-        ends = first.line.at(numpy.log10(shared)).minus(second.line.at(numpy.log10(shared)))
-        sure = numpy.sign(ends.value) * (numpy.abs(ends.value) > ends.margin())
-        if sure[0] == sure[1]:
-            ahead = int(sure[0]) * (1 if higher_is_better else -1)
+        apart = first.line.at(numpy.log10(shared)).minus(second.line.at(numpy.log10(shared)))
+        sure = numpy.sign(apart.value) * (numpy.abs(apart.value) > apart.margin())
+        low, high = (int(sign) * (1 if higher_is_better else -1) for sign in sure)
+        ends = low, high
+    ahead = ends[0] if ends[0] == ends[1] else 0
     offset, slope = first.line.coefficients - second.line.coefficients
     if slope == 0:
-        return Crossing(x=None, low=None, high=None, inside=False, ahead=ahead)
+        return Crossing(x=None, low=None, high=None, inside=False, ends=ends, ahead=ahead)
     place = float(-offset / slope)
-    low, high = _not_told_apart(first, second, place)
+    least, most = _not_told_apart(first, second, place)
     x = _power(place)
     return Crossing(
         x=x,
-        low=None if low is None else _power(low),
-        high=None if high is None else _power(high),
+        low=None if least is None else _power(least),
+        high=None if most is None else _power(most),
         inside=x is not None and shared is not None and shared[0] <= x <= shared[1],
+        ends=ends,
         ahead=ahead,
     )
 

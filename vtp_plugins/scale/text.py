@@ -91,7 +91,7 @@ def describe_gain(gain: Gain) -> str:
     word = "better" if gain.value >= 0 else "worse"
     sign = 100 if gain.value >= 0 else -100
     low, high = sorted((sign * gain.low, sign * gain.high))
-    return f"{abs(gain.value):.1%} {word}{_interval(low, high, ' %')}"
+    return f"{100 * abs(gain.value):.1f} % {word}{_interval(low, high, ' %')}"
 
 
 def describe_crossing(first: str, second: str, found: Crossing) -> str:
@@ -108,7 +108,10 @@ def describe_crossing(first: str, second: str, found: Crossing) -> str:
             high = "no bound" if found.high is None else f"{found.high:.3g}"
             text += f"{low} to {high}"
     if found.ahead:
-        text += f"; {first if found.ahead > 0 else second} is ahead over the whole range"
+        return f"{text}; {first if found.ahead > 0 else second} is ahead over the whole range"
+    for end, where in zip(found.ends, ("lower", "upper"), strict=True):
+        if end:
+            text += f"; {first if end > 0 else second} is ahead at the {where} end of the range"
     return text
 
 

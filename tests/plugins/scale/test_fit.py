@@ -85,7 +85,9 @@ def test_the_ends_of_a_crossings_interval_are_where_the_difference_is_as_large_a
     first, second = noisy(2, 0, 0), noisy(1, 0, 1)
     found = crossing(first, second, higher_is_better=True)
     assert found.x is not None and found.low is not None and found.high is not None
-    assert found.low < found.x < found.high and found.inside and found.ahead == 0
+    assert found.low < found.x < found.high and found.inside
+    assert (found.ends, found.ahead) == ((-1, 1), 0)
+    assert crossing(first, second, higher_is_better=False).ends == (1, -1)
     for x in (found.low, found.high):
         difference = first.line.at(numpy.log10(x)).minus(second.line.at(numpy.log10(x)))
         assert abs(difference.value[0]) == pytest.approx(difference.margin()[0], rel=1e-6)
@@ -94,11 +96,12 @@ def test_the_ends_of_a_crossings_interval_are_where_the_difference_is_as_large_a
 def test_curves_that_are_apart_say_who_is_ahead_and_have_no_bounded_interval() -> None:
     first, second = noisy(1, 3, 0), noisy(1, 0, 1)
     found = crossing(first, second, higher_is_better=True)
-    assert found.ahead == 1 and crossing(first, second, higher_is_better=False).ahead == -1
+    assert (found.ends, found.ahead) == ((1, 1), 1)
+    assert crossing(first, second, higher_is_better=False).ahead == -1
     assert not found.inside and (found.low is None or found.high is None)
     exact = curve(X, numpy.log10(X))
     assert crossing(exact, curve(X, numpy.log10(X) + 1), higher_is_better=True) == Crossing(
-        x=None, low=None, high=None, inside=False, ahead=-1
+        x=None, low=None, high=None, inside=False, ends=(-1, -1), ahead=-1
     )
 
 
@@ -106,7 +109,7 @@ def test_curves_through_two_points_cross_without_an_interval() -> None:
     first, second = curve(X[:2], numpy.array([0.0, 1.0])), curve(X[:2], numpy.array([1.0, 0.0]))
     found = crossing(first, second, higher_is_better=True)
     assert found.x == pytest.approx(10**3.5) and found.inside
-    assert found.low is None and found.high is None and found.ahead == 0
+    assert found.low is None and found.high is None and (found.ends, found.ahead) == ((0, 0), 0)
     assert shared_range([first, curve(X[2:], X[2:])]) is None
 
 
