@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -53,10 +54,12 @@ class ProxyPool:
     Args:
         bench: Its `overrides` name the data.
         end: `time.monotonic` at the end of the budget.
+        stop: Once set, proxies that have not begun are left.
         tiny: Whether proxies are tiny.
     """
 
-    def __init__(self, bench: Bench, end: float, *, tiny: bool) -> None:
+    def __init__(self, bench: Bench, end: float, stop: threading.Event, *, tiny: bool) -> None:
+        self._stop = stop
         self._pool = ProcessPoolExecutor(
             bench.jobs,
             mp_context=multiprocessing.get_context("spawn"),
@@ -78,6 +81,11 @@ class ProxyPool:
         """
         futures = {self._pool.submit(_measure, request): request for request in requests}
         for future in as_completed(futures):
+            if self._stop.is_set():
+                for other in futures:
+                    other.cancel()
+            if future.cancelled():
+                continue
             request, found = futures[future], future.result()
             if isinstance(found, str):
                 click.echo(f"{request.name}: proxy {request.seed} is left out; {found}")

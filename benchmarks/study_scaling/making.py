@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from benchmarks.study.arm import Run
 from benchmarks.study.proxies import KERNEL, ProxyPool, Request, proxy_metrics
 from benchmarks.study.record import make_record, read_record, write_record
-from benchmarks.study.runner import Bench, is_done
+from benchmarks.study.runner import Bench, is_done, set_by_signals
 from benchmarks.study_scaling.arms import TINY_STEPS, arm_name, chains_of
 from vtp_core.plugins import load_plugins
 from vtp_plugins.scale import runner as grids
@@ -36,7 +37,8 @@ def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
         if any(not is_done(run, bench) for run in _chosen(chain, runs))
     ]
     costs = Costs(load_plugins())
-    with ProxyPool(bench, end, tiny=tiny) as pool:
+    stop = threading.Event()
+    with ProxyPool(bench, end, stop, tiny=tiny) as pool, set_by_signals(stop):
         place = grids.Bench(
             out=bench.work,
             cost=lambda run: costs.of(run).data(),
@@ -47,7 +49,7 @@ def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
         )
         _record(chains, runs, bench, place)
         _measure(pool, runs, bench)
-        if chains:
+        if chains and not stop.is_set():
             grids.make_chains(chains, place, None if budget is None else end - time.monotonic())
     return [run for run in runs if not has_proxy(run, bench)]
 

@@ -51,7 +51,7 @@ def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
         finally:
             ended[run.name].set()
 
-    with ProxyPool(bench, end, tiny=tiny) as pool, set_by_signals(stop):
+    with ProxyPool(bench, end, stop, tiny=tiny) as pool, set_by_signals(stop):
         with ThreadPoolExecutor(bench.jobs) as threads:
             for future in [threads.submit(make_one, run, pool) for run in runs]:
                 future.result()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy
@@ -8,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.study.arm import Run
+from benchmarks.study.proxies import ProxyPool, Request
 from benchmarks.study.record import write_record
 from benchmarks.study.results import read_results
+from benchmarks.study.runner import Bench
 from benchmarks.study_scaling.__main__ import STUDY, data, main
 from benchmarks.study_scaling.arms import FAMILIES, arm_name, chains_of, make_arms
 from benchmarks.study_scaling.curves import METRICS, curves
@@ -95,6 +99,31 @@ def test_the_verdict_places_what_is_measured_in_the_papers_figure(
     assert {len(shown.series) for shown in curves(found, sizes=True)} == {4}
     STUDY.draw(STUDY.name, found, STUDY.columns, tmp_path / "figure.svg")
     assert "CLIP + SSL + AE" in (tmp_path / "figure.svg").read_text()
+
+
+def test_proxies_that_have_not_begun_are_left_when_it_is_time(tmp_path: Path) -> None:
+    stop, made = threading.Event(), []
+
+    class Waiting(Future[str]):
+        def cancel(self) -> bool:
+            """As an executor does it that has not begun it."""
+            return self.cancelled() or (super().cancel() and not self.set_running_or_notify_cancel())
+
+    class Later:
+        """The first is done at once, the others never."""
+
+        def submit(self, _: object, request: Request) -> Waiting:
+            made.append(Waiting())
+            if request.seed == 0:
+                made[0].set_result("no time")
+            return made[-1]
+
+    bench = Bench(study="s", data="samples", overrides=(), work=tmp_path, results=tmp_path)
+    pool = ProxyPool(bench, float("inf"), stop, tiny=True)
+    pool._pool = Later()  # type: ignore[assignment]
+    stop.set()
+    assert list(pool.measure([Request(name="a", tokenizer=tmp_path, seed=seed) for seed in range(3)])) == []
+    assert [future.cancelled() for future in made] == [False, True, True]
 
 
 def test_a_part_of_the_runs_is_provisional(tmp_path: Path) -> None:
