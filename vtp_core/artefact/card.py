@@ -129,7 +129,7 @@ images = tokenizer.postprocess(tokenizer.decode(latent).sample)
 latents (`encode_normalized` and `decode_normalized` apply them). `heads/` holds what objectives export.
 
 {_numbers(training)}
-{_origin(tokenizer, training)}
+{_origin(tokenizer, config, training)}
 ## Before you publish it
 
 {_missing(training)}
@@ -163,9 +163,10 @@ def _numbers(training: Training | None) -> str:
     return "\n".join(["## Measured", "", head, *rows, "", "Protocols:", "", *listed, ""])
 
 
-def _origin(tokenizer: Tokenizer, training: Training | None) -> str:
+def _origin(tokenizer: Tokenizer, config: ArtefactConfig, training: Training | None) -> str:
     """Data, and licences of all weights that the encoder did not learn here."""
-    notices = [f"- {_text(line)}" for line in tokenizer.encoder.notices()]
+    read = [f"Weights of another project; license {config.license}"] if config.license else []
+    notices = [f"- {_text(line)}" for line in (*read, *tokenizer.encoder.notices())]
     facts = [f"| {_text(name)} | {_text(text)} |" for name, text in (training.facts if training else ())]
     parts: list[str] = []
     if facts:

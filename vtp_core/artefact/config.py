@@ -17,6 +17,8 @@ CONFIG_BYTES = 1_000_000
 """Largest ``config.json`` that is read."""
 EXPORTED_BY = "_vtp_version"
 """Key of a ``config.json`` in another project's layout that was written here: the version that wrote it."""
+WHOLE = "artefact"
+"""Key of one that holds all of our own: what a library of another project writes of our classes."""
 EXPORT_BYTES = 64_000_000
 """Largest one in which it is looked for: AutoencoderRAE's has statistics of every channel and position."""
 
@@ -79,6 +81,8 @@ class ArtefactConfig(Table):
     """Factor on the normalised latents."""
     latents_stats_protocol: str | None = None
     """How mean and deviation were measured: data, images, crop."""
+    license: str = ""
+    """What is stated of the license of weights that another project published; empty: they are others."""
     fingerprint: str | None = None
     """Of what latents depend on: encoder, bottleneck, statistics. Null in files of older versions."""
     classes: tuple[str, ...] = ()
@@ -132,7 +136,7 @@ def is_export(path: Path) -> bool:
     """Whether a folder, or the one of a file, was written here in another project's layout."""
     folder = path if path.is_dir() else path.parent
     try:
-        return EXPORTED_BY in read_json(folder / "config.json", EXPORT_BYTES)
+        return not read_json(folder / "config.json", EXPORT_BYTES).keys().isdisjoint((EXPORTED_BY, WHOLE))
     except CheckpointError:
         return False
 

@@ -14,8 +14,9 @@ from vtp_core.tokenizer import Tokenizer
 
 FILES = (
     "*.json", "*.yaml", "*.yml", "*.safetensors", "*.pt", "*.pth", "*.ckpt", "*.bin", "SHA256SUMS", "NOTICE",
+    "README.md",
 )  # fmt: skip
-"""What is downloaded: configurations and weights, and no code."""
+"""What is downloaded: configurations, weights and the card with their license; no code."""
 FOLDERS = ("heads/*", "critics/*", "encoder", "vae", "vqvae")
 """Folders in that of a tokenizer whose files are downloaded too: an artefact's own, that of an encoder beside
 its decoder, and a pipeline's autoencoder."""
@@ -79,7 +80,7 @@ def _needed(name: PurePosixPath, pipeline: bool) -> bool:
     if not any(fnmatchcase(name.name, ending) for ending in FILES):
         return False
     if name.parent == PurePosixPath():
-        return not pipeline or name.suffix == ".json"
+        return not pipeline or name.suffix in (".json", ".md")
     depth = len(name.parent.parts)
     return any(
         depth == len(PurePosixPath(folder).parts) and fnmatchcase(str(name.parent), folder)

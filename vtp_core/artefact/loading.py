@@ -11,6 +11,7 @@ from vtp_core.artefact.config import is_artefact, is_export
 from vtp_core.artefact.finding import find_tokenizer, run_of_checkpoint
 from vtp_core.artefact.folder import read_artefact
 from vtp_core.artefact.from_recipe import newest_tokenizer
+from vtp_core.artefact.license import with_license
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import load_recipe
@@ -25,8 +26,9 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 class Format(Protocol):
     """Reader and writer of another project's folders and files; `register_formats` offers such a class.
 
-    Three more members are optional: ``license``, of the published weights, for `vtp eval --leaderboard`,
-    which states it unless `is_export` says that the folder was written here; and for `vtp export`
+    Three more members are optional: ``license``, of the published weights, which model cards and
+    `vtp eval --leaderboard` state unless the folder's own card names one, or `is_export` says that it was
+    written here; and for `vtp export`
     ``holds_statistics = True`` if its folders hold statistics of the latents, which are then measured first,
     and ``check_packages()``, which raises a `UsageError` if a package is missing that `write` needs.
     """
@@ -91,6 +93,8 @@ def load(
             )
         # A folder of unknown format is read as our own, whose errors say what is wrong with it.
         model = read_artefact(folder, plugins) if reader is None else reader.read(folder)
+        if reader is not None and not is_export(folder):
+            model = with_license(model, folder, getattr(reader, "license", ""))
     check_weights(folder, model)
     return model.to(device=place[0], dtype=place[1])
 
@@ -114,22 +118,6 @@ def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if (dtype := known.get(_SHORT.get(given, given))) is None:
         raise UsageError(f"load: dtype {name}: expected one of {', '.join(known)}")
     return dtype
-
-
-def license_of(folder: Path, model: Tokenizer, plugins: Plugins) -> str:
-    """What is stated of the licence of a tokenizer's weights: by its format, else by its encoder; or empty.
-
-    Of a folder that was exported here the format's licence is not stated: the weights may be anyone's.
-
-    Args:
-        folder: What it was loaded from, as `find_tokenizer` returns it.
-        model: The tokenizer.
-        plugins: The installed ones.
-    """
-    ours = is_artefact(folder) or is_export(folder) or run_of_checkpoint(folder) is not None
-    reader = None if ours else format_of(folder, plugins)
-    stated = str(getattr(reader, "license", ""))
-    return stated or "; ".join(model.encoder.notices())
 
 
 def find_format(name: str, plugins: Plugins) -> Format:

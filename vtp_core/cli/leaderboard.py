@@ -108,7 +108,7 @@ def _row(
     found: list[Measured],
 ) -> Row:
     """Measures one tokenizer; what was measured is added to `found`."""
-    from vtp_core.artefact.loading import license_of
+    from vtp_core.artefact.license import license_of
     from vtp_core.leaderboard.cost import count_cost, with_rates
     from vtp_core.leaderboard.row import Row
     from vtp_core.run.progress import show_pass
@@ -127,7 +127,7 @@ def _row(
     found.append(measured)
     return Row(
         name=name,
-        license=license_of(folder, model, plugins),
+        license=license_of(model),
         cost=cost,
         results=measured.results,
         left_out={**measured.unfit, **measured.left_out},

@@ -13,7 +13,6 @@ class DiffusersFormat:
     """Reads and writes ``config.json`` and ``diffusion_pytorch_model.safetensors``."""
 
     holds_statistics = True
-    license = "of the published weights: that of their model card"
 
     def matches(self, folder: Path) -> bool:
         """Whether ``config.json`` names a class of diffusers, or ``vae/config.json`` of a pipeline does."""

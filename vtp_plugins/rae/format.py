@@ -12,10 +12,6 @@ from vtp_plugins.rae.reader import find_config, read_model
 class RaeFormat:
     """Reads the published models of RAE (arXiv 2510.11690)."""
 
-    license = (
-        "of the published weights: decoders MIT; encoders Apache-2.0 (DINOv2, SigLIP2) or CC BY-NC 4.0 (MAE)"
-    )
-
     def matches(self, folder: Path) -> bool:
         """Whether it is a configuration with the target ``stage1.RAE``, or a folder with exactly one."""
         try:

@@ -27,7 +27,7 @@ WEIGHTS = "model.safetensors"
 class TiTokFormat:
     """Reads and writes a TiTok: parts `titok`, `vq` or `kl`, and `titok`."""
 
-    license = "of the published weights: Apache-2.0"
+    license = "of the published weights: Apache-2.0 (bytedance/1d-tokenizer)"
 
     def matches(self, folder: Path) -> bool:
         """Whether it is a file of weights with these names, or a folder with exactly one."""

@@ -12,7 +12,7 @@ from vtp_plugins.unitok.reader import find_files, read_model
 class UniTokFormat:
     """Reads a UniTok as the parts `unitok`; the text tower in the file is left out."""
 
-    license = "of the published weights: MIT"
+    license = "of the published weights: MIT (FoundationVision/UniTok)"
 
     def matches(self, folder: Path) -> bool:
         """Whether it is a file of weights with these names, or a folder with exactly one."""

@@ -29,7 +29,7 @@ class VaVaeFormat:
     """Reads a VA-VAE as `cnn` encoder and decoder with a `kl` bottleneck, and writes such tokenizers."""
 
     holds_statistics = True
-    license = "of the published weights: MIT"
+    license = "of the published weights: MIT (hustvl/LightningDiT)"
 
     def matches(self, folder: Path) -> bool:
         """Whether it is a checkpoint with these names, or a folder with exactly one."""

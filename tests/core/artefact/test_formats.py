@@ -12,7 +12,8 @@ import torch
 from tests.core.toy_tokenizer import toy_plugins, toy_tokenizer
 from vtp_core import load
 from vtp_core.artefact.folder import replace_folder
-from vtp_core.artefact.loading import find_format, license_of
+from vtp_core.artefact.license import NOT_STATED, license_of
+from vtp_core.artefact.loading import find_format
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, hookimpl
 from vtp_core.plugins.hookspecs import Register
@@ -114,17 +115,44 @@ class Licensed(Greedy):
     license = "of the published weights: MIT"
 
 
-def test_the_license_is_that_of_published_weights(tmp_path: Path) -> None:
+CARDS = {
+    "license: mit": "mit, says README.md beside them",
+    "license: other\nlicense_name: its own": "other its own, says README.md beside them",
+    "license: [1]\ntags: [x]": Licensed.license,
+    "a: [": Licensed.license,
+    "": Licensed.license,
+}
+
+
+def test_the_license_is_that_of_the_files_or_of_the_published_weights(tmp_path: Path) -> None:
     @hookimpl
     def register_formats(register: Register) -> None:
         register("licensed", Licensed)
 
-    found, model = toy_plugins(), toy_tokenizer(text=False)
+    found = toy_plugins()
     found.add(SimpleNamespace(vtp_api=2, register_formats=register_formats), "foreign")
     (tmp_path / "mine").write_text("theirs")
-    assert license_of(tmp_path, model, found) == "of the published weights: MIT"
+    assert license_of(load(tmp_path, plugins=found)) == Licensed.license
+    for front, license_text in CARDS.items():
+        (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# A model\n---\nlicense: no\n")
+        model = load(tmp_path, plugins=found)
+        assert license_of(model) == license_text
+    (tmp_path / "README.md").write_text("license: mit")
+    assert license_of(load(tmp_path, plugins=found)) == Licensed.license
+    own = load(model.save(tmp_path / "own"), plugins=found)
+    assert license_of(own) == Licensed.license, "it stays with the artefact"
+    line = "- Weights of another project; license of the published weights: MIT\n"
+    assert line in (tmp_path / "own/README.md").read_text()
     (tmp_path / "config.json").write_text('{"_vtp_version": "0.1"}')
-    assert license_of(tmp_path, model, found) == ""
+    assert license_of(load(tmp_path, plugins=found)) == "", "written here: the weights may be anyone's"
+
+
+def test_a_license_that_nobody_states_is_not_guessed(tmp_path: Path, plugins: Plugins) -> None:
+    (tmp_path / "mine").write_text("theirs")
+    model = load(tmp_path, plugins=plugins)
+    assert license_of(model) == NOT_STATED
+    assert f"license {NOT_STATED}\n" in (model.save(tmp_path / "own") / "README.md").read_text()
+    assert "another project" not in (toy_tokenizer().save(tmp_path / "ours") / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
