@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from vtp_core.artefact.config import ArtefactConfig
-from vtp_core.atomic import write_text
+from vtp_core.atomic import replacing_file
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import sides, size_text
 
@@ -22,6 +23,7 @@ _STORAGE = {
 
 
 CARD = "README.md"
+_SIGNATURE = b"\n<!-- vtp-core: sha256 of the text above %s; an edited card is kept -->\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,25 @@ class Training:
 
 
 def write_card(tokenizer: Tokenizer, config: ArtefactConfig, folder: Path, training: Training) -> None:
-    """Replaces the card of an artefact, which its hashes don't cover, by one with the run's numbers."""
-    write_text(folder / CARD, model_card(tokenizer, config, training))
+    """Replaces the card of an artefact by one with the run's numbers, unless it was edited."""
+    if not is_edited(folder / CARD):
+        with replacing_file(folder / CARD) as file:
+            file.write(signed(model_card(tokenizer, config, training)))
+
+
+def signed(card: str) -> bytes:
+    """The file of a card: its last line is a comment with the hash of the rest, for `is_edited`."""
+    text = card.encode(errors="backslashreplace")
+    return text + _SIGNATURE % hashlib.sha256(text).hexdigest().encode()
+
+
+def is_edited(path: Path) -> bool:
+    """Whether a card is there that was not written here, or was edited since; ours are `signed`."""
+    if not path.exists():
+        return False
+    content, length = path.read_bytes(), len(_SIGNATURE % (b"0" * 64))
+    text = content[:-length]
+    return content[-length:] != _SIGNATURE % hashlib.sha256(text).hexdigest().encode()
 
 
 def model_card(tokenizer: Tokenizer, config: ArtefactConfig, training: Training | None = None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
@@ -12,13 +14,13 @@ from typing import get_args
 from torch import Tensor, nn
 
 from vtp_core.artefact.assembly import assemble, head_modules
-from vtp_core.artefact.card import model_card
+from vtp_core.artefact.card import CARD, is_edited, model_card, signed
 from vtp_core.artefact.compact import Storage, compress, restore
 from vtp_core.artefact.config import ArtefactConfig, read_config
 from vtp_core.artefact.critics import Critic, write_critics
 from vtp_core.artefact.fingerprint import TokenizerName, fingerprint, require_same
 from vtp_core.artefact.outline import outline
-from vtp_core.artefact.sums import check_sums, write_sums
+from vtp_core.artefact.sums import SUMS, check_sums, write_sums
 from vtp_core.artefact.weights import check_header, read_header, read_weights, write_weights
 from vtp_core.atomic import replacing_folder
 from vtp_core.errors import CheckpointError, UsageError
@@ -28,6 +30,11 @@ from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import sides
 
 WEIGHTS = "model.safetensors"
+NAMES = (
+    CARD, "NOTICE", SUMS, "config.json", WEIGHTS, "preprocessor_config.json",
+    *(f"{part}/*/{name}" for part in ("heads", "critics") for name in ("config.json", WEIGHTS)),
+)  # fmt: skip
+"""The files of an artefact."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +48,8 @@ def write_artefact(
 
     Args:
         tokenizer: One with a `config`; its parameters are whole tensors (no shards).
-        folder: Destination; an existing artefact is replaced.
+        folder: Destination. Of an existing artefact the files that one has are replaced, all at once; others
+            stay, and so does a card that was edited.
         storage: How weights are stored, see `vtp_core.artefact.compact`.
         critics: Objective -> its critic, to be stored as it is.
 
@@ -53,14 +61,26 @@ def write_artefact(
     if storage not in (known := get_args(Storage)):
         raise UsageError(f"save: storage {storage!r}: expected one of {', '.join(known)}")
     config = tokenizer.config.model_copy(update={"storage": storage})
-    return replace_folder(folder, lambda new: _fill(new, tokenizer, config, critics or {}), _readable)
+    edited = is_edited(folder / CARD)
+    if edited:
+        _log.warning("%s: was edited, so it stays; delete it for a card of these weights", folder / CARD)
+
+    def fill(new: Path) -> None:
+        _fill(new, tokenizer, config, critics or {})
+        if edited:
+            (new / CARD).unlink()
+
+    names = [name for name in NAMES if not (edited and name == CARD)]
+    return replace_folder(folder, fill, _readable, names, keep=True)
 
 
 def replace_folder(
     folder: Path,
     fill: Callable[[Path], None],
     replaceable: Callable[[Path], bool],
-    names: Iterable[str] | None = None,
+    names: Iterable[str],
+    *,
+    keep: bool = False,
 ) -> Path:
     """Writes a folder atomically.
 
@@ -68,8 +88,9 @@ def replace_folder(
         folder: Destination; its parents are created.
         fill: Writes the files into an empty folder.
         replaceable: Whether an existing, non-empty folder may be replaced, by what is in its files.
-        names: The files that `fill` may write, as patterns of paths below the folder; one that holds any
-            other file, folder or link is not replaced. None: what else it holds is deleted with it.
+        names: The files that `fill` may write, as patterns of paths below the folder. One that holds any
+            other file, folder or link is not replaced.
+        keep: Whether such a folder is replaced, and what else it holds stays in it.
 
     Returns:
         The absolute path.
@@ -80,25 +101,44 @@ def replace_folder(
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or replaceable(folder))):
         raise UsageError(f"{folder}: holds something other than a tokenizer; choose another folder")
-    if names is not None and (other := _foreign(folder, [PurePath(name).parts for name in names])):
-        raise UsageError(f"{folder}: holds {other}, which would be lost; choose another folder")
+    others = _foreign(folder, [PurePath(name).parts for name in names])
+    if others and not keep:
+        raise UsageError(f"{folder}: holds {others[0]}, which would be lost; choose another folder")
     with replacing_folder(folder) as new:
         fill(new)
+        for path in others:
+            _carry(folder / path, new / path)
     return folder
 
 
-def _foreign(folder: Path, patterns: Iterable[tuple[str, ...]]) -> str:
-    """The first path below the folder, if it exists, that no pattern names; or empty."""
+def _foreign(folder: Path, patterns: Iterable[tuple[str, ...]]) -> list[Path]:
+    """The paths below the folder, if it exists, that no pattern names."""
+    found = []
     for path in folder.rglob("*"):
-        parts, inner = path.relative_to(folder).parts, path.is_dir()
+        own, inner = path.relative_to(folder), path.is_dir()
         known = any(
-            (len(parts) < len(pattern) if inner else len(parts) == len(pattern))
-            and all(map(fnmatchcase, parts, pattern))
+            (len(own.parts) < len(pattern) if inner else len(own.parts) == len(pattern))
+            and all(map(fnmatchcase, own.parts, pattern))
             for pattern in patterns
         )
         if path.is_symlink() or not known:
-            return "/".join(parts)
-    return ""
+            found.append(own)
+    return found
+
+
+def _carry(path: Path, to: Path) -> None:
+    """Puts a file, link or folder, without its content, also at `to`, unless something is there."""
+    if os.path.lexists(to):
+        return
+    if path.is_dir() and not path.is_symlink():
+        to.mkdir(parents=True)
+        shutil.copystat(path, to)
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, to, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # a file system without hard links, or another user's file
+        shutil.copy2(path, to, follow_symlinks=False)
 
 
 def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
@@ -194,12 +234,11 @@ def _fill(folder: Path, tokenizer: Tokenizer, config: ArtefactConfig, critics: M
     if notices := tokenizer.encoder.notices():
         text = "".join(f"{line}\n" for line in notices)
         (folder / "NOTICE").write_text(text, encoding="utf-8", errors="backslashreplace")
-    card = model_card(tokenizer, config).encode(errors="backslashreplace")
-    (folder / "README.md").write_bytes(card)
+    (folder / CARD).write_bytes(signed(model_card(tokenizer, config)))
     # Last: an incomplete copy is then not recognised as an artefact.
     (folder / "config.json").write_text(config.dump(), encoding="utf-8")
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    write_sums(folder, [name for name in files if name != "README.md"])
+    write_sums(folder, [name for name in files if name != CARD])
 
 
 def _core_state(tokenizer: Tokenizer) -> dict[str, Tensor]:

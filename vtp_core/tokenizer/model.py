@@ -269,7 +269,7 @@ class Tokenizer(nn.Module):
         set_strips(self, rows)
 
     def save(self, folder: str | Path, *, storage: Storage = "full") -> Path:
-        """Writes the artefact folder; an existing artefact is replaced.
+        """Writes the artefact folder; of an existing artefact other files and an edited card stay.
 
         Args:
             folder: Destination.

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from tests.core.toy_tokenizer import toy_config, toy_plugins, toy_tokenizer
 from vtp_core import load
 from vtp_core.artefact.assembly import assemble, load_training_state
+from vtp_core.artefact.card import Training, write_card
+from vtp_core.artefact.sums import check_sums
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins
 from vtp_core.tokenizer import Tokenizer
@@ -68,12 +70,84 @@ def test_a_run_folder_stands_for_its_tokenizer(folder: Path) -> None:
         load(folder.parent, plugins=toy_plugins())
 
 
-def test_saving_again_replaces_whole(folder: Path) -> None:
-    (folder / "left_over").write_text("x")
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
+def test_saving_again_replaces_its_own_files_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_, **__: (_ for _ in ()).throw(OSError(1, "not permitted")))
+    others = {
+        "notes.txt": b"mine",
+        ".git/objects/ab/12": b"\0",
+        "heads/words/curve.csv": b"1",
+        "onnx/a": b"2",
+    }
+    for name, data in others.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "notes.txt").chmod(0o640)
+    (folder / "empty").mkdir()
+    (folder / "link").symlink_to("nowhere")
+    (folder / "critics/gan").mkdir(parents=True)
+    (folder / "critics/gan/model.safetensors").write_bytes(b"stale")
+    (folder / "NOTICE").write_bytes(b"stale")
     tokenizer = toy_tokenizer(text=False)
     tokenizer.save(folder)
-    assert not (folder / "left_over").exists() and not (folder / "heads").exists()
+    fresh = contents(tokenizer.save(tmp_path / "fresh"))
+    assert contents(folder) == fresh | others
+    assert (folder / "notes.txt").stat().st_mode & 0o777 == 0o640
+    assert (folder / "empty").is_dir() and (folder / "link").readlink() == Path("nowhere")
     assert sorted(path.name for path in folder.parent.iterdir()) == ["tokenizer"]
+    assert load(folder, plugins=toy_plugins()).capabilities == tokenizer.capabilities
+
+
+def test_a_folder_of_links_is_replaced_by_files(folder: Path) -> None:
+    """As one in the cache of the Hub is; what the links lead to stays as it is."""
+    blobs = folder.parent / "blobs"
+    folder.rename(blobs)
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "SHA256SUMS"):
+        (folder / name).symlink_to(blobs / name)
+    before = contents(blobs)
+    toy_tokenizer(text=False).save(folder)
+    assert contents(blobs) == before and not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def test_an_edited_card_stays(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    card = folder / "README.md"
+    written = card.read_bytes()
+    toy_tokenizer(text=False).save(folder)
+    assert card.read_bytes() != written and not caplog.records, "it is the new one's"
+    for text in (card.read_bytes().replace(b"## Use", b"## Usage"), b"mine", b""):
+        card.write_bytes(text)
+        caplog.clear()
+        model = toy_tokenizer()
+        model.save(folder)
+        assert model.config is not None
+        write_card(model, model.config, folder, Training())
+        assert card.read_bytes() == text and "README.md: was edited, so it stays" in caplog.text
+        check_sums(folder, ["config.json", "model.safetensors"])
+    card.unlink()
+    toy_tokenizer().save(folder)
+    assert card.read_bytes() == written
+
+
+def test_a_save_that_is_killed_leaves_the_old_folder_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each call that takes part in the exchange: nothing of the old folder is missing or changed."""
+    (folder / "notes.txt").write_bytes(b"mine")
+    before = contents(folder)
+    for call in ("vtp_core.artefact.folder._carry", "vtp_core.atomic.rename_folder"):
+        with monkeypatch.context() as patch:
+            patch.setattr(call, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                toy_tokenizer(text=False).save(folder)
+        assert contents(folder) == before
 
 
 def test_a_failed_save_leaves_the_old_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
