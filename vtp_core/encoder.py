@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         return ()
 
     def notices(self) -> Sequence[str]:
-        """Where pretrained weights come from and their licence: lines for the log, the artefact, its card."""
+        """Where pretrained weights come from and their license: lines for the log, the artefact, its card."""
         return ()
 
     def resamplers(self) -> Mapping[str, Resampler]:

@@ -112,7 +112,7 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     assert not [name for name in compiled if not name.startswith("vtp_plugins/kernels/csrc/")]
 
 
-def test_the_wheel_carries_the_licence_and_the_sources_of_the_sample_images(wheel: Path) -> None:
+def test_the_wheel_carries_the_license_and_the_sources_of_the_sample_images(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert any(".dist-info/licenses/" in name and name.endswith("/LICENSE") for name in names)
     assert any(name.startswith("vtp_plugins/samples/data/") and name.endswith("README.md") for name in names)

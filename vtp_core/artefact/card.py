@@ -81,7 +81,7 @@ def is_edited(path: Path) -> bool:
 
 
 def model_card(tokenizer: Tokenizer, config: ArtefactConfig, training: Training | None = None) -> str:
-    """The card as markdown: components, use, normalisation of the latents; numbers, data, licences.
+    """The card as markdown: components, use, normalisation of the latents; numbers, data, licenses.
 
     Args:
         tokenizer: The tokenizer.
@@ -183,7 +183,7 @@ def _numbers(training: Training | None) -> str:
 
 
 def _origin(tokenizer: Tokenizer, config: ArtefactConfig, training: Training | None) -> str:
-    """Data, and licences of all weights that the encoder did not learn here."""
+    """Data, and licenses of all weights that the encoder did not learn here."""
     read = [f"Weights of another project; license {config.license}"] if config.license else []
     notices = [f"- {_text(line)}" for line in (*read, *tokenizer.encoder.notices())]
     facts = [f"| {_text(name)} | {_text(text)} |" for name, text in (training.facts if training else ())]
@@ -197,7 +197,7 @@ def _origin(tokenizer: Tokenizer, config: ArtefactConfig, training: Training | N
 
 def _missing(training: Training | None) -> str:
     """What the author adds by hand."""
-    asked = ["the licences of the data", "the intended use"]
+    asked = ["the licenses of the data", "the intended use"]
     if training is None or not training.facts:
         asked.insert(0, "the training data")
     if training is None or not training.numbers:

@@ -1,1 +1,1 @@
-"""The table of several tokenizers: their numbers under one protocol, sizes, speeds and licences."""
+"""The table of several tokenizers: their numbers under one protocol, sizes, speeds and licenses."""

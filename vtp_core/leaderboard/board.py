@@ -66,7 +66,7 @@ class Board:
 
     Attributes:
         rows: The same.
-        columns: The metrics by what they are about; then sizes, speeds and licences, if a row has them.
+        columns: The metrics by what they are about; then sizes, speeds and licenses, if a row has them.
         notes: How the protocols of marked numbers differ; mark i is ``notes[i - 1]``.
     """
 

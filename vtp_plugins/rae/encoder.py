@@ -20,7 +20,7 @@ from vtp_plugins.rae.layers import Block, initialize
 
 REGISTERS = 4
 """Register tokens of DINOv2; RAE drops the class token and these by their number."""
-LICENCES: Mapping[Family, str] = {
+LICENSES: Mapping[Family, str] = {
     "dinov2": "DINOv2 with registers, as published: Apache License 2.0",
     "siglip2": "SigLIP2, as published: Apache License 2.0",
     "mae": "MAE, as published: CC BY-NC 4.0, no commercial use",
@@ -77,8 +77,8 @@ class RaeEncoder(Encoder):
         return list(self.block)
 
     def notices(self) -> Sequence[str]:
-        """Licences of the family's published weights and of RAE's decoders."""
-        return LICENCES[self.config.family], DECODERS
+        """Licenses of the family's published weights and of RAE's decoders."""
+        return LICENSES[self.config.family], DECODERS
 
     def forward(
         self,

@@ -8,7 +8,7 @@ from vtp_core.config import SourceConfig
 
 
 class SamplesConfig(SourceConfig):
-    """Drawings in this package; origin and licence: `vtp_plugins/samples/data/README.md`."""
+    """Drawings in this package; origin and license: `vtp_plugins/samples/data/README.md`."""
 
     use: str = "samples"
     """Name of the component."""

@@ -19,7 +19,7 @@ class TimmConfig(ComponentConfig):
     use: str = "timm"
     """Name of the component."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")]
-    """timm's name, such as ``vit_base_patch14_reg4_dinov2.lvd142m`` (Apache 2.0). Others have other licences:
+    """timm's name, such as ``vit_base_patch14_reg4_dinov2.lvd142m`` (Apache 2.0). Others have other licenses:
     that of DINOv3 restricts use, MAE's forbids commercial use. Log and model card name it."""
     weights: str | None = None
     """File with the weights under timm's names; None: an installed package, else the hub. ``"random"``:

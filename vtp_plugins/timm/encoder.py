@@ -83,7 +83,7 @@ class TimmEncoder(Encoder):
         return [replace(rule, pattern=f"residual.{rule.pattern}") for rule in rules]
 
     def notices(self) -> Sequence[str]:
-        """Name, hash and licence of pretrained weights."""
+        """Name, hash and license of pretrained weights."""
         return notices(self.network, self.config, self.weights_hash)
 
     def forward(

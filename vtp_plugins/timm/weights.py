@@ -1,4 +1,4 @@
-"""Pretrained weights of the `timm` encoder: reading, hash, licence."""
+"""Pretrained weights of the `timm` encoder: reading, hash, license."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def build_pretrained(config: TimmConfig) -> tuple[nn.Module, Layout, Tensor]:
 
 
 def notices(network: nn.Module, config: TimmConfig, digest: Tensor) -> Sequence[str]:
-    """Lines on the weights that were read, their hash and their licence; none for an untrained network."""
+    """Lines on the weights that were read, their hash and their license; none for an untrained network."""
     if not digest.any():
         return ()
     pretrained: Any = network.pretrained_cfg
-    licence = pretrained.get("license") or "unknown: ask its authors"
-    line = f"{config.name} of timm: weights of hash {bytes(digest.tolist()).hex()}, license {licence}"
+    terms = pretrained.get("license") or "unknown: ask its authors"
+    line = f"{config.name} of timm: weights of hash {bytes(digest.tolist()).hex()}, license {terms}"
     return (line, DINOV3) if "dinov3" in config.name else (line,)
 
 

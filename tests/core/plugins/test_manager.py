@@ -144,11 +144,11 @@ def test_an_optional_hook_of_a_newer_core_is_no_error():
 def test_a_hook_that_raises_half_way_leaves_nothing():
     def offer(register):
         register("one", "a.b:C")
-        raise RuntimeError("no licence")
+        raise RuntimeError("no license")
 
     plugins = Plugins()
     plugins.add(plugin("x"), "bar")
-    with pytest.raises(RuntimeError, match="no licence"):
+    with pytest.raises(RuntimeError, match="no license"):
         plugins.add(with_hook("register_objectives", offer), "foo")
     assert [item.name for item in offered(plugins)] == ["bar.x"]
     plugins.add(plugin("x"), "foo")  # the name is free again

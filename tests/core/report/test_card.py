@@ -1,4 +1,4 @@
-"""The model card of a run: numbers of the same weights, data, licences."""
+"""The model card of a run: numbers of the same weights, data, licenses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_card_has_the_numbers_of_the_run(run: Path) -> None:
     low, high = entry["interval"]
     assert row[1:3] == [f"{entry['value']:.2f} dB", f"{low:.2f} to {high:.2f}"]
     assert entry["protocol"] in card and "samples" in dict(table(card, "Training data"))["training data"]
-    assert "State the licences of the data and the intended use." in card
+    assert "State the licenses of the data and the intended use." in card
 
 
 def test_an_export_has_the_numbers_of_its_own_step_alone(run: Path, tmp_path: Path) -> None:

@@ -20,14 +20,14 @@ from vtp_core.testing import check_bottleneck, check_decoder, check_encoder
 from vtp_plugins.rae.bottleneck import RaeBottleneck
 from vtp_plugins.rae.config import RaeConfig, RaeDecoderConfig, RaeEncoderConfig
 from vtp_plugins.rae.decoder import RaeDecoder
-from vtp_plugins.rae.encoder import LICENCES, RaeEncoder
+from vtp_plugins.rae.encoder import LICENSES, RaeEncoder
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "hidden": 24}
 SIZES: dict[str, Any] = {"input_size": 24, "native_patch": 8, "positions": 4, "patch": 8}
 DIMS = Dims(width=16, patch=8, depth=2, has_cls=True, channels=16)
 
 
-@pytest.mark.parametrize("family", LICENCES)
+@pytest.mark.parametrize("family", LICENSES)
 def test_the_encoder_conforms(family: str) -> None:
     check_encoder(RaeEncoder, RaeEncoderConfig(**SMALL, **SIZES, family=family))
 
