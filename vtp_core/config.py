@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vtp_core.schedule import NotNegative
 from vtp_core.view import ViewNeed, ViewSize
@@ -200,6 +200,15 @@ class ObjectiveConfig(ComponentConfig):
     def active(self, index: int) -> bool:
         """Whether the objective takes part in step `index`."""
         return self.start <= index and (self.stop is None or index < self.stop)
+
+
+def first_problem(error: Exception) -> str:
+    """The first problem of a table's validation, after its key; of another error its text."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = [".".join(map(str, first["loc"]))] if first["loc"] else []
+    return ": ".join([*where, first["msg"].removeprefix("Value error, ")])
 
 
 def base_config(kind: str) -> type[ComponentConfig]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from vtp_core.config import Table
+from vtp_core.config import Table, first_problem
 from vtp_core.errors import UsageError
 
 
@@ -61,6 +61,4 @@ class Generator(nn.Module):
         try:
             return table.model_validate({**self.settings.model_dump(), **changes})
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "settings"
-            raise UsageError(f"generate: {where}: {first['msg']}") from error
+            raise UsageError(f"generate: {first_problem(error)}") from error

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from vtp_core.artefact.fingerprint import TokenizerName
-from vtp_core.config import Table
+from vtp_core.config import Table, first_problem
 from vtp_core.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -159,6 +159,4 @@ def read_config(folder: Path) -> ArtefactConfig:
     try:
         return ArtefactConfig.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "config"
-        raise CheckpointError(f"{path}: {where}: {first['msg']}; the file is damaged or edited") from error
+        raise CheckpointError(f"{path}: {first_problem(error)}; the file is damaged or edited") from error

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from vtp_core.artefact.fingerprint import TokenizerName
 from vtp_core.atomic import write_text
-from vtp_core.config import Table
+from vtp_core.config import Table, first_problem
 from vtp_core.errors import DataError
 from vtp_core.view import Size
 
@@ -132,8 +132,8 @@ def read_manifest(folder: Path) -> LatentManifest | None:
             raise ValueError(f"larger than {MANIFEST_BYTES} bytes")
         return LatentManifest.model_validate(_parsed(path))
     except (ValueError, OSError) as error:  # a ValidationError is a ValueError
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DataError(f"{path}: no manifest of latents that this version reads ({reason})") from error
+        why = first_problem(error)
+        raise DataError(f"{path}: no manifest of latents that this version reads ({why})") from error
 
 
 def _quoted(value: object) -> str:

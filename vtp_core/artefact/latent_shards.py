@@ -23,6 +23,7 @@ from safetensors.numpy import save
 
 from vtp_core.artefact.fingerprint import TokenizerName
 from vtp_core.atomic import replacing_file
+from vtp_core.config import first_problem
 from vtp_core.errors import DataError
 
 _TYPES = ("F32", "F16", "F64")
@@ -229,4 +230,4 @@ class LatentShard:
             if (named := metadata.get("tokenizer")) is not None:
                 self.tokenizer = TokenizerName.model_validate_json(named)
         except ValidationError as error:
-            raise ValueError(f"its metadata is damaged: {error.errors()[0]['msg']}") from error
+            raise ValueError(f"its metadata is damaged: {first_problem(error)}") from error

@@ -15,6 +15,7 @@ from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.artefact.outline import outline
 from vtp_core.artefact.weights import check_tensors
+from vtp_core.config import first_problem
 from vtp_core.errors import CheckpointError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.tokenizer import Tokenizer
@@ -106,9 +107,7 @@ def _read_own(folder: Path, raw: Mapping[str, Any]) -> Tokenizer:
     try:
         config = ArtefactConfig.model_validate(raw.get("artefact"))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"artefact: {where}: {first['msg']}; it was edited") from None
+        raise CheckpointError(f"artefact: {first_problem(error)}; it was edited") from None
     # The weights may have been trained further since the fingerprint was taken: `name_of` hashes them.
     config = config.model_copy(update={"heads": {}, "fingerprint": None})
     weights, plugins = find_weights(folder), load_plugins()

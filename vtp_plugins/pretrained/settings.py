@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from vtp_core.artefact.config import CONFIG_BYTES, read_json
-from vtp_core.config import Table
+from vtp_core.config import Table, first_problem
 from vtp_core.errors import CheckpointError
 
 SETTINGS = (".json", ".yaml", ".yml")
@@ -72,16 +73,28 @@ def checked_table(kind: type[_Table], path: Path, raw: Mapping[str, Any]) -> _Ta
     try:
         return kind.model_validate(dict(raw))
     except ValidationError as error:
-        raise CheckpointError(f"{path}: {reason(error)}; this version reads no such model") from error
+        raise CheckpointError(f"{path}: {first_problem(error)}; this version reads no such model") from error
 
 
-def reason(error: Exception) -> str:
-    """The first problem of a validation, after its key; of another error its text."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    where = [".".join(map(str, first["loc"]))] if first["loc"] else []
-    return ": ".join([*where, first["msg"].removeprefix("Value error, ")])
+@contextmanager
+def fitting(path: Path, model: str) -> Iterator[None]:
+    """Says of what fails in the block that settings and tensors are of different models.
+
+    Args:
+        path: The file of tensors.
+        model: The kind of model, for a name that is missing.
+
+    Raises:
+        CheckpointError: A tensor is missing, or a size is not allowed.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{path}: missing {error.args[0]}; not the tensors of a {model}") from None
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{path}: {first_problem(error)}; settings and weights are of different models"
+        ) from None
 
 
 def inner(raw: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:

@@ -11,11 +11,12 @@ from torch import Tensor
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.artefact.outline import outline
+from vtp_core.config import first_problem
 from vtp_core.errors import CheckpointError
 from vtp_core.plugins import load_plugins
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.pretrained.published import config_of, matched, read_tensors, shapes_of
-from vtp_plugins.pretrained.settings import find_settings, inner, read_settings, reason
+from vtp_plugins.pretrained.settings import find_settings, inner, read_settings
 from vtp_plugins.rae.bottleneck import RaeBottleneck
 from vtp_plugins.rae.config import RaeConfig, RaeDecoderConfig, RaeEncoderConfig
 from vtp_plugins.rae.decoder import RaeDecoder
@@ -141,7 +142,9 @@ def _tables(stage: Stage1, folder: Path, encoder_folder: Path) -> Networks:
         bottleneck = RaeConfig(grid=encoder.side if normalized else None, eps=stage.eps)
         return Networks(encoder=encoder, bottleneck=bottleneck, decoder=decoder)
     except ValueError as error:
-        raise CheckpointError(f"{folder}: {reason(error)}; its configuration files don't fit") from error
+        raise CheckpointError(
+            f"{folder}: {first_problem(error)}; its configuration files don't fit"
+        ) from error
 
 
 def _statistics(path: Path, bottleneck: RaeBottleneck) -> dict[str, Tensor]:

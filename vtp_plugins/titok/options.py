@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from vtp_core.config import Table
-from vtp_core.errors import CheckpointError
 from vtp_plugins.kl.config import KlConfig
-from vtp_plugins.pretrained.settings import Shapes, checked_table, count, inner, reason
+from vtp_plugins.pretrained.settings import Shapes, checked_table, count, fitting, inner
 from vtp_plugins.titok.config import Positive, TiTokDecoderConfig, TiTokEncoderConfig
 from vtp_plugins.vq.config import LearnedConfig, VqConfig
 
@@ -118,7 +117,7 @@ class Networks(Table):
         """
         model = settings.vq_model
         place = {"size": settings.crop_size, "tokens": model.num_latent_tokens}
-        try:
+        with fitting(path, "TiTok"):
             return cls(
                 encoder=TiTokEncoderConfig(
                     **_transformer(
@@ -138,12 +137,6 @@ class Networks(Table):
                     pixels=_pixels(shapes) if model.finetune_decoder else None,
                 ),
             )
-        except KeyError as error:
-            raise CheckpointError(f"{path}: missing {error.args[0]}; not the tensors of a TiTok") from None
-        except (ValueError, IndexError) as error:
-            raise CheckpointError(
-                f"{path}: {reason(error)}; config and weights are of different models"
-            ) from None
 
 
 def is_settings(raw: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig, read_json
 from vtp_core.artefact.outline import outline
 from vtp_core.artefact.weights import check_header, read_header, read_weights
+from vtp_core.config import first_problem
 from vtp_core.errors import CheckpointError
 from vtp_core.plugins import load_plugins
 from vtp_core.tokenizer import Tokenizer
@@ -50,9 +51,8 @@ def artefact_of(config: Mapping[str, Any], where: Path) -> ArtefactConfig:
     try:
         found = ArtefactConfig.model_validate(config.get("artefact"))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(("artefact", *(str(part) for part in first["loc"])))
-        raise CheckpointError(f"{where / 'config.json'}: {key}: {first['msg']}; export it again") from error
+        why = first_problem(error)
+        raise CheckpointError(f"{where / 'config.json'}: artefact: {why}; export it again") from error
     return found.model_copy(update={"fingerprint": None})
 
 

@@ -9,8 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict
 
 from vtp_core.config import Table
-from vtp_core.errors import CheckpointError
-from vtp_plugins.pretrained.settings import Shapes, count, reason
+from vtp_plugins.pretrained.settings import Shapes, count, fitting
 from vtp_plugins.unitok.config import (
     Positive,
     UniTokBottleneckConfig,
@@ -71,18 +70,12 @@ class Networks(Table):
         Raises:
             CheckpointError: Settings and tensors are of different models.
         """
-        try:
+        with fitting(path, "UniTok"):
             return cls(
                 encoder=UniTokEncoderConfig(**_transformer("encoder", settings, shapes), **_down(shapes)),
                 bottleneck=_bottleneck(settings),
                 decoder=UniTokDecoderConfig(**_transformer("decoder", settings, shapes), **_up(shapes)),
             )
-        except KeyError as error:
-            raise CheckpointError(f"{path}: missing {error.args[0]}; not the tensors of a UniTok") from None
-        except (ValueError, IndexError) as error:
-            raise CheckpointError(
-                f"{path}: {reason(error)}; settings and weights are of different models"
-            ) from None
 
 
 def _transformer(part: str, settings: Settings, shapes: Shapes) -> dict[str, int]:

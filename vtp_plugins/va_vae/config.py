@@ -10,7 +10,7 @@ from vtp_core.config import Table
 from vtp_core.errors import CheckpointError
 from vtp_plugins.cnn.config import CnnDecoderConfig, CnnEncoderConfig
 from vtp_plugins.kl.config import KlConfig
-from vtp_plugins.pretrained.settings import Shapes, checked_table, count, inner, reason
+from vtp_plugins.pretrained.settings import Shapes, checked_table, count, fitting, inner
 
 RESOLUTION = 256
 """Side of the images that the published model was trained on."""
@@ -59,7 +59,7 @@ class Networks(Table):
         """
         levels = count(shapes, r"encoder\.down\.(\d+)\.")
         attention = [i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in shapes]
-        try:
+        with fitting(path, "VA-VAE"):
             finest = shapes["encoder.conv_in.weight"][0]
             widths = [shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)]
             latent = shapes["post_quant_conv.weight"][1]
@@ -77,10 +77,6 @@ class Networks(Table):
                 bottleneck=KlConfig(channels=latent),
                 decoder=CnnDecoderConfig(**sizes),
             )
-        except KeyError as error:
-            raise CheckpointError(f"{path}: missing {error.args[0]}; not a VA-VAE checkpoint") from None
-        except (ValueError, IndexError, ZeroDivisionError) as error:
-            raise CheckpointError(f"{path}: sizes that no VA-VAE has ({reason(error)})") from None
 
     def ddconfig(self, resolution: int) -> DdConfig:
         """The owner's table of the same sizes."""

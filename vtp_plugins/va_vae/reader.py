@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from vtp_core.artefact.config import ArtefactConfig
+from vtp_core.config import first_problem
 from vtp_core.errors import CheckpointError
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.pretrained.published import (
@@ -19,7 +20,7 @@ from vtp_plugins.pretrained.published import (
     shapes_of,
     weights_file,
 )
-from vtp_plugins.pretrained.settings import find_settings, read_settings, reason
+from vtp_plugins.pretrained.settings import find_settings, read_settings
 from vtp_plugins.va_vae.config import RESOLUTION, Networks, Settings, is_settings
 from vtp_plugins.va_vae.layout import IGNORED, MARKS, published_tensors
 
@@ -86,7 +87,7 @@ def _config(networks: Networks, folder: Path, settings: Settings) -> ArtefactCon
     try:
         return config_of(networks, resolution, **numbers)
     except ValidationError as error:
-        raise CheckpointError(f"{statistics or folder}: {reason(error)}") from error
+        raise CheckpointError(f"{statistics or folder}: {first_problem(error)}") from error
 
 
 def _heeded(path: Path) -> Settings:

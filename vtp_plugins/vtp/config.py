@@ -11,6 +11,7 @@ from pydantic import ValidationError, model_validator
 
 import vtp_core
 from vtp_core.artefact.config import EXPORTED_BY, ArtefactConfig, read_json
+from vtp_core.config import first_problem
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_plugins.vtp.options import OPTIONS, PublishedConfig, RopeDtype
 from vtp_plugins.vtp.statistics import STATISTICS, statistics_of
@@ -80,10 +81,7 @@ class VTPConfig(PublishedConfig, ArtefactConfig):
             numbers = statistics_of(raw, PublishedConfig.model_validate(given))
             return cls(**given, **numbers, kept=kept)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            reason = first["msg"].removeprefix("Value error, ")
-            raise CheckpointError(f"{path}: {f'{where}: ' if where else ''}{reason}") from error
+            raise CheckpointError(f"{path}: {first_problem(error)}") from error
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:

@@ -13,6 +13,7 @@ import torch
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 
+from vtp_core.config import first_problem
 from vtp_core.errors import CheckpointError
 from vtp_plugins.pretrained.published import read_table, read_tensors, weights_file
 from vtp_plugins.pretrained.settings import (
@@ -22,7 +23,6 @@ from vtp_plugins.pretrained.settings import (
     find_settings,
     inner,
     read_settings,
-    reason,
 )
 from vtp_plugins.vq.config import VqConfig
 
@@ -110,10 +110,10 @@ def test_the_first_problem_is_named_with_its_key(tmp_path: Path) -> None:
         checked_table(VqConfig, tmp_path / "x.json", {"channels": "many"})
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(int).validate_python("many")
-    assert reason(caught.value).startswith("Input should be a valid integer")
+    assert first_problem(caught.value).startswith("Input should be a valid integer")
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(Annotated[int, AfterValidator(refuse)]).validate_python(3)
-    assert reason(caught.value) == reason(ValueError("none given")) == "none given"
+    assert first_problem(caught.value) == first_problem(ValueError("none given")) == "none given"
 
 
 def test_sizes_in_names() -> None:

@@ -208,7 +208,7 @@ def test_gradients_reach_the_weights(exported: Path) -> None:
         ("misshapen", r"model.bottleneck.proj.weight is torch.float32 \[1\], the model needs"),
         ("infinite", "its weight bottleneck.proj.weight is not finite"),
         ("size", "weights' files hold|missing"),
-        ("table", "config.json: artefact.encoder: Field required"),
+        ("table", "config.json: artefact: encoder: Field required"),
     ],
 )
 def test_foreign_weights_are_refused(exported: Path, tmp_path: Path, change: str, message: str) -> None:

@@ -43,7 +43,7 @@ def put(name: str, *shape: int, value: float = 0.0) -> Callable[[State], None]:
     [
         (drop("encoder.mid.attn_1.q.bias"), r"missing encoder\.mid\.attn_1\.q\.bias"),
         (drop("decoder.up.4.attn.1.k.weight"), r"missing decoder\.up\.4\.attn\.1\.k\.weight"),
-        (drop("encoder.conv_out.weight"), r"missing encoder\.conv_out\.weight; not a VA-VAE"),
+        (drop("encoder.conv_out.weight"), r"missing encoder\.conv_out\.weight; not the tensors of a VA-VAE"),
         (put("quantize.embedding.weight", 4, 4), r"unexpected quantize\.embedding\.weight"),
         (put("decoder.conv_out.bias", 4), r"decoder\.conv_out\.bias is torch\.float32 \[4\]"),
         (put("encoder.norm_out.bias", 32, value=float("nan")), r"encoder\.norm\.bias is not finite"),
