@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from vtp_core.artefact.config import is_export
 from vtp_core.tokenizer import Tokenizer
 
 NOT_STATED = "not stated by its files; ask the owner"
@@ -13,19 +14,19 @@ CARD_BYTES = 1_000_000
 """Largest ``README.md`` that is read."""
 
 
-def with_license(model: Tokenizer, path: Path, published: str) -> Tokenizer:
-    """A tokenizer of another project's files, with what is stated of its license in its config.
+def state_license(model: Tokenizer, path: Path, published: str) -> None:
+    """Puts what is stated of the license into the config of a tokenizer of another project's files.
 
     Args:
-        model: The tokenizer; what its encoder states stands for itself.
-        path: Its folder or file.
+        model: The tokenizer.
+        path: Its folder or file; one that was written here is left out, as its weights may be anyone's.
         published: What its format says of the published weights; or empty.
     """
-    if model.config is not None and not model.config.license:
-        found = _of_card(path if path.is_dir() else path.parent) or published
-        if found or not model.encoder.notices():
-            model.config = model.config.model_copy(update={"license": found or NOT_STATED})
-    return model
+    if model.config is None or model.config.license or is_export(path):
+        return
+    found = _of_card(path if path.is_dir() else path.parent) or published
+    if found or not model.encoder.notices():  # notices stand for themselves
+        model.config = model.config.model_copy(update={"license": found or NOT_STATED})
 
 
 def license_of(model: Tokenizer) -> str:

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import torch
 
-from vtp_core.artefact.config import is_artefact, is_export
+from vtp_core.artefact.config import is_artefact
 from vtp_core.artefact.finding import find_tokenizer, run_of_checkpoint
 from vtp_core.artefact.folder import read_artefact
 from vtp_core.artefact.from_recipe import newest_tokenizer
-from vtp_core.artefact.license import with_license
+from vtp_core.artefact.license import state_license
 from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import load_recipe
@@ -93,8 +93,8 @@ def load(
             )
         # A folder of unknown format is read as our own, whose errors say what is wrong with it.
         model = read_artefact(folder, plugins) if reader is None else reader.read(folder)
-        if reader is not None and not is_export(folder):
-            model = with_license(model, folder, getattr(reader, "license", ""))
+        if reader is not None:
+            state_license(model, folder, getattr(reader, "license", ""))
     check_weights(folder, model)
     return model.to(device=place[0], dtype=place[1])
 

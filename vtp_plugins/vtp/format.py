@@ -7,7 +7,7 @@ from pathlib import Path
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.vtp.fit import config_of
 from vtp_plugins.vtp.model import VTPModel
-from vtp_plugins.vtp.reader import is_published, read_model
+from vtp_plugins.vtp.reader import LICENSE, is_published, read_model
 from vtp_plugins.vtp.writer import write_model
 
 
@@ -19,7 +19,7 @@ class VtpFormat:
 
     holds_statistics = True
 
-    license = "of the published weights: modified MIT: products of a certain size must show the name"
+    license = LICENSE
 
     def matches(self, folder: Path) -> bool:
         """Whether ``config.json`` says ``model_type`` vtp."""

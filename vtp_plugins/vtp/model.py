@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtp_core.artefact.license import state_license
 from vtp_core.errors import UsageError
 from vtp_core.features import Features
 from vtp_core.parameters import Dims
@@ -28,7 +29,7 @@ from vtp_plugins.vit.decoder import VitDecoder
 from vtp_plugins.vit.encoder import VitEncoder
 from vtp_plugins.vtp.config import VTPConfig
 from vtp_plugins.vtp.options import TRAINED_LOGIT_SCALE, RopeDtype
-from vtp_plugins.vtp.reader import read_model
+from vtp_plugins.vtp.reader import LICENSE, read_model
 from vtp_plugins.vtp.writer import write_model
 
 
@@ -82,6 +83,7 @@ class VTPModel(Tokenizer):
         """
         model = read_model(cls, folder, rope_dtype)
         check_weights(folder, model)
+        state_license(model, Path(folder), LICENSE)
         return model if dtype is None else model.to(dtype)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from vtp_plugins.vtp.model import VTPModel
 
 WEIGHTS = "model.safetensors"
+LICENSE = (
+    "of the published weights: modified MIT: products of a certain size must show the name (MiniMax-AI/VTP)"
+)
 _Model = TypeVar("_Model", bound="VTPModel")
 
 

@@ -247,3 +247,17 @@ def test_parts_of_others_do_not_fit(tmp_path: Path) -> None:
     more.config = ours.config
     with pytest.warns(UserWarning, match="left out.*caption"):
         VtpFormat().write(more, tmp_path / "out")
+
+
+def test_the_license_of_published_weights_is_stated_and_not_of_ours(tmp_path: Path) -> None:
+    published = write(tmp_path / "published", SMALL, draw(SMALL))
+    for read in (load, VTPModel.from_pretrained):
+        model = read(published)
+        assert (
+            "license of the published weights: modified MIT"
+            in (model.save(tmp_path / read.__name__) / "README.md").read_text()
+        )
+    model.save_pretrained(tmp_path / "written")
+    for read in (load, VTPModel.from_pretrained):
+        config = read(tmp_path / "written").config
+        assert config is not None and config.license == ""
