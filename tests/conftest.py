@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from tests.agreement import agreement, pytest_pyfunc_call  # noqa: F401  (of the mark `agrees`)
+
+# A job in the background of a shell starts with SIGINT ignored, and tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SLOW_HOST = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 

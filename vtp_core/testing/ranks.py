@@ -96,11 +96,19 @@ def run_ranks(size: int, body: Callable[[World], T], *, timeout: float = 60.0) -
         futures = [pool.submit(run, rank) for rank in range(size)]
     errors = [error for error in (future.exception() for future in futures) if error is not None]
     for error in errors:
-        if not isinstance(error, threading.BrokenBarrierError):
+        if not _waited(error):
             raise error
     if errors:
         raise RuntimeError("a rank waited until the timeout: the others made fewer collective calls")
     return [future.result() for future in futures]
+
+
+def _waited(error: BaseException) -> bool:
+    """Whether an error, or one that it was made of, is that of a rank that waited for another that failed."""
+    below: BaseException | None = error
+    while below is not None and not isinstance(below, threading.BrokenBarrierError):
+        below = below.__cause__ or below.__context__
+    return below is not None
 
 
 def run_processes(

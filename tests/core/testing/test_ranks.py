@@ -58,6 +58,19 @@ def test_a_failing_rank_frees_the_others() -> None:
         run_ranks(2, body, timeout=30)
 
 
+def test_the_error_of_a_rank_that_waited_is_not_the_cause() -> None:
+    def body(world: World) -> None:
+        if world.rank == 1:
+            raise KeyError("mine")
+        try:
+            world.sum(torch.zeros(()))
+        except Exception as error:
+            raise ValueError("a wrapper") from error
+
+    with pytest.raises(KeyError, match="mine"):
+        run_ranks(2, body, timeout=30)
+
+
 def test_different_collectives_are_named() -> None:
     def body(world: World) -> None:
         world.sum(torch.zeros(1)) if world.rank else world.gather(torch.zeros(1))
