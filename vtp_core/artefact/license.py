@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from vtp_core.artefact.config import is_export
 from vtp_core.tokenizer import Tokenizer
