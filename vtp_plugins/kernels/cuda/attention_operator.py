@@ -5,7 +5,6 @@ Needs the built module and triton, whose kernels make the gradient from the outp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from vtp_core.ops.attention_torch import NORM_EPS
-from vtp_plugins.kernels.flops import attention_flops
+from vtp_plugins.kernels.flops import heads_first_flops
 from vtp_plugins.kernels.native.loading import why_missing
 
 _reason = why_missing("_C_cuda")
@@ -84,11 +83,4 @@ def _differentiate(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None,
 torch.library.register_fake(_NAME, _fake)
 torch.library.register_autograd(_NAME, _differentiate, setup_context=_save)
 
-
-@register_flop_formula(torch.ops.vtp_cuda.attention_forward)
-def _flops(q: Sequence[int], k: Sequence[int], *_: object, **__: object) -> int:
-    if len(q) == 3:
-        tokens, heads, width = q
-        return attention_flops((), heads, tokens, tokens, width)
-    *batch, heads, tokens, width = q
-    return attention_flops(batch, heads, tokens, k[-2], width)
+register_flop_formula(torch.ops.vtp_cuda.attention_forward)(heads_first_flops)

@@ -6,7 +6,6 @@ Norm and rotation come before them, in `query_key`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from triton import cdiv
 
-from vtp_plugins.kernels.flops import attention_flops
+from vtp_plugins.kernels.flops import heads_first_flops
 from vtp_plugins.kernels.triton.availability import interpreted
 from vtp_plugins.kernels.triton.configuration import (
     AttentionTiles,
@@ -247,10 +246,4 @@ def _sequences(q: Tensor, offsets: Tensor | None) -> int:
     return q.shape[0] if offsets is None else offsets.shape[0] - 1
 
 
-@register_flop_formula(torch.ops.vtp_triton.attention_forward)
-def _flops(q: Sequence[int], k: Sequence[int], *_: object, **__: object) -> int:
-    if len(q) == 3:
-        tokens, heads, width = q
-        return attention_flops((), heads, tokens, tokens, width)
-    *batch, heads, tokens, width = q
-    return attention_flops(batch, heads, tokens, k[-2], width)
+register_flop_formula(torch.ops.vtp_triton.attention_forward)(heads_first_flops)
