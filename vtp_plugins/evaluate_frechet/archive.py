@@ -6,13 +6,13 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy
 import torch
-from numpy.lib import format as npy
 from torch import Tensor
 
+from vtp_core.data.npy_header import read_npy_header
 from vtp_core.errors import UsageError
 
 IMAGES = "arr_0"
@@ -110,12 +110,8 @@ def _member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], path: P
     return torch.from_numpy(numpy.frombuffer(content, dtype).reshape(shape).astype(numpy.float64))
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], numpy.dtype]:
-    version = npy.read_magic(file)
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"version {version} of the array format")
-    shape, fortran, dtype = read(file)
-    if fortran:
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], numpy.dtype[Any]]:
+    header = read_npy_header(file)
+    if header.fortran_order:
         raise ValueError("an array in Fortran's order")
-    return shape, dtype
+    return header.shape, header.dtype

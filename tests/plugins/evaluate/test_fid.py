@@ -296,7 +296,7 @@ MU, SIGMA = numpy.zeros(3), numpy.eye(3)
     [
         (b"not an archive", "no archive with mu and sigma"),
         (archive(sigma=SIGMA), "no archive with mu and sigma"),
-        (archive(mu=numpy.array([{}, 1, 2], dtype=object), sigma=SIGMA), "mu is object"),
+        (archive(mu=numpy.array([{}, 1, 2], dtype=object), sigma=SIGMA), "elements are Python objects"),
         (archive(mu=numpy.zeros(4), sigma=SIGMA), r"mu is float64 \(4,\), not floats of the shape \(3,\)"),
         (archive(mu=MU, sigma=numpy.asfortranarray(SIGMA + numpy.triu(SIGMA))), "Fortran"),
         (archive(mu=MU.astype("int64"), sigma=SIGMA), "mu is int64"),
