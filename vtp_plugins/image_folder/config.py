@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os.path import expanduser
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vtp_core.config import SourceConfig
 from vtp_core.data.caption_template import check_template
@@ -23,6 +23,8 @@ class ImageFolderConfig(SourceConfig):
     """The folder."""
     extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
     """Extensions of images; other files are ignored."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Subfolders that are read, in the order of their indices; default: all, by name."""
     caption: str | None = None
     """Template of captions, such as `"a photo of a {class}"`; default: captions from `NAME.txt`."""
 
@@ -41,6 +43,16 @@ class ImageFolderConfig(SourceConfig):
     @classmethod
     def _lower(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(extension.lower().lstrip(".") for extension in extensions)
+
+    @field_validator("classes")
+    @classmethod
+    def _folders(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in classes or ():
+            if not name or "/" in name or name.startswith("."):
+                raise ValueError(f"{name!r} is not the name of a folder directly below the path")
+        if classes and len(set(classes)) < len(classes):
+            raise ValueError("a folder is named twice")
+        return classes
 
     @model_validator(mode="after")
     def _template_fits(self) -> Self:

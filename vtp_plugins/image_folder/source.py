@@ -18,8 +18,9 @@ from vtp_plugins.image_folder.config import ImageFolderConfig
 class ImageFolder:
     """Image files below a folder; links to folders are followed.
 
-    Its subfolders are the classes, in order of name; without any, samples have no label. Captions come from a
-    template or from ``NAME.txt`` beside the image, if most images have one.
+    Its subfolders are the classes, in order of name or as the key `classes` lists them; without any, samples
+    have no label. Captions come from a template or from ``NAME.txt`` beside the image, if most images have
+    one.
 
     Args:
         config: Its table.
@@ -38,13 +39,15 @@ class ImageFolder:
         self._problems: dict[str, list[str]] = {}
         endings = tuple("." + extension for extension in config.extensions)
         found = sorted(files_below(self.root, (*endings, ".txt"), self._problems))
+        if config.classes is not None:
+            found = [name for name in found if _top(name) in config.classes]
         self._files = [name for name in found if name.lower().endswith(endings)]
         if not self._files:
             raise DataError(f"{self.root}: no file ends in {', '.join(config.extensions)}")
-        tops = [path.split("/", 1)[0] if "/" in path else "" for path in self._files]
+        tops = [_top(name) for name in self._files]
         # A folder that also has images without a subfolder has no classes.
-        self.classes: tuple[str, ...] = () if "" in tops else tuple(sorted(set(tops)))
-        self._check_classes()
+        self.classes: tuple[str, ...] = () if "" in tops else config.classes or tuple(sorted(set(tops)))
+        self._check_classes(frozenset(tops))
         number = {name: index for index, name in enumerate(self.classes)}
         self._labels = [number[top] for top in tops] if self.classes else []
         self.classes = tuple(as_utf8(name) for name in self.classes)
@@ -65,16 +68,18 @@ class ImageFolder:
             self._problems[what] = [f"{self.root}: {count} of {len(self)}"]
         return most
 
-    def _check_classes(self) -> None:
-        folders = {
-            item.name for item in self.root.iterdir() if item.is_dir() and not item.name.startswith(".")
-        }
-        folders -= {name for name in self._problems.get(LINKED, ()) if "/" not in name}
-        folders -= {name.partition("/")[0] for name in self._problems.get(RUN, ())}
-        if self.classes and (empty := sorted(folders - set(self.classes))):
+    def _check_classes(self, filled: frozenset[str]) -> None:
+        folders = set(self.config.classes or ())
+        if not folders:
+            folders = {
+                item.name for item in self.root.iterdir() if item.is_dir() and not item.name.startswith(".")
+            }
+            folders -= {name for name in self._problems.get(LINKED, ()) if "/" not in name}
+            folders -= {name.partition("/")[0] for name in self._problems.get(RUN, ())}
+        if self.classes and (empty := sorted(folders - filled)):
             raise DataError(
                 f"{self.root}: {len(empty)} class folders have no image: {', '.join(empty[:5])}; "
-                "fill or remove them, as the other classes' indices depend on them"
+                "fill or remove them, or list the others in the key classes"
             )
         if self.config.caption is not None and "{class}" in self.config.caption and not self.classes:
             raise DataError(f"{self.root}: the caption uses {{class}}, but images are not in class folders")
@@ -114,6 +119,11 @@ class ImageFolder:
         if not path.is_file():
             raise BadSample(key, "no caption", f"no file {path.name}")
         return decode_text(read_file(path, key, self.limits.max_text_bytes), key, self.limits)
+
+
+def _top(name: str) -> str:
+    """The folder directly below the root; empty for a file there."""
+    return name.split("/", 1)[0] if "/" in name else ""
 
 
 def _caption_name(name: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
 
 from vtp_core.data.files import files_below
+from vtp_core.data.source import as_utf8
 from vtp_core.errors import DataError
+from vtp_core.recipe.history import RESOLVED
 from vtp_plugins.image_folder.config import ImageFolderConfig
 from vtp_plugins.image_list.config import ENDINGS
 from vtp_plugins.init.members import member_keys
@@ -108,7 +110,19 @@ def _folder(path: str, folder: Path) -> Layout:
         raise DataError(
             f"{path}: no image in it or below it{what}; give a folder of images, a table or shards"
         )
-    return Layout({"use": "image_folder", "path": path}, None, "a folder of images", notes)
+    return _classes(path, folder, [folder / name for name in below.values()], notes)
+
+
+def _classes(path: str, folder: Path, below: Sequence[Path], notes: tuple[str, ...]) -> Layout:
+    """A folder of images; of its subfolders those with an image are the classes."""
+    keys: dict[str, object] = {"use": "image_folder", "path": path}
+    tops = {file.relative_to(folder).parts[0] for file in _images(folder)}
+    empty = [place.name for place in below if place.name not in tops and not (place / RESOLVED).exists()]
+    written = all(name == as_utf8(name) for name in tops)  # a recipe can't hold other names
+    if empty and written and all((folder / name).is_dir() for name in tops):
+        keys["classes"] = sorted(tops)
+        notes += (f"{len(empty)} of the folders, without images: {', '.join(empty[:5])}",)
+    return Layout(keys, None, "a folder of images", notes)
 
 
 def _files(folder: Path) -> Iterator[Path]:

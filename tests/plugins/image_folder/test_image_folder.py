@@ -128,6 +128,29 @@ def test_empty_class_folder_is_named(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_listed_classes_are_read_in_their_order(tmp_path: Path) -> None:
+    fill(tmp_path, "dog/b.png", "cat/a.png", "cat/x/c.png", "bird/d.png", "top.png")
+    (tmp_path / "notes").mkdir()
+    source = opened(tmp_path, classes=["dog", "cat"])
+    assert source.classes == ("dog", "cat")
+    read = [source.read(index, source.fields) for index in range(len(source))]
+    assert [(sample.key, sample.label) for sample in read] == [
+        ("cat/a.png", 1),
+        ("cat/x/c.png", 1),
+        ("dog/b.png", 0),
+    ]
+    check_source(source)
+    with pytest.raises(DataError, match="1 class folders have no image: notes"):
+        opened(tmp_path, classes=["dog", "notes"])
+
+
+@pytest.mark.parametrize("classes", [[], ["cat", "cat"], ["cat/x"], ["../cat"], [".cat"], [""]])
+def test_classes_are_folders_directly_below(tmp_path: Path, classes: list[str]) -> None:
+    fill(tmp_path, "cat/a.png")
+    with pytest.raises(ValueError, match="classes"):
+        opened(tmp_path, classes=classes)
+
+
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         opened(tmp_path / "none")

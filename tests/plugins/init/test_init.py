@@ -70,6 +70,17 @@ def keys(source: Source) -> set[str]:
     return {source.read(index, frozenset()).key for index in range(len(source))}
 
 
+@pytest.mark.parametrize("name", ["notes", "runs/first/samples"])
+def test_folders_without_images_are_no_classes(name: str) -> None:
+    fill("images", [f"{kind}/{index}.png" for kind in ("cat", "dog") for index in range(10)])
+    Path("images", name).mkdir(parents=True)
+    recipe, train, held = recipe_of("images")
+    assert train.classes == held.classes == ("cat", "dog")
+    assert recipe.data.source.model_dump()["classes"] == ("cat", "dog")
+    told = json.loads(init("images", "-o", "again.toml", "--json").output)["not_read"]
+    assert told == [f"1 of the folders, without images: {name.partition('/')[0]}"]
+
+
 def test_a_plain_folder_with_broken_files() -> None:
     names = [f"{index:03}.png" for index in range(80)]
     fill("photos", names)
