@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.core.data.making import encoded, noise
+from tests.pickled_code import PickledCode
 from vtp_core.data.decoding import clean_text, convert_image, decode_image, decode_text, read_file
 from vtp_core.data.source import BadSample
 from vtp_core.recipe.tables.data import DecodeLimits
@@ -281,16 +282,8 @@ def test_first_frame_of_an_animation() -> None:
     assert decode_image(data, "k", LIMITS)[8, 8].tolist() == [255, 0, 0]
 
 
-class _Payload:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
 def test_pickles_and_postscript_never_run(tmp_path: Path) -> None:
-    payload = pickle.dumps(_Payload(tmp_path / "ran"))
+    payload = pickle.dumps(PickledCode(tmp_path / "ran"))
     assert reason(payload) == "not an image"
     assert (
         reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n")

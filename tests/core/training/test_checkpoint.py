@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.pickled_code import PickledCode
 from vtp_core.errors import CheckpointError
 from vtp_core.plugins import Plugins
 from vtp_core.run.recipe_change import changed_keys, check_recipe
@@ -221,11 +222,10 @@ def test_metadata_can_not_run_code(tmp_path):
     path = write(tmp_path, 1).path
     proof = tmp_path / "ran"
 
-    class Payload:
-        def __reduce__(self):
-            return os.mkdir, (str(proof),)
-
-    for payload in (pickle.dumps(Payload()), b"ctorch\nos.mkdir\n(V" + str(proof).encode() + b"\ntR."):
+    for payload in (
+        pickle.dumps(PickledCode(proof)),
+        b"ctorch\nos.mkdir\n(V" + str(proof).encode() + b"\ntR.",
+    ):
         (path / ".metadata").write_bytes(payload)
         with pytest.raises(CheckpointError, match=r"\.metadata names .*mkdir, which no checkpoint needs"):
             load(path, state())

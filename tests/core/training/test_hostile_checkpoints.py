@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
 
+from tests.pickled_code import PickledCode
 from vtp_core.errors import CheckpointError
 from vtp_core.training.saving.checkpoint import find_latest, load_available, save, verify
 from vtp_core.training.saving.chunk import read_chunk
@@ -25,20 +26,10 @@ from vtp_core.training.saving.safe_reader import SafeReader, TensorPlanner
 NAME = "encoder.weight"
 
 
-class Payload:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
 def payload(mark: Path) -> bytes:
     """What ``torch.save`` writes of it."""
     buffer = io.BytesIO()
-    torch.save(Payload(mark), buffer)
+    torch.save(PickledCode(mark), buffer)
     return buffer.getvalue()
 
 
@@ -167,7 +158,7 @@ def hurt_entry(checkpoint: Path, mark: Path) -> None:
 
 
 def hurt_metadata(checkpoint: Path, mark: Path) -> None:
-    rewrite(checkpoint, lambda metadata: setattr(metadata, "planner_data", Payload(mark)))
+    rewrite(checkpoint, lambda metadata: setattr(metadata, "planner_data", PickledCode(mark)))
 
 
 def hurt_chunk(checkpoint: Path, mark: Path) -> None:

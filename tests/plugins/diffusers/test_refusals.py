@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.pickled_code import PickledCode
 from tests.plugins.diffusers.making import drawn, flux2, kl, rae
 from vtp_core import load
 from vtp_core.errors import CheckpointError, UsageError, VtpError
@@ -93,15 +93,11 @@ def test_settings_that_mean_nothing_here(
 def test_nothing_is_executed(folder: Path, tmp_path: Path) -> None:
     """A pickle with code, a shard outside of the folder, a module that `auto_map` names."""
 
-    class Code:
-        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-            return os.mkdir, (str(tmp_path / "run"),)
-
     copied(folder, tmp_path, auto_map=None, _auto_map={"AutoModel": "evil.Model"})
     (tmp_path / "evil.py").write_text("raise SystemExit")
     assert load(tmp_path).latent_channels == 4
     (tmp_path / FILE).unlink()
-    torch.save({"conv": Code()}, tmp_path / "diffusion_pytorch_model.bin")
+    torch.save({"conv": PickledCode(tmp_path / "run")}, tmp_path / "diffusion_pytorch_model.bin")
     refused(tmp_path, "diffusion_pytorch_model.bin", "plain tensors", error=UsageError)
     assert not (tmp_path / "run").exists()
     for name in ("../kl/x.safetensors", "/etc/passwd", 3):

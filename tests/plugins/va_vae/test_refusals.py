@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.pickled_code import PickledCode
 from vtp_core import load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.errors import CheckpointError, UsageError
@@ -120,15 +120,9 @@ def test_statistics(tmp_path: Path) -> None:
         load(weights)
 
 
-class Code:
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, ("executed",)
-
-
-def test_a_pickle_with_code_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_pickle_with_code_runs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "evil.pt"
-    torch.save({"state_dict": {"encoder.conv_in.weight": Code()}}, path)
+    torch.save({"state_dict": {"encoder.conv_in.weight": PickledCode(tmp_path / "executed")}}, path)
     with pytest.raises(CheckpointError, match="no installed format reads this file"):
         load(path)
     assert not (tmp_path / "executed").exists()

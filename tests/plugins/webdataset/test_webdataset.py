@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.core.data.making import encoded, noise, samples, write_tar
+from tests.pickled_code import PickledCode
 from vtp_core.data.latent_file import decode_latent
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError
@@ -258,18 +259,10 @@ def test_label_outside_of_the_classes_stops_with_their_names(tmp_path: Path) -> 
         source.read(0, frozenset({"label"}))
 
 
-class _Payload:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
 def test_pickled_members_never_run(tmp_path: Path) -> None:
-    payload = pickle.dumps(_Payload(tmp_path / "ran"))
+    payload = pickle.dumps(PickledCode(tmp_path / "ran"))
     memory = io.BytesIO()
-    numpy.save(memory, numpy.array([_Payload(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    numpy.save(memory, numpy.array([PickledCode(tmp_path / "ran")], dtype=object), allow_pickle=True)
     members = [("a.png", png())]
     members += [(f"a.{extension}", payload) for extension in ("pkl", "pyd", "pth", "json", "txt", "cls")]
     members += [("a.latent.npy", memory.getvalue())]
