@@ -1,0 +1,57 @@
+"""`vtp eval --protocol`: the evaluators that a named protocol chooses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.core.cli.small_tokenizer import vtp
+from vtp_core.cli.arguments.protocols import chosen_evaluators, known_protocols
+from vtp_core.errors import UsageError
+from vtp_core.plugins import load_plugins
+from vtp_core.recipe import load_recipe
+
+
+def test_eval_by_a_named_protocol(home: Path, tmp_path: Path) -> None:
+    source, out = f'{{ use = "image_folder", path = "{home / "photos"}" }}', tmp_path / "eval.json"
+    sets = ("--source", source, "--train-source", source)
+    result = vtp("eval", home / "artefact", *sets, "--protocol", "probe-latent-mean-v1", "-o", out)
+    assert result.exit_code == 0, result.output
+    ((metric, entry),) = json.loads(out.read_text()).items()
+    assert metric == "linear_probe" and entry["protocol"].startswith("probe-latent-mean-v1")
+    wrong = vtp("eval", home / "artefact", *sets, "--protocol", "imagenet256-rfid-v1", "--evaluator", "knn")
+    assert (wrong.exit_code, wrong.stderr) == (
+        2, "error: --protocol imagenet256-rfid-v1 is of frechet, not of knn\n"
+    )  # fmt: skip
+    unknown = vtp("eval", home / "artefact", *sets, "--protocol", "vtp-2521")
+    assert unknown.exit_code == 2 and 'no evaluator has it; did you mean "vtp-2512"?' in unknown.stderr
+
+
+def test_a_protocol_chooses_every_evaluator_that_has_it() -> None:
+    plugins = load_plugins()
+    every = chosen_evaluators((), ("vtp-2512",), {}, plugins)
+    assert every.keys() == {"dino_probe", "frechet", "reconstruction", "zero_shot"}
+    assert all(getattr(table, "protocol") == "vtp-2512" for table in every.values())  # noqa: B009
+    table = '{ use = "frechet", force = true }'
+    ((name, forced),) = chosen_evaluators((table,), ("vtp-2512",), {}, plugins).items()
+    assert name == "frechet" and getattr(forced, "force") is True  # noqa: B009
+    with pytest.raises(UsageError, match="protocol = 'rae' contradicts --protocol titok"):
+        chosen_evaluators(('{ use = "frechet", protocol = "rae" }',), ("titok",), {}, plugins)
+    # What else a protocol needs, such as a file, comes from a recipe that has it.
+    with pytest.raises(UsageError, match="give that file as reference"):
+        chosen_evaluators((), ("vtp-2512-gfid50k-xl",), {}, plugins)
+    recipe = load_recipe("table2", (), plugins).evaluators
+    found = chosen_evaluators((), ("vtp-2512-gfid50k-xl", "vtp-2512"), recipe, plugins)
+    assert found["frechet_generated"] is recipe["gfid"] and found["frechet"] is recipe["rfid"]
+
+
+def test_the_keys_of_protocols_are_those_of_tables() -> None:
+    plugins = load_plugins()
+    known = known_protocols(plugins)
+    assert {"probe-latent-grid-v1", "lightningdit", "rae", "titok", "dino-tok-2603-gfid"} <= known.keys()
+    for name, having in known.items():
+        for use, keys in having.items():
+            fields = plugins.find("evaluator", use).load_config().model_fields
+            assert keys and keys.keys() <= fields.keys(), (name, use)
