@@ -8,13 +8,19 @@ from vtp_plugins.vq.config import (
     FsqConfig,
     IbqConfig,
     LearnedConfig,
+    LeftOutConfig,
+    LevelsConfig,
     ProductConfig,
     QuantizerConfig,
+    ResidualFsqConfig,
+    ResidualSimVqConfig,
+    ResidualVqConfig,
     SimVqConfig,
 )
 from vtp_plugins.vq.ema import EmaQuantizer
 from vtp_plugins.vq.ibq import IbqQuantizer
 from vtp_plugins.vq.learned import LearnedQuantizer, SimVqQuantizer
+from vtp_plugins.vq.library import ResidualCodebooks, ResidualLevels
 from vtp_plugins.vq.product import ProductQuantizer
 from vtp_plugins.vq.quantizer import Quantizer
 from vtp_plugins.vq.scalar import BinaryQuantizer, FsqQuantizer
@@ -22,7 +28,7 @@ from vtp_plugins.vq.scalar import BinaryQuantizer, FsqQuantizer
 
 def own_width(config: QuantizerConfig) -> int | None:
     """Channels that a quantiser's table fixes; None: any number."""
-    if isinstance(config, FsqConfig):
+    if isinstance(config, LevelsConfig):
         return len(config.levels)
     if isinstance(config, BinaryConfig):
         return config.bits
@@ -36,7 +42,7 @@ def build_quantizer(config: QuantizerConfig, dim: int) -> Quantizer:
     """The quantiser for vectors of width `dim`.
 
     Raises:
-        ValueError: The width does not fit the table.
+        ValueError: The width does not fit the table, or a package is missing.
     """
     width = own_width(config)
     if width is not None and width != dim:
@@ -59,3 +65,9 @@ def build_quantizer(config: QuantizerConfig, dim: int) -> Quantizer:
             return FsqQuantizer(config)
         case BinaryConfig():
             return BinaryQuantizer(config)
+        case ResidualVqConfig() | ResidualSimVqConfig():
+            return ResidualCodebooks(config, dim)
+        case ResidualFsqConfig():
+            return ResidualLevels(config)
+        case LeftOutConfig():  # its validator refuses all
+            raise AssertionError(config.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, model_validator
 
 from vtp_core.config import ComponentConfig, Table
 
@@ -82,11 +82,11 @@ class IbqConfig(CodebookConfig):
     """Of the distribution in the entropy term."""
 
 
-class FsqConfig(Table):
-    """``quantizer = { kind = "fsq" }``: finite scalar quantisation (arXiv 2309.15505)."""
+class LevelsConfig(Table):
+    """Keys of quantisers that round each channel."""
 
-    kind: Literal["fsq"]
-    """FSQ."""
+    kind: str
+    """The quantiser."""
     levels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (8, 5, 5, 5)
     """Values of each channel; their product is the codebook size."""
     window: Positive = 100
@@ -102,6 +102,13 @@ class FsqConfig(Table):
         if product > 2**20:
             raise ValueError(f"levels: {product} codes; at most {2**20}")
         return self
+
+
+class FsqConfig(LevelsConfig):
+    """``quantizer = { kind = "fsq" }``: finite scalar quantisation (arXiv 2309.15505)."""
+
+    kind: Literal["fsq"]
+    """FSQ."""
 
 
 class BinaryConfig(Table):
@@ -123,8 +130,104 @@ class BinaryConfig(Table):
     """Usage below which a warning is logged; 0: never."""
 
 
+class ResidualVqConfig(CodebookConfig):
+    """``quantizer = { kind = "library", name = "ResidualVQ" }`` of vector-quantize-pytorch.
+
+    Each stage codes what the earlier ones left (SoundStream, arXiv 2107.03312, algorithm 1); codes learn by
+    gradient descent.
+    """
+
+    kind: Literal["library"]
+    """A class of vector-quantize-pytorch (extra ``vq-library``)."""
+    name: Literal["ResidualVQ"]
+    """The class."""
+    stages: Positive = 4
+    """Codebooks, one after the other: Q codes a vector."""
+    codebook: Factor = 1.0
+    """Factor on the codebook loss, a sum over the stages as the commitment loss is."""
+
+
+class ResidualSimVqConfig(CodebookConfig):
+    """``quantizer = { kind = "library", name = "ResidualSimVQ" }``: stages of SimVQ."""
+
+    kind: Literal["library"]
+    """A class of vector-quantize-pytorch (extra ``vq-library``)."""
+    name: Literal["ResidualSimVQ"]
+    """The class."""
+    stages: Positive = 4
+    """Codebooks, one after the other."""
+    codebook: Factor = 1.0
+    """Factor on the codebook loss, which trains the matrices."""
+    initialise: Literal["random"] = "random"
+    """The frozen codes are random."""
+
+
+class ResidualFsqConfig(LevelsConfig):
+    """``quantizer = { kind = "library", name = "ResidualFSQ" }``: stages of finite scalar quantisation."""
+
+    kind: Literal["library"]
+    """A class of vector-quantize-pytorch (extra ``vq-library``)."""
+    name: Literal["ResidualFSQ"]
+    """The class."""
+    stages: Positive = 4
+    """Stages; each one's steps are finer by the number of levels."""
+
+
+_GROUPED = 'is { kind = "product", each = { kind = "library", name = "%s" } }'
+_LEFT_OUT = {
+    "VectorQuantize": 'moves its codebook in `forward`; take kind = "ema" or "codebook_loss"',
+    "SimVQ": 'is kind = "simvq"',
+    "FSQ": 'is kind = "fsq"',
+    "LFQ": 'is kind = "lfq" or "bsq"',
+    "GroupedResidualVQ": _GROUPED % "ResidualVQ",
+    "GroupedResidualFSQ": _GROUPED % "ResidualFSQ",
+    "ResidualLFQ": 'exchanges an entropy between ranks in `forward`; take name = "ResidualFSQ"',
+    "GroupedResidualLFQ": 'exchanges an entropy between ranks in `forward`; take name = "ResidualFSQ"',
+    "LatentQuantize": 'has indices that do not give its learned values back; take kind = "fsq"',
+    "RandomProjectionQuantizer": 'has codes and no vectors; take kind = "simvq"',
+    "HierarchicalVQ": 'codes whole maps, not single vectors; take name = "ResidualVQ"',
+    "EvoLFQ": 'is a whole autoencoder; take kind = "lfq"',
+    "FSP": 'draws at random in `forward`; take kind = "fsq"',
+    "BinaryMapper": 'draws at random in `forward`; take kind = "bsq"',
+}
+
+
+class LeftOutConfig(Table):
+    """Other classes of vector-quantize-pytorch, which are refused: why, and what to take."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["library"]
+    """A class of vector-quantize-pytorch."""
+    name: Literal[
+        "VectorQuantize",
+        "SimVQ",
+        "FSQ",
+        "LFQ",
+        "GroupedResidualVQ",
+        "GroupedResidualFSQ",
+        "ResidualLFQ",
+        "GroupedResidualLFQ",
+        "LatentQuantize",
+        "RandomProjectionQuantizer",
+        "HierarchicalVQ",
+        "EvoLFQ",
+        "FSP",
+        "BinaryMapper",
+    ]
+    """The class."""
+
+    @model_validator(mode="after")
+    def _refused(self) -> Self:
+        raise ValueError(f"{self.name} of vector-quantize-pytorch {_LEFT_OUT[self.name]}")
+
+
+LibraryConfig = Annotated[
+    ResidualVqConfig | ResidualSimVqConfig | ResidualFsqConfig | LeftOutConfig, Discriminator("name")
+]
 Single = Annotated[
-    EmaConfig | LearnedConfig | SimVqConfig | IbqConfig | FsqConfig | BinaryConfig, Discriminator("kind")
+    EmaConfig | LearnedConfig | SimVqConfig | IbqConfig | FsqConfig | BinaryConfig | LibraryConfig,
+    Discriminator("kind"),
 ]
 
 
@@ -140,7 +243,14 @@ class ProductConfig(Table):
 
 
 QuantizerConfig = Annotated[
-    EmaConfig | LearnedConfig | SimVqConfig | IbqConfig | FsqConfig | BinaryConfig | ProductConfig,
+    EmaConfig
+    | LearnedConfig
+    | SimVqConfig
+    | IbqConfig
+    | FsqConfig
+    | BinaryConfig
+    | LibraryConfig
+    | ProductConfig,
     Discriminator("kind"),
 ]
 
@@ -155,7 +265,7 @@ class VqConfig(ComponentConfig):
     project: bool = True
     """Whether a linear layer leads to the latent; False takes the encoder's channels as they are."""
     quantizer: QuantizerConfig = EmaConfig()
-    """The quantiser; its `kind` is ema, codebook_loss, simvq, ibq, fsq, lfq, bsq or product."""
+    """The quantiser; its `kind` is ema, codebook_loss, simvq, ibq, fsq, lfq, bsq, product or library."""
     calibration_rows: Annotated[int, Field(ge=0)] = 256
     """Images from which the codebook is initialised before step 0; 0: random codes."""
     sample_tokens: Positive = 16

@@ -12,5 +12,5 @@ def register_bottlenecks(register: vtp.Register) -> None:
         "vq",
         "vtp_plugins.vq.bottleneck:VqBottleneck",
         config="vtp_plugins.vq.config:VqConfig",
-        summary="Vector quantisation: EMA, codebook loss, cosine, product, IBQ, SimVQ, FSQ, LFQ or BSQ.",
+        summary="Vector quantisation: codebooks, product, residual, IBQ, SimVQ, FSQ, LFQ or BSQ.",
     )

@@ -32,8 +32,9 @@ class ProductQuantizer(Quantizer):
         self.codebook_sizes = tuple(size for part in parts for size in part.codebook_sizes)
         self.samples = any(part.samples for part in parts)
         for name, part in zip(self.names, parts, strict=True):
-            if isinstance(meters := getattr(part, "meters", None), Meters):
-                meters.name = f"codebook {name}"
+            for meters in part.modules():
+                if isinstance(meters, Meters):
+                    meters.name = meters.name.replace("codebook", f"codebook {name}", 1)
 
     def forward(self, x: Tensor) -> Quantized:
         """Quantises (N, dim)."""

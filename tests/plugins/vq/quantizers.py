@@ -25,6 +25,14 @@ TABLES: dict[str, dict[str, object]] = {
     "lfq": {"kind": "lfq", "bits": 4},
     "bsq": {"kind": "bsq", "bits": 4},
     "product": {"kind": "product", "groups": 2, "each": {"kind": "ema", "codes": 8}},
+    "residual": {"kind": "library", "name": "ResidualVQ", "codes": 8, "stages": 2},
+    "residual simvq": {"kind": "library", "name": "ResidualSimVQ", "codes": 8, "stages": 2},
+    "residual fsq": {"kind": "library", "name": "ResidualFSQ", "levels": [4, 3, 2, 5], "stages": 2},
+    "product residual": {
+        "kind": "product",
+        "groups": 2,
+        "each": {"kind": "library", "name": "ResidualVQ", "codes": 8, "stages": 2},
+    },
     "product lfq": {"kind": "product", "groups": 2, "each": {"kind": "lfq", "bits": 2}},
 }
 ROTATED = {

@@ -38,7 +38,7 @@ def test_codes_and_vectors_go_round(name: str, count: int, seed: int, scale: flo
         assert ((found.codes[:, book] >= 0) & (found.codes[:, book] < size)).all()
     torch.testing.assert_close(quantizer.lookup(found.codes), found.vectors.detach(), rtol=1e-6, atol=1e-6)
     assert all(value.isfinite() for value in (*found.aux.values(), *found.report.values()))
-    if name in ("ibq", "fsq"):  # the largest product; a bounded channel
+    if name in ("ibq", "fsq") or "residual" in name:  # the largest product; a bounded channel; a sum
         return
     again = quantizer(found.vectors.detach())
     torch.testing.assert_close(quantizer.lookup(again.codes), found.vectors.detach(), rtol=1e-5, atol=1e-5)

@@ -24,6 +24,7 @@ EAGER = {
     "ibq": {},
     "lfq": {},
     "product": {},
+    "residual": {},
 }
 
 
@@ -91,7 +92,8 @@ def decoded(world: World, name: str) -> dict[str, torch.Tensor]:
         Networks(encoder=empty, bottleneck=bottleneck, decoder=empty, objectives={}),
         build_mesh(world, world.size),
     )
-    codes = torch.arange(16, dtype=torch.int64).view(1, 1, 4, 4)
+    books = [torch.arange(16).view(4, 4) % size for size in bottleneck.codebook_sizes]
+    codes = torch.stack(books)[None]
     found = bottleneck.decode_codes(codes)
     found.square().sum().backward()
     bottleneck(drawn_features(TINY_DIMS, rows=2, seed=0))  # the next forward finds its shards
@@ -101,10 +103,10 @@ def decoded(world: World, name: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", ["codebook_loss", "simvq"])
+@pytest.mark.parametrize("name", ["codebook_loss", "simvq", "residual"])
 def test_codes_decode_where_the_codebook_is_sharded(name: str) -> None:
     alone = decoded(World(), name)
-    assert len(alone) == 2
+    assert len(alone) == 2 + (name == "residual")
     for found in run_processes(2, decoded, name):
         for key, value in alone.items():
             torch.testing.assert_close(found[key], value)

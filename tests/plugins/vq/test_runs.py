@@ -25,15 +25,26 @@ channels = 4
 channels = 4
 {SMALL}quantizer = {{ kind = "product", groups = 2, each = {{ kind = "codebook_loss", codes = 16 }} }}
 """,
+    "residual": f"""use = "vq"
+channels = 4
+{SMALL}quantizer = {{ kind = "library", name = "ResidualVQ", codes = 16, stages = 3 }}
+""",
+    "levels": f"""use = "vq"
+channels = 4
+{SMALL}quantizer = {{ kind = "library", name = "ResidualFSQ", levels = [4, 4, 3, 3], stages = 2 }}
+""",
     "pca_vq": f"""use = "pca_vq"
 fusion = {{ layers = [0], shallow = 4 }}
 {SMALL}quantizer = {{ codebook = {{ codes = 16, revive_every = 4, dead_below = 0.5 }} }}
 branches = {{ shallow = {{ codebook = {{ codes = 8, commitment = 0.25 }}, recalibrate = [2, 5] }} }}
 """,
 }
-BOOKS = {"vq": (16,), "learned": (16, 16), "pca_vq": (16, 8)}
+BOOKS = {"vq": (16,), "learned": (16, 16), "residual": (16, 16, 16), "levels": (144, 144), "pca_vq": (16, 8)}
 
-NAMES = ["pca_vq", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vq", "learned"))]
+NAMES = [
+    "pca_vq",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("vq", "learned", "residual", "levels")),
+]
 
 
 def recipe(name: str) -> str:

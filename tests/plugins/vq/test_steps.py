@@ -59,7 +59,9 @@ def test_a_step_does_not_wait_for_the_device(name: str) -> None:
     assert not watch.waits
 
 
-@pytest.mark.parametrize("name", ["ema", "cosine", "codebook_loss", "simvq", "ibq", "product", *ROTATED])
+@pytest.mark.parametrize(
+    "name", ["ema", "cosine", "codebook_loss", "simvq", "ibq", "product", "residual", *ROTATED]
+)
 def test_no_table_of_all_vectors_and_codes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtp_plugins.vq.ibq.TILE", 1 << 16)
     keys = {"each": {"kind": "ema", "codes": 4096}} if name == "product" else {"codes": 4096}
@@ -101,7 +103,10 @@ def test_vectors_that_are_not_finite_spoil_no_gradient(name: str) -> None:
         assert gradient is None or gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["ema", "cosine", "codebook_loss", "simvq", "ibq", "fsq", "bsq", "product"])
+@pytest.mark.parametrize(
+    "name",
+    ["ema", "cosine", "codebook_loss", "simvq", "ibq", "fsq", "bsq", "product", "residual", "residual fsq"],
+)
 def test_an_exported_quantiser_takes_any_number_of_vectors(name: str) -> None:
     class Codes(torch.nn.Module):
         def __init__(self, quantizer: Quantizer) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from vtp_core.recipe.problems import closest
+from vtp_core.recipe.problems import closest, did_you_mean
 from vtp_core.recipe.reading.familiar import advice
 from vtp_core.recipe.reading.keys import known_keys
 from vtp_core.recipe.toml_lines import Path
@@ -106,6 +106,12 @@ def _message(details: dict[str, Any], value: Any) -> str:
         return f"expected {_EXPECTED[kind]}{schedule}, got {_shown(value)}{_remedy(_EXPECTED[kind], value)}"
     if kind in ("union_tag_not_found", "union_tag_invalid") and "schedule" in details["loc"]:
         return 'a schedule table needs kind = "constant", "linear", "cosine", "step" or "wsd"'
+    key = str(context.get("discriminator", "")).strip("'")
+    if kind == "union_tag_not_found":
+        return f"missing; the key {key} says what the table is"
+    if kind == "union_tag_invalid":
+        expected = [tag.strip("'") for tag in context["expected_tags"].split(", ")]
+        return f'unknown {key} "{context["tag"]}"; {did_you_mean(context["tag"], expected)}'
     if kind == "literal_error":
         expected = context["expected"].replace("'", '"')
         return f"expected {expected}, got {_shown(value)}"
