@@ -67,7 +67,8 @@ def build_run_networks(
         objectives=objectives,
         frozen=frozen,
     )
-    networks.check()
+    if depth is None:  # otherwise layers beyond the encoder's are asked of it
+        networks.check()
     kernels = kernels or choose_kernels(recipe.kernels, plugins, torch.device("cpu"))
     tokenizer = (parts.encoder, parts.bottleneck, parts.decoder)
     kernels.use_in((*tokenizer, *objectives.values(), *frozen.values()))

@@ -98,6 +98,15 @@ def test_the_flops_are_those_of_a_real_step(tmp_path: Path, plugins: Plugins, ch
     assert make_plan(loaded, plugins).flops == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_bottleneck_that_taps_deep_blocks_of_a_vit(tmp_path: Path, plugins: Plugins) -> None:
+    """A plan builds one or two blocks of it."""
+    fusion = "bottleneck={ use = 'fusion', fusion = { kind = 'concat', layers = [1, 3], shallow = 8 } }"
+    loaded = recipe(tmp_path, plugins, "kernels.attention='matmul'", fusion)
+    counter = FlopCounterMode(display=False)
+    run_step(loaded, plugins, around=nullcontext(), around_step=lambda: counter)
+    assert make_plan(loaded, plugins).flops == pytest.approx(counter.get_total_flops(), rel=1e-6)
+
+
 @pytest.mark.slow
 def test_blocks_of_an_objectives_inner_tables_are_counted(tmp_path: Path, plugins: Plugins) -> None:
     flow = """
