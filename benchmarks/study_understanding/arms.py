@@ -26,6 +26,8 @@ EXTRA_PROXIES = ("ae_d4", "clip_ssl_ae_d16", "vq")
 PROXIES = 5
 
 DISCRETE = ("vq", "fsq", "bsq", "clip_vq", "frozen_dsq")
+WIDE = ("frozen_concat", "frozen_mean", "frozen_dsq", "frozen_ae")
+"""Their latents have 192 or 224 channels, more than the width 128 of the proxy's transformer."""
 FROZEN = ("frozen_linear", "frozen_concat", "frozen_mean", "frozen_dsq", "frozen_ae")
 
 _CODES = 'quantizer = { kind = "ema", codes = 1024, alarm = 0.0 }'

@@ -9,7 +9,7 @@ import numpy
 
 from benchmarks.study.proxies import KERNEL
 from benchmarks.study.results import Results
-from benchmarks.study_understanding.arms import DISCRETE, FROZEN
+from benchmarks.study_understanding.arms import DISCRETE, FROZEN, WIDE
 from benchmarks.study_understanding.statistics import Numbers
 
 LATENTS = "linear_probe"
@@ -60,8 +60,9 @@ GROUPS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("all", "all tokenizers", frozenset()),
     ("continuous", "without codebooks", frozenset(DISCRETE)),
     ("trained", "without frozen encoders", frozenset(FROZEN)),
+    ("narrow", "latents no wider than the proxy's transformer", frozenset(WIDE)),
 )
-"""Name, title, arms that are left out."""
+"""Name, title, arms that are left out. The last one was added after the first 25 records."""
 
 
 def arms_of(found: Results, left_out: frozenset[str] = frozenset()) -> list[str]:

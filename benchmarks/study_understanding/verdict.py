@@ -7,6 +7,7 @@ import statistics as plain
 from benchmarks.study.claim import Finding
 from benchmarks.study.proxies import KERNEL
 from benchmarks.study.results import Results
+from benchmarks.study_understanding.arms import WIDE
 from benchmarks.study_understanding.figures import (
     FIGURES,
     GROUPS,
@@ -131,8 +132,13 @@ def _central(found: Results) -> list[str]:
     for metric, title in GIVEN:
         rho = correlation(found, LATENTS, given=metric)
         lines.append(f"- probe, given {title}: {rho or '–'}, {finding(rho, -1)}")
+    wide = frozenset(WIDE)
+    of, given = correlation(found, LATENTS, wide), correlation(found, LATENTS, wide, given=PSNR)
     return [
         *lines,
+        f"- probe, without {len(wide)} frozen fusions, whose latents have more channels than the proxy's "
+        f"transformer is wide: {of or '–'}, {finding(of, -1)}; given PSNR: {given or '–'}, "
+        f"{finding(given, -1)}. This group was chosen after 25 records were seen.",
         f"- PSNR: {pixels or '–'}; given the probe: {correlation(found, PSNR, given=LATENTS) or '–'}. The "
         "paper says that better pixels do not generate better, so rho should not be negative: "
         f"{PIXELS[of_pixels]}.",
