@@ -110,16 +110,16 @@ def _folder(path: str, folder: Path) -> Layout:
         raise DataError(
             f"{path}: no image in it or below it{what}; give a folder of images, a table or shards"
         )
-    return _classes(path, folder, [folder / name for name in below.values()], notes)
+    return _classes(path, folder, [name for name in names if (folder / name).is_dir()], notes)
 
 
-def _classes(path: str, folder: Path, below: Sequence[Path], notes: tuple[str, ...]) -> Layout:
-    """A folder of images; of its subfolders those with an image are the classes."""
+def _classes(path: str, folder: Path, below: Sequence[str], notes: tuple[str, ...]) -> Layout:
+    """A folder of images; of its subfolders `below` those with an image are the classes."""
     keys: dict[str, object] = {"use": "image_folder", "path": path}
     tops = {file.relative_to(folder).parts[0] for file in _images(folder)}
-    empty = [place.name for place in below if place.name not in tops and not (place / RESOLVED).exists()]
+    empty = [name for name in below if name not in tops and not (folder / name / RESOLVED).exists()]
     written = all(name == as_utf8(name) for name in tops)  # a recipe can't hold other names
-    if empty and written and all((folder / name).is_dir() for name in tops):
+    if empty and written and tops <= set(below):
         keys["classes"] = sorted(tops)
         notes += (f"{len(empty)} of the folders, without images: {', '.join(empty[:5])}",)
     return Layout(keys, None, "a folder of images", notes)

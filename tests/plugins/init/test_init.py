@@ -70,7 +70,7 @@ def keys(source: Source) -> set[str]:
     return {source.read(index, frozenset()).key for index in range(len(source))}
 
 
-@pytest.mark.parametrize("name", ["notes", "runs/first/samples"])
+@pytest.mark.parametrize("name", ["notes", "runs/first/samples", "Cat"])
 def test_folders_without_images_are_no_classes(name: str) -> None:
     fill("images", [f"{kind}/{index}.png" for kind in ("cat", "dog") for index in range(10)])
     Path("images", name).mkdir(parents=True)
