@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -108,6 +109,22 @@ def test_processes_agree_with_threads() -> None:
     for real, simulated in zip(processes, threads, strict=True):
         for name, value in simulated.items():
             assert torch.allclose(real[name], value), name
+
+
+def _environment(world: World, name: str) -> dict[str, Tensor]:
+    return {"value": torch.tensor(float(os.environ.get(name, "nan")))}
+
+
+@pytest.mark.distributed
+def test_processes_have_the_environment_of_their_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are forked from a server that an earlier call started."""
+    for value in ("1.0", "2.0"):
+        monkeypatch.setenv("VTP_TEST_RANKS", value)
+        assert [found["value"].item() for found in run_processes(2, _environment, "VTP_TEST_RANKS")] == [
+            float(value)
+        ] * 2
+    monkeypatch.delenv("VTP_TEST_RANKS")
+    assert all(found["value"].isnan() for found in run_processes(2, _environment, "VTP_TEST_RANKS"))
 
 
 def _assert_gradients(found: list[Tensor]) -> None:

@@ -5,12 +5,7 @@ Sizes are odd on purpose: shards are uneven, and with four ranks some are empty.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import resource
-import socket
-import traceback
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,10 +18,12 @@ from torch.distributed.fsdp import fully_shard
 
 from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.parameters import ParamRule
+from vtp_core.testing import run_processes
 from vtp_core.training.optim.ema import Ema
 from vtp_core.training.optim.optimizer import Owner, build_optimizer
 from vtp_core.training.ranks.replicas import check_replicas
 from vtp_core.training.ranks.shards import local
+from vtp_core.training.ranks.world import World
 from vtp_core.training.saving.checkpoint import find_latest, load, load_available, save, verify
 
 pytestmark = pytest.mark.distributed
@@ -116,19 +113,11 @@ CASES = {"global": 1, "owner": 2}
 """Clip scope -> copies of the parameters; the other mesh dimension shards."""
 
 
-def rank_main(rank: int, world_size: int, port: int, folder: Path, part: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    try:
-        dist.init_process_group("gloo", rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
-        for scope, copies in CASES.items():
-            run = Run(world_size, rank, world_size // copies, scope)
-            {"first": train_and_save, "second": resume}[part](run, folder / scope)
-        dist.barrier()
-    except BaseException:
-        (folder / f"error-{rank}.txt").write_text(traceback.format_exc())
-        os._exit(1)
-    os._exit(0)  # gloo may abort at interpreter exit; what counts are the files
+def rank_main(world: World, folder: Path, part: str) -> dict[str, torch.Tensor]:
+    for scope, copies in CASES.items():
+        run = Run(world.size, world.rank, world.size // copies, scope)
+        {"first": train_and_save, "second": resume}[part](run, folder / scope)
+    return {}
 
 
 def train_and_save(run: Run, folder: Path) -> None:
@@ -176,26 +165,6 @@ def resume(run: Run, folder: Path) -> None:
     torch.save({"loaded": loaded, "state": run.full_state()}, folder / f"second-{run.rank}.pt")
 
 
-def launch(world_size: int, folder: Path, part: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=rank_main, args=(rank, world_size, port, folder, part))
-        for rank in range(world_size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=150)
-        if process.is_alive():
-            process.kill()
-    errors = [path.read_text() for path in sorted(folder.glob("error-*.txt"))]
-    assert not errors, errors[0]
-    assert [process.exitcode for process in processes] == [0] * world_size
-
-
 def single(scope: str) -> Run:
     return Run(1, 0, None, scope)
 
@@ -212,8 +181,8 @@ def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     for scope in CASES:
         (folder / scope).mkdir()
-    launch(2, folder, "first")
-    launch(4, folder, "second")
+    run_processes(2, rank_main, folder, "first")
+    run_processes(4, rank_main, folder, "second")
     return folder
 
 
