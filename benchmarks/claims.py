@@ -30,9 +30,9 @@ Verdict = Literal["open", "shown", "in part", "not shown", "needs scale"]
 MEANING: Mapping[Verdict, str] = {
     "shown": "committed records show all of it, at the size that the claim is about",
     "in part": "records show a part of it, or all of it at a smaller size",
-    "not shown": "records speak to it, and none of them bears it out",
+    "not shown": "records address it, and none of them supports it",
     "needs scale": "the recipes are here; the records say what a run of them takes",
-    "open": "no record speaks to it yet",
+    "open": "no record, or too few seeds, to judge it",
 }
 
 

@@ -120,7 +120,7 @@ def _side(found: Findings, most: int) -> tuple[int, str]:
     # Nine in ten images need not be enlarged.
     least = short[0] if len(short) < 2 else quantiles(short, n=10, method="inclusive")[0]
     size = next((size for size in _SIZES if size <= min(least, most)), _SIZES[-1])
-    why = "what this machine trains in a sitting" if size == most else "what nine in ten images have"
+    why = "what suits this machine" if size == most else "what nine in ten images have"
     return size, f"{why} (shorter sides: {short[0]} to {short[-1]} px)"
 
 
