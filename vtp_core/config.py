@@ -184,6 +184,14 @@ class ObjectiveConfig(ComponentConfig):
         """Key of this table -> the other objective that it names and whose modules this one uses."""
         return {}
 
+    def conflicts(self) -> Mapping[str, str]:
+        """Dotted key of this table -> why its value can't work beside the table's other values.
+
+        Problems of a recipe that a person wrote. Files that runs wrote are not asked, so that what was once
+        accepted still loads.
+        """
+        return {}
+
     def chance(
         self, views: Mapping[str, ViewSize], objectives: Mapping[str, ObjectiveConfig]
     ) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from vtp_core.config import ObjectiveConfig, Table
 from vtp_core.view import ViewNeed, ViewSize
+from vtp_plugins.generation.guidance import guidance_conflict
 
 Preset = Literal["nano", "s", "b", "l", "xl"]
 
@@ -20,6 +21,13 @@ PRESETS: dict[str, dict[str, int]] = {
     "xl": {"width": 1152, "depth": 28, "heads": 16},
 }
 """Sizes by name: s to xl as published (Peebles and Xie, 2022), nano for a CPU."""
+
+SAMPLER_KEYS: dict[str, frozenset[str]] = {
+    "euler": frozenset({"steps", "shift"}),
+    "heun": frozenset({"steps", "shift"}),
+    "dopri5": frozenset({"rtol", "atol"}),
+}
+"""Sampler -> what it reads of the keys that not every sampler reads."""
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -97,7 +105,8 @@ class SamplingConfig(Table):
     """How samples are made; a call of `Tokenizer.generate` may change each key."""
 
     sampler: Literal["euler", "heun", "dopri5"] = "euler"
-    """`euler` and `heun` (two calls of the network a step) take `steps`, `dopri5` chooses its steps."""
+    """`euler` and `heun` (two calls of the network a step) take `steps` and `shift`, `dopri5` chooses its
+    steps by `rtol` and `atol`. A call that sets what its sampler does not read is refused."""
     steps: Annotated[int, Field(gt=0, le=100_000)] = 50
     """Steps of `euler` and `heun` (RAE: 50)."""
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -112,6 +121,12 @@ class SamplingConfig(Table):
     """Absolute tolerance of `dopri5` (SiT)."""
     balance: Literal["data", "uniform"] = "data"
     """Classes where none are given: as often as in the training data, or all alike."""
+
+    def unused(self) -> Mapping[str, str]:
+        """Key -> why its value changes no sample under these settings."""
+        others = frozenset().union(*SAMPLER_KEYS.values()) - SAMPLER_KEYS[self.sampler]
+        found = {key: f"with sampler {self.sampler}" for key in others}
+        return found | ({"interval": "without guidance"} if self.guidance == 1 else {})
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -154,6 +169,10 @@ class GenerationConfig(ObjectiveConfig):
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view."""
         return {self.view: ViewNeed(rows=self.rows, latent=True, label=self.classes > 0)}
+
+    def conflicts(self) -> Mapping[str, str]:
+        """Guidance that the training does not prepare."""
+        return guidance_conflict(self.sampling.guidance, self.classes, self.drop_class)
 
     def chance(
         self, views: Mapping[str, ViewSize], objectives: Mapping[str, ObjectiveConfig]

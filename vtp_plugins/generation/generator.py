@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.ops import AttentionChoice
 from vtp_plugins.generation.classes import drawn_classes
 from vtp_plugins.generation.config import GenerationConfig, SamplingConfig
+from vtp_plugins.generation.guidance import require_guidance
 from vtp_plugins.generation.loss import default_shift, shifted, velocity_of
 from vtp_plugins.generation.network import LightningDit
 from vtp_plugins.generation.sampler import dopri5, euler, heun
@@ -92,6 +94,21 @@ class FlowGenerator(Generator):
         out, without = both[: len(x)], both[len(x) :]
         return out.index_copy(0, inside, without + guidance * (out[inside] - without))
 
+    def with_settings(self, changes: Mapping[str, Any]) -> SamplingConfig:
+        """The settings with changes by key.
+
+        Raises:
+            UsageError: There is no such key, the value is not valid, or a change has no effect on samples.
+        """
+        chosen = super().with_settings(changes)
+        assert isinstance(chosen, SamplingConfig)
+        require_guidance(chosen.guidance, self.classes, self.config.drop_class)
+        unused = chosen.unused()
+        for key in changes:
+            if key in unused:
+                raise UsageError(f"generate: {key} has no effect {unused[key]}; leave it out")
+        return chosen
+
     @torch.no_grad()
     def generate(
         self,
@@ -105,7 +122,7 @@ class FlowGenerator(Generator):
         """Latents of samples; see `vtp_core.generator.Generator.generate`.
 
         Raises:
-            UsageError: Another shape than the trained one, or guidance without classes.
+            UsageError: Another shape than the trained one, or guidance that it was not trained for.
         """
         chosen = settings or self.settings
         assert isinstance(chosen, SamplingConfig)
@@ -143,8 +160,7 @@ class FlowGenerator(Generator):
                 f"generate: trained on latents of {_times(trained)}, asked for {_times(shape)}; "
                 "train a generator at that image size"
             )
-        if settings.guidance != 1 and not self.classes:
-            raise UsageError("generate: guidance needs classes, and this generator was trained without any")
+        require_guidance(settings.guidance, self.classes, self.config.drop_class)
 
     def _working(self) -> torch.dtype:
         return torch.float64 if self.mean.dtype == torch.float64 else torch.float32

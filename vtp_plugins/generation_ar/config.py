@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from vtp_core.config import ObjectiveConfig, Table
 from vtp_core.view import ViewNeed
+from vtp_plugins.generation.guidance import guidance_conflict
 
 Preset = Literal["nano", "b", "l", "xl"]
 
@@ -96,3 +97,7 @@ class GenerationArConfig(ObjectiveConfig):
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view; cached latents have no codes."""
         return {self.view: ViewNeed(rows=self.rows, label=self.classes > 0)}
+
+    def conflicts(self) -> Mapping[str, str]:
+        """Guidance that the training does not prepare."""
+        return guidance_conflict(self.sampling.guidance, self.classes, self.drop_class)

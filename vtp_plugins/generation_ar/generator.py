@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from vtp_core.generator import Generator
 from vtp_core.math.row_noise import row_rand, row_seeds
 from vtp_core.ops import AttentionChoice
 from vtp_plugins.generation.classes import drawn_classes
+from vtp_plugins.generation.guidance import require_guidance
 from vtp_plugins.generation_ar.config import CodeSamplingConfig, GenerationArConfig
 from vtp_plugins.generation_ar.network import CodeTransformer
 from vtp_plugins.generation_ar.sampling import draw_codes
@@ -36,7 +38,7 @@ class CodeGenerator(Generator):
 
     def __init__(self, config: GenerationArConfig, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.classes, self.settings = config.classes, config.sampling
+        self.classes, self.drop_class, self.settings = config.classes, config.drop_class, config.sampling
         self.network = CodeTransformer(config.transformer, sizes, config.classes)
         self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))
         self.register_buffer("frequency", torch.full((config.classes,), 1 / max(config.classes, 1)))
@@ -54,6 +56,17 @@ class CodeGenerator(Generator):
         out: Tensor = self.network(codes, label)
         return out
 
+    def with_settings(self, changes: Mapping[str, Any]) -> CodeSamplingConfig:
+        """The settings with changes by key.
+
+        Raises:
+            UsageError: There is no such key, the value is not valid, or the generator can't be guided.
+        """
+        chosen = super().with_settings(changes)
+        assert isinstance(chosen, CodeSamplingConfig)
+        require_guidance(chosen.guidance, self.classes, self.drop_class)
+        return chosen
+
     @torch.no_grad()
     def generate(
         self,
@@ -67,13 +80,12 @@ class CodeGenerator(Generator):
         """Codes (B, Q, h, w) of samples; see `vtp_core.generator.Generator.generate`.
 
         Raises:
-            UsageError: Another grid than the trained one, or guidance without classes.
+            UsageError: Another grid than the trained one, or guidance that it was not trained for.
         """
         chosen = settings or self.settings
         assert isinstance(chosen, CodeSamplingConfig)
         grid = self._grid(shape)
-        if chosen.guidance != 1 and not self.classes:
-            raise UsageError("generate: guidance needs classes, and this generator was trained without any")
+        require_guidance(chosen.guidance, self.classes, self.drop_class)
         seeds = row_seeds(seed % 2**63, indices)
         label = drawn_classes(self.frequency, seeds, chosen.balance) if classes is None else classes
         parts = [

@@ -47,6 +47,9 @@ class PairConfig(ObjectiveConfig):
         )
         return {self.view: need}
 
+    def conflicts(self) -> Mapping[str, str]:
+        return {"margin": "can't be 0.25 with text"} if self.text and self.margin == 0.25 else {}
+
     def partners(self) -> Mapping[str, str]:
         return {} if self.head_of is None else {"head_of": self.head_of}
 

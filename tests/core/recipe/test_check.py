@@ -83,6 +83,14 @@ ACROSS = {
         "objectives.pair",
         "add masks = {}",
     ),
+    "keys that exclude each other": (
+        PAIR,
+        f"{PAIR}\ntext = true\nmargin = 0.25",
+        None,
+        27,
+        "objectives.pair.margin",
+        "can't be 0.25 with text",
+    ),
     "block that is not there": (
         PAIR,
         f"{PAIR}\ntaps = [3, 4]",

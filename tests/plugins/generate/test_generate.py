@@ -203,6 +203,7 @@ def test_refusals_are_one_line(artefact: Path, tmp_path: Path) -> None:
         ([artefact, "--classes", "cow"], "no class 'cow' of 0 to 2; there are: a/../b, cat, dog"),
         ([artefact, "--classes", "3"], "no class '3' of 0 to 2"),
         ([artefact, "--sampler", "magic"], "generate: sampler: Input should be 'euler'"),
+        ([artefact, "--sampler", "dopri5"], "steps has no effect with sampler dopri5; leave it out"),
         ([artefact, "-s", "speed=3"], "no setting 'speed'; there are sampler, steps"),
         ([artefact, "-s", "speed"], "--set speed: give KEY=VALUE"),
         ([artefact, "--grid", "grid.txt"], "the name must end in .png, .jpg or .webp"),

@@ -16,7 +16,7 @@ from vtp_core.errors import DataError, UsageError
 from vtp_core.features import Tally
 from vtp_core.parameters import Dims
 from vtp_core.testing import FakeStep, check_objective, drawn_batch
-from vtp_plugins.generation.config import GenerationConfig, TransformerConfig
+from vtp_plugins.generation.config import GenerationConfig, SamplingConfig, TransformerConfig
 from vtp_plugins.generation.loss import default_shift, effective_shift, lognormal_times, shifted
 from vtp_plugins.generation.network import LightningDit
 from vtp_plugins.generation.objective import Generation
@@ -243,7 +243,8 @@ def sample(objective: Generation, indices: list[int], seed: int = 5, **settings:
 def test_a_sample_depends_on_its_index_and_seed_alone(sampler: str) -> None:
     objective = calibrated(Generation(GenerationConfig(**TABLE), DIMS).double())
     drawn(objective)
-    options: dict[str, Any] = {"sampler": sampler, "steps": 3, "guidance": 1.5, "rtol": 1e-2, "atol": 1e-2}
+    how = {"rtol": 1e-2, "atol": 1e-2} if sampler == "dopri5" else {"steps": 3}
+    options: dict[str, Any] = {"sampler": sampler, "guidance": 1.5, **how}
     whole = sample(objective, [0, 1, 2, 3, 4], **options)
     part = torch.cat([sample(objective, [4], **options), sample(objective, [2, 0], **options)])
     torch.testing.assert_close(part, whole[[4, 2, 0]], rtol=1e-9, atol=1e-9)
@@ -289,3 +290,33 @@ def test_bad_requests_are_refused() -> None:
         sample(objective, [0], step=3)
     with pytest.raises(UsageError, match="steps: Input should be greater than 0"):
         sample(objective, [0], steps=0)
+
+
+def test_every_setting_changes_samples_or_is_refused() -> None:
+    """What one sampler reads and another does not is found by sampling, not by the table of keys."""
+    objective = calibrated(Generation(GenerationConfig(**TABLE), DIMS).double())
+    drawn(objective)
+    coarse = {"euler": {"steps": 2}, "heun": {"steps": 2}, "dopri5": {"rtol": 0.5, "atol": 0.5}}
+    changes = {"steps": 3, "shift": 5.0, "rtol": 1e-3, "atol": 1e-3, "interval": [0.0, 0.5], "guidance": 3.0}
+    refused = []
+    for sampler, how in coarse.items():
+        plain = sample(objective, [0], sampler=sampler, **how)
+        for key, value in changes.items():
+            settings = SamplingConfig(**{"sampler": sampler, **how, key: value})
+            other = objective.generator.generate(torch.tensor([0]), 5, (3, 4, 4), settings=settings)
+            if not torch.equal(other, plain):
+                assert torch.equal(sample(objective, [0], **{"sampler": sampler, **how, key: value}), other)
+                continue
+            with pytest.raises(UsageError, match=f"generate: {key} has no effect .*; leave it out"):
+                sample(objective, [0], sampler=sampler, **{**how, key: value})
+            refused.append((sampler, key))
+    gone = [("euler", "rtol"), ("euler", "atol"), ("heun", "rtol"), ("heun", "atol")]
+    gone += [("dopri5", "steps"), ("dopri5", "shift")]
+    assert set(refused) == {*gone, *((sampler, "interval") for sampler in coarse)}
+
+
+def test_defaults_of_another_sampler_are_not_mentioned() -> None:
+    """A recipe's own values are defaults of calls, which may choose another sampler."""
+    flow = Generation(GenerationConfig(**TABLE, sampling={"sampler": "dopri5", "steps": 7}), DIMS).generator
+    assert flow.with_settings({"sampler": "euler"}).steps == 7
+    assert flow.with_settings({"rtol": 1e-2}).steps == 7

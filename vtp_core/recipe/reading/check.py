@@ -5,7 +5,10 @@ A check is skipped where a value that it depends on is wrong itself, so that one
 
 from __future__ import annotations
 
+from pathlib import Path as FilePath
+
 from vtp_core.config import ComponentConfig, ObjectiveConfig, OptimizerConfig, SourceConfig
+from vtp_core.recipe.history import RESOLVED
 from vtp_core.recipe.problems import did_you_mean
 from vtp_core.recipe.reading.files import Tree
 from vtp_core.recipe.reading.parts import Parts
@@ -108,6 +111,7 @@ def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
         if objective.stop is not None and objective.stop <= objective.start:
             tree.report(("objectives", name, "stop"), f"must come after start = {objective.start}")
         _check_partners(tree, parts, name, objective)
+        _check_conflicts(tree, parts, name, objective)
         for view_name, need in objective.views().items():
             used.add(view_name)
             view = parts.get(ViewConfig, "views", view_name)
@@ -130,6 +134,15 @@ def _check_partners(tree: Tree, parts: Parts, name: str, objective: ObjectiveCon
         if partner not in others and parts.complete("objectives"):
             advice = "it names itself" if partner == name else did_you_mean(partner, others)
             tree.report(("objectives", name, key), f"there is no other [objectives.{partner}]; {advice}")
+
+
+def _check_conflicts(tree: Tree, parts: Parts, name: str, objective: ObjectiveConfig) -> None:
+    if not parts.sure("objectives", name):
+        return
+    for key, message in objective.conflicts().items():
+        path = ("objectives", name, *key.split("."))
+        if FilePath(tree.origin(path).file).name != RESOLVED:
+            tree.report(path, message)
 
 
 def _views_are_sure(parts: Parts, name: str) -> bool:
