@@ -66,6 +66,15 @@ def partial_spearman(one: Numbers, other: Numbers, given: Numbers) -> Numbers:
     return rho
 
 
+def repeatability(values: Numbers, error: float) -> float:
+    """Mean Spearman's rho of values (n,) with themselves after normal noise of a standard deviation.
+
+    A number that ordered the values without error would correlate with noisy ones by about as much.
+    """
+    noise = numpy.random.default_rng(0).normal(0, error, size=(DRAWS, len(values)))
+    return float(spearman(numpy.broadcast_to(values, noise.shape), values + noise).mean())
+
+
 def correlate(one: Numbers, other: Numbers, given: Numbers | None = None) -> Correlation | None:
     """A correlation with the percentile interval of a bootstrap over arms; None of fewer than `LEAST` arms.
 

@@ -27,7 +27,13 @@ from benchmarks.study_understanding.arms import (
 )
 from benchmarks.study_understanding.figures import LATENTS, PSNR
 from benchmarks.study_understanding.proxies import first_of, link_first, missing
-from benchmarks.study_understanding.statistics import correlate, partial_spearman, ranks, spearman
+from benchmarks.study_understanding.statistics import (
+    correlate,
+    partial_spearman,
+    ranks,
+    repeatability,
+    spearman,
+)
 from benchmarks.study_understanding.verdict import correlation, finding, findings, write_verdict
 from vtp_core.recipe import load_recipe
 
@@ -63,6 +69,15 @@ def test_the_interval_is_that_of_scipys_bootstrap() -> None:
     ).confidence_interval  # fmt: skip
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.05)
     assert found.low < found.rho < found.high
+
+
+def test_noise_lowers_the_rank_correlation_of_a_number_with_itself() -> None:
+    x, generator = drawn(30)[0], numpy.random.default_rng(5)
+    assert repeatability(x, 0.0) == pytest.approx(1)
+    again = [stats.spearmanr(x, x + generator.normal(0, 0.5, 30)).statistic for _ in range(500)]
+    assert repeatability(x, 0.5) == pytest.approx(numpy.mean(again), abs=0.01)
+    # Outliers do not hide that the others are in no safe order.
+    assert repeatability(numpy.append(x, 1e6), 0.5) < 0.95
 
 
 def test_arms_without_a_number_are_left_out_and_few_or_constant_ones_not_judged() -> None:
@@ -175,12 +190,12 @@ def test_the_error_of_one_proxy_is_that_of_repeated_ones(tmp_path: Path) -> None
     found = records(tmp_path / "records", -1.0)
     kernels = [[proxy["kernel"] for proxy in found.records[arm][0]["proxies"]] for arm in EXTRA_PROXIES]
     error = numpy.var(kernels, axis=1, ddof=1).mean()
-    spread = numpy.var([each[0]["metrics"][KERNEL]["value"] for each in found.records.values()], ddof=1)
+    distances = numpy.array([each[0]["metrics"][KERNEL]["value"] for each in found.records.values()])
     text = write_verdict(found)
     assert (
-        f"proxy's distance {error**0.5:.2g}, of the distances of all tokenizers {spread**0.5:.2g}: 100 %"
-        in text
+        f"distance {error**0.5:.2g}, of the distances of all tokenizers {distances.std(ddof=1):.2g}." in text
     )
+    assert f"rank correlation of {repeatability(distances, error**0.5):.3f} with themselves" in text
     assert text.count("over 5 proxies") == len(EXTRA_PROXIES)
     for each in found.records.values():
         each[0]["proxies"][1:] = []

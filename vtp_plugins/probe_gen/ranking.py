@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,20 +66,34 @@ def ranking(measured: Mapping[str, Sequence[Record]]) -> list[Place]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reached:
+    """When a curve got to a level.
+
+    Attributes:
+        steps: Training steps.
+        at_most: Whether the first point is at the level already, so that it was reached then or before.
+    """
+
+    steps: float
+    at_most: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Speed:
     """How fast the proxies of a tokenizer got to a distance.
 
     Attributes:
         curve: Mean over seeds by training step.
         steps: Training steps to the kernel distance that all tokenizers reach.
-        times_faster: Steps of the slowest tokenizer over `steps`.
-        epochs: Epochs to a given Fréchet distance (EP_FID); None: not reached, or none was given.
+        times_faster: Steps of the slowest tokenizer over `steps`, a lower bound where `steps` is an upper
+            one; None: all were there at their first point.
+        epochs: Epochs to a given Fréchet distance (EP_FID), as `steps`; None: not reached, or none was given.
     """
 
     curve: Sequence[Point]
-    steps: float
-    times_faster: float
-    epochs: float | None
+    steps: Reached
+    times_faster: float | None
+    epochs: Reached | None
 
 
 def speeds(places: Sequence[Place], frechet: float | None = None) -> tuple[float, dict[str, Speed]]:
@@ -92,20 +106,24 @@ def speeds(places: Sequence[Place], frechet: float | None = None) -> tuple[float
     level = max(curve[-1].kernel for curve in curves.values())
     steps = {name: reached(curve, level) for name, curve in curves.items()}
     known = {name: value for name, value in steps.items() if value is not None}
-    slowest = max(known.values())
+    slowest = max(known.values(), key=lambda value: value.steps)
     found = {}
     for name, curve in curves.items():
         there = None if frechet is None else reached(curve, frechet, "frechet")
-        epochs = None if there is None else there * curve[-1].epochs / curve[-1].step
-        found[name] = Speed(curve=curve, steps=known[name], times_faster=slowest / known[name], epochs=epochs)
+        a_step = curve[-1].epochs / curve[-1].step
+        found[name] = Speed(
+            curve=curve,
+            steps=known[name],
+            times_faster=None if slowest.at_most else slowest.steps / known[name].steps,
+            epochs=None if there is None else replace(there, steps=there.steps * a_step),
+        )
     return level, found
 
 
-def reached(curve: Sequence[Point], level: float, distance: str = "kernel") -> float | None:
-    """Training steps after which a curve is at a level or below it for the first time; None: it never is.
+def reached(curve: Sequence[Point], level: float, distance: str = "kernel") -> Reached | None:
+    """When a curve is at a level or below it for the first time; None: it never is.
 
-    Between two points the distance is taken to fall linearly in the logarithm of the step. A curve that
-    starts below the level gives its first step: it was there then, or before.
+    Between two points the distance is taken to fall linearly in the logarithm of the step.
 
     Args:
         curve: Points by step.
@@ -119,10 +137,10 @@ def reached(curve: Sequence[Point], level: float, distance: str = "kernel") -> f
             return None
         if value <= level:
             if before is None:
-                return float(point.step)
+                return Reached(steps=float(point.step), at_most=True)
             step, high = before
             share = (high - level) / (high - value)
-            return math.exp(math.log(step) + share * (math.log(point.step) - math.log(step)))
+            return Reached(steps=math.exp(math.log(step) + share * (math.log(point.step) - math.log(step))))
         before = point.step, value
     return None
 

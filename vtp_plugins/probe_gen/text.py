@@ -7,7 +7,7 @@ from typing import Any
 
 from vtp_core.cli.output import table
 from vtp_core.evaluation.protocol import Score
-from vtp_plugins.probe_gen.ranking import GAUSSIAN, Speed, ranking, speeds
+from vtp_plugins.probe_gen.ranking import GAUSSIAN, Reached, Speed, ranking, speeds
 from vtp_plugins.probe_gen.record import Record
 
 
@@ -45,9 +45,12 @@ def as_data(
             "tokenizers": {
                 name: {
                     "mean": [point.model_dump() for point in speed.curve],
-                    "steps_to_kernel_level": speed.steps,
+                    "steps_to_kernel_level": speed.steps.steps,
+                    "steps_at_most": speed.steps.at_most,
                     "times_faster": speed.times_faster,
-                    "epochs_to_frechet_level": speed.epochs,
+                    "times_faster_at_least": speed.times_faster is not None and speed.steps.at_most,
+                    "epochs_to_frechet_level": None if speed.epochs is None else speed.epochs.steps,
+                    "epochs_at_most": speed.epochs is not None and speed.epochs.at_most,
                 }
                 for name, speed in found.items()
             },
@@ -100,17 +103,24 @@ def _curves(level: float, found: Mapping[str, Speed], reach: float | None) -> st
     ]
     for name, speed in found.items():
         unknown = "-" if speed.curve[-1].frechet is None else "not reached"
-        epochs = unknown if speed.epochs is None else f"{speed.epochs:.3g} epochs"
+        epochs = unknown if speed.epochs is None else f"{_bound(speed.epochs)}{speed.epochs.steps:.3g} epochs"
+        faster = "?"
+        if speed.times_faster is not None:
+            faster = f"{'≥ ' if speed.steps.at_most else ''}{speed.times_faster:.2f}"
         rows.append(
             (
                 name,
                 *(f"{point.kernel:.4g}" for point in speed.curve),
-                f"{speed.steps:.0f}",
-                f"{speed.times_faster:.2f}",
+                f"{_bound(speed.steps)}{speed.steps.steps:.0f}",
+                faster,
                 *([] if reach is None else [epochs]),
             )
         )
     return table(rows)
+
+
+def _bound(reached: Reached) -> str:
+    return "≤ " if reached.at_most else ""
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -21,7 +22,7 @@ from vtp_plugins.probe_gen.config import ProbeSettings
 from vtp_plugins.probe_gen.latents import Latents
 from vtp_plugins.probe_gen.measure import Probe, measure
 from vtp_plugins.probe_gen.proxy import MemoryStep, Proxy
-from vtp_plugins.probe_gen.ranking import mean_curve, ranking, reached, speeds
+from vtp_plugins.probe_gen.ranking import Reached, mean_curve, ranking, reached, speeds
 from vtp_plugins.probe_gen.record import Distance, Point, Record, Records
 from vtp_plugins.probe_gen.text import as_data, as_text
 
@@ -146,11 +147,17 @@ def test_the_ranking_is_by_the_mean_over_seeds_and_errors_are_of_seeds() -> None
 
 def test_steps_to_a_level() -> None:
     curve = record(8.0, 4.0, 2.0, frechets=(90.0, 50.0, 30.0)).curve
-    assert reached(curve, 4.0) == pytest.approx(20)
-    assert reached(curve, 3.0) == pytest.approx(20 * math.sqrt(2))
-    assert reached(curve, 9.0) == 10 and reached(curve, 1.0) is None
-    assert reached(curve, 70.0, "frechet") == pytest.approx(10 * math.sqrt(2))
+    assert _steps(curve, 4.0) == pytest.approx(20)
+    assert _steps(curve, 3.0) == pytest.approx(20 * math.sqrt(2))
+    assert reached(curve, 9.0) == Reached(steps=10, at_most=True) and reached(curve, 1.0) is None
+    assert _steps(curve, 70.0, "frechet") == pytest.approx(10 * math.sqrt(2))
     assert reached(record(8.0, 1.0).curve, 1.0, "frechet") is None
+
+
+def _steps(curve: Sequence[Point], level: float, distance: str = "kernel") -> float:
+    found = reached(curve, level, distance)
+    assert found is not None and not found.at_most
+    return found.steps
 
 
 def test_speeds_compare_tokenizers_where_all_of_them_get() -> None:
@@ -159,11 +166,26 @@ def test_speeds_compare_tokenizers_where_all_of_them_get() -> None:
     )
     level, found = speeds(places, 7.0)
     assert level == 2.0
-    assert (found["slow"].steps, found["fast"].steps) == (pytest.approx(40), pytest.approx(20))
-    assert (found["slow"].times_faster, found["fast"].times_faster) == (1.0, pytest.approx(2))
-    assert (found["slow"].epochs, found["fast"].epochs) == (None, pytest.approx(2))
+    slow, fast = found["slow"], found["fast"]
+    assert (slow.steps.steps, fast.steps.steps) == (pytest.approx(40), pytest.approx(20))
+    assert (slow.times_faster, fast.times_faster) == (1.0, pytest.approx(2))
+    assert slow.epochs is None and fast.epochs is not None and fast.epochs.steps == pytest.approx(2)
     mean = mean_curve([record(8.0, 4.0), record(4.0, 2.0, 1.0)])
     assert [(point.step, point.kernel) for point in mean] == [(10, 6.0), (20, 3.0)]
+
+
+def test_a_level_that_the_first_point_has_is_a_bound() -> None:
+    fast, slow = record(2.0, 1.0, frechets=(9.0, 8.0)), record(8.0, 4.0, 2.0)
+    text = as_text({"fast": [fast], "slow": [slow]}, curve=True, reach=9.5)
+    assert "≤ 10 " in text and "≥ 4.00" in text and "≤ 1 epochs" in text
+    tokenizers = as_data({"fast": [fast], "slow": [slow]}, curve=True, reach=9.5)["curves"]["tokenizers"]
+    bounds = ("steps_at_most", "times_faster_at_least", "epochs_at_most")
+    assert all(tokenizers["fast"][name] for name in bounds)
+    assert not any(tokenizers["slow"][name] for name in bounds)
+    # Where all tokenizers are at the level from their first point on, no ratio is known.
+    both = {"one": [record(2.0, 2.0)], "other": [record(1.0, 1.0)]}
+    assert all(speed.times_faster is None for speed in speeds(ranking(both))[1].values())
+    assert "?" in as_text(both, curve=True)
 
 
 def test_text_and_json_hold_the_ranking() -> None:
