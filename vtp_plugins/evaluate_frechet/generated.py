@@ -19,6 +19,7 @@ from vtp_core.features import Tally
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.statistics import statistics_of
 from vtp_plugins.evaluate_frechet.comparison import LEAST, Compared, FeatureDistances
 from vtp_plugins.evaluate_frechet.config import STATISTICS, FrechetGeneratedConfig
 from vtp_plugins.evaluate_frechet.features import Collected
@@ -34,6 +35,13 @@ from vtp_plugins.evaluate_frechet.statistics import (
 
 GAUSSIAN = "Gaussian latents"
 SPLITS = {"train": "training", "held_out": "held-out"}
+OWN_STATISTICS = (
+    "as no set is read, the Gaussian latents follow the statistics by which the tokenizer normalises latents"
+)
+NO_STATISTICS = (
+    "no trivial answer: Gaussian latents could follow neither a set, as none is read, nor the tokenizer, "
+    "which has no latent statistics; set floor = true, or measure them with `vtp export`"
+)
 NOISE = zlib.crc32(b"Gaussian latents of frechet_generated") << 30
 """Keeps the noise of the baseline apart from that of generators."""
 
@@ -42,7 +50,8 @@ class FrechetGenerated(FeatureDistances):
     """Fréchet distance, kernel distance, precision and recall of generated samples and real images.
 
     The baseline decodes Gaussian latents whose channels have the mean and the deviation of the reference's
-    latents. The distance between training set and held-out set is shown beside the number.
+    latents; where no set is read, those by which the tokenizer normalises latents, if it has some. The
+    distance between training set and held-out set is shown beside the number.
     """
 
     requires = frozenset({"encode", "decode", "generate"})
@@ -64,6 +73,7 @@ class FrechetGenerated(FeatureDistances):
             self.saved = self._read(Path(config.reference).expanduser())
         self._latents = torch.zeros(0, dtype=torch.float64)
         self._mean = self._deviation = torch.zeros(0)
+        self._follows_own = False
 
     @property
     def compared(self) -> Compared:
@@ -105,6 +115,12 @@ class FrechetGenerated(FeatureDistances):
         """Resets the state."""
         super().begin(model, classes)
         self._latents = torch.zeros(3, model.bottleneck.channels, dtype=torch.float64)
+        self._mean = self._deviation = torch.zeros(0)
+        known = model.config is not None and model.config.latents_mean is not None
+        self._follows_own = self._latent_split is None and known
+        if self._follows_own:
+            mean, factor = statistics_of("frechet_generated", model.config)
+            self._mean, self._deviation = mean.float(), (1 / factor).float()
 
     def update(self, seen: Observation) -> None:
         """Adds a batch of the training or the held-out set."""
@@ -120,6 +136,8 @@ class FrechetGenerated(FeatureDistances):
 
     def begin_generated(self, shared: Tally) -> None:
         """Mean and deviation of the latents by channel."""
+        if self._latent_split is None:
+            return
         count, total, squares = shared.sums["latents"]
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
@@ -130,7 +148,7 @@ class FrechetGenerated(FeatureDistances):
         places, keys = seen.indices.cpu(), [str(index) for index in seen.indices.tolist()]
         truncate = self.preparation.rounding == "truncate"
         self.sets.add("samples", to_uint8(seen.decoded, "imagenet", truncate=truncate), places, keys)
-        if self._latent_split is None:
+        if not len(self._mean):
             return
         noise = row_randn(row_seeds(NOISE + seen.seed % NOISE, seen.indices), *seen.latent.shape[1:])
         latent = (noise * self._deviation.to(noise) + self._mean.to(noise)).to(seen.latent.dtype)
@@ -145,7 +163,10 @@ class FrechetGenerated(FeatureDistances):
         return super().compute(state)
 
     def _notes(self, collected: Collected) -> list[str]:
-        return [*super()._notes(collected), *self._lacking]
+        lacking = list(self._lacking)
+        if self._latent_split is None:
+            lacking.append(OWN_STATISTICS if self._follows_own else NO_STATISTICS)
+        return [*super()._notes(collected), *lacking]
 
     def _read(self, path: Path) -> list[Statistics]:
         found = [

@@ -22,6 +22,7 @@ from tests.core.toy_tokenizer import toy_tokenizer
 from tests.plugins.evaluate.test_frechet_generated import HELD_OUT, TRAIN, evaluator, generating
 from vtp_core.cli.arguments.tables import read_table
 from vtp_core.errors import NumericError, UsageError
+from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.runner import evaluate
 from vtp_core.plugins import load_plugins
 from vtp_plugins.evaluate_frechet.config import FrechetConfig, FrechetGeneratedConfig
@@ -221,7 +222,15 @@ def test_a_saved_reference_gives_the_numbers_of_its_set(tmp_path: Path) -> None:
     alone = evaluator(metrics=("frechet",), reference=str(archive), floor=False)
     (entry,) = evaluate(generating(), {"g": alone}).values()
     assert entry["value"] == pytest.approx(first["gfd_random"]["value"], rel=1e-6)
-    assert entry["baselines"] == {}
+    assert entry["baselines"] == {} and entry["verdict"] is None
+    assert "no trivial answer: Gaussian latents could follow neither a set" in str(entry["notes"])
+    # A tokenizer with the statistics of that training set has the Gaussian latents that read it.
+    known_model = generating()
+    known_model.config = measure_latents(known_model, TRAIN)
+    (entry,) = evaluate(known_model, {"g": alone}).values()
+    expected = first["gfd_random"]["baselines"]
+    assert expected and entry["baselines"] == pytest.approx(expected, rel=1e-4)
+    assert entry["verdict"] == first["gfd_random"]["verdict"] and "no set is read" in str(entry["notes"])
     assert "of hash " in str(entry["protocol"]) and ", which names no network" in str(entry["protocol"])
     with pytest.raises(UsageError, match="holds no features of images and no images"):
         evaluator(metrics=("kernel",), reference=str(archive))
