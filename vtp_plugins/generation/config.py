@@ -160,7 +160,7 @@ class GenerationConfig(ObjectiveConfig):
     """Deviation of the logit of the time."""
     shift: PositiveFloat | None = None
     """Shift a of the times: t becomes t / (t + a (1 - t)); above 1: more noise. Default: the square root of
-    the latent's numel / 4096, at least 1 (RAE)."""
+    the latent's numel / 4096 (RAE), at least 1 (ours)."""
     statistics_rows: Positive = 2048
     """Training rows for mean and deviation of each latent channel, before step 0 (LightningDiT: 10,000)."""
     sampling: SamplingConfig = SamplingConfig()

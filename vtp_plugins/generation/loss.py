@@ -19,7 +19,7 @@ LEAST_NOISE = 0.05
 
 
 def default_shift(numel: int) -> float:
-    """The shift for latents of that numel, sqrt(numel / 4096), at least 1 (RAE, section 4.2)."""
+    """The shift for latents of that numel: sqrt(numel / 4096) (RAE, section 4.2), at least 1 (ours)."""
     return max(1.0, math.sqrt(numel / SHIFT_NUMEL))
 
 

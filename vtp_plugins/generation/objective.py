@@ -121,7 +121,7 @@ class Generation(Objective):
         if numel and not usual / 2 <= own <= usual * 2:
             lines.append(
                 f"shift and lognorm_mu together amount to a shift of {own:.3g}; usual is {usual:.3g}, the "
-                f"square root of numel / 4096 but at least 1, for latents of {numel} numbers (RAE)"
+                f"square root of numel / 4096 (RAE) but at least 1, for latents of {numel} numbers"
             )
         return lines
 
