@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ class Measuring:
 
         held_out, train = self._sets()
         found = Measured()
-        evaluators = dict(self._evaluators(model, held_out, train, found))
+        evaluators = self._evaluators(model, held_out, train, found)
         for name, why in found.unfit.items():
             say(f"left out: {name}: {why}")
         if not evaluators:
@@ -222,30 +223,45 @@ class Measuring:
         held_out: EvaluationSet | None,
         train: EvaluationSet | None,
         found: Measured,
-    ) -> Iterator[tuple[str, Evaluator]]:
-        """Those that can run; why others can't is added to `found`."""
+    ) -> dict[str, Evaluator]:
+        """Those that can run; why others can't is added to `found`.
+
+        No file is searched before all of them are known to fit tokenizer and sets.
+        """
         from vtp_core.evaluation.runner import why_not
 
         plan = self.plan
+        fit: dict[str, Evaluator] = {}
         for name, config in plan.evaluators.items():
-            try:
+            with self._reasons(name, found):
                 kind: type[Evaluator] = self._plugins.find("evaluator", config.use).load_target()
                 if not plan.asked and kind.on_request:
                     raise UsageError(f"{kind.on_request}; name it to run it: --evaluator {config.use}")
-                if not plan.asked and (why := kind.must_download(config)):
-                    raise UsageError(f"{why}; or name it to download them: --evaluator {config.use}")
                 evaluator = kind(config)
-                problem = why_not(evaluator, model, held_out, train)
-            except UsageError as error:  # such as weights that are not installed
-                if plan.named:
-                    raise
-                problem = str(error)
-            if problem and plan.named:
-                raise UsageError(f"evaluator {name}: {problem}; leave it out or change the data")
-            if problem:
-                found.unfit[name] = problem
-            else:
-                yield name, evaluator
+                if problem := why_not(evaluator, model, held_out, train):
+                    named = f"evaluator {name}: {problem}; leave it out or change the data"
+                    raise UsageError(named if plan.named else problem)
+                fit[name] = evaluator
+        for name, evaluator in fit.items():
+            with self._reasons(name, found):
+                config = plan.evaluators[name]
+                if not plan.asked and (why := evaluator.must_download(config)):
+                    raise UsageError(f"{why}; or name it to download them: --evaluator {config.use}")
+                evaluator.load()
+        return {name: evaluator for name, evaluator in fit.items() if name not in found.unfit}
+
+    @contextmanager
+    def _reasons(self, name: str, found: Measured) -> Iterator[None]:
+        """A UsageError within, such as of weights that are not installed, leaves the evaluator out.
+
+        It stays raised if the command line names the evaluators.
+        """
+        try:
+            yield
+        except UsageError as error:
+            if self.plan.named:
+                raise
+            found.unfit[name] = str(error)
 
 
 def first_failure(found: Sequence[Measured], named: bool) -> VtpError | None:

@@ -127,11 +127,12 @@ class GeneratedBatch:
 
 
 class Evaluator(ABC):
-    """Measures a frozen tokenizer. Constructed as ``Evaluator(config)``.
+    """Measures a frozen tokenizer. Constructed as ``Evaluator(config)``, which opens no file.
 
-    The runner calls `begin`, then `update` for every batch of the training set (if `uses_train`) and of the
-    held-out set (if `uses_held_out`); if `generated`, then `begin_generated` and `update_generated` for every
-    batch of generated samples. It reduces `state` over ranks and calls `compute` on rank 0.
+    The runner asks why it can't measure this tokenizer and these sets, and calls `load` and `begin`, then
+    `update` for every batch of the training set (if `uses_train`) and of the held-out set (if
+    `uses_held_out`); if `generated`, then `begin_generated` and `update_generated` for every batch of
+    generated samples. It reduces `state` over ranks and calls `compute` on rank 0.
 
     Attributes:
         requires: Capabilities of the tokenizer: encode, decode, codes, branches, class_tokens, embed_image,
@@ -204,7 +205,7 @@ class Evaluator(ABC):
 
     @classmethod
     def must_download(cls, config: ComponentConfig) -> str | None:
-        """What building it with this table fetches from a network, and how to install it; None: nothing.
+        """What `load` with this table fetches from a network, and how to install it; None: nothing.
 
         `vtp eval` leaves it out for this reason unless a recipe or ``--evaluator`` names it.
         """
@@ -223,6 +224,16 @@ class Evaluator(ABC):
         Asked before step 0 of a run, when fields and number of samples are known to be right.
         """
         return None
+
+    def load(self) -> None:  # noqa: B027 (optional to override)
+        """Reads the files that it needs, such as a network's weights; a second call reads none.
+
+        Called when nothing that table, tokenizer and sets tell speaks against it: weights are neither
+        searched nor downloaded in vain.
+
+        Raises:
+            UsageError: A file is not found or doesn't fit.
+        """
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:  # noqa: B027 (optional to override)
         """Resets the state before the first batch.

@@ -125,7 +125,7 @@ def evaluate(
         ``<evaluator>.<metric>`` the second time.
 
     Raises:
-        UsageError: An evaluator needs what the tokenizer or the data lack.
+        UsageError: An evaluator needs what the tokenizer or the data lack, or a file that is not found.
         DataError: A sample is bad, or a set has too few samples, labels or captions.
         NumericError: A weight of the tokenizer is not finite, which no evaluator measures and `failures`
             doesn't hold; an output of the tokenizer or a metric is not finite.
@@ -163,6 +163,7 @@ def evaluate(
         _check_weights(model, ranks)
         for name, evaluator in going().items():
             with failed.of(name):
+                evaluator.load()
                 evaluator.begin(model, classes)
         for split, data in sets.items():
             for how, users in by_preparation(going(split)).items():

@@ -68,8 +68,8 @@ def check_evaluation(
 
     Raises:
         DataError: A source is empty, or samples of the held-out set can't be used.
-        UsageError: An evaluator needs what the recipe's tokenizer or data lacks, or ``evaluate.best`` names
-            a metric that its evaluator doesn't declare.
+        UsageError: An evaluator needs what the recipe's tokenizer or data lacks, or a file that is not
+            found, or ``evaluate.best`` names a metric that its evaluator doesn't declare.
     """
     sets = open_recipe_sets(recipe, sources)
     evaluators = build_evaluators(recipe, plugins)
@@ -96,6 +96,8 @@ def check_evaluation(
             f"evaluate.best: evaluator {owner} declares no metric {metric!r}, so its direction is unknown; "
             f"it declares {', '.join(declared) or 'none'}"
         )
+    for evaluator in evaluators.values():
+        evaluator.load()
     users = [evaluator for evaluator in evaluators.values() if evaluator.uses_held_out]
     if (held_out := sets[0]) is not None and users and read:
         fields = frozenset[str]().union(*(evaluator.fields_of(held_out) for evaluator in users))

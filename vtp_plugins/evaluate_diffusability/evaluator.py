@@ -120,6 +120,11 @@ class Diffusability(Evaluator):
             **{name: Metric(title=title, unit="dB", digits=2) for name, title in higher.items()},
         }
 
+    def load(self) -> None:
+        """Reads the network's weights."""
+        if self._network is not None:
+            self._network.load()
+
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the sample; finds out whether the encoder takes images of half the size."""
         self._model, self._kept, self._no_half, self._unplaced = model, None, "", False

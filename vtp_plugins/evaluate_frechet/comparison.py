@@ -153,7 +153,7 @@ class FeatureDistances(Evaluator):
 
     def _metric(self, kind: str, network: Extractor) -> str:
         """`rfid`, `rkid`, `gfid` and `gkid` on the network of FID; else by the network's name."""
-        if network.name not in INCEPTIONS or network.fingerprint == RANDOM:
+        if network.name not in INCEPTIONS or network.untrained:
             return f"{self.prefix}{kind}_{self._suffix(network)}"
         other = "_pytorch_fid" if network.name == PYTORCH_FID and self.follows is None else ""
         if kind in ("fd", "kd"):
@@ -163,7 +163,7 @@ class FeatureDistances(Evaluator):
     def _suffix(self, network: Extractor) -> str:
         name = network.name.removeprefix("timm:")
         suffix = SHORT_NAMES.get(name, name.replace(".", "_").replace("-", "_"))
-        if network.fingerprint != RANDOM:
+        if not network.untrained:
             return suffix
         return RANDOM if len(self.networks) == 1 else f"{RANDOM}_{suffix}"
 
@@ -183,6 +183,11 @@ class FeatureDistances(Evaluator):
                     'take fewer, or metrics = ["frechet"]'
                 )
         return None
+
+    def load(self) -> None:
+        """Reads the networks' weights."""
+        for network in self.networks:
+            network.load()
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Resets the state and moves the networks to the tokenizer's device."""

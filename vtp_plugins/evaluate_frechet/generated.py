@@ -69,8 +69,6 @@ class FrechetGenerated(FeatureDistances):
             "against" if config.reference == split else "floor of" for split in ("train", "held_out")
         )
         self._lacking: list[str] = []
-        if config.reference.endswith(STATISTICS):
-            self.saved = self._read(Path(config.reference).expanduser())
         self._latents = torch.zeros(0, dtype=torch.float64)
         self._mean = self._deviation = torch.zeros(0)
         self._follows_own = False
@@ -108,8 +106,13 @@ class FrechetGenerated(FeatureDistances):
         floor = {"train": train, "held_out": held_out}.get(self._floor_split or "")
         if floor is not None:
             counts[floor.name] = len(floor.indices())
-        counts |= {one.images.path.name: one.images.count for one in self.saved if one.images is not None}
         return self.too_many(counts)
+
+    def load(self) -> None:
+        """Reads the networks' weights, and the reference if it is a file."""
+        super().load()
+        if self.config.reference.endswith(STATISTICS) and not self.saved:
+            self.saved = self._read(Path(self.config.reference).expanduser())
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Resets the state."""
@@ -187,6 +190,8 @@ class FrechetGenerated(FeatureDistances):
         for images in (one.images for one in found if self.keeps_rows):
             if images is not None and images.count < LEAST:
                 raise UsageError(f"reference {path} holds {images.count} images, and pairs need {LEAST}")
+            if images is not None and (reason := self.too_many({path.name: images.count})):
+                raise UsageError(reason)
         return found
 
     def _write(self, path: Path, state: Tally) -> None:

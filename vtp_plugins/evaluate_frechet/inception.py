@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ LAYERS = (
 class InceptionFeatures(Frozen):
     """Pooled features of 8-bit images: Inception's input of the last layer.
 
+    The constructor reads no weights: `load` does, or whatever needs them first.
+
     Args:
         name: ``inception-v3-compat``: TensorFlow 1's bilinear resize and (x - 128) / 128, as the original
             FID; ``inception-v3-pytorch-fid``: torch's bilinear resize of [0, 1] pixels and 2 x - 1, as
@@ -46,9 +48,7 @@ class InceptionFeatures(Frozen):
         side: 299.
         width: 2048.
         fingerprint: First 16 digits of the file's SHA-256, or ``"random"``.
-
-    Raises:
-        UsageError: torch-fidelity is not installed, or the file is missing or another one.
+        untrained: Whether it stays untrained.
     """
 
     def __init__(
@@ -56,11 +56,27 @@ class InceptionFeatures(Frozen):
     ) -> None:
         super().__init__()
         self.name, self.side, self.width = name, SIDE, WIDTH
-        self.fingerprint = RANDOM if weights == RANDOM else digest[:16]
-        state = None if weights == RANDOM else checked_state(name, weights_file(name, weights), digest)
-        self.trunk = trunk(name, state)
+        self.untrained = weights == RANDOM
+        self.fingerprint = RANDOM if self.untrained else digest[:16]
+        self._weights, self._digest = weights, digest
         self._dtype = torch.float64 if double else torch.float32
-        self.requires_grad_(False).eval().to(self._dtype)
+        self.trunk: nn.Module = nn.Identity()
+        self._loaded = False
+        self.register_buffer("place", torch.zeros(0), persistent=False)
+
+    def load(self) -> Self:
+        """Builds the network and reads its weights, once.
+
+        Raises:
+            UsageError: torch-fidelity is not installed, or the file is missing or another one.
+        """
+        if not self._loaded:
+            file = None if self.untrained else weights_file(self.name, self._weights)
+            state = None if file is None else checked_state(self.name, file, self._digest)
+            built = trunk(self.name, state).requires_grad_(False).eval()
+            self.trunk = built.to(self.get_buffer("place").device, self._dtype)
+            self._loaded = True
+        return self
 
     @property
     def description(self) -> str:
@@ -74,6 +90,7 @@ class InceptionFeatures(Frozen):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """(B, 2048) features of images (B, 3, H, W) uint8."""
+        layers = self.load().trunk
         pixels = image.to(self._dtype)
         if self.name == PYTORCH_FID:
             unit = F.interpolate(pixels / 255, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
@@ -87,7 +104,7 @@ class InceptionFeatures(Frozen):
         # In float32 without TF32's shorter mantissa, which moves small distances.
         with torch.backends.cudnn.flags(allow_tf32=False), torch.autocast(image.device.type, enabled=False):
             for layer in LAYERS:
-                hidden = getattr(self.trunk, layer)(hidden)
+                hidden = getattr(layers, layer)(hidden)
         return hidden.flatten(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from vtp_plugins.pretrained.networks import Frozen, resized, timm_network
 class PooledFeatures(Frozen):
     """Pooled features of 8-bit images: the input of a timm network's classifier.
 
+    The constructor reads no weights: `load` does, or whatever needs them first.
+
     Args:
         network: ``timm:<name>``.
         weights: File of its weights, ``"random"`` for an untrained network (the same one on every rank), or
@@ -26,29 +28,27 @@ class PooledFeatures(Frozen):
         name: ``timm:<name>``.
         side: Side in pixels to which images are resized.
         width: Number of features F.
-        fingerprint: Hash of the weights, or ``"random"``.
+        untrained: Whether it stays untrained.
 
     Raises:
-        UsageError: The weights are not found or don't fit, or the network has no pooled features.
+        UsageError: The network has no pooled features.
     """
 
     def __init__(self, network: str, weights: str | None, resize: int | None) -> None:
         super().__init__()
-        self.name = network
-        found = None if weights == RANDOM else find_weights(network, weights)
+        self.name, self._weights = network, weights
+        self.untrained = weights == RANDOM
+        self._fingerprint = RANDOM if self.untrained else ""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.network = timm_network(network.removeprefix("timm:"), {"num_classes": 0})
-        if found is not None:
-            load_weights(self.network, found)
         config: dict[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
         self.side: int = resize if resize is not None else config["input_size"][-1]
-        self.fingerprint = RANDOM if found is None else found.fingerprint
         self.register_buffer("mean", torch.tensor(config["mean"]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(config["std"]).view(3, 1, 1))
         self.requires_grad_(False).eval()
         try:
-            shape = self(torch.zeros(1, 3, self.side, self.side, dtype=torch.uint8)).shape
+            shape = self._features(torch.zeros(1, 3, self.side, self.side, dtype=torch.uint8)).shape
         except (RuntimeError, AssertionError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(
@@ -60,6 +60,24 @@ class PooledFeatures(Frozen):
             )
         self.width = shape[1]
 
+    def load(self) -> Self:
+        """Reads the weights, once.
+
+        Raises:
+            UsageError: They are not found or don't fit.
+        """
+        if not self._fingerprint:
+            found = find_weights(self.name, self._weights)
+            load_weights(self.network, found)
+            self.network.requires_grad_(False).to(self.get_buffer("mean").device)
+            self._fingerprint = found.fingerprint
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights, or ``"random"``."""
+        return self.load()._fingerprint
+
     @property
     def description(self) -> str:
         """The extractor in protocols."""
@@ -69,6 +87,9 @@ class PooledFeatures(Frozen):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """(B, F) float32 features of images (B, 3, H, W) uint8."""
+        return self.load()._features(image)
+
+    def _features(self, image: Tensor) -> Tensor:
         unit = resized(image.float() / 255, self.side)
         features: Tensor = self.network((unit - self.get_buffer("mean")) / self.get_buffer("std"))
         return features.float()

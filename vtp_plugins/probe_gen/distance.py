@@ -22,17 +22,25 @@ FRECHET_PARTS = 4
 
 
 class Meter:
-    """Features of images, and distances of their sets.
-
-    Attributes:
-        about: Network, weights and size, as protocols name them.
-    """
+    """Features of images, and distances of their sets."""
 
     def __init__(self, settings: ProbeSettings, device: torch.device) -> None:
         self._network = PooledFeatures(settings.network, settings.weights, settings.resize).to(device)
         self._name = settings.network
-        weights = self._network.fingerprint
-        self.about = f"{settings.network}, weights {weights}, {self._network.side} px bilinear, 8 bit"
+
+    @property
+    def about(self) -> str:
+        """Network, weights and size, as protocols name them."""
+        network = self._network
+        return f"{self._name}, weights {network.fingerprint}, {network.side} px bilinear, 8 bit"
+
+    def load(self) -> None:
+        """Reads the network's weights, once.
+
+        Raises:
+            UsageError: They are not found or don't fit.
+        """
+        self._network.load()
 
     def to(self, device: torch.device) -> None:
         """Moves the network."""

@@ -109,6 +109,10 @@ class ProbeGen(Evaluator):
             return f"it needs {LEAST_IMAGES} training images, and {train.name} has {count}"
         return None
 
+    def load(self) -> None:
+        """Reads the weights of the feature network."""
+        self._meter.load()
+
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Forgets the images."""
         assert model.config is not None

@@ -77,6 +77,7 @@ class Probe:
         self.settings = settings
         self.show = show
         self.meter = Meter(settings, device) if meter is None else meter
+        self.meter.load()
         self._real: dict[str, Tensor] = {}
 
     def protocol(self, size: Size) -> str:

@@ -118,6 +118,11 @@ def test_nothing_is_downloaded_for_an_evaluator_that_nobody_named(
 
     monkeypatch.setattr("vtp_plugins.pretrained.lookup.download", download)
     arguments = ("eval", home / "artefact", "--source", "samples", "--limit", 3)
+    too_few = (vtp(*arguments), vtp(*arguments, "--evaluator", "frechet"))
+    assert [result.exit_code for result in too_few] == [0, 2]
+    assert all("it needs 1281 samples, and samples/val has 3" in result.stderr for result in too_few)
+    assert asked == []
+    monkeypatch.setattr("vtp_plugins.evaluate_frechet.evaluator.Frechet.least_samples", 3)
     result = vtp(*arguments)
     assert result.exit_code == 0, result.output
     assert "left out: frechet: the weights of timm:tf_efficientnet_lite0 are not installed" in result.stderr

@@ -37,6 +37,9 @@ class Fails(Count):
         if at == self.at:
             raise self.error
 
+    def load(self) -> None:
+        self._maybe("load")
+
     def begin(self, model: Tokenizer, classes: tuple[str, ...]) -> None:  # type: ignore[override]
         self._maybe("begin")
 
@@ -57,7 +60,7 @@ class Fails(Count):
 ERRORS = (DataError("needs captions"), NumericError("is nan"), ValueError("a bug"), KeyError("label"))
 
 
-@pytest.mark.parametrize("at", ["begin", "update", "state", "compute"])
+@pytest.mark.parametrize("at", ["load", "begin", "update", "state", "compute"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_the_others_are_measured(at: str, error: Exception) -> None:
     evaluators = {"bad": Fails(at, error), "good": Count()}

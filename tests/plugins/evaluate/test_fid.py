@@ -48,7 +48,7 @@ def test_features_are_those_of_torch_fidelity_with_the_same_trunk(
 ) -> None:
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     file = tmp_path / "trunk.pth"
-    trunk = InceptionFeatures(COMPAT, "random").trunk
+    trunk = InceptionFeatures(COMPAT, "random").load().trunk
     for layer in trunk.modules():
         if isinstance(layer, torch.nn.Conv2d):  # else the features of an untrained network are near 0
             torch.nn.init.kaiming_normal_(layer.weight)
@@ -64,7 +64,7 @@ def test_features_are_those_of_torch_fidelity_with_the_same_trunk(
         agreement(own(image).float(), expected)
         assert own.fingerprint == digest(file)[:16] and f"weights {own.fingerprint}" in own.description
     # pytorch-fid: torch's own bilinear resize of [0, 1] pixels, then 2 x - 1; the layers are the same.
-    other = InceptionFeatures(PYTORCH_FID, str(file), digest=digest(file))
+    other = InceptionFeatures(PYTORCH_FID, str(file), digest=digest(file)).load()
     fed: list[Tensor] = []
     hook = other.trunk.Conv2d_1a_3x3.register_forward_pre_hook(lambda module, given: fed.append(given[0]))
     other(image)
@@ -104,13 +104,13 @@ def test_a_file_of_another_hash_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "inception.safetensors"
     save_file({"weight": torch.zeros(2)}, file)
     with pytest.raises(UsageError) as caught:
-        InceptionFeatures(COMPAT, str(file))
+        InceptionFeatures(COMPAT, str(file)).load()
     message = str(caught.value)
     assert "\n" not in message and f"SHA-256 is {digest(file)[:16]}" in message
     assert f"{COMPAT} has {INCEPTION_SHA256[:16]}" in message and "6726825d.pth" in message
     assert checked_state(COMPAT, file, digest(file)).keys() == {"weight"}
     with pytest.raises(UsageError, match="no such file"):
-        InceptionFeatures(COMPAT, str(tmp_path / "none.pth"))
+        InceptionFeatures(COMPAT, str(tmp_path / "none.pth")).load()
 
 
 def test_without_a_download_the_message_names_the_file(
@@ -119,7 +119,7 @@ def test_without_a_download_the_message_names_the_file(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="give the file weights-inception-2015-12-05-6726825d"):
-        InceptionFeatures(COMPAT, None)
+        InceptionFeatures(COMPAT, None).load()
     assert "are missing: give" in str(Frechet.must_download(FrechetConfig(network=COMPAT)))
 
 
@@ -233,7 +233,7 @@ def test_a_saved_reference_gives_the_numbers_of_its_set(tmp_path: Path) -> None:
     assert entry["verdict"] == first["gfd_random"]["verdict"] and "no set is read" in str(entry["notes"])
     assert "of hash " in str(entry["protocol"]) and ", which names no network" in str(entry["protocol"])
     with pytest.raises(UsageError, match="holds no features of images and no images"):
-        evaluator(metrics=("kernel",), reference=str(archive))
+        evaluator(metrics=("kernel",), reference=str(archive)).load()
     # Its images, where it has some as ADM's, give what needs features of single images.
     images = TRAIN.source.images  # type: ignore[attr-defined]
     numpy.savez_compressed(archive, mu=mean, sigma=covariance, arr_0=images)

@@ -175,7 +175,7 @@ def test_weights_come_from_a_file_and_are_named_by_their_hash(tmp_path: Path) ->
     own = evaluator.networks[0].network.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
     with pytest.raises(UsageError, match="missing or misshapen"):
-        small(network="timm:test_vit", weights=str(tmp_path / "net.safetensors"))
+        small(network="timm:test_vit", weights=str(tmp_path / "net.safetensors")).load()
 
 
 @pytest.mark.parametrize(

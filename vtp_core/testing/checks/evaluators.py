@@ -58,6 +58,7 @@ def check_evaluator(
     train = EvaluationSet(name="drawn train", source=ShapesSource(samples * 3 // 2, size=size, seed=1))
     reason = why_not(evaluator, measured, held_out, train)
     expect(reason is None, f"it can't run on the check's tokenizer and data: {reason}; pass model=")
+    evaluator.load()
     protocol = evaluator.protocol
     expect(bool(protocol.strip()), "its protocol is empty")
 
@@ -99,6 +100,7 @@ def _rank(
     ranks: int,
 ) -> Tally:
     """The state of one rank, as the runner makes it."""
+    evaluator.load()
     evaluator.begin(model, tuple(held_out.source.classes))
     assert model.config is not None
     sets: tuple[tuple[bool, Split, EvaluationSet], ...] = (
