@@ -21,10 +21,25 @@ def results_text(results: Mapping[str, Mapping[str, Any]]) -> str:
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """One line for each metric: value, interval, strongest trivial answer and verdict; then the notes.
 
+    Numbers of `also` that `Metric.beside` names have a column, if there are any.
+
     Args:
         results: What `vtp_core.evaluation.runner.evaluate` returned.
     """
-    rows: list[tuple[str, ...]] = [("metric", "title", "value", "95 %", "better", "baseline", "", "protocol")]
+    beside = {metric: _beside(entry) for metric, entry in results.items()}
+    also = any(beside.values())
+    heads = (
+        "metric",
+        "title",
+        "value",
+        "95 %",
+        *(["also"] if also else []),
+        "better",
+        "baseline",
+        "",
+        "protocol",
+    )
+    rows: list[tuple[str, ...]] = [heads]
     for metric, entry in results.items():
         baseline = _number(entry["baseline"], entry)
         if entry["baseline_name"] and entry["baseline"] is not None:
@@ -42,6 +57,7 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
                 "-"
                 if bounds is None
                 else " to ".join(shown(bound, {**entry, "unit": ""}) for bound in bounds),
+                *([beside[metric] or "-"] if also else []),
                 better,
                 baseline,
                 str(entry["verdict"] or "-"),
@@ -50,6 +66,10 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         )
     notes = [f"note: {entry['title']}: {note}" for entry in results.values() for note in entry["notes"]]
     return "\n".join([table(rows), *notes])
+
+
+def _beside(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {entry['also'][name]:.4g}" for name in entry["beside"])
 
 
 def _number(value: float | None, entry: Mapping[str, Any]) -> str:

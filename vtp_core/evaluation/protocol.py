@@ -130,6 +130,7 @@ class Metric:
         higher_is_better: Direction.
         digits: Decimals to show; None: four significant digits.
         baseline_name: What `Score.baseline` is, for metrics with one trivial answer: ``mean colour``.
+        beside: Names of numbers in `Score.also` without which the value can't be read; tables show them.
     """
 
     title: str
@@ -137,6 +138,7 @@ class Metric:
     higher_is_better: bool = True
     digits: int | None = None
     baseline_name: str = ""
+    beside: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +208,7 @@ class Score:
             "higher_is_better": metric.higher_is_better,
             "digits": metric.digits,
             "also": {name: value for name, value in self.also.items() if math.isfinite(value)},
+            "beside": [name for name in metric.beside if math.isfinite(self.also.get(name, math.nan))],
             "notes": [*self.notes, *(named.notes() if named is not None else ())],
         }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from vtp_core.errors import UsageError
 from vtp_core.evaluation.evaluator import Aspect, Evaluator, Observation
 from vtp_core.evaluation.intervals import judged, resampled, score_of
 from vtp_core.evaluation.least_hashes import LeastHashes, image_hashes, least
-from vtp_core.evaluation.protocol import Metric, Score
+from vtp_core.evaluation.protocol import Metric, Score, verdict
 from vtp_core.features import Tally
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.tokenizer import Tokenizer
@@ -25,11 +27,9 @@ from vtp_plugins.evaluate_frechet.network import PooledFeatures
 from vtp_plugins.pretrained.packages import is_installed
 
 WHITE, PERMUTED = "white Gaussian latents", "permuted tokens"
-UNLIMITED = f"unlimited {WHITE}"
-FEW = (
-    f"as many {WHITE} have too few effective neighbours, so the variance of unlimited ones is the trivial "
-    "answer; a finite set biases the latents' own variance downward"
-)
+APART = "no state: variance and prediction error have different ones; more images bring them together"
+CLAIM = "no state: that lower is better for generation is a hypothesis"
+NEIGHBOURS, PREDICTION = "effective neighbours", "prediction error"
 KINDS = {"token": "a token", "latent": "the latent"}
 TYPES = {"order": torch.int64, "latent": torch.float32, "half": torch.float32, "codes": torch.int64}
 
@@ -115,8 +115,17 @@ class Diffusability(Evaluator):
             lower |= {
                 _kernel_name(name): title.replace("PSNR", "Kernel distance") for name, title in higher.items()
             }
+        beside = (NEIGHBOURS, PREDICTION)
         return {
-            **{name: Metric(title=title, higher_is_better=False, digits=3) for name, title in lower.items()},
+            **{
+                name: Metric(
+                    title=title,
+                    higher_is_better=False,
+                    digits=3,
+                    beside=beside if "variance" in name else (),
+                )
+                for name, title in lower.items()
+            },
             **{name: Metric(title=title, unit="dB", digits=2) for name, title in higher.items()},
         }
 
@@ -186,55 +195,52 @@ class Diffusability(Evaluator):
         latents = channels.standardised(sample["latent"])
         white = row_randn(seeds, *latents.shape[1:], draw=2000, dtype=torch.float64)
         permuted = metric.permuted_tokens(latents, seeds)
-        scores = self._velocities("token", {
-            "": metric.chosen_tokens(latents, self.config.tokens, seeds),
-            WHITE: metric.chosen_tokens(white, self.config.tokens, seeds),
-        }, seeds)  # fmt: skip
+        tokens_of = partial(metric.chosen_tokens, count=self.config.tokens, seeds=seeds)
+        scores = self._velocities("token", tokens_of(latents), None, seeds)
+        whole, dealt = (z.flatten(1)[:, None] for z in (latents, permuted))
+        scores |= self._velocities("latent", whole, dealt, seeds)
         every = {"": latents, WHITE: white, PERMUTED: permuted}
-        scores |= self._velocities("latent", {n: z.flatten(1)[:, None] for n, z in every.items()}, seeds)
         if not self._unplaced:
             scores |= self._spectrum(every)
-        tokens = {n: metric.closeness(metric.chosen_tokens(every[n], self.config.tokens, seeds))
-                  for n in ("", WHITE)}  # fmt: skip
+        tokens = {n: metric.closeness(tokens_of(every[n])) for n in ("", WHITE)}
         draws = resampled(torch.stack(list(tokens.values()), 1)).clamp_min(1e-300).log()
         means = [float(values.mean().log()) for values in tokens.values()]
         notes = [f"no spectrum, no scale equivariance: {self._no_half}"] if self._unplaced else []
-        scores["uniformity"] = judged(means[0], draws[:, 0], {WHITE: (means[1], draws[:, 1])}, notes=notes)
+        uniformity = judged(means[0], draws[:, 0], {WHITE: (means[1], draws[:, 1])}, notes=notes)
+        scores["uniformity"] = unjudged(uniformity)
         if "half" in sample:
             error, spread = metric.scale_error(sample["half"], sample["latent"], channels)
-            scores["scale_error"] = score_of(error, {"channels' means": spread})
+            scores["scale_error"] = unjudged(score_of(error, {"channels' means": spread}))
         assert self._model is not None
         if "decode" in self._model.capabilities:
             scores |= self._decodes(self._model, sample, channels, seeds)
         return scores
 
-    def _velocities(self, kind: str, points: Mapping[str, Tensor], seeds: Tensor) -> dict[str, Score]:
-        """One kind's variances at all times where they say something; `points` has the latents' as ""."""
+    def _velocities(
+        self, kind: str, points: Tensor, permuted: Tensor | None, seeds: Tensor
+    ) -> dict[str, Score]:
+        """One kind's variances at all times where they say something, of points (I, n, d) float64."""
         scores = {}
-        shape = points[""].shape[1:]
         for number, time in enumerate(self.config.times):
-            noise = row_randn(seeds, *shape, draw=3000 + number, dtype=torch.float64)
-            found = metric.velocity(points[""], noise, time)
+            noise = row_randn(seeds, *points.shape[1:], draw=3000 + number, dtype=torch.float64)
+            found = metric.velocity(points, noise, time)
             if found.neighbours < self.config.least_neighbours:
                 continue
-            trivial = {n: metric.velocity(z, noise, time) for n, z in points.items() if n}
-            known: dict[str, Tensor | float] = {
-                n: v.variance for n, v in trivial.items() if v.neighbours >= self.config.least_neighbours
+            white = metric.white_variance(time)
+            lower: dict[str, Tensor | float] = {WHITE: white}
+            upper: dict[str, Tensor | float] = {WHITE: white}
+            also = {
+                NEIGHBOURS: found.neighbours,
+                PREDICTION: float(found.error.mean()),
+                "images": len(found.variance),
             }
-            few = WHITE not in known
-            if few:
-                known[UNLIMITED] = metric.white_variance(time)
-            scores[f"{kind}_variance_t{time:g}"] = score_of(
-                found.variance,
-                known,
-                also={
-                    "effective neighbours": found.neighbours,
-                    "prediction error": float(found.error.mean()),
-                    "images": len(found.variance),
-                    **{f"effective neighbours, {n}": v.neighbours for n, v in trivial.items()},
-                },
-                notes=[FEW] if few else (),
-            )
+            if permuted is not None:
+                dealt = metric.velocity(permuted, noise, time)
+                also[f"{NEIGHBOURS}, {PERMUTED}"] = dealt.neighbours
+                if dealt.neighbours >= self.config.least_neighbours:
+                    lower[PERMUTED], upper[PERMUTED] = dealt.variance, dealt.error
+            score = score_of(found.variance, lower, also=also)
+            scores[f"{kind}_variance_t{time:g}"] = agreed(score, score_of(found.error, upper))
         return scores
 
     def _spectrum(self, latents: Mapping[str, Tensor]) -> dict[str, Score]:
@@ -248,7 +254,7 @@ class Diffusability(Evaluator):
                   for n, p in powers.items()}  # fmt: skip
         own, draws = slopes.pop("")
         notes = [f"no scale equivariance: {self._no_half}"] if self._no_half else []
-        return {"spectrum_slope": judged(own, draws, slopes, notes=notes)}
+        return {"spectrum_slope": unjudged(judged(own, draws, slopes, notes=notes))}
 
     def _decodes(
         self, model: Tokenizer, sample: Mapping[str, Tensor], channels: metric.Channels, seeds: Tensor
@@ -277,6 +283,29 @@ class Diffusability(Evaluator):
             if kernel is not None:
                 scores[_kernel_name(name)] = kernel
         return scores
+
+
+def agreed(lower: Score, upper: Score) -> Score:
+    """The score `lower`, with a state beside a trivial answer only where `upper` has the same one.
+
+    A finite set biases the variance downward and the prediction error upward, more so the fewer neighbours
+    there are: the truth lies between them.
+    """
+    kept = {
+        name: trivial
+        if verdict(-lower.value, -1, trivial) == verdict(-upper.value, -1, upper.baselines[name])
+        else replace(trivial, error=None)
+        for name, trivial in lower.baselines.items()
+    }
+    strongest = min(kept.values(), key=lambda trivial: trivial.value)
+    notes = [APART] if strongest.error is None else []
+    return replace(lower, baselines=kept, notes=[*lower.notes, *notes])
+
+
+def unjudged(score: Score) -> Score:
+    """A score whose better side is not known: with its trivial answers, without a state."""
+    kept = {name: replace(trivial, error=None) for name, trivial in score.baselines.items()}
+    return replace(score, baselines=kept, notes=[*score.notes, CLAIM])
 
 
 def _kernel_name(name: str) -> str:

@@ -96,7 +96,8 @@ def test_a_metric_is_shown_as_its_evaluator_says_or_under_its_own_name() -> None
 
     results = evaluate(toy_tokenizer(text=False), {"e": Two()}, drawn_set("val", 7, 0))
     del results["images"]["protocol"], results["not_described"]["protocol"]
-    alone = {"baseline": None, "baselines": {}, "verdict": None, "error": None, "interval": None, "notes": []}
+    alone = {"baseline": None, "baselines": {}, "verdict": None, "error": None, "interval": None, "notes": [],
+             "beside": []}  # fmt: skip
     assert results["images"] == {
         **alone, "value": 7.0, "baseline_name": "none", "title": "Images", "unit": "n",
         "higher_is_better": False, "digits": 0, "also": {}, "evaluator": "e",
@@ -118,6 +119,12 @@ def test_the_table_of_results() -> None:
         "images  Images  10 n   -           lower   -           -      count-v1",
         "other   Other   10.5   9 to 12.25  lower   0.5 (none)  worse  count-v1",
         "note: Other: a reason",
+    ]
+    results["other"] |= {"also": {"seen": 12.3456, "more": 1.0}, "beside": ["seen"]}
+    assert results_table(results).splitlines()[:3] == [
+        "metric  title   value  95 %        also        better  baseline           protocol",
+        "images  Images  10 n   -           -           lower   -           -      count-v1",
+        "other   Other   10.5   9 to 12.25  seen 12.35  lower   0.5 (none)  worse  count-v1",
     ]
 
 

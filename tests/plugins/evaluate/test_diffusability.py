@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.protocol import EvaluationProtocol
 from vtp_core.evaluation.runner import evaluate
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.testing import TINY_DIMS, ShapesSource, TinyNetworks, check_evaluator
@@ -20,7 +22,7 @@ from vtp_core.testing.networks import TinyDecoder
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_diffusability import metric
 from vtp_plugins.evaluate_diffusability.config import DiffusabilityConfig
-from vtp_plugins.evaluate_diffusability.evaluator import PERMUTED, UNLIMITED, WHITE, Diffusability
+from vtp_plugins.evaluate_diffusability.evaluator import PERMUTED, WHITE, Diffusability
 from vtp_plugins.evaluate_diffusability.perturbation import nearest_codes, replace_codes
 from vtp_plugins.evaluate_diffusability.posterior import posterior_of_others
 from vtp_plugins.vq.bottleneck import VqBottleneck
@@ -110,21 +112,49 @@ def test_white_latents_have_the_variance_of_the_closed_form() -> None:
         assert found.neighbours > 10
 
 
-def test_variances_have_a_trivial_answer_where_white_points_are_too_far_apart() -> None:
-    seeds = row_seeds(0, torch.arange(64))
-    # Few directions in many channels keep their neighbours; as many white points have none left.
-    points = (normal(64, 1, 2) @ normal(2, 48, seed=1)) * 0.3
-    found = Diffusability(DiffusabilityConfig(times=(0.5,)))._velocities(
-        "token", {"": points, WHITE: normal(64, 1, 48, seed=2)}, seeds
-    )
-    score = found["token_variance_t0.5"]
-    assert score.also[f"effective neighbours, {WHITE}"] < 4 < score.also["effective neighbours"]
-    ((name, trivial),) = score.baselines.items()
-    assert name == UNLIMITED and trivial.value == metric.white_variance(0.5) == 2.0
-    assert trivial.error == pytest.approx(score.error) and "downward" in score.notes[0]
-    # The closed form is what many points of few channels come to.
-    own = metric.velocity(normal(1024, 1, 1, seed=3), normal(1024, 1, 1, seed=4), 0.3)
-    assert float(own.variance.mean()) == pytest.approx(metric.white_variance(0.3), rel=0.05)
+def states(points: Tensor, *times: float, permuted: Tensor | None = None) -> dict[float, dict[str, Any]]:
+    """Time -> entry of the variance of standardised points (I, n, d)."""
+    evaluator = Diffusability(DiffusabilityConfig(times=times))
+    seeds = row_seeds(0, torch.arange(len(points)))
+    scores = evaluator._velocities("token", points, permuted, seeds)
+    protocol = EvaluationProtocol(name="p", image_size=16)
+    about = evaluator.metrics
+    found = {time: f"token_variance_t{time:g}" for time in times}
+    return {t: scores[name].entry(about[name], protocol) for t, name in found.items() if name in scores}
+
+
+@pytest.mark.parametrize("width", [2, 8, 32])
+def test_white_latents_are_never_better_than_white_ones(width: int) -> None:
+    for seed in range(2):
+        points = normal(196, 4, width, seed=seed)
+        points = (points - points.mean((0, 1))) / points.std((0, 1), correction=0)
+        found = states(points, 0.3, 0.5)
+        assert found
+        for time, entry in found.items():
+            assert entry["baselines"] == {WHITE: pytest.approx(metric.white_variance(time))}
+            assert entry["verdict"] not in ("better", "worse"), (time, entry)
+
+
+def test_few_neighbours_alone_make_nothing_better_than_white() -> None:
+    """Hardly more than the least that is reported: the variance of white points is far below the exact 2."""
+    entry = states(normal(400, 4, 30, seed=5), 0.5)[0.5]
+    assert 4 < entry["also"]["effective neighbours"] < 6
+    assert entry["value"] + 20 * entry["error"] < 1.9 < 2.5 < entry["also"]["prediction error"]
+    assert entry["baseline"] == 2.0 and entry["verdict"] is None
+    assert any(note.startswith("no state: ") for note in entry["notes"])
+
+
+def test_what_is_easier_or_harder_than_white_by_both_figures_has_a_state() -> None:
+    few = normal(64, 1, 2) @ normal(2, 48, seed=1) * 0.3
+    entry = states(few, 0.5)[0.5]
+    assert entry["verdict"] == "better" and entry["also"]["prediction error"] < entry["baseline"] == 2.0
+    assert entry["beside"] == ["effective neighbours", "prediction error"] and not entry["notes"]
+    assert states(1.5 * normal(256, 1, 1, seed=3), 0.5)[0.5]["verdict"] == "worse"
+    # Tokens that were shuffled across images are a finite set too: like is compared with like.
+    dealt = few[torch.randperm(64, generator=torch.Generator().manual_seed(0))]
+    entry = states(few, 0.5, permuted=dealt)[0.5]
+    assert set(entry["baselines"]) == {WHITE, PERMUTED}
+    assert entry["baseline_name"] == PERMUTED and entry["verdict"] != "better"
 
 
 def test_one_number_repeated_has_the_variance_of_the_closed_form() -> None:
@@ -231,6 +261,10 @@ def test_keeps_the_rules_of_evaluators_and_reports_every_figure() -> None:
     rest = {"spectrum_slope", "uniformity", "decode_noise_0.1", "decode_noise_0.3", "decode_codes_0.1"}
     assert variances | rest <= results.keys()
     assert set(results["spectrum_slope"]["baselines"]) == {WHITE, PERMUTED}
+    for name in ("spectrum_slope", "uniformity"):
+        assert results[name]["verdict"] is None and results[name]["baseline"] is not None
+        assert "is a hypothesis" in str(results[name]["notes"])
+    assert results["decode_noise_0.3"]["verdict"] is not None
     assert all(entry["aspect"] == "generation" for entry in results.values())
     assert results["decode_noise_0.1"]["value"] > results["decode_noise_0.3"]["value"]
     for name in variances:
