@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -127,6 +127,13 @@ class EvaluatorConfig(ComponentConfig):
 
     protocols: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     """Name of a protocol -> the keys of this table that choose it; ``vtp eval --protocol`` sets them."""
+
+
+class GeneratedEvaluatorConfig(EvaluatorConfig):
+    """A table ``[evaluators.NAME]`` of an evaluator of generated samples."""
+
+    settings: Mapping[str, Any] = {}
+    """Changes of the generator's settings, such as ``{ steps = 50, guidance = 2.0 }``."""
 
 
 class AugmentationConfig(ComponentConfig):

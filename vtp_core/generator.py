@@ -48,6 +48,22 @@ class Generator(nn.Module):
         """
         raise NotImplementedError
 
+    def describe(self, shape: tuple[int, int, int], settings: Table | None = None) -> Mapping[str, Any]:
+        """The settings that act on samples, by key: what protocols of numbers and sets of samples state.
+
+        Here all of them. Overridden where one has no effect beside others, or stands for another value, such
+        as None for one that depends on `shape`. Weights may be on the meta device.
+
+        Args:
+            shape: Latent channels, rows and columns (d, h, w).
+            settings: From `with_settings`; None: its own.
+
+        Raises:
+            UsageError: It can't make samples with them.
+        """
+        stated: dict[str, Any] = (settings or self.settings).model_dump(mode="json")
+        return stated
+
     def with_settings(self, changes: Mapping[str, Any]) -> Table:
         """The settings with changes by key.
 

@@ -11,6 +11,8 @@ import torch
 
 import vtp_core
 from tests.recipes.names import GENERATORS
+from vtp_core.evaluation.sampling import departures
+from vtp_core.generator import Generator
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import Recipe, load_recipe
 from vtp_core.run.records import RunFolder
@@ -18,9 +20,11 @@ from vtp_core.run.train import train
 from vtp_plugins.evaluate_frechet.config import FrechetGeneratedConfig
 from vtp_plugins.evaluate_frechet.protocols import PROTOCOLS as FID_PROTOCOLS
 from vtp_plugins.generation.config import GenerationConfig
+from vtp_plugins.generation.generator import FlowGenerator
 from vtp_plugins.generation.loss import default_shift
 from vtp_plugins.generation.network import LightningDit
 from vtp_plugins.generation_ar.config import GenerationArConfig
+from vtp_plugins.generation_ar.generator import CodeGenerator
 from vtp_plugins.generation_ar.network import CodeTransformer
 from vtp_plugins.plan.drawn import reads_latents
 
@@ -123,6 +127,15 @@ def test_measures_its_samples_by_the_published_protocol(
     assert isinstance(gfid, FrechetGeneratedConfig)
     assert (gfid.protocol, gfid.count) == (protocol, FID_PROTOCOLS[protocol].images)
     assert gfid.reference.endswith(".npz")
+    # The sampler of the recipe is the one that the protocol demands.
+    config = recipe.objectives["generation"]
+    head: Generator
+    with torch.device("meta"):
+        if isinstance(config, GenerationArConfig):
+            head = CodeGenerator(config, (16_384, 16_384))
+        else:
+            head = FlowGenerator(objective(recipe), 64)
+    assert departures(FID_PROTOCOLS[protocol].sampling, head.describe((64, 16, 16))) == {}
     # An evaluator that reads images is left out without held-out ones, and the floor reads them.
     assert gfid.floor and recipe.evaluate.source is not None
     assert "val" in str(recipe.evaluate.source) and "train" in str(recipe.evaluate.train_source)

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import nn
 
-from tests.core.evaluation.generates import Generator
 from tests.recipes.names import (
     ABLATIONS,
     AUTO_ENCODERS,
@@ -42,6 +41,8 @@ from vtp_core.recipe import Recipe, load_recipe
 from vtp_core.recipe.shipped import shipped_recipes
 from vtp_core.testing import TINY_DIMS
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
+from vtp_plugins.generation.config import GenerationConfig
+from vtp_plugins.generation.generator import FlowGenerator
 
 OTHER = ("objectives", "views", "ema", "evaluators")
 """Tables in which recipes with other objectives differ."""
@@ -311,7 +312,10 @@ def test_table_2_refuses_no_tokenizer_that_has_everything(plugins: Plugins, tmp_
     with torch.device("meta"):
         evaluators = build_evaluators(load_recipe("table2", files, plugins), plugins)
     tokenizer = tiny_tokenizer(replace(TINY_DIMS, depth=4), size=256)
-    tokenizer.exports["generate"] = Generator()
+    sampling = {"steps": 249, "shift": 1 / 0.075, "balance": "uniform"}
+    config = GenerationConfig(use="generation", view="rec", classes=1000, sampling=sampling)
+    with torch.device("meta"):
+        tokenizer.exports["generate"] = FlowGenerator(config, tokenizer.latent_channels)
     val, train = (
         EvaluationSet(name=name, source=ImageNet(images))
         for name, images in (("val", 50_000), ("train", 1_281_167))

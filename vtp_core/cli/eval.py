@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from vtp_core.cli.arguments import completion
+from vtp_core.cli.arguments.generator import read_changes, sampled_with
 from vtp_core.cli.arguments.options import device_option, fast_option, json_option, plugin_option
 from vtp_core.cli.arguments.protocols import chosen_evaluators
 from vtp_core.cli.leaderboard import compare, opened, prepared
@@ -45,6 +46,14 @@ from vtp_core.errors import UsageError
     shell_complete=completion.protocols,
     help="Measure by this named protocol, with every evaluator that has it or those of --evaluator.",
 )
+@click.option(
+    "-s",
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Setting of the generator whose samples are measured, such as guidance=2; the protocol says so.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many samples of each source; named so.")
 @click.option(
     "--allow-incomplete", is_flag=True, help="Measure what is left where parts of a source can't be read."
@@ -68,6 +77,7 @@ def eval_(
     train_source: str | None,
     names: tuple[str, ...],
     protocols: tuple[str, ...],
+    changes: tuple[str, ...],
     limit: int | None,
     allow_incomplete: bool,
     rows: int | None,
@@ -92,6 +102,7 @@ def eval_(
     """
     from vtp_core.artefact.finding import find_tokenizer
     from vtp_core.plugins import load_plugins
+    from vtp_core.tokenizer.generated import sampling_of
 
     check_file("--output", output)
     check_file("--html", html)
@@ -102,8 +113,10 @@ def eval_(
     given = recipe_of(recipe, next(iter(folders.values())), source, plugins)
     chosen = chosen_evaluators(names, protocols, given.evaluators if given is not None else {}, plugins)
     plan = make_plan(given, source, train_source, chosen, plugins, named=bool(names))
+    settings = read_changes(changes)
     plan = replace(
         plan,
+        evaluators=sampled_with(plan.evaluators, settings),
         rows=rows or plan.rows,
         limit=limit or plan.limit,
         allow_incomplete=allow_incomplete or plan.allow_incomplete,
@@ -115,7 +128,10 @@ def eval_(
         )
     else:
         (folder,) = folders.values()
-        model = prepared(opened(folder, plugins, device), plugins, fast, _say)
+        model = opened(folder, plugins, device)
+        if settings:
+            sampling_of(model, settings)  # refuses wrong ones before anything is measured
+        prepared(model, plugins, fast, _say)
         _print(measuring.measure(model, _say), plan, as_json, output)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -101,17 +101,21 @@ class GeneratedBatch:
         model: The tokenizer, in eval mode.
         indices: (B,) int64, indices of the samples, on the tokenizer's device.
         seed: Seed of all samples.
+        settings: Changes of the generator's settings, or None.
     """
 
-    def __init__(self, model: Tokenizer, indices: Tensor, seed: int) -> None:
+    def __init__(
+        self, model: Tokenizer, indices: Tensor, seed: int, settings: Mapping[str, Any] | None = None
+    ) -> None:
         self.model = model
         self.indices = indices
         self.seed = seed
+        self.settings = settings
 
     @cached_property
     def latent(self) -> Tensor:
         """(B, d, h, w)."""
-        latent = self.model.generate(self.indices, self.seed)
+        latent = self.model.generate(self.indices, self.seed, settings=self.settings)
         require_finite("generate", {"the generated latent is": latent}, self.model.exports["generate"])
         return latent
 
@@ -146,7 +150,7 @@ class Evaluator(ABC):
         held_out_role: What the held-out set is for, as the protocol says it: ``on``.
         train_role: What the training set is for.
         follows: The named protocol that its table chooses; it fixes crop, rounding and the number of images.
-        forced: Whether another number of images is measured all the same, and marked.
+        forced: Whether other images or other samples are measured all the same, and marked.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"encode"})

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vtp_core.evaluation.sampling import Sampling
 from vtp_core.view import Size
 
 Crop = Literal["adm", "shorter_side", "squash"]
@@ -72,6 +73,7 @@ class NamedProtocol:
         reference: What they are compared with.
         extractor: The network of the features, or empty.
         extractor_hash: SHA-256 of the file of its weights, or empty.
+        sampling: Settings with which samples are made, as far as they are known.
         source: Where this is written.
         conditions: What it also requires and no evaluator can check, such as the transformer's training.
         unmeasured: Numbers that its source reports under it and no evaluator measures.
@@ -87,6 +89,7 @@ class NamedProtocol:
     reference: str
     extractor: str = ""
     extractor_hash: str = ""
+    sampling: Sampling = field(default_factory=dict)
     source: str
     conditions: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()

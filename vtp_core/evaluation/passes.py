@@ -100,7 +100,7 @@ def generate(
     indices = torch.arange(world.rank, needed.samples, world.size, device=model.device)
     with show("evaluation: generated images", needed.samples) as advance:
         for part in indices.split(rows) if len(indices) else ():
-            seen = GeneratedBatch(model, part, needed.seed)
+            seen = GeneratedBatch(model, part, needed.seed, needed.settings or None)
             for name in [name for name in users if name not in failed]:
                 with failed.of(name, [f"generated {index}" for index in part.tolist()]):
                     users[name].update_generated(seen)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vtp_core.evaluation.named_protocol import CROPS, NamedProtocol, Preparation
+from vtp_core.evaluation.sampling import Sampling, sampling_mark, sampling_text
 from vtp_core.view import Size, size_text
 
 IMAGE_PROTOCOL = CROPS["adm"]
@@ -48,10 +49,12 @@ class GeneratedPass:
     Attributes:
         samples: Number of samples.
         seed: Seed of all of them.
+        settings: Changes of the generator's settings, such as ``{"steps": 50}``.
     """
 
     samples: int
     seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.samples} generated samples, seed {self.seed}"
@@ -68,6 +71,7 @@ class EvaluationProtocol:
         train: The set that a probe was fitted on, or None.
         classes: How its labels were matched with those of the held-out set; empty if both have one numbering.
         generated: The samples that were generated, or None.
+        sampling: The generator's settings that acted on them; None: it states none.
         weights: ``student`` or ``teacher``.
         held_out_role: What the held-out set is for.
         train_role: What the training set is for.
@@ -81,6 +85,7 @@ class EvaluationProtocol:
     train: SetFacts | None = None
     classes: str = ""
     generated: GeneratedPass | None = None
+    sampling: Sampling | None = None
     weights: str = "student"
     held_out_role: str = "on"
     train_role: str = "fitted on"
@@ -89,12 +94,13 @@ class EvaluationProtocol:
 
     @property
     def label(self) -> str:
-        """Name of the named protocol, marked if other images were used than it asks for; else empty."""
+        """Name of the named protocol, marked if images or samples are others than it asks for; else empty."""
         if self.named is None:
             return ""
         fitted = self.train.samples if self.train is not None else None
         if self.generated is not None:
-            return self.named.label(self.generated.samples, fitted)
+            mark = sampling_mark(self.named.sampling, self.sampling)
+            return self.named.label(self.generated.samples, fitted) + mark
         measured = self.held_out or SetFacts(name="", samples=0, total=0)
         lost = measured.lost + (self.train.lost if self.train is not None else 0)
         return self.named.label(measured.samples, fitted, of=measured.total, lost=lost)
@@ -112,7 +118,7 @@ class EvaluationProtocol:
         if self.classes:
             parts.append(self.classes)
         if self.generated is not None:
-            parts.append(str(self.generated))
+            parts.append(f"{self.generated}, {sampling_text(self.sampling)}")
         return "; ".join([*parts, f"{self.weights} weights"])
 
 

@@ -20,9 +20,11 @@ from vtp_core.evaluation.gathering import Gathering
 from vtp_core.evaluation.passes import begin_generated, by_preparation, generate, observe
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import EvaluationProtocol, Metric, Score, SetFacts
+from vtp_core.evaluation.sampling import sampling_problem
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.checks import broken_weights
+from vtp_core.tokenizer.generated import sampling_of
 from vtp_core.training.ranks.world import World
 from vtp_core.view import size_text
 
@@ -33,7 +35,8 @@ def why_not(
     evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet | None, train: EvaluationSet | None
 ) -> str | None:
     """Why an evaluator can't run, or None if it can."""
-    if lacking := sorted(evaluator.requires - model.capabilities):
+    needed = evaluator.requires | ({"generate"} if evaluator.generated is not None else frozenset())
+    if lacking := sorted(needed - model.capabilities):
         tower = " (no text tower: no objective of its recipe exports one)" if "embed_text" in lacking else ""
         return f"the tokenizer has no {', '.join(lacking)}{tower}"
     if reason := evaluator.refuses(model):
@@ -49,6 +52,8 @@ def why_not(
         if lacking := sorted(evaluator.fields - data.source.fields):
             return f"{data.name} has no {', '.join(lacking)}"
     if reason := _departure(evaluator, model, held_out, train):
+        return reason
+    if reason := _sampling_problem(evaluator, model):
         return reason
     if evaluator.uses_held_out and held_out is not None:
         count = len(held_out.indices())
@@ -90,6 +95,20 @@ def _departure(
                 "force = true uses them and marks the number"
             )
     return None
+
+
+def _sampling_problem(evaluator: Evaluator, model: Tokenizer) -> str | None:
+    """Settings that the generator can't follow, or that its named protocol doesn't allow; None: neither."""
+    if evaluator.generated is None:
+        return None
+    try:
+        sampling = sampling_of(model, evaluator.generated.settings)
+    except UsageError as error:
+        return str(error)
+    named = evaluator.follows
+    if named is None or evaluator.forced:
+        return None
+    return sampling_problem(named.name, named.sampling, sampling)
 
 
 @torch.no_grad()
@@ -191,6 +210,7 @@ def evaluate(
                 train=facts["train"] if evaluator.uses_train else None,
                 classes=matched if evaluator.uses_train and "label" in evaluator.fields else "",
                 generated=evaluator.generated,
+                sampling=sampling_of(model, asked.settings) if (asked := evaluator.generated) else None,
                 weights=model.config.weights,
                 held_out_role=evaluator.held_out_role,
                 train_role=evaluator.train_role,

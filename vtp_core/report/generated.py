@@ -11,6 +11,7 @@ from PIL import Image
 from vtp_core.encoded import require_finite
 from vtp_core.generator import Generator
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.generated import sampling_of
 
 COLUMNS = 10
 MOST_ROWS = 12
@@ -42,8 +43,7 @@ def write_samples(model: Tokenizer, folder: Path) -> dict[str, Any] | None:
         files = [_write(image, folder / f"generated-{row:02d}-{n:02d}.png") for n, image in enumerate(images)]
         title = "" if not known else names[number] if number < len(names) else f"class {number}"
         rows.append({"title": title, "files": files})
-    settings = head.settings.model_dump(mode="json") if isinstance(head, Generator) else {}
-    return {"rows": rows, "seed": SEED, "settings": settings}
+    return {"rows": rows, "seed": SEED, "settings": sampling_of(model, {}) or {}}
 
 
 def _write(image: Image.Image, path: Path) -> str:

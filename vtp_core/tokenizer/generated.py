@@ -15,6 +15,8 @@ from vtp_core.view import sides
 if TYPE_CHECKING:
     from vtp_core.tokenizer.model import Tokenizer
 
+TAKES_NONE = "generate: the generator of this tokenizer takes neither classes nor settings"
+
 
 def generated(
     tokenizer: Tokenizer,
@@ -29,15 +31,12 @@ def generated(
     Raises:
         UsageError: The tokenizer has no config, or the generator no such class or setting.
     """
-    if tokenizer.config is None:
-        raise UsageError("generate: a tokenizer without a config has no image size; build it with config=")
+    shape = _shape(tokenizer)
     indices = checked_samples("generate", indices, seed, tokenizer.device)
-    bottleneck, grid = tokenizer.bottleneck, tokenizer.encoder.grid(*sides(tokenizer.config.image_size))
-    shape = (bottleneck.channels, *grid)
     if classes is None and settings is None:
         made: Tensor = head.generate(indices, seed, shape)
     elif not isinstance(head, Generator):
-        raise UsageError("generate: the generator of this tokenizer takes neither classes nor settings")
+        raise UsageError(TAKES_NONE)
     else:
         if classes is not None:
             classes = checked_classes("generate", classes, indices, head.classes)
@@ -45,5 +44,32 @@ def generated(
         made = head.generate(indices, seed, shape, classes=classes, settings=table)
     if made.is_floating_point():
         return made
+    bottleneck = tokenizer.bottleneck
     codes = checked_codes("generate", made, bottleneck.codebook_sizes, bottleneck)
     return bottleneck.decode_codes(codes)
+
+
+def sampling_of(tokenizer: Tokenizer, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings that act on samples of a tokenizer's generator, by key; None: it states none.
+
+    Args:
+        tokenizer: Its weights may be on the meta device.
+        changes: Changes of the generator's settings.
+
+    Raises:
+        UsageError: There is no generator, or it has no such setting or can't make samples with it.
+    """
+    if "generate" not in tokenizer.exports:
+        raise UsageError("generate: this tokenizer has no generator; train one on its latents")
+    head = tokenizer.exports["generate"]
+    if not isinstance(head, Generator):
+        if changes:
+            raise UsageError(TAKES_NONE)
+        return None
+    return dict(head.describe(_shape(tokenizer), head.with_settings(changes) if changes else None))
+
+
+def _shape(tokenizer: Tokenizer) -> tuple[int, int, int]:
+    if tokenizer.config is None:
+        raise UsageError("generate: a tokenizer without a config has no image size; build it with config=")
+    return (tokenizer.bottleneck.channels, *tokenizer.encoder.grid(*sides(tokenizer.config.image_size)))

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vtp_core.config import EvaluatorConfig
+from vtp_core.config import EvaluatorConfig, GeneratedEvaluatorConfig
 from vtp_plugins.evaluate_frechet.protocols import INCEPTIONS, PROTOCOLS, FidProtocol
 
 Network = Annotated[
@@ -43,7 +43,8 @@ class FrechetConfig(EvaluatorConfig):
     allow_fewer: bool = False
     """Measure with fewer images than a covariance of the features needs; the protocol says so."""
     force: bool = False
-    """Measure another number of images than the named protocol's; the metric's name is marked."""
+    """Measure other images, or samples made in another way, than the named protocol's; the metric's name is
+    marked."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -92,7 +93,7 @@ class FrechetConfig(EvaluatorConfig):
         return self.weights.get(network) if isinstance(self.weights, Mapping) else self.weights
 
 
-class FrechetGeneratedConfig(FrechetConfig):
+class FrechetGeneratedConfig(FrechetConfig, GeneratedEvaluatorConfig):
     """A table ``[evaluators.NAME]`` with ``use = "frechet_generated"``."""
 
     of_samples: ClassVar[bool] = True

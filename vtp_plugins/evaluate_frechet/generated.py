@@ -91,7 +91,8 @@ class FrechetGenerated(FeatureDistances):
     @property
     def generated(self) -> GeneratedPass:
         """The samples."""
-        return GeneratedPass(samples=self.config.count, seed=self.config.seed)
+        config = self.config
+        return GeneratedPass(samples=config.count, seed=config.seed, settings=config.settings)
 
     def why_not(self, held_out: EvaluationSet | None, train: EvaluationSet | None) -> str | None:
         """Too few samples or reference images."""

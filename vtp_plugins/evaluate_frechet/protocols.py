@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vtp_core.evaluation.named_protocol import NamedProtocol, Preparation
+from vtp_core.evaluation.sampling import Sampling
 
 COMPAT = "inception-v3-compat"
 PYTORCH_FID = "inception-v3-pytorch-fid"
@@ -39,10 +40,9 @@ class FidProtocol(NamedProtocol):
 
 
 _DINO_TOK_UNKNOWN = ("crop and resize filter", "rounding to 8 bit", "extractor", "precision")
-_VTP_SAMPLING = (
-    "LightningDiT on the tokenizer's latents, 80 epochs of ImageNet, batch 1024, classes drawn at random, "
-    "no guidance"
-)
+_VTP_TRAINING = "on the tokenizer's latents, 80 epochs of ImageNet, batch 1024, averaged weights (0.9999)"
+_VTP_CLASSES: Sampling = {"guidance": 1.0, "balance": "uniform"}
+"""Classes are drawn at random, all alike; no guidance."""
 
 PROTOCOLS: Mapping[str, FidProtocol] = {
     protocol.name: protocol
@@ -75,7 +75,9 @@ PROTOCOLS: Mapping[str, FidProtocol] = {
             extractor=PYTORCH_FID,
             source="MiniMax-AI/VTP 6fa4e19, generation/",
             generated=True,
-            conditions=(f"LightningDiT-B/1, dopri5 with 50 steps, no shift; {_VTP_SAMPLING}",),
+            # Their 50 steps are the times at which the solver gives its state; it chooses its own steps.
+            sampling={"sampler": "dopri5", "rtol": 1e-3, "atol": 1e-6, **_VTP_CLASSES},
+            conditions=(f"LightningDiT-B/1 {_VTP_TRAINING}",),
         ),
         FidProtocol(
             name="vtp-2512-gfid50k-xl",
@@ -87,7 +89,9 @@ PROTOCOLS: Mapping[str, FidProtocol] = {
             extractor=PYTORCH_FID,
             source="MiniMax-AI/VTP 6fa4e19, generation/",
             generated=True,
-            conditions=(f"LightningDiT-XL/1, Euler with 249 steps, shift 0.075; {_VTP_SAMPLING}",),
+            # 250 points in time; their shift of 0.075 counts the other way.
+            sampling={"sampler": "euler", "steps": 249, "shift": 1 / 0.075, **_VTP_CLASSES},
+            conditions=(f"LightningDiT-XL/1 {_VTP_TRAINING}",),
         ),
         FidProtocol(
             name="lightningdit",
@@ -168,12 +172,14 @@ PROTOCOLS: Mapping[str, FidProtocol] = {
             unmeasured=("the Inception score",),
             source="MKJia/DINO-Tok 49fed4f, tables as pictures",
             generated=True,
-            conditions=("DINO-Tok-XL, 80 epochs, 50 or 100 steps, no guidance",),
+            sampling={"steps": (50, 100), "guidance": 1.0},
+            conditions=("DINO-Tok-XL, 80 epochs",),
             unknown=(
                 *_DINO_TOK_UNKNOWN,
                 "reference set",
                 "number of samples",
-                "sampler",
+                "sampler and shift of its times",
+                "balance of classes",
                 "precision's neighbours",
             ),
         ),
@@ -188,7 +194,12 @@ PROTOCOLS: Mapping[str, FidProtocol] = {
             source="the revised abstract",
             generated=True,
             conditions=("the transformer of the paper; few-step sampling for diffusion",),
-            unknown=(*_DINO_TOK_UNKNOWN, "reference set", "number of samples", "sampler, guidance"),
+            unknown=(
+                *_DINO_TOK_UNKNOWN,
+                "reference set",
+                "number of samples",
+                "sampler, guidance, balance of classes",
+            ),
         ),
     )
 }

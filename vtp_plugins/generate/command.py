@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 
+from vtp_core.cli.arguments.generator import read_changes
 from vtp_core.cli.arguments.options import (
     device_option,
     json_option,
@@ -87,7 +86,7 @@ def generate(
         raise UsageError(f"--grid {grid}: the name must end in .png, .jpg or .webp")
     check_file("--grid", grid)
     named = {"steps": steps, "guidance": guidance, "sampler": sampler}
-    settings = {key: value for key, value in named.items() if value is not None} | _read_changes(changes)
+    settings = {key: value for key, value in named.items() if value is not None} | read_changes(changes)
     plugins = load_plugins(plugin_files)
     folder = find_tokenizer(tokenizer, plugins)
     other = None if decoder is None else find_tokenizer(decoder, plugins)
@@ -141,20 +140,6 @@ def generate(
     for place_of in (output, grid):
         if place_of is not None:
             click.echo(f"{place_of}: {number} images of {own.name or tokenizer}, seed {seed}")
-
-
-def _read_changes(changes: tuple[str, ...]) -> dict[str, Any]:
-    """Settings as ``key=value`` with JSON values; anything else is a string."""
-    found: dict[str, Any] = {}
-    for change in changes:
-        key, sign, value = change.partition("=")
-        if not sign:
-            raise UsageError(f"--set {change}: give KEY=VALUE, such as steps=20")
-        try:
-            found[key.strip()] = json.loads(value)
-        except (ValueError, RecursionError):
-            found[key.strip()] = value
-    return found
 
 
 def _file_name(index: int, title: str) -> str:

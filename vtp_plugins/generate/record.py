@@ -24,7 +24,7 @@ class SampleSet(Table):
     seed: int
     """Of all samples."""
     settings: dict[str, Any]
-    """All settings of the generator."""
+    """The generator's settings in effect; empty if it states none."""
     classes: list[str] | None
     """The class of each sample by name or number, or None where the generator drew them."""
     images: Annotated[int, Field(ge=0)]

@@ -14,6 +14,7 @@ from vtp_core.errors import UsageError
 from vtp_core.generator import Generator
 from vtp_core.run.progress import show_pass
 from vtp_core.tokenizer import Tokenizer
+from vtp_core.tokenizer.generated import sampling_of
 from vtp_plugins.generate.classes import read_classes, titles
 from vtp_plugins.generate.grid import draw_grid, field
 
@@ -45,7 +46,7 @@ class Made:
         images: In order of their numbers.
         classes: Their classes, or None where the generator drew them.
         titles: Names of their classes; empty ones where these are unknown.
-        settings: All settings of the generator.
+        settings: The generator's settings in effect; empty if it states none.
     """
 
     images: list[Image.Image]
@@ -85,9 +86,7 @@ def make_samples(model: Tokenizer, decoding: Tokenizer, request: Request) -> Mad
     if request.classes is not None:
         asked = read_classes(request.classes, names, head.classes if isinstance(head, Generator) else 0)
         chosen = [asked[index % len(asked)] for index in range(request.number)]
-    settings: dict[str, Any] = {}
-    if isinstance(head, Generator):
-        settings = head.with_settings(request.settings).model_dump(mode="json")
+    settings = sampling_of(model, request.settings) or {}
     images: list[Image.Image] = []
     with show_pass("generating", request.number) as advance:
         for indices in torch.arange(request.number, device=model.device).split(request.rows):

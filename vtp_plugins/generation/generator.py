@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,6 +134,19 @@ class FlowGenerator(Generator):
         latent = self.restore(self.solve(noise, label if self.classes else None, chosen))
         return latent.to(self.mean.dtype)
 
+    def describe(self, shape: tuple[int, int, int], settings: Table | None = None) -> Mapping[str, Any]:
+        """The settings that the sampler reads, the shift as a number; guidance and balance only with classes.
+
+        Raises:
+            UsageError: Guidance that it was not trained for.
+        """
+        chosen = settings or self.settings
+        assert isinstance(chosen, SamplingConfig)
+        require_guidance(chosen.guidance, self.classes, self.config.drop_class)
+        hidden = {*chosen.unused(), *(() if self.classes else ("guidance", "balance"))}
+        stated = chosen.model_dump(mode="json", exclude=hidden)
+        return stated | ({"shift": self._shift(chosen, math.prod(shape))} if "shift" in stated else {})
+
     def solve(self, noise: Tensor, label: Tensor | None, settings: SamplingConfig) -> Tensor:
         """Normalised latents (B, d, h, w) of noise, under classes (B,)."""
 
@@ -143,8 +157,8 @@ class FlowGenerator(Generator):
 
         if settings.sampler == "dopri5":
             return dopri5(field, noise, rtol=settings.rtol, atol=settings.atol)
-        shift = settings.shift or self.config.shift or default_shift(noise[0].numel())
-        times = shifted(torch.linspace(0, 1, settings.steps + 1, dtype=torch.float64), shift).tolist()
+        grid = torch.linspace(0, 1, settings.steps + 1, dtype=torch.float64)
+        times = shifted(grid, self._shift(settings, noise[0].numel())).tolist()
         return (euler if settings.sampler == "euler" else heun)(field, noise, times)
 
     def draw_classes(self, seeds: Tensor, balance: str) -> Tensor:
@@ -161,6 +175,9 @@ class FlowGenerator(Generator):
                 "train a generator at that image size"
             )
         require_guidance(settings.guidance, self.classes, self.config.drop_class)
+
+    def _shift(self, settings: SamplingConfig, numel: int) -> float:
+        return settings.shift or self.config.shift or default_shift(numel)
 
     def _working(self) -> torch.dtype:
         return torch.float64 if self.mean.dtype == torch.float64 else torch.float32

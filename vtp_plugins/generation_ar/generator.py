@@ -94,6 +94,18 @@ class CodeGenerator(Generator):
         ]
         return torch.cat(parts)
 
+    def describe(self, shape: tuple[int, int, int], settings: Table | None = None) -> Mapping[str, Any]:
+        """How codes are drawn and, with classes, guidance and how classes are drawn.
+
+        Raises:
+            UsageError: Guidance that it was not trained for.
+        """
+        chosen = settings or self.settings
+        assert isinstance(chosen, CodeSamplingConfig)
+        require_guidance(chosen.guidance, self.classes, self.drop_class)
+        found: dict[str, Any] = {"temperature": chosen.temperature, "top_k": chosen.top_k or "all"}
+        return {**found, "guidance": chosen.guidance, "balance": chosen.balance} if self.classes else found
+
     def _drawn(
         self, seeds: Tensor, label: Tensor, grid: tuple[int, int], settings: CodeSamplingConfig
     ) -> Tensor:

@@ -50,7 +50,8 @@ def test_the_numbers_are_those_of_the_samples_one_by_one() -> None:
     latents = [torch.randn(48, 4, 4, generator=torch.Generator().manual_seed(3000 + i)) / 2 for i in range(7)]
     results = evaluate(generating()[0], {"g": mean(seed=3)}, rows=4)
     assert results["latent_mean"]["value"] == pytest.approx(torch.stack(latents).double().sum().item())
-    expected = "generated-mean-v1; 16 px; 7 generated samples, seed 3; student weights"
+    made = "7 generated samples, seed 3, sampler's settings not stated"
+    expected = f"generated-mean-v1; 16 px; {made}; student weights"
     assert results["latent_mean"]["protocol"] == expected
 
 
@@ -110,7 +111,8 @@ def test_one_evaluator_may_measure_held_out_and_generated_images() -> None:
     both = Both(GeneratedMeanConfig(samples=5))
     results = evaluate(generating()[0], {"b": both}, drawn_set("val", 3, 0), drawn_set("train", 4, 0), rows=2)
     assert results["seen"]["value"] == 3 and results["made"]["value"] == 5
-    expected = "both-v1; centre-crop-v1 16 px; on val, all 3; 5 generated samples, seed 0; student weights"
+    made = "5 generated samples, seed 0, sampler's settings not stated"
+    expected = f"both-v1; centre-crop-v1 16 px; on val, all 3; {made}; student weights"
     assert results["seen"]["protocol"] == expected
     assert why_not(both, generating()[0], None, None) == "it needs held-out data"
 

@@ -248,7 +248,7 @@ def test_a_protocol_measures_precision_where_its_reference_has_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gfid = PROTOCOLS["dino-tok-2511-gfid"]
-    named = replace(gfid, name="toy-g", image_size=16, images=20, extractor=SMALL)
+    named = replace(gfid, name="toy-g", image_size=16, images=20, extractor=SMALL, sampling={})
     monkeypatch.setitem(PROTOCOLS, "toy-g", named)  # type: ignore[arg-type]
     width, file = PooledFeatures(SMALL, "random", None).width, tmp_path / "adm.npz"
     moments = {"mu": numpy.zeros(width), "sigma": numpy.eye(width)}

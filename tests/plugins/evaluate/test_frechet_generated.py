@@ -206,8 +206,8 @@ def test_protocols_say_what_a_number_depends_on_and_what_it_is_compared_with() -
     fd, kd = results["gfd_random"], results["gkd_random"]
     extractor = "timm:test_resnet, weights random, 96 pooled features, 32 px bilinear, 8 bit"
     sets = (
-        "; centre-crop-v1 16 px; floor of val, all 30; against train, all 40; 50 generated samples, seed 0"
-        "; student weights"
+        "; centre-crop-v1 16 px; floor of val, all 30; against train, all 40; 50 generated samples, seed 0, "
+        "sampler's settings not stated; student weights"
     )
     forced = "; FEWER images than features + 1 allowed"
     assert fd["protocol"] == f"frechet-v1 ({extractor}, float64 moments{forced}){sets}"
