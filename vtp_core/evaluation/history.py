@@ -80,9 +80,11 @@ def summary(results: Mapping[str, Mapping[str, Any]]) -> str:
 def find_metric(results: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
     """The entry of ``EVALUATOR.METRIC``; None if that evaluator gave no such number."""
     evaluator, _, metric = name.partition(".")
-    for key in (name, metric):
-        if results.get(key, {}).get("evaluator") == evaluator:
-            return results[key]
+    for key, entry in results.items():
+        # "<evaluator>." is before the second of two equal metrics, "@<protocol>" behind those of a named one.
+        plain = key.removeprefix(f"{evaluator}.").partition("@")[0]
+        if entry.get("evaluator") == evaluator and plain == metric:
+            return entry
     return None
 
 

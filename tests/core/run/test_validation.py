@@ -15,7 +15,7 @@ from vtp_core import load
 from vtp_core.artefact.assembly import training_modules
 from vtp_core.cli.main import main
 from vtp_core.errors import CheckpointError
-from vtp_core.evaluation.history import Curve, curves
+from vtp_core.evaluation.history import Curve, curves, find_metric
 from vtp_core.run.records import RunFolder
 from vtp_core.training.saving.best import Best, improves, read_best, write_best
 from vtp_core.training.saving.folder import find_latest
@@ -148,6 +148,18 @@ def test_a_best_that_can_not_be_told_is_refused_before_step_0(tmp_path, sets, me
     result = run(tmp_path, script(0.1, 0.2, 0.3), *sets)
     assert result.exit_code == 2 and message in result.stderr, result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_the_best_is_found_among_metrics_of_named_protocols_and_of_several_tables() -> None:
+    results = {
+        "psnr": {"evaluator": "a"},
+        "b.psnr": {"evaluator": "b"},
+        "psnr@p-v1-PARTIAL-5-of-9": {"evaluator": "c"},
+        "d.psnr@p-v1": {"evaluator": "d"},
+    }
+    for (key, entry), name in zip(results.items(), "abcd", strict=True):
+        assert find_metric(results, f"{name}.psnr") is entry, key
+    assert find_metric(results, "a.ssim") is None and find_metric(results, "e.psnr") is None
 
 
 def test_what_improves(tmp_path: Path) -> None:
