@@ -17,6 +17,7 @@ from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Split
 from vtp_core.evaluation.failures import Failures
 from vtp_core.evaluation.gathering import Gathering
+from vtp_core.evaluation.named_protocol import NamedProtocol
 from vtp_core.evaluation.passes import begin_generated, by_preparation, generate, observe
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import EvaluationProtocol, Metric, Score, SetFacts
@@ -39,7 +40,7 @@ def why_not(
     if lacking := sorted(needed - model.capabilities):
         tower = " (no text tower: no objective of its recipe exports one)" if "embed_text" in lacking else ""
         return f"the tokenizer has no {', '.join(lacking)}{tower}"
-    if reason := evaluator.refuses(model):
+    if reason := _other_size(evaluator.follows, model) or evaluator.refuses(model):
         return reason
     for wanted, kind, data in (
         (evaluator.uses_held_out, "held-out data", held_out),
@@ -51,7 +52,7 @@ def why_not(
             return f"it needs {kind}"
         if lacking := sorted(evaluator.fields - data.source.fields):
             return f"{data.name} has no {', '.join(lacking)}"
-    if reason := _departure(evaluator, model, held_out, train):
+    if reason := _departure(evaluator, held_out, train):
         return reason
     if reason := _sampling_problem(evaluator, model):
         return reason
@@ -65,16 +66,21 @@ def why_not(
     return evaluator.why_not(held_out, train)
 
 
-def _departure(
-    evaluator: Evaluator, model: Tokenizer, held_out: EvaluationSet | None, train: EvaluationSet | None
-) -> str | None:
-    """How an evaluation would differ from its named protocol; None if it doesn't, or may."""
-    named = evaluator.follows
-    if named is None or model.config is None:
+def _other_size(named: NamedProtocol | None, model: Tokenizer) -> str | None:
+    """How the tokenizer's images differ from those of a named protocol; None if they don't."""
+    if named is None or model.config is None or (size := model.config.image_size) == named.image_size:
         return None
-    if (size := model.config.image_size) != named.image_size:
-        wanted, given = size_text(named.image_size), size_text(size)
-        return f"{named.name} is measured at {wanted} px, and the tokenizer has {given} px"
+    wanted, given = size_text(named.image_size), size_text(size)
+    return f"{named.name} is measured at {wanted} px, and the tokenizer has {given} px"
+
+
+def _departure(
+    evaluator: Evaluator, held_out: EvaluationSet | None, train: EvaluationSet | None
+) -> str | None:
+    """How the images of an evaluation would differ from its named protocol's; None if they don't, or may."""
+    named = evaluator.follows
+    if named is None:
+        return None
     if named.images is None and held_out is not None and evaluator.generated is None and not evaluator.forced:
         if (count := len(held_out.indices())) != (whole := len(held_out.source)):
             return (

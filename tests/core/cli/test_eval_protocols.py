@@ -47,8 +47,9 @@ def test_what_a_protocol_refuses_is_known_before_weights_are_searched(
         line = f"error: evaluator {names[0]}: {why}; leave it out or change the data\n"
         assert result.exit_code == 2 and result.stderr.endswith(line)
     unnamed = vtp(*arguments)
-    for name in ("frechet", "reconstruction"):
-        assert f"left out: {name}: {why}\n" in unnamed.stderr
+    probe = why.replace("vtp-2512", "vtp-2512-selected-on-held-out")
+    for name, reason in (("frechet", why), ("reconstruction", why), ("dino_probe", probe)):
+        assert f"left out: {name}: {reason}\n" in unnamed.stderr
     table = '{ use = "reconstruction", lpips = "lpips_vgg" }'
     others = ("--evaluator", table, "--evaluator", "zero_shot")
     refused = vtp(*arguments[:4], *others)
