@@ -137,6 +137,8 @@ class Metric:
         digits: Decimals to show; None: four significant digits.
         baseline_name: What `Score.baseline` is, for metrics with one trivial answer: ``mean colour``.
         beside: Names of numbers in `Score.also` without which the value can't be read; tables show them.
+        low: Least value that it can have, where an interval ends; None: any.
+        high: Largest value that it can have.
     """
 
     title: str
@@ -145,6 +147,22 @@ class Metric:
     digits: int | None = None
     baseline_name: str = ""
     beside: Sequence[str] = ()
+    low: float | None = None
+    high: float | None = None
+
+    def within(self, interval: tuple[float, float], value: float) -> tuple[float, float]:
+        """The part of an interval that lies in the range, as the true value does: it covers it as often.
+
+        Args:
+            interval: Two finite bounds.
+            value: The measured number, which rounding may put outside of the range; it stays inside.
+        """
+        low, high = interval
+        if self.low is not None:
+            low = max(low, min(self.low, value))
+        if self.high is not None:
+            high = min(high, max(self.high, value))
+        return low, high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +189,8 @@ class Score:
         baseline: Value of the trivial answer that `Metric.baseline_name` names, judged by `error`; or None.
         baselines: Trivial answers by name; the value is compared with the strongest.
         error: Standard error of the value over samples, or None.
-        interval: Two bounds of the value; None: two standard errors to each side.
+        interval: Two bounds of the value; None: two standard errors to each side. Shown within the metric's
+            range.
         also: Further numbers that explain the value, by name.
         notes: Sentences that a reader of the number should know.
     """
@@ -208,7 +227,7 @@ class Score:
             "baselines": {name: trivial.value for name, trivial in given.items()},
             "verdict": None if best is None else verdict(sign * self.value, sign, given[best]),
             "error": error,
-            "interval": None if interval is None else list(interval),
+            "interval": None if interval is None else list(metric.within(interval, self.value)),
             "title": metric.title if named is None else f"{metric.title} ({protocol.label})",
             "unit": metric.unit,
             "higher_is_better": metric.higher_is_better,

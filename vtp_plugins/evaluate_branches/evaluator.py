@@ -15,7 +15,7 @@ from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_branches.config import BranchesConfig
 from vtp_plugins.evaluate_reconstruction.color import mean_color
-from vtp_plugins.evaluate_reconstruction.metric import psnr
+from vtp_plugins.evaluate_reconstruction.metric import IDENTICAL_DB, psnr
 
 
 class Branches(Evaluator):
@@ -46,7 +46,11 @@ class Branches(Evaluator):
         """`psnr_without_<branch>`."""
         return {
             f"psnr_without_{name}": Metric(
-                title=f"PSNR, branch {name} replaced by its mean", unit="dB", digits=2
+                title=f"PSNR, branch {name} replaced by its mean",
+                unit="dB",
+                digits=2,
+                low=0,
+                high=IDENTICAL_DB,
             )
             for name in self._widths
         }

@@ -49,9 +49,11 @@ class Codebook(Evaluator):
     def metrics(self) -> Mapping[str, Metric]:
         """`usage_<codebook>` and `perplexity_<codebook>`."""
         found = {}
-        for name in self._counts:
-            found[f"usage_{name}"] = Metric(title=f"Codes used, codebook {name}", digits=3)
-            found[f"perplexity_{name}"] = Metric(title=f"Perplexity, codebook {name}", digits=1)
+        for name, counts in self._counts.items():
+            found[f"usage_{name}"] = Metric(title=f"Codes used, codebook {name}", digits=3, low=0, high=1)
+            found[f"perplexity_{name}"] = Metric(
+                title=f"Perplexity, codebook {name}", digits=1, low=1, high=counts.shape[1]
+            )
         return found
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:

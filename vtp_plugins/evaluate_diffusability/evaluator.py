@@ -24,6 +24,7 @@ from vtp_core.view import sides
 from vtp_plugins.evaluate_diffusability import metric, perturbation
 from vtp_plugins.evaluate_diffusability.config import DiffusabilityConfig
 from vtp_plugins.evaluate_frechet.network import PooledFeatures
+from vtp_plugins.evaluate_reconstruction.metric import IDENTICAL_DB
 from vtp_plugins.pretrained.packages import is_installed
 
 WHITE, PERMUTED = "white Gaussian latents", "permuted tokens"
@@ -123,10 +124,16 @@ class Diffusability(Evaluator):
                     higher_is_better=False,
                     digits=3,
                     beside=beside if "variance" in name else (),
+                    low=low,
+                    high=high,
                 )
                 for name, title in lower.items()
+                for low, high in (_range(name),)
             },
-            **{name: Metric(title=title, unit="dB", digits=2) for name, title in higher.items()},
+            **{
+                name: Metric(title=title, unit="dB", digits=2, low=0, high=IDENTICAL_DB)
+                for name, title in higher.items()
+            },
         }
 
     def load(self) -> None:
@@ -306,6 +313,13 @@ def unjudged(score: Score) -> Score:
     """A score whose better side is not known: with its trivial answers, without a state."""
     kept = {name: replace(trivial, error=None) for name, trivial in score.baselines.items()}
     return replace(score, baselines=kept, notes=[*score.notes, CLAIM])
+
+
+def _range(name: str) -> tuple[float | None, float | None]:
+    """Bounds of a figure: variances and errors are not negative, unit vectors are at most 2 apart."""
+    if name == "uniformity":
+        return -4 * metric.KERNEL, 0
+    return (0 if "_variance_" in name or name == "scale_error" else None), None
 
 
 def _kernel_name(name: str) -> str:

@@ -34,7 +34,7 @@ class DinoProbe(Evaluator):
     requires = frozenset({"encode", "class_tokens"})
     fields = frozenset({"label"})
     uses_train = True
-    metrics = {"dino_probe": Metric(title="DINO-style probe, top-1", digits=3)}
+    metrics = {"dino_probe": Metric(title="DINO-style probe, top-1", digits=3, low=0, high=1)}
     config: DinoProbeConfig
 
     def __init__(self, config: DinoProbeConfig) -> None:

@@ -134,10 +134,13 @@ class FeatureDistances(Evaluator):
             title = f"{title}{self.what}, {network.name.removeprefix('timm:')}"
             if network.name in INCEPTIONS and kind in ("fd", "kd"):
                 title = f"{self.prefix or 'r'}{kind[0].upper()}ID"
+            proportion = kind in ("precision", "recall")
             found[metric] = Metric(
                 title=title,
-                higher_is_better=kind in ("precision", "recall"),
+                higher_is_better=proportion,
                 digits={"fd": 2, "kd": 4}.get(kind, 3),
+                low=None if kind == "kd" else 0,  # unbiased, so that it may be negative
+                high=1 if proportion else None,
             )
         return found
 

@@ -23,7 +23,7 @@ class Knn(Evaluator):
     requires = frozenset({"encode"})
     fields = frozenset({"label"})
     uses_train = True
-    metrics = {"knn": Metric(title="Nearest neighbours, top-1", digits=3)}
+    metrics = {"knn": Metric(title="Nearest neighbours, top-1", digits=3, low=0, high=1)}
     config: KnnConfig
 
     def __init__(self, config: KnnConfig) -> None:

@@ -51,24 +51,39 @@ class LatentStatistics(Evaluator):
     """
 
     requires = frozenset({"encode"})
-    metrics = {
-        "effective_rank": Metric(title="Effective rank of the latents", digits=2),
-        "participation_ratio": Metric(title="Participation ratio of the latents", digits=2),
-        "rankme": Metric(title="RankMe of the images' mean latents", digits=2),
-        "latent_kurtosis": Metric(
-            title="Excess kurtosis of latent channels, magnitude", higher_is_better=False, digits=3
-        ),
-        "dead_channels": Metric(title="Latent channels that are dead", higher_is_better=False, digits=3),
-        "statistics_gap": Metric(
-            title="Latents beside the artefact's statistics", unit="nats", higher_is_better=False, digits=4
-        ),
-    }
     config: LatentStatisticsConfig
 
     def __init__(self, config: LatentStatisticsConfig) -> None:
         super().__init__(config)
         self._moments: dict[str, GroupedMoments] = {}
         self._artefact: tuple[Tensor, Tensor] | None = None
+        self._channels: int | None = None
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Ranks are at most the number of channels."""
+        ranks = {
+            "effective_rank": "Effective rank of the latents",
+            "participation_ratio": "Participation ratio of the latents",
+            "rankme": "RankMe of the images' mean latents",
+        }
+        most = self._channels
+        return {
+            **{name: Metric(title=title, digits=2, low=1, high=most) for name, title in ranks.items()},
+            "latent_kurtosis": Metric(
+                title="Excess kurtosis of latent channels, magnitude", higher_is_better=False, digits=3, low=0
+            ),
+            "dead_channels": Metric(
+                title="Latent channels that are dead", higher_is_better=False, digits=3, low=0, high=1
+            ),
+            "statistics_gap": Metric(
+                title="Latents beside the artefact's statistics",
+                unit="nats",
+                higher_is_better=False,
+                digits=4,
+                low=0,
+            ),
+        }
 
     @property
     def protocol(self) -> str:
@@ -94,7 +109,7 @@ class LatentStatistics(Evaluator):
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Resets the moments; keeps the statistics of the artefact."""
-        width = model.latent_channels
+        self._channels = width = model.latent_channels
         widths = {"latent": width, "pooled": width, "color": 3, "pooled_color": 3}
         self._moments = {name: GroupedMoments(size, model.device) for name, size in widths.items()}
         self._artefact = None
@@ -198,13 +213,17 @@ def _rankme(found: Mapping[str, Sequence[HigherMoments]]) -> Score:
     pooled = found["pooled"]
     images, width = int(pooled[0].moments.count), len(pooled[0].third)
     few = f"there are fewer images than channels: it is at most {images}"
-    return _score(
+    score = _score(
         _estimate(pooled, figure),
         COLORS,
         _estimate(found["pooled_color"], figure),
         also={WHITE: rankme(white_spectrum(images, width)), "of all positions": figure(found["latent"][0])},
         notes=(few,) if images < width else (),
     )
+    if score.error is None or images >= width:
+        return score
+    low, high = score.value - 2 * score.error, score.value + 2 * score.error
+    return replace(score, interval=(low, max(score.value, min(high, images))))
 
 
 def _gap(latent: Sequence[HigherMoments], mean: Tensor, std: Tensor) -> Score:

@@ -31,7 +31,7 @@ class LinearProbe(Evaluator):
     requires = frozenset({"encode"})
     fields = frozenset({"label"})
     uses_train = True
-    metrics = {"linear_probe": Metric(title="Linear probe, top-1", digits=3)}
+    metrics = {"linear_probe": Metric(title="Linear probe, top-1", digits=3, low=0, high=1)}
     config: LinearProbeConfig
 
     def __init__(self, config: LinearProbeConfig) -> None:

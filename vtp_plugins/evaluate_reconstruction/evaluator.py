@@ -20,6 +20,7 @@ from vtp_core.view import sides
 from vtp_plugins.evaluate_reconstruction.color import grid_colors, mean_color, mean_lab
 from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
 from vtp_plugins.evaluate_reconstruction.metric import (
+    IDENTICAL_DB,
     MULTISCALE_SIDE,
     WINDOW,
     fine_energy,
@@ -106,16 +107,16 @@ class Reconstruction(Evaluator):
     def metrics(self) -> Mapping[str, Metric]:
         """Those of the named protocol, or all; `lpips_<network>` only if a network is named."""
         found = {
-            "psnr": Metric(title="PSNR", unit="dB", digits=2),
-            "ssim": Metric(title="SSIM", digits=3),
-            "ms_ssim": Metric(title="MS-SSIM", digits=3),
-            "color_shift": Metric(title="Colour shift, L*a*b*", higher_is_better=False, digits=2),
-            "texture": Metric(title="Texture, high frequencies kept", digits=3),
+            "psnr": Metric(title="PSNR", unit="dB", digits=2, low=0, high=IDENTICAL_DB),
+            "ssim": Metric(title="SSIM", digits=3, low=-1, high=1),
+            "ms_ssim": Metric(title="MS-SSIM", digits=3, low=0, high=1),
+            "color_shift": Metric(title="Colour shift, L*a*b*", higher_is_better=False, digits=2, low=0),
+            "texture": Metric(title="Texture, high frequencies kept", digits=3, low=0),
         }
         found = {name: metric for name, metric in found.items() if name in self._wanted}
         if self._lpips is not None:
             trunk = self._lpips.removeprefix("lpips_").replace("_", " ")
-            found[self._lpips] = Metric(title=f"LPIPS, {trunk}", higher_is_better=False, digits=3)
+            found[self._lpips] = Metric(title=f"LPIPS, {trunk}", higher_is_better=False, digits=3, low=0)
         return found
 
     @property

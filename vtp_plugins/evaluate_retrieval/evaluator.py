@@ -52,7 +52,7 @@ class Retrieval(Evaluator):
         """`retrieval_r<k>`; with `each_direction` also `image_to_text_r<k>` and `text_to_image_r<k>`."""
         directions = tuple(_TITLES) if self.config.each_direction else ("retrieval",)
         return {
-            f"{name}_r{k}": Metric(title=f"{_TITLES[name]}, recall at {k}", digits=3)
+            f"{name}_r{k}": Metric(title=f"{_TITLES[name]}, recall at {k}", digits=3, low=0, high=1)
             for k in self.config.at
             for name in directions
         }

@@ -46,7 +46,8 @@ class ZeroShot(Evaluator):
     def metrics(self) -> Mapping[str, Metric]:
         """`zero_shot`, and `zero_shot_top<k>` for further k."""
         return {
-            _metric(k): Metric(title=f"Zero-shot by class name, top-{k}", digits=3) for k in self.config.ranks
+            _metric(k): Metric(title=f"Zero-shot by class name, top-{k}", digits=3, low=0, high=1)
+            for k in self.config.ranks
         }
 
     @property

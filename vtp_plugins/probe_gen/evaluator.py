@@ -98,7 +98,11 @@ class ProbeGen(Evaluator):
         network = self.config.network.removeprefix("timm:")
         titles = {KERNEL: "Kernel distance", FRECHET: "Fréchet distance"}
         return {
-            metric: Metric(title=f"{title} of a small generator's samples, {network}", higher_is_better=False)
+            metric: Metric(
+                title=f"{title} of a small generator's samples, {network}",
+                higher_is_better=False,
+                low=0 if metric == FRECHET else None,
+            )
             for metric, title in titles.items()
         }
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vtp_core.cli.output import table
-from vtp_core.evaluation.protocol import Score
+from vtp_core.evaluation.protocol import Metric, Score
 from vtp_plugins.probe_gen.ranking import GAUSSIAN, Reached, Speed, ranking, speeds
 from vtp_plugins.probe_gen.record import Record
+
+KERNEL, FRECHET = Metric(title="Kernel distance"), Metric(title="Fréchet distance", low=0)
 
 
 def as_data(
@@ -28,8 +30,8 @@ def as_data(
         "ranking": [
             {
                 "tokenizer": place.name,
-                "kernel": _score(place.kernel),
-                "frechet": None if place.frechet is None else _score(place.frechet),
+                "kernel": _score(place.kernel, KERNEL),
+                "frechet": None if place.frechet is None else _score(place.frechet, FRECHET),
                 "beside_gaussian": place.verdict,
                 "beside_first": place.beside_first,
                 "records": [record.model_dump(mode="json") for record in place.records],
@@ -123,11 +125,12 @@ def _bound(reached: Reached) -> str:
     return "≤ " if reached.at_most else ""
 
 
-def _score(score: Score) -> dict[str, Any]:
+def _score(score: Score, metric: Metric) -> dict[str, Any]:
+    interval = score.interval
     return {
         "value": score.value,
         "error": score.error,
-        "interval": None if score.interval is None else list(score.interval),
+        "interval": None if interval is None else list(metric.within(interval, score.value)),
         "baselines": {name: trivial.value for name, trivial in score.baselines.items()},
     }
 

@@ -91,6 +91,30 @@ def test_pairs_tell_what_separate_errors_can_not() -> None:
     assert entry(score_of(hits(60, 100), {"raw pixels": other}))["verdict"] == "within noise"
 
 
+@given(st.integers(1, 40), st.floats(0, 1))
+def test_intervals_of_proportions_end_at_0_and_1(count: int, share: float) -> None:
+    score = score_of(hits(round(share * count), count), {"chance": 0.3})
+    free, kept = (
+        score.entry(metric, PROTOCOL) for metric in (Metric(title="M"), Metric(title="M", low=0, high=1))
+    )
+    (low, high), bounds = kept["interval"], free["interval"]  # type: ignore[misc]
+    assert 0 <= low <= score.value <= high <= 1 and low < high
+    # A share that may be the true one is not excluded, and nothing but the interval changes.
+    assert low == max(bounds[0], 0) and high == min(bounds[1], 1)  # type: ignore[index]
+    assert {**kept, "interval": None} == {**free, "interval": None}
+
+
+def test_intervals_end_at_the_bounds_of_their_metric() -> None:
+    def interval(value: float, error: float, **bounds: float) -> object:
+        return Score(value=value, error=error).entry(Metric(title="M", **bounds), PROTOCOL)["interval"]  # type: ignore[arg-type]
+
+    assert interval(4.5, 3.0) == [-1.5, 10.5]
+    assert interval(4.5, 3.0, low=1) == [1, 10.5] and interval(4.5, 3.0, low=1, high=6) == [1, 6]
+    assert interval(4.5, 1.0, low=1, high=8) == [2.5, 6.5]
+    # A number that rounding puts beyond a bound stays inside its interval.
+    assert interval(1 + 1e-9, 0.1, low=-1, high=1) == [pytest.approx(0.8), 1 + 1e-9]
+
+
 def test_without_an_error_there_is_no_verdict() -> None:
     shown = entry(Score(value=3.0, baseline=1.0))
     assert shown["baseline"] == 1.0 and shown["verdict"] is None and shown["interval"] is None

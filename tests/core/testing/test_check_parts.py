@@ -318,6 +318,9 @@ def test_a_flawed_evaluator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn, "metrics", {})
     with pytest.raises(ConformanceError, match="is not declared"):
         check_evaluator(knn, config)
+    monkeypatch.setattr(knn, "metrics", {"knn": Metric(title="in percent", low=2, high=100)})
+    with pytest.raises(ConformanceError, match=r"metric 'knn' is .*, beyond its range of 2 to 100"):
+        check_evaluator(knn, config)
     monkeypatch.undo()
     with pytest.raises(ConformanceError, match="measured again"):
         check_evaluator(lambda _: Counts(config), None)

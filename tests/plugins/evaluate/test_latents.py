@@ -12,6 +12,8 @@ from scipy.stats import kurtosis
 from torch import nn
 
 from tests.agreement import Agreement
+from tests.core.evaluation_sets import drawn_set
+from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.runner import evaluate
 from vtp_core.testing import ShapesSource, check_evaluator, tiny_tokenizer
@@ -111,6 +113,18 @@ def test_the_colours_of_the_grid_are_the_trivial_latent(held_out: EvaluationSet)
     for name, figure in FIGURES.items():
         expected = 0.25 if name == "dead_channels" else figure(colors)  # three of four channels live
         assert found[name]["baseline"] == pytest.approx(expected, abs=1e-6), name
+
+
+def test_intervals_of_few_images_end_at_the_bounds() -> None:
+    images, channels = 3, toy_tokenizer().latent_channels
+    found = measured(toy_tokenizer(), drawn_set("three", images, 0))
+    free = {}
+    for name, most in (("effective_rank", channels), ("participation_ratio", channels), ("rankme", images)):
+        value, error, (low, high) = (found[name][key] for key in ("value", "error", "interval"))  # type: ignore[misc]
+        assert 1 <= low <= value <= high <= most, name
+        free[name] = (value - 2 * error, value + 2 * error)
+        assert (low, high) == (max(free[name][0], 1), max(value, min(free[name][1], most)))
+    assert free["rankme"][1] > images and min(low for low, _ in free.values()) < 1
 
 
 def test_it_keeps_the_rules_of_evaluators() -> None:

@@ -39,7 +39,8 @@ def check_evaluator(
     Numbers, their errors and their trivial answers do not depend on the batch size (1, 3, 7), the order of
     samples, the number of ranks (one of them without a batch) or on what was measured before; sums are
     float64; features that are not finite give no number, and the error names the sample; every metric is
-    declared with title and unit; the protocol is a name that does not depend on the data.
+    declared with title and unit and lies within its range; the protocol is a name that does not depend on
+    the data.
 
     Args:
         target: The evaluator's class.
@@ -73,6 +74,15 @@ def check_evaluator(
         expect(metric in evaluator.metrics, f"metric {metric!r} is not declared in `metrics`")
         about = evaluator.metrics[metric]
         expect(bool(about.title), f"metric {metric!r} has no title")
+        value = float(first[metric]["value"])  # type: ignore[arg-type]
+        low, high = (
+            -math.inf if about.low is None else about.low,
+            math.inf if about.high is None else about.high,
+        )
+        expect(
+            low - tolerance <= value <= high + tolerance,
+            f"metric {metric!r} is {value:.6g}, beyond its range of {low:g} to {high:g}",
+        )
     numbers = _numbers(first)
     _compare(numbers, _numbers(run(3, evaluator)), "measured again", 1e-9)
     _compare(numbers, _numbers(run(7)), "in batches of 7", tolerance)
