@@ -1,4 +1,4 @@
-"""Rank correlations against scipy; arms, records and verdict; the whole study in small."""
+"""Rank correlations against scipy; arms, records and verdict; the whole study at tiny sizes."""
 
 from __future__ import annotations
 

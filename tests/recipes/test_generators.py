@@ -1,4 +1,4 @@
-"""Recipes of generators: published sizes and settings, the tokenizer's networks, training in small."""
+"""Recipes of generators: published sizes and settings, the tokenizer's networks, training at tiny sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes of other papers: built and planned without weights, trained in small."""
+"""Recipes of other papers: built and planned without weights, trained at tiny sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every recipe of the papers trains in small: its smoke recipe, a second stage from the first's run."""
+"""Every recipe of the papers trains at tiny sizes: its smoke recipe, a second stage from the first's run."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def test_gaussian_data_stay_above_the_bound() -> None:
 
 
 def test_noise_collapses_a_plain_codebook_and_not_the_dominant_subspace() -> None:
-    """The facts' toy in small: clustered signal of few axes under isotropic noise in many."""
+    """A toy problem: clustered signal of few axes under isotropic noise in many."""
     draw = torch.Generator().manual_seed(0)
     centers = torch.randn(256, 8, generator=draw) * (1 / torch.arange(1.0, 9)).sqrt()
     rotation = torch.linalg.qr(torch.randn(256, 256, generator=draw))[0][:8]
