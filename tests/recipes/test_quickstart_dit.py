@@ -1,4 +1,4 @@
-"""The quickstart's generator with few steps, on the tokenizer in the package: from cached latents to samples."""
+"""The generator of the quickstart on the tokenizer in the package, from cached latents to samples."""
 
 from __future__ import annotations
 
