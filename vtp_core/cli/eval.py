@@ -15,6 +15,7 @@ from vtp_core.cli.arguments.protocols import chosen_evaluators
 from vtp_core.cli.leaderboard import compare, opened, prepared
 from vtp_core.cli.measuring import ROWS, Measured, Measuring, Plan, first_failure, make_plan, recipe_of
 from vtp_core.cli.output import check_file
+from vtp_core.config import GeneratedEvaluatorConfig
 from vtp_core.errors import UsageError
 
 
@@ -129,8 +130,9 @@ def eval_(
     else:
         (folder,) = folders.values()
         model = opened(folder, plugins, device)
-        if settings:
-            sampling_of(model, settings)  # refuses wrong ones before anything is measured
+        for table in plan.evaluators.values():
+            if settings and isinstance(table, GeneratedEvaluatorConfig):
+                sampling_of(model, table.settings)  # refuses wrong ones before anything is measured
         prepared(model, plugins, fast, _say)
         _print(measuring.measure(model, _say), plan, as_json, output)
 

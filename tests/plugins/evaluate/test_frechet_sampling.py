@@ -140,10 +140,18 @@ def test_vtp_eval_sets_the_sampler(tmp_path: Path) -> None:
     (entry,) = json.loads(result.stdout).values()
     stated = "sampled with sampler=euler, steps=2, guidance=3, interval=[0, 0.5], shift=1, balance=data"
     assert stated in entry["protocol"]
+    adaptive = table.replace(" }", ', settings = { sampler = "dopri5" } }')
+    result = run(artefact, "-s", "rtol=0.1", evaluator=adaptive)
+    assert result.exit_code == 0, result.output
+    assert "sampled with sampler=dopri5, guidance=1, rtol=0.1, atol=" in result.stdout
     made(generator=False).save(tmp_path / "none")
     for wrong, message in (
         (run(artefact, "-s", "speed=3"), "error: generate: no setting 'speed'; there are sampler, steps"),
         (run(artefact, "-s", "steps"), "error: --set steps: give KEY=VALUE"),
+        (
+            run(artefact, "-s", "steps=3", evaluator=adaptive),
+            "error: generate: steps has no effect with sampler dopri5; leave it out",
+        ),
         (run(tmp_path / "none", "-s", "steps=2"), "error: generate: this tokenizer has no generator"),
         (
             run(artefact, "-s", "steps=2", evaluator="reconstruction"),
