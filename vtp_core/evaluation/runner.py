@@ -107,14 +107,17 @@ def _sampling_problem(evaluator: Evaluator, model: Tokenizer) -> str | None:
     """Settings that the generator can't follow, or that its named protocol doesn't allow; None: neither."""
     if evaluator.generated is None:
         return None
+    settings = evaluator.generated.settings
     try:
-        sampling = sampling_of(model, evaluator.generated.settings)
+        sampling = sampling_of(model, settings)
     except UsageError as error:
         return str(error)
     named = evaluator.follows
     if named is None or evaluator.forced:
         return None
-    return sampling_problem(named.name, named.sampling, sampling)
+    return sampling_problem(
+        named.name, named.sampling, sampling, lambda changes: sampling_of(model, {**settings, **changes})
+    )
 
 
 @torch.no_grad()

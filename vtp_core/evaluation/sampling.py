@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from vtp_core.errors import UsageError
 
 Sampling = Mapping[str, Any]
 """Settings of a generator that act on its samples, by key, as `vtp_core.generator.Generator.describe` gives
@@ -35,8 +37,20 @@ def sampling_mark(demanded: Sampling, sampling: Sampling | None) -> str:
     return "-SAMPLED-WITH-" + "-".join(f"{key}-{_shown(value)}" for key, value in different.items())
 
 
-def sampling_problem(name: str, demanded: Sampling, sampling: Sampling | None) -> str | None:
-    """How samples differ from what the protocol `name` demands, and what to do; None if they don't."""
+def sampling_problem(
+    name: str,
+    demanded: Sampling,
+    sampling: Sampling | None,
+    changed: Callable[[Sampling], Sampling | None],
+) -> str | None:
+    """How samples differ from what a protocol demands, and what to do; None if they don't.
+
+    Args:
+        name: The protocol's.
+        demanded: Its settings.
+        sampling: Those in effect; None: the generator states none.
+        changed: Those in effect after changes by key; raises a UsageError where it can't follow them.
+    """
     different = departures(demanded, sampling)
     if not different:
         return None
@@ -45,12 +59,23 @@ def sampling_problem(name: str, demanded: Sampling, sampling: Sampling | None) -
     if sampling is None:
         return f"{name} is sampled with {_listed(wanted)}, and this generator states no settings; {forced}"
     chosen = {key: value[0] if isinstance(value, tuple) else value for key, value in wanted.items()}
-    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in chosen.items())
-    flags = " ".join(f"-s {key}={_shown(value)}" for key, value in chosen.items())
     return (
         f"{name} is sampled with {_listed(wanted)}, and this generator with {_listed(different)}; "
-        f"set settings = {{ {table} }}, or {flags} of vtp eval; {forced}"
+        f"{_advice(demanded, chosen, changed)}; {forced}"
     )
+
+
+def _advice(demanded: Sampling, chosen: Sampling, changed: Callable[[Sampling], Sampling | None]) -> str:
+    """How to set what is demanded, or why that can't be."""
+    try:
+        lacking = departures(demanded, changed(chosen))
+    except UsageError as error:
+        return f"it can't be set so ({error})"
+    if lacking:
+        return f"it has no {', '.join(lacking)}"
+    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in chosen.items())
+    flags = " ".join(f"-s {key}={_shown(value)}" for key, value in chosen.items())
+    return f"set settings = {{ {table} }}, or {flags} of vtp eval"
 
 
 def _allowed(demanded: Any, value: Any) -> bool:

@@ -161,6 +161,28 @@ def test_a_named_protocol_refuses_other_settings_and_says_how_to_set_them() -> N
     ]
 
 
+def test_advice_that_the_generator_can_not_follow_is_not_given() -> None:
+    class Fixed(Scaled):
+        """States no guidance, whatever it is set to."""
+
+        def describe(self, shape: tuple[int, int, int], settings: vtp.Table | None = None) -> dict[str, Any]:
+            stated = dict(super().describe(shape, settings))
+            del stated["guidance"]
+            return stated
+
+    reason = str(why_not(Mean(named=NAMED), generating(Fixed(steps=25)), None, None))
+    assert reason == (
+        "toy-1 is sampled with steps=4 or 8, guidance=1, and this generator with steps=25, guidance=none; "
+        "it has no guidance; force = true measures all the same and marks the number"
+    )
+    other = replace(NAMED, sampling={"speed": 3})
+    assert str(why_not(Mean(named=other), generating(), None, None)) == (
+        "toy-1 is sampled with speed=3, and this generator with speed=none; it can't be set so (generate: no "
+        "setting 'speed'; there are steps, guidance, noise); force = true measures all the same and marks "
+        "the number"
+    )
+
+
 def test_a_named_protocol_refuses_what_states_no_settings() -> None:
     bare = generating(Bare())
     assert "noise=normal, and this generator states no settings; force = true" in str(
@@ -194,6 +216,6 @@ def test_settings_as_text_and_their_comparison() -> None:
     assert (
         departures({}, None) == {}
         and sampling_mark({}, None) == ""
-        and sampling_problem("x", {}, None) is None
+        and sampling_problem("x", {}, None, lambda changes: changes) is None
     )
     assert sampling_mark({"steps": 50}, sampling) == "-SAMPLED-WITH-steps-none"
