@@ -33,4 +33,6 @@ def require_guidance(guidance: float, classes: int, drop_class: float) -> None:
 def guidance_conflict(guidance: float, classes: int, drop_class: float) -> dict[str, str]:
     """`ObjectiveConfig.conflicts` of a table whose samples are guided by `sampling.guidance`."""
     reason = None if guidance == 1 else why_no_guidance(classes, drop_class)
-    return {} if reason is None else {"sampling.guidance": f"{reason}; set it to 1 (no guidance)"}
+    key = "drop_class" if classes else "classes"
+    advice = f"set guidance to 1 (none), or change {key}"
+    return {} if reason is None else {"sampling.guidance": f"{reason}; {advice}"}

@@ -48,6 +48,7 @@ def test_a_recipe_is_refused_with_one_line(tmp_path: Path, use: str, case: str) 
         read(tmp_path, use, key, guidance)
     (problem,) = caught.value.problems
     assert problem.key == "objectives.ar.sampling.guidance" and message in problem.message
+    assert problem.message.endswith(f"; set guidance to 1 (none), or change {key.split()[0]}")
     assert problem.place.line == 1 + RECIPE.splitlines().index('use = "generation_ar"') + 1
     # What a run wrote before still loads.
     assert read(tmp_path, use, key, guidance, "resolved.toml")
