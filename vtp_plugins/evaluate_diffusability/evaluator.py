@@ -28,8 +28,8 @@ from vtp_plugins.evaluate_reconstruction.metric import IDENTICAL_DB
 from vtp_plugins.pretrained.packages import is_installed
 
 WHITE, PERMUTED = "white Gaussian latents", "permuted tokens"
-APART = "no state: variance and prediction error have different ones; more images bring them together"
-CLAIM = "no state: that lower is better for generation is a hypothesis"
+APART = "no verdict: those of variance and prediction error differ; with more images the two are closer"
+CLAIM = "no verdict: that lower is better for generation is a hypothesis"
 NEIGHBOURS, PREDICTION = "effective neighbours", "prediction error"
 KINDS = {"token": "a token", "latent": "the latent"}
 TYPES = {"order": torch.int64, "latent": torch.float32, "half": torch.float32, "codes": torch.int64}
@@ -293,7 +293,7 @@ class Diffusability(Evaluator):
 
 
 def agreed(lower: Score, upper: Score) -> Score:
-    """The score `lower`, with a state beside a trivial answer only where `upper` has the same one.
+    """The score `lower`, with a verdict beside a trivial answer only where `upper` has the same one.
 
     A finite set biases the variance downward and the prediction error upward, more so the fewer neighbours
     there are: the truth lies between them.
@@ -310,7 +310,7 @@ def agreed(lower: Score, upper: Score) -> Score:
 
 
 def unjudged(score: Score) -> Score:
-    """A score whose better side is not known: with its trivial answers, without a state."""
+    """A score whose better side is not known: with its trivial answers, without a verdict."""
     kept = {name: replace(trivial, error=None) for name, trivial in score.baselines.items()}
     return replace(score, baselines=kept, notes=[*score.notes, CLAIM])
 

@@ -141,10 +141,10 @@ def test_few_neighbours_alone_make_nothing_better_than_white() -> None:
     assert 4 < entry["also"]["effective neighbours"] < 6
     assert entry["value"] + 20 * entry["error"] < 1.9 < 2.5 < entry["also"]["prediction error"]
     assert entry["baseline"] == 2.0 and entry["verdict"] is None
-    assert any(note.startswith("no state: ") for note in entry["notes"])
+    assert any(note.startswith("no verdict: ") for note in entry["notes"])
 
 
-def test_what_is_easier_or_harder_than_white_by_both_figures_has_a_state() -> None:
+def test_what_is_easier_or_harder_than_white_by_both_figures_has_a_verdict() -> None:
     few = normal(64, 1, 2) @ normal(2, 48, seed=1) * 0.3
     entry = states(few, 0.5)[0.5]
     assert entry["verdict"] == "better" and entry["also"]["prediction error"] < entry["baseline"] == 2.0
