@@ -133,7 +133,7 @@ class GeneratedBatch:
 class Evaluator(ABC):
     """Measures a frozen tokenizer. Constructed as ``Evaluator(config)``, which opens no file.
 
-    The runner asks why it can't measure this tokenizer and these sets, and calls `load` and `begin`, then
+    The runner checks that it can measure this tokenizer and these sets, calls `load` and `begin`, then
     `update` for every batch of the training set (if `uses_train`) and of the held-out set (if
     `uses_held_out`); if `generated`, then `begin_generated` and `update_generated` for every batch of
     generated samples. It reduces `state` over ranks and calls `compute` on rank 0.
@@ -232,8 +232,8 @@ class Evaluator(ABC):
     def load(self) -> None:  # noqa: B027 (optional to override)
         """Reads the files that it needs, such as a network's weights; a second call reads none.
 
-        Called when nothing that table, tokenizer and sets tell speaks against it: weights are neither
-        searched nor downloaded in vain.
+        Called after all checks of table, tokenizer and sets have passed, so that no weights are searched or
+        downloaded for an evaluator that can't run.
 
         Raises:
             UsageError: A file is not found or doesn't fit.

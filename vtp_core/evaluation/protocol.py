@@ -136,7 +136,8 @@ class Metric:
         higher_is_better: Direction.
         digits: Decimals to show; None: four significant digits.
         baseline_name: What `Score.baseline` is, for metrics with one trivial answer: ``mean colour``.
-        beside: Names of numbers in `Score.also` without which the value can't be read; tables show them.
+        beside: Names of numbers in `Score.also` without which the value can't be read; `vtp run` and
+            `vtp eval` print them.
         low: Least value that it can have, where an interval ends; None: any.
         high: Largest value that it can have.
     """
@@ -151,7 +152,7 @@ class Metric:
     high: float | None = None
 
     def within(self, interval: tuple[float, float], value: float) -> tuple[float, float]:
-        """The part of an interval that lies in the range, as the true value does: it covers it as often.
+        """The part of an interval that lies in the range; the true value does too, so it is covered as often.
 
         Args:
             interval: Two finite bounds.
