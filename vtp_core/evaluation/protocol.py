@@ -204,6 +204,14 @@ class Score:
     also: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """`interval`, else two standard errors to each side; None where they are unknown or not finite."""
+        found = self.interval
+        if found is None and self.error is not None:
+            found = (self.value - 2 * self.error, self.value + 2 * self.error)
+        return found if found is not None and all(map(math.isfinite, found)) else None
+
     def entry(self, metric: Metric, protocol: EvaluationProtocol) -> dict[str, object]:
         """The entry of ``eval.json``."""
         given = dict(self.baselines)
@@ -214,11 +222,7 @@ class Score:
         best = max(given, key=lambda name: sign * given[name].value, default=None)
         # JSON has no NaN: what could not be computed is null.
         error = self.error if self.error is not None and math.isfinite(self.error) else None
-        interval = self.interval
-        if interval is None and error is not None:
-            interval = (self.value - 2 * error, self.value + 2 * error)
-        if interval is not None and not all(map(math.isfinite, interval)):
-            interval = None
+        bounds = self.bounds
         named = protocol.named
         return {
             "value": self.value,
@@ -228,7 +232,7 @@ class Score:
             "baselines": {name: trivial.value for name, trivial in given.items()},
             "verdict": None if best is None else verdict(sign * self.value, sign, given[best]),
             "error": error,
-            "interval": None if interval is None else list(metric.within(interval, self.value)),
+            "interval": None if bounds is None else list(metric.within(bounds, self.value)),
             "title": metric.title if named is None else f"{metric.title} ({protocol.label})",
             "unit": metric.unit,
             "higher_is_better": metric.higher_is_better,

@@ -220,9 +220,9 @@ def _rankme(found: Mapping[str, Sequence[HigherMoments]]) -> Score:
         also={WHITE: rankme(white_spectrum(images, width)), "of all positions": figure(found["latent"][0])},
         notes=(few,) if images < width else (),
     )
-    if score.error is None or images >= width:
+    if score.bounds is None or images >= width:
         return score
-    low, high = score.value - 2 * score.error, score.value + 2 * score.error
+    low, high = score.bounds
     return replace(score, interval=(low, max(score.value, min(high, images))))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -134,3 +135,17 @@ def test_draws_are_as_wide_as_students_distribution(count: int) -> None:
     expected = values.std().item() / count**0.5 * t.ppf(0.975, count - 1) / NORMAL
     assert found.std().item() == pytest.approx(expected, rel=0.03)
     assert found.mean().item() == pytest.approx(values.mean().item(), abs=0.05 * expected)
+
+
+@pytest.mark.parametrize(
+    ("about", "bounds"),
+    [
+        ({"error": 0.5}, (0.0, 2.0)),
+        ({"error": 0.5, "interval": (0.7, 1.1)}, (0.7, 1.1)),
+        ({}, None),
+        ({"error": math.nan}, None),
+        ({"error": 0.5, "interval": (-math.inf, 1.1)}, None),
+    ],
+)
+def test_bounds_are_the_interval_or_two_standard_errors(about, bounds) -> None:
+    assert Score(value=1.0, **about).bounds == bounds
