@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from vtp_core.evaluation.sampling import sampling_text
+
 GALLERY = "samples.json"
 """List of the pictures, beside their PNG files."""
 GALLERY_VERSION = 2
@@ -95,8 +97,8 @@ def _samples(data: Any) -> dict[str, Any] | None:
     if data is None:
         return None
     rows = [{"title": str(row["title"]), "files": list(map(str, row["files"]))} for row in data["rows"]]
-    settings = {str(key): value for key, value in data["settings"].items() if value is not None}
-    shown = ", ".join(f"{key} {value}" for key, value in settings.items())
+    settings = {str(key): value for key, value in data["settings"].items()}
+    shown = sampling_text(settings) if settings else ""
     return {"rows": rows, "seed": int(data["seed"]), "settings": shown} if rows else None
 
 
