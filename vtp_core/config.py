@@ -128,6 +128,10 @@ class EvaluatorConfig(ComponentConfig):
     protocols: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     """Name of a protocol -> the keys of this table that choose it; ``vtp eval --protocol`` sets them."""
 
+    def conflicts(self) -> Mapping[str, str]:
+        """As of `ObjectiveConfig`; tables of a command line are asked too."""
+        return {}
+
 
 class GeneratedEvaluatorConfig(EvaluatorConfig):
     """A table ``[evaluators.NAME]`` of an evaluator of generated samples."""

@@ -18,7 +18,7 @@ from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import sides
 from vtp_plugins.evaluate_reconstruction.color import grid_colors, mean_color, mean_lab
-from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
+from vtp_plugins.evaluate_reconstruction.config import NO_LPIPS, ReconstructionConfig
 from vtp_plugins.evaluate_reconstruction.metric import (
     IDENTICAL_DB,
     MULTISCALE_SIDE,
@@ -59,7 +59,7 @@ class Reconstruction(Evaluator):
     def __init__(self, config: ReconstructionConfig) -> None:
         super().__init__(config)
         self.follows, self.forced = config.named, config.force
-        if config.network is None and config.lpips_weights is not None:
+        if config.lpips in (None, NO_LPIPS) and config.network is None and config.lpips_weights is not None:
             raise UsageError("evaluator reconstruction: lpips_weights needs lpips, the network they are of")
         self._wanted = METRICS if config.named is None else config.named.metrics
         self._mirrored = config.named is not None and config.named.mirrored
@@ -121,12 +121,19 @@ class Reconstruction(Evaluator):
 
     @property
     def _lpips(self) -> str | None:
-        return "lpips_random" if self.config.lpips_weights == RANDOM else self.config.network
+        network = self.config.network
+        return "lpips_random" if network is not None and self.config.lpips_weights == RANDOM else network
 
     def load(self) -> None:
         """Reads the weights of LPIPS."""
-        if self.config.network is not None and self._network is None:
+        if self.config.network is None or self._network is not None:
+            return
+        try:
             self._network = lpips_network(self.config.network, self.config.lpips_weights)
+        except UsageError as error:
+            if self.config.lpips is not None or self.follows is None:
+                raise
+            raise UsageError(f'{error}; lpips = "none" leaves LPIPS out of {self.follows.name}') from error
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
         """Clears the collected numbers."""
@@ -189,10 +196,18 @@ class Reconstruction(Evaluator):
         if "ms_ssim" in self._wanted and "ms_ssim" not in scores:
             note = f"MS-SSIM is left out: it needs images of {MULTISCALE_SIDE} px or more"
             scores["ssim"] = replace(scores["ssim"], notes=(note,))
-        if self.follows is not None and "lpips" in self._wanted and self._lpips is None:
-            note = f"{self.follows.name} also has LPIPS, which is not measured: `lpips` names no network"
-            scores["psnr"] = replace(scores["psnr"], notes=(note,))
+        if self.follows is not None and (reason := self._missing_lpips(self.follows.name)):
+            scores["psnr"] = replace(scores["psnr"], notes=(reason,))
         return scores
+
+    def _missing_lpips(self, protocol: str) -> str | None:
+        """Why a named protocol's numbers, or those that the table asks for, are without LPIPS."""
+        if (given := self.config.lpips) and self.config.conflicts():
+            return f'{protocol} has no LPIPS, so lpips = "{given}" is not measured'
+        if self._lpips is not None or "lpips" not in self._wanted:
+            return None
+        why = f'lpips = "{given}"' if given else "`lpips` names no network"
+        return f"{protocol} also has LPIPS, which is not measured: {why}"
 
 
 def _color_shift(lab: Tensor) -> Score:

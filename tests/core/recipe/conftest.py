@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig, SourceConfig, Table
+from vtp_core.config import ComponentConfig, EvaluatorConfig, ObjectiveConfig, SourceConfig, Table
 from vtp_core.plugins import Plugins, Register, hookimpl
 from vtp_core.recipe import Recipe, load_recipe
 from vtp_core.schedule import Scheduled
@@ -54,6 +54,15 @@ class PairConfig(ObjectiveConfig):
         return {} if self.head_of is None else {"head_of": self.head_of}
 
 
+class ScoreConfig(EvaluatorConfig):
+    use: str = "score"
+    network: str | None = None
+    protocol: str | None = None
+
+    def conflicts(self) -> Mapping[str, str]:
+        return {"network": "the protocol has none"} if self.network and self.protocol else {}
+
+
 class DrawnConfig(SourceConfig):
     count: int = 10
     captions: bool = False
@@ -96,7 +105,7 @@ def fake_plugin() -> SimpleNamespace:
 
     @hookimpl
     def register_evaluators(register: Register) -> None:
-        register("score", "x:Score")
+        register("score", "x:Score", config=ScoreConfig)
 
     return SimpleNamespace(vtp_api=2, **{name: hook for name, hook in locals().items() if callable(hook)})
 

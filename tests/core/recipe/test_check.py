@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from vtp_core.recipe import Recipe, RecipeErrors
+from tests.core.recipe.conftest import RECIPE
+from vtp_core.plugins import Plugins
+from vtp_core.recipe import Recipe, RecipeErrors, load_recipe
 from vtp_core.recipe.problems import Problem
 
 Load = Callable[..., Recipe]
@@ -90,6 +92,14 @@ ACROSS = {
         27,
         "objectives.pair.margin",
         "can't be 0.25 with text",
+    ),
+    "keys of an evaluator that exclude each other": (
+        PAIR,
+        f'{PAIR}\n[evaluators.s]\nuse = "score"\nprotocol = "p"\nnetwork = "n"',
+        None,
+        29,
+        "evaluators.s.network",
+        "the protocol has none",
     ),
     "block that is not there": (
         PAIR,
@@ -290,3 +300,15 @@ DOUBTFUL = {
 def test_what_follows_from_a_mistake_is_not_reported(load: Load, case: str) -> None:
     changes, keys = DOUBTFUL[case]
     assert [problem.key for problem in problems(load, changes)] == keys
+
+
+def test_files_that_runs_wrote_are_not_asked_for_conflicts(
+    plugins: Plugins, write: Callable[..., str]
+) -> None:
+    evaluator = '[evaluators.s]\nuse = "score"\nprotocol = "p"\nnetwork = "n"'
+    text = RECIPE.replace(PAIR, f"{PAIR}\ntext = true\nmargin = 0.25\n{evaluator}")
+    assert len(problems(load_recipe, write(text), (), plugins)) == 2
+    recipe = load_recipe(write(text, "resolved.toml"), (), plugins)
+    assert recipe.evaluators["s"].model_dump()["network"] == "n"
+    (problem,) = problems(load_recipe, "resolved.toml", ['evaluators.s.network="m"'], plugins)
+    assert problem.key == "evaluators.s.network"

@@ -11,8 +11,11 @@ from torchmetrics.functional.image.ssim import structural_similarity_index_measu
 
 from tests.core.evaluation_sets import drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
+from vtp_core.cli.arguments.tables import read_table
+from vtp_core.errors import UsageError
 from vtp_core.evaluation.runner import evaluate
 from vtp_core.pixels import IMAGENET_MEAN, IMAGENET_STD
+from vtp_core.plugins import load_plugins
 from vtp_plugins.evaluate_reconstruction.config import ReconstructionConfig
 from vtp_plugins.evaluate_reconstruction.evaluator import Reconstruction
 from vtp_plugins.evaluate_reconstruction.protocols import PROTOCOLS
@@ -70,6 +73,11 @@ def test_what_a_table_lacks_is_not_measured_under_its_name(
     held_out = drawn_set("val", 3, 0)
     results = evaluate(toy_tokenizer(), {"r": Reconstruction(ReconstructionConfig(protocol=name))}, held_out)
     assert results.keys() == {f"{metric}@{name}" for metric in named.metrics if metric != "lpips"}
+    none = Reconstruction(ReconstructionConfig(protocol=name, lpips="none"))
+    without = evaluate(toy_tokenizer(), {"r": none}, held_out)
+    assert without.keys() == results.keys()
+    missing = f'{name} also has LPIPS, which is not measured: lpips = "none"'
+    assert (missing in without[f"psnr@{name}"]["notes"]) == ("lpips" in named.metrics)  # type: ignore[operator]
     missing = f"{name} also has LPIPS, which is not measured: `lpips` names no network"
     assert (missing in results[f"psnr@{name}"]["notes"]) == ("lpips" in named.metrics)  # type: ignore[operator]
     assert any("network of LPIPS" in text for text in named.unknown) == ("lpips" in named.metrics)
@@ -80,13 +88,37 @@ def test_what_a_table_lacks_is_not_measured_under_its_name(
     [
         ({"protocol": "vtp"}, "'vtp' is none of imagenet256-reconstruction-v1, vtp-2512"),
         ({"protocol": "vtp-2512", "lpips": "lpips_alex"}, 'is measured with lpips = "lpips_vgg"'),
-        (
-            {"protocol": "dino-tok-2511-zero-shot-512", "lpips": "lpips_alex"},
-            "zero-shot-512 has no LPIPS; leave lpips out",
-        ),
         ({"force": True}, "force needs a protocol"),
     ],
 )
 def test_tables_that_contradict_their_protocol_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ReconstructionConfig.model_validate(settings)
+
+
+def test_a_table_of_an_older_run_is_measured_without_lpips_where_the_protocol_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "dino-tok-2511-zero-shot-512"
+    monkeypatch.setitem(PROTOCOLS, name, dataclasses.replace(PROTOCOLS[name], image_size=16))  # type: ignore[arg-type]
+    table = ReconstructionConfig(protocol=name, lpips="lpips_alex", lpips_weights="random")
+    assert table.conflicts() == {"lpips": f"protocol {name} has no LPIPS; leave lpips out"}
+    results = evaluate(toy_tokenizer(), {"r": Reconstruction(table)}, drawn_set("val", 3, 0))
+    note = f'{name} has no LPIPS, so lpips = "lpips_alex" is not measured'
+    assert list(results) == [f"psnr@{name}"] and note in results[f"psnr@{name}"]["notes"]  # type: ignore[operator]
+    given = f'{{ use = "reconstruction", protocol = "{name}", lpips = "lpips_alex" }}'
+    with pytest.raises(UsageError, match=r"^evaluator reconstruction: lpips: protocol .* leave lpips out$"):
+        read_table(given, "evaluator", load_plugins())
+
+
+def test_weights_that_only_the_protocol_asks_for_can_be_left_out() -> None:
+    for lpips, end in ((None, '; lpips = "none" leaves LPIPS out of vtp-2512'), ("lpips_vgg", "")):
+        table = ReconstructionConfig(protocol="vtp-2512", lpips=lpips, lpips_weights="no.safetensors")
+        with pytest.raises(UsageError, match=f"no.safetensors.*{end}$") as caught:
+            Reconstruction(table).load()
+        assert ("leaves LPIPS out" in str(caught.value)) == bool(end)
+    left = Reconstruction(ReconstructionConfig(protocol="vtp-2512", lpips="none"))
+    left.load()
+    assert list(left.metrics) == ["psnr", "ssim"]
+    with pytest.raises(UsageError, match="lpips_weights needs lpips"):
+        Reconstruction(ReconstructionConfig(protocol="vtp-2512", lpips="none", lpips_weights="random"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vtp_core.cli.arguments.tables import read_table, table_values
+from vtp_core.cli.arguments.tables import read_table, read_values, table_values
 from vtp_core.config import EvaluatorConfig
 from vtp_core.errors import UsageError
 from vtp_core.recipe.problems import did_you_mean
@@ -44,8 +44,6 @@ def chosen_evaluators(
     Raises:
         UsageError: A table is wrong, or no evaluator has a protocol.
     """
-    from vtp_core.recipe.reading.component import read_component
-
     if not protocols:
         return _named([read_table(text, "evaluator", plugins) for text in tables])
     known = known_protocols(plugins)
@@ -64,10 +62,10 @@ def chosen_evaluators(
                     raise UsageError(
                         f"--evaluator {use}: {key} = {values[key]!r} contradicts --protocol {protocol}"
                     )
-            found.append(read_component("evaluator", values, plugins))
+            found.append(read_values("evaluator", values, plugins))
         for use, keys in () if tables else having.items():
             own = [each for each in recipe.values() if each.use == use and _follows(each, keys)]
-            found += own or [read_component("evaluator", {"use": use, **keys}, plugins)]
+            found += own or [read_values("evaluator", {"use": use, **keys}, plugins)]
     return _named(found)
 
 

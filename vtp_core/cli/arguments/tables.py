@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from vtp_core.config import EvaluatorConfig
 from vtp_core.errors import UsageError
 from vtp_core.recipe.toml_values import TomlError, parse_toml
 
@@ -24,9 +26,21 @@ def read_table(text: str, kind: Kind, plugins: Plugins) -> ComponentConfig:
     Raises:
         UsageError: It is no TOML, or the table has errors.
     """
+    return read_values(kind, table_values(text, kind), plugins)
+
+
+def read_values(kind: Kind, values: Mapping[str, Any], plugins: Plugins) -> ComponentConfig:
+    """The checked table of a component that a command line names.
+
+    Raises:
+        UsageError: The table has errors, or keys that can't work together.
+    """
     from vtp_core.recipe.reading.component import read_component
 
-    return read_component(kind, table_values(text, kind), plugins)
+    table = read_component(kind, values, plugins)
+    for key, reason in table.conflicts().items() if isinstance(table, EvaluatorConfig) else ():
+        raise UsageError(f"{kind} {table.use}: {key}: {reason}")
+    return table
 
 
 def table_values(text: str, kind: Kind) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path as FilePath
 
-from vtp_core.config import ComponentConfig, ObjectiveConfig, OptimizerConfig, SourceConfig
+from vtp_core.config import ComponentConfig, EvaluatorConfig, ObjectiveConfig, OptimizerConfig, SourceConfig
 from vtp_core.recipe.history import RESOLVED
 from vtp_core.recipe.problems import did_you_mean
 from vtp_core.recipe.reading.files import Tree
@@ -40,6 +40,8 @@ def check(tree: Tree, parts: Parts, world_size: int | None) -> None:
     _check_sizes(tree, parts)
     _check_sources(tree, parts)
     _check_objectives(tree, parts, ranks)
+    for name, table in parts.all(EvaluatorConfig, "evaluators").items():
+        _check_conflicts(tree, parts, ("evaluators", name), table)
     _check_names(tree, parts)
     _check_best(tree, parts)
 
@@ -111,7 +113,7 @@ def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
         if objective.stop is not None and objective.stop <= objective.start:
             tree.report(("objectives", name, "stop"), f"must come after start = {objective.start}")
         _check_partners(tree, parts, name, objective)
-        _check_conflicts(tree, parts, name, objective)
+        _check_conflicts(tree, parts, ("objectives", name), objective)
         for view_name, need in objective.views().items():
             used.add(view_name)
             view = parts.get(ViewConfig, "views", view_name)
@@ -136,11 +138,13 @@ def _check_partners(tree: Tree, parts: Parts, name: str, objective: ObjectiveCon
             tree.report(("objectives", name, key), f"there is no other [objectives.{partner}]; {advice}")
 
 
-def _check_conflicts(tree: Tree, parts: Parts, name: str, objective: ObjectiveConfig) -> None:
-    if not parts.sure("objectives", name):
+def _check_conflicts(
+    tree: Tree, parts: Parts, place: tuple[str, str], table: ObjectiveConfig | EvaluatorConfig
+) -> None:
+    if not parts.sure(*place):
         return
-    for key, message in objective.conflicts().items():
-        path = ("objectives", name, *key.split("."))
+    for key, message in table.conflicts().items():
+        path = (*place, *key.split("."))
         if FilePath(tree.origin(path).file).name != RESOLVED:
             tree.report(path, message)
 
