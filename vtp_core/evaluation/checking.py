@@ -1,10 +1,15 @@
-"""Reads an evaluation set once before a run, so that a broken sample is known before step 0."""
+"""Reads held-out sets and the files of evaluators before a run: what is broken is known before step 0."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vtp_core.data.source import BadSample
-from vtp_core.errors import DataError
+from vtp_core.errors import DataError, VtpError
 from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.evaluator import Evaluator
+from vtp_core.evaluation.failures import Failures
+from vtp_core.evaluation.gathering import Gathering
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.training.ranks.rank_objects import gather_objects
 from vtp_core.training.ranks.world import World
@@ -42,3 +47,24 @@ def check_samples(data: EvaluationSet, fields: frozenset[str], world: World, sho
             f"{data.name}: {count} of {len(data.indices())} evaluation samples can't be used: "
             f"{'; '.join(first)}{more}; repair or remove them: evaluations use whole sets"
         )
+
+
+def load_evaluators(evaluators: Mapping[str, Evaluator], world: World) -> None:
+    """Reads what evaluators need, such as weights; every rank calls it, and all raise where one fails.
+
+    Args:
+        evaluators: Name in the recipe -> evaluator.
+        world: This rank.
+
+    Raises:
+        VtpError: The first that an evaluator raised, on any rank.
+    """
+    failures: dict[str, VtpError] = {}
+    failed = Failures(failures)
+    with Gathering(world) as ranks:
+        for name, evaluator in evaluators.items():
+            with failed.of(name):
+                evaluator.load()
+        failed.agree(ranks)
+    for error in failures.values():
+        raise error

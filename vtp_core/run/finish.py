@@ -14,7 +14,7 @@ from vtp_core.artefact.card import write_card
 from vtp_core.artefact.from_recipe import artefact_config
 from vtp_core.data.opening import Sources
 from vtp_core.errors import NumericError, Preempted, UsageError, VtpError, known_error
-from vtp_core.evaluation.checking import check_samples
+from vtp_core.evaluation.checking import check_samples, load_evaluators
 from vtp_core.evaluation.failures import reason
 from vtp_core.evaluation.history import find_metric, summary
 from vtp_core.evaluation.latents import statistics_samples
@@ -96,8 +96,7 @@ def check_evaluation(
             f"evaluate.best: evaluator {owner} declares no metric {metric!r}, so its direction is unknown; "
             f"it declares {', '.join(declared) or 'none'}"
         )
-    for evaluator in evaluators.values():
-        evaluator.load()
+    load_evaluators(evaluators, world)
     users = [evaluator for evaluator in evaluators.values() if evaluator.uses_held_out]
     if (held_out := sets[0]) is not None and users and read:
         fields = frozenset[str]().union(*(evaluator.fields_of(held_out) for evaluator in users))
