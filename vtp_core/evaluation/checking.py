@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vtp_core.data.source import BadSample
-from vtp_core.errors import DataError, VtpError
+from vtp_core.errors import DataError, UsageError, VtpError
 from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator
 from vtp_core.evaluation.failures import Failures
@@ -49,22 +49,29 @@ def check_samples(data: EvaluationSet, fields: frozenset[str], world: World, sho
         )
 
 
-def load_evaluators(evaluators: Mapping[str, Evaluator], world: World) -> None:
+def load_evaluators(evaluators: Mapping[str, Evaluator], world: World, best: str | None = None) -> None:
     """Reads what evaluators need, such as weights; every rank calls it, and all raise where one fails.
 
     Args:
         evaluators: Name in the recipe -> evaluator.
         world: This rank.
+        best: ``EVALUATOR.METRIC`` that must be measured also with what was read, or None.
 
     Raises:
         VtpError: The first that an evaluator raised, on any rank.
     """
+    owner, _, metric = (best or "").partition(".")
     failures: dict[str, VtpError] = {}
     failed = Failures(failures)
     with Gathering(world) as ranks:
         for name, evaluator in evaluators.items():
             with failed.of(name):
                 evaluator.load()
+                if name == owner and metric not in evaluator.metrics:
+                    raise UsageError(
+                        f"evaluate.best names {metric}, which is not measured with the files of its table; "
+                        f"measured are {', '.join(evaluator.metrics) or 'none'}"
+                    )
         failed.agree(ranks)
     for error in failures.values():
         raise error

@@ -69,7 +69,7 @@ def check_evaluation(
     Raises:
         DataError: A source is empty, or samples of the held-out set can't be used.
         UsageError: An evaluator needs what the recipe's tokenizer or data lacks, or a file that is not
-            found, or ``evaluate.best`` names a metric that its evaluator doesn't declare.
+            found, or ``evaluate.best`` names a metric that its evaluator doesn't declare or measure.
     """
     sets = open_recipe_sets(recipe, sources)
     evaluators = build_evaluators(recipe, plugins)
@@ -96,7 +96,7 @@ def check_evaluation(
             f"evaluate.best: evaluator {owner} declares no metric {metric!r}, so its direction is unknown; "
             f"it declares {', '.join(declared) or 'none'}"
         )
-    load_evaluators(evaluators, world)
+    load_evaluators(evaluators, world, recipe.evaluate.best)
     users = [evaluator for evaluator in evaluators.values() if evaluator.uses_held_out]
     if (held_out := sets[0]) is not None and users and read:
         fields = frozenset[str]().union(*(evaluator.fields_of(held_out) for evaluator in users))

@@ -17,6 +17,8 @@ class ScriptConfig(vtp.ComponentConfig):
     """Whether lower is better."""
     fails: tuple[int, ...] = ()
     """Steps at which it can't be measured."""
+    file: bool = False
+    """Whether a file is read that lacks what the score needs."""
 
 
 class Script(vtp.Evaluator):
@@ -26,9 +28,15 @@ class Script(vtp.Evaluator):
     protocol = "script-v1"
     config: ScriptConfig
     step = 0
+    lacking = False
+
+    def load(self) -> None:
+        self.lacking = self.config.file
 
     @property
     def metrics(self) -> Mapping[str, vtp.Metric]:
+        if self.lacking:
+            return {}
         return {"score": vtp.Metric(title="Score", higher_is_better=not self.config.lower)}
 
     def begin(self, model: vtp.Tokenizer, classes: Sequence[str]) -> None:

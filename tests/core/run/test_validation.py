@@ -142,6 +142,10 @@ def test_the_best_checkpoint_and_the_curve_outlive_a_stop(tmp_path: Path, whole:
         (('evaluate.best="steps"',), "evaluate.best"),
         (('evaluate.best="r.psnr"', "evaluators.r.use='reconstruction'"), "evaluator r reads data; set"),
         (('evaluate.best="steps.scores"',), "evaluator steps declares no metric 'scores'"),
+        (
+            (BEST, "evaluators.steps.file=true"),
+            "evaluator steps: evaluate.best names score, which is not measured with the files of its table",
+        ),
     ],
 )
 def test_a_best_that_can_not_be_told_is_refused_before_step_0(tmp_path, sets, message) -> None:
