@@ -32,7 +32,7 @@ class Number:
 
     Attributes:
         title: What was measured.
-        value: The number with its unit.
+        value: The number with its unit, and what it can't be read without in parentheses.
         interval: Its 95 % interval, or empty.
         trivial: The strongest trivial answer and its name, or empty.
         protocol: How it was measured.

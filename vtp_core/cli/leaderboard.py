@@ -154,4 +154,5 @@ def board_text(board: Board) -> str:
 def _cell(cell: Cell) -> str:
     mark = f" [{cell.mark}]" if cell.mark else ""
     best = " *" if cell.best else ""
-    return f"{printable(cell.text)}{best}{mark}"
+    beside = f" ({cell.beside})" if cell.beside else ""
+    return printable(f"{cell.text}{beside}") + best + mark

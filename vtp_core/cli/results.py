@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtp_core.cli.output import table
-from vtp_core.evaluation.protocol import shown
+from vtp_core.evaluation.protocol import shown, shown_beside
 
 PARTIAL = "PARTIAL"
 """Word of a protocol whose numbers are of a part of a set."""
@@ -26,7 +26,7 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         results: What `vtp_core.evaluation.runner.evaluate` returned.
     """
-    beside = {metric: _beside(entry) for metric, entry in results.items()}
+    beside = {metric: shown_beside(entry) for metric, entry in results.items()}
     also = any(beside.values())
     heads = (
         "metric",
@@ -66,10 +66,6 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         )
     notes = [f"note: {entry['title']}: {note}" for entry in results.values() for note in entry["notes"]]
     return "\n".join([table(rows), *notes])
-
-
-def _beside(entry: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {entry['also'][name]:.4g}" for name in entry["beside"])
 
 
 def _number(value: float | None, entry: Mapping[str, Any]) -> str:

@@ -136,8 +136,8 @@ class Metric:
         higher_is_better: Direction.
         digits: Decimals to show; None: four significant digits.
         baseline_name: What `Score.baseline` is, for metrics with one trivial answer: ``mean colour``.
-        beside: Names of numbers in `Score.also` without which the value can't be read; `vtp run` and
-            `vtp eval` print them.
+        beside: Names of numbers in `Score.also` without which the value can't be read; tables, leaderboards,
+            reports and model cards show them.
         low: Least value that it can have, where an interval ends; None: any.
         high: Largest value that it can have.
     """
@@ -247,6 +247,14 @@ def shown(value: float, entry: Mapping[str, Any]) -> str:
     """A number with the decimals and the unit of its entry in ``eval.json``."""
     number = f"{value:.4g}" if entry["digits"] is None else f"{value:.{entry['digits']}f}"
     return f"{number} {entry['unit']}".rstrip()
+
+
+def shown_beside(entry: Mapping[str, Any]) -> str:
+    """The numbers without which that of an entry can't be read; empty if there are none.
+
+    Entries of earlier versions name none.
+    """
+    return ", ".join(f"{name} {entry['also'][name]:.4g}" for name in entry.get("beside", ()))
 
 
 def verdict(signed_value: float, sign: int, trivial: Baseline) -> Verdict | None:

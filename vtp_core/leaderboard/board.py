@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vtp_core.evaluation.protocol import shown
+from vtp_core.evaluation.protocol import shown, shown_beside
 from vtp_core.leaderboard.cost import HALF_PRECISION_BITS, Cost
 from vtp_core.leaderboard.row import Row
 from vtp_core.view import size_text
@@ -24,6 +24,7 @@ class Cell:
         text: What is shown.
         value: What it is sorted by, or None.
         interval: The 95 % interval as text, or empty.
+        beside: Further numbers without which it can't be read, or empty.
         verdict: Beside the strongest trivial answer: better, within noise, worse; or empty.
         mark: Number of the note on its protocol; 0 if it has that of its column.
         best: Whether no number of the same protocol in its column is better.
@@ -32,6 +33,7 @@ class Cell:
     text: str
     value: float | None = None
     interval: str = ""
+    beside: str = ""
     verdict: str = ""
     mark: int = 0
     best: bool = False
@@ -128,6 +130,7 @@ class Board:
             text=shown(value, plain),
             value=value,
             interval="" if bounds is None else " to ".join(shown(bound, plain) for bound in bounds),
+            beside=shown_beside(entry),
             verdict=str(entry["verdict"] or ""),
             mark=0 if same else self._mark(_difference(str(entry["protocol"]), protocol)),
             best=same and len(self.rows) > 1 and sign * value == best,

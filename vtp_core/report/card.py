@@ -8,7 +8,7 @@ from typing import Any
 from vtp_core.artefact.card import Number, Training
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.evaluation.history import PREFIX
-from vtp_core.evaluation.protocol import shown
+from vtp_core.evaluation.protocol import shown, shown_beside
 from vtp_core.report.run_data import RunData
 from vtp_core.report.tables import data
 
@@ -34,10 +34,10 @@ def training_of(run: RunData, config: ArtefactConfig) -> Training:
 def _numbers(evaluation: Mapping[str, Mapping[str, Any]]) -> Iterator[Number]:
     for entry in evaluation.values():
         bounds, trivial = entry.get("interval"), entry.get("baseline")
-        plain = {**entry, "unit": ""}
+        plain, beside = {**entry, "unit": ""}, shown_beside(entry)
         yield Number(
             title=str(entry["title"]),
-            value=shown(float(entry["value"]), entry),
+            value=shown(float(entry["value"]), entry) + (f" ({beside})" if beside else ""),
             interval="" if bounds is None else " to ".join(shown(bound, plain) for bound in bounds),
             trivial="" if trivial is None else f"{shown(trivial, plain)} ({entry['baseline_name']})",
             protocol=str(entry["protocol"]),

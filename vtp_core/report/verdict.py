@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from vtp_core.evaluation.protocol import Verdict
+from vtp_core.evaluation.protocol import Verdict, shown_beside
 from vtp_core.report.chart import number
 from vtp_core.report.run_data import RunData, is_number, table
 
@@ -31,6 +31,7 @@ class ShownScore:
         title: Its name for readers.
         value: With its unit.
         interval: Its bounds, or empty.
+        beside: Further numbers without which it can't be read, or empty.
         baseline: With its unit, or empty.
         baseline_name: What the baseline is.
         verdict: "better", "within noise" or "worse" than the baseline, by two standard errors; empty if
@@ -48,6 +49,7 @@ class ShownScore:
     title: str
     value: str
     interval: str
+    beside: str
     baseline: str
     baseline_name: str
     verdict: str
@@ -138,12 +140,10 @@ def _score(name: str, entry: Mapping[str, Any]) -> ShownScore:
     low, high = (float(bounds[0]), float(bounds[1])) if known and isinstance(bounds, list) else (value, value)
     top = 1.0 if fraction else max(abs(value), abs(baseline or 0.0), abs(high), 1e-12) * 1.15
     chance = table(entry.get("baselines")).get("chance", baseline if name_of_baseline == "chance" else None)
-    notes = entry.get("notes")
-    also = [
-        (key.replace("_", " "), number(float(item)))
-        for key, item in table(entry.get("also")).items()
-        if is_number(item)
-    ]
+    notes, asked = entry.get("notes"), entry.get("beside")
+    further = {key: float(item) for key, item in table(entry.get("also")).items() if is_number(item)}
+    beside = {key: further[key] for key in further if isinstance(asked, list) and key in asked}
+    also = [(key.replace("_", " "), number(item)) for key, item in further.items()]
     if len(also) > MOST_ALSO:
         also = [*also[:MOST_ALSO], (f"and {len(also) - MOST_ALSO} more in eval.json", "")]
     start, end = _percent(low / top), _percent(high / top)
@@ -152,6 +152,7 @@ def _score(name: str, entry: Mapping[str, Any]) -> ShownScore:
         title=str(entry.get("title") or name.replace("_", " ")),
         value=_shown(value, unit, digits),
         interval=f"{_shown(low, '', digits)} to {_shown(high, '', digits)}" if known else "",
+        beside=shown_beside({"also": beside, "beside": beside}),
         baseline=_shown(baseline, unit, digits) if baseline is not None else "",
         baseline_name=name_of_baseline,
         verdict=str(state) if (state := entry.get("verdict")) in VERDICTS else "",

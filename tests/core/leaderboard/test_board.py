@@ -25,12 +25,16 @@ COST = Cost(
 )  # fmt: skip
 
 
-def entry(value: float, size: int = 32, aspect: str = "fidelity", *, higher: bool = True) -> dict[str, Any]:
-    """What an evaluation writes of a number."""
-    metric = Metric(title="Likeness", unit="dB", higher_is_better=higher, digits=1, baseline_name="grey")
+def entry(
+    value: float, size: int = 32, aspect: str = "fidelity", *, higher: bool = True, **also: float
+) -> dict[str, Any]:
+    """What an evaluation writes of a number, which can't be read without those of `also`."""
+    metric = Metric(
+        title="Likeness", unit="dB", higher_is_better=higher, digits=1, baseline_name="grey", beside=[*also]
+    )
     held_out = SetFacts(name="photos", samples=5, total=5)
     protocol = EvaluationProtocol(name="likeness-v1 (mean)", image_size=size, held_out=held_out)
-    score = Score(value=value, error=0.5, baselines={"grey": Baseline(value=1.0, error=0.5)})
+    score = Score(value=value, error=0.5, baselines={"grey": Baseline(value=1.0, error=0.5)}, also=also)
     return {**score.entry(metric, protocol), "evaluator": "likeness", "aspect": aspect}
 
 
@@ -139,6 +143,18 @@ def test_the_page_is_offline_and_runs_only_its_own_script() -> None:
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
     assert f"script-src 'sha256-{digest}'" in policy and "default-src 'none'" in policy
     assert any(cell.startswith("3.0") and "better" in cell for cell in page.cells)
+
+
+def test_what_a_number_can_not_be_read_without_is_beside_it() -> None:
+    board = Board([row("a", m=entry(3.0, neighbours=12.345)), row("b", m=entry(4.0, neighbours=2.0))])
+    assert [cell.beside for cell in column(board, "Likeness").cells] == ["neighbours 12.35", "neighbours 2"]
+    assert "3.0 (neighbours 12.35)" in board_text(board) and "4.0 (neighbours 2) *" in board_text(board)
+    assert any(cell.startswith("3.02.0 to 4.0neighbours 12.35") for cell in Page(render(board)).cells)
+    written = board.written()["tokenizers"][0]["results"]["m"]
+    assert (written["beside"], written["also"]) == (["neighbours"], {"neighbours": 12.345})
+    older = entry(3.0)
+    del older["beside"]
+    assert column(Board([row("a", m=older)]), "Likeness").cells[0].beside == ""
 
 
 def test_names_are_text_on_the_page_and_in_the_terminal() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.core.leaderboard.test_board import entry
 from tests.core.run.tiny_run import vtp
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.artefact.card import Number, Training, model_card
 from vtp_core.cli.main import main
+from vtp_core.report.card import training_of
+from vtp_core.report.page import render
+from vtp_core.report.run_data import RunData
 
 MEASURED = (
     'evaluate.source={ use = "samples", split = "val" }',
@@ -65,6 +70,20 @@ def test_an_edited_evaluation_gives_a_card_without_numbers(run: Path, tmp_path: 
         (run / "eval.json").write_text(kept)
     assert result.exit_code == 0, result.output
     assert "## Measured" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_a_number_can_not_be_read_without_is_beside_it_in_card_and_report(tmp_path: Path) -> None:
+    config = toy_tokenizer().config
+    assert config is not None
+    measured = {"m": entry(3.0, neighbours=12.345)}
+    rows = [{"step": 7, "eval/m": 3.0}]
+    data = RunData(name="a", metrics=rows, evaluation=measured, images=tmp_path)
+    (number,) = training_of(data, config.model_copy(update={"step": 7})).numbers
+    assert number.value == "3.0 dB (neighbours 12.35)"
+    assert "<span>neighbours 12.35</span>" in render(data)
+    for damaged in (None, "neighbours", [["neighbours"], None, "others"]):
+        text = render(replace(data, evaluation={"m": {**measured["m"], "beside": damaged}}))
+        assert "3.0 dB" in text and "<span>neighbours" not in text
 
 
 def test_texts_of_a_run_are_no_markup() -> None:
