@@ -64,12 +64,34 @@ class Generator(nn.Module):
         stated: dict[str, Any] = (settings or self.settings).model_dump(mode="json")
         return stated
 
-    def with_settings(self, changes: Mapping[str, Any]) -> Table:
-        """The settings with changes by key.
+    def unused(self, settings: Table) -> Mapping[str, str]:
+        """Key -> why its value changes no sample, such as ``"with sampler euler"``; here none.
+
+        Args:
+            settings: Whole and valid.
+        """
+        return {}
+
+    def without_effect(self, changes: Mapping[str, Any]) -> dict[str, str]:
+        """Those of some changes of the settings that change no sample -> why.
 
         Raises:
             UsageError: There is no such key, or the value is not valid.
         """
+        unused = self.unused(self._changed(changes))
+        return {key: unused[key] for key in changes if key in unused}
+
+    def with_settings(self, changes: Mapping[str, Any]) -> Table:
+        """The settings with changes by key.
+
+        Raises:
+            UsageError: There is no such key, the value is not valid, or a change has no effect on samples.
+        """
+        for key, why in self.without_effect(changes).items():
+            raise UsageError(f"generate: {key} has no effect {why}; leave it out")
+        return self._changed(changes)
+
+    def _changed(self, changes: Mapping[str, Any]) -> Table:
         table = type(self.settings)
         if unknown := [key for key in changes if key not in table.model_fields]:
             known = ", ".join(table.model_fields)

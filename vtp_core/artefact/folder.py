@@ -146,14 +146,9 @@ def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
     plugins = plugins if plugins is not None else load_plugins()
     config = _known_heads(read_config(folder), plugins, folder)
     _check_generators(config, folder)
-    heads = {name: f"heads/{name}/{WEIGHTS}" for name in config.heads}
+    heads = _head_files(config)
     check_sums(folder, ["config.json", WEIGHTS, *heads.values()])
-    shapes = {
-        f"{file}:{name}": shape
-        for file in (WEIGHTS, *heads.values())
-        for name, (_, shape) in read_header(folder / file).items()
-    }
-    planned = outline(config, plugins, shapes)
+    planned = _planned(config, folder, plugins)
     check_header(folder / WEIGHTS, _core_state(planned))
     for objective, children in head_modules(planned, config).items():
         check_header(folder / heads[objective], _state(children))
@@ -166,6 +161,30 @@ def read_artefact(folder: Path, plugins: Plugins | None = None) -> Tokenizer:
         for name, tensor in read_weights(folder / heads[objective], state).items():
             state[name].copy_(tensor)
     return tokenizer
+
+
+def outline_artefact(folder: Path, plugins: Plugins) -> Tokenizer:
+    """The tokenizer of a folder on the meta device: its networks and settings, without weights.
+
+    Raises:
+        CheckpointError: Its ``config.json`` or the heads of its files are damaged.
+        UsageError: A component is not installed.
+    """
+    return _planned(_known_heads(read_config(folder), plugins, folder), folder, plugins)
+
+
+def _planned(config: ArtefactConfig, folder: Path, plugins: Plugins) -> Tokenizer:
+    shapes = {
+        f"{file}:{name}": shape
+        for file in (WEIGHTS, *_head_files(config).values())
+        for name, (_, shape) in read_header(folder / file).items()
+    }
+    return outline(config, plugins, shapes)
+
+
+def _head_files(config: ArtefactConfig) -> dict[str, str]:
+    """Head -> the file of its weights in the folder."""
+    return {name: f"heads/{name}/{WEIGHTS}" for name in config.heads}
 
 
 def _known_heads(config: ArtefactConfig, plugins: Plugins, folder: Path) -> ArtefactConfig:

@@ -9,13 +9,12 @@ from pathlib import Path
 import click
 
 from vtp_core.cli.arguments import completion
-from vtp_core.cli.arguments.generator import read_changes, sampled_with
+from vtp_core.cli.arguments.generator import read_changes, require_sampled, sampled_with
 from vtp_core.cli.arguments.options import device_option, fast_option, json_option, plugin_option
 from vtp_core.cli.arguments.protocols import chosen_evaluators
 from vtp_core.cli.leaderboard import compare, opened, prepared
 from vtp_core.cli.measuring import ROWS, Measured, Measuring, Plan, first_failure, make_plan, recipe_of
 from vtp_core.cli.output import check_file
-from vtp_core.config import GeneratedEvaluatorConfig
 from vtp_core.errors import UsageError
 
 
@@ -103,7 +102,6 @@ def eval_(
     """
     from vtp_core.artefact.finding import find_tokenizer
     from vtp_core.plugins import load_plugins
-    from vtp_core.tokenizer.generated import sampling_of
 
     check_file("--output", output)
     check_file("--html", html)
@@ -115,9 +113,10 @@ def eval_(
     chosen = chosen_evaluators(names, protocols, given.evaluators if given is not None else {}, plugins)
     plan = make_plan(given, source, train_source, chosen, plugins, named=bool(names))
     settings = read_changes(changes)
+    require_sampled(plan.evaluators, settings)
     plan = replace(
         plan,
-        evaluators=sampled_with(plan.evaluators, settings),
+        settings=settings,
         rows=rows or plan.rows,
         limit=limit or plan.limit,
         allow_incomplete=allow_incomplete or plan.allow_incomplete,
@@ -131,8 +130,7 @@ def eval_(
         (folder,) = folders.values()
         model = opened(folder, plugins, device)
         for table in plan.evaluators.values():
-            if settings and isinstance(table, GeneratedEvaluatorConfig):
-                sampling_of(model, table.settings)  # refuses wrong ones before anything is measured
+            sampled_with(table, settings, model)  # refuses wrong ones before anything is measured
         prepared(model, plugins, fast, _say)
         _print(measuring.measure(model, _say), plan, as_json, output)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from vtp_core.cli.arguments.generator import sampled_with
 from vtp_core.cli.arguments.options import torch_device
 from vtp_core.cli.output import printable, table
+from vtp_core.errors import UsageError, VtpError
 
 if TYPE_CHECKING:
-    from vtp_core.cli.measuring import Measured, Measuring
+    from vtp_core.cli.measuring import Measured, Measuring, Plan
     from vtp_core.leaderboard.board import Board, Cell
     from vtp_core.leaderboard.row import Row
     from vtp_core.plugins import Plugins
@@ -64,6 +66,7 @@ def compare(
         html: A file for the page, or None.
 
     Raises:
+        UsageError: No generator can follow the settings that the command line gives.
         Exception: The first that a tokenizer or an evaluator raised, after the table is written.
     """
     from vtp_core.atomic import write_json, write_text
@@ -72,6 +75,7 @@ def compare(
     from vtp_core.leaderboard.page import render
     from vtp_core.leaderboard.row import Row
 
+    _check_settings(folders.values(), measuring.plan, plugins)
     rows: list[Row] = []
     found: list[Measured] = []
     errors: list[Exception] = []
@@ -96,6 +100,34 @@ def compare(
         click.echo(f"leaderboard: {html}", err=True)
     if failure := next(iter(errors), None) or first_failure(found, measuring.plan.named):
         raise failure
+
+
+def _check_settings(folders: Iterable[Path], plan: Plan, plugins: Plugins) -> None:
+    """Refuses settings that no generator can follow, as far as artefacts tell without their weights."""
+    from vtp_core.artefact.config import is_artefact
+    from vtp_core.artefact.finding import run_of_checkpoint
+    from vtp_core.artefact.folder import outline_artefact
+
+    refused: list[UsageError] = []
+    for folder in folders if plan.settings else ():
+        if run_of_checkpoint(folder) is not None:
+            return
+        if not is_artefact(folder):  # of another project, whose formats hold no generators
+            continue
+        try:
+            model = outline_artefact(folder, plugins)
+        except VtpError:  # its row will say so
+            continue
+        if "generate" not in model.exports:
+            continue
+        try:
+            for table in plan.evaluators.values():
+                sampled_with(table, plan.settings, model)
+            return
+        except UsageError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def _row(

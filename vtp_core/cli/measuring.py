@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtp_core.cli.arguments.generator import sampled_with
 from vtp_core.cli.arguments.held_out import read_held_out, read_source
 from vtp_core.cli.arguments.tables import read_table
 from vtp_core.errors import DataError, UsageError, VtpError
@@ -42,6 +43,7 @@ class Plan:
         limit: Samples of each set.
         limits: Limits of the images that are decoded.
         allow_incomplete: Whether parts that can't be read are left out.
+        settings: Changes of generators' settings, for evaluators of generated samples.
     """
 
     held_out: ComponentConfig | None
@@ -54,6 +56,7 @@ class Plan:
     limit: int | None = None
     limits: DecodeLimits | None = None
     allow_incomplete: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def recipe_of(given: str | None, tokenizer: Path, source: str | None, plugins: Plugins) -> Recipe | None:
@@ -184,7 +187,7 @@ class Measuring:
 
         held_out, train = self._sets()
         found = Measured()
-        evaluators = self._evaluators(model, held_out, train, found)
+        evaluators = self._evaluators(model, held_out, train, found, say)
         for name, why in found.unfit.items():
             say(f"left out: {name}: {why}")
         if not evaluators:
@@ -223,6 +226,7 @@ class Measuring:
         held_out: EvaluationSet | None,
         train: EvaluationSet | None,
         found: Measured,
+        say: Callable[[str], object],
     ) -> dict[str, Evaluator]:
         """Those that can run; why others can't is added to `found`.
 
@@ -237,7 +241,10 @@ class Measuring:
                 kind: type[Evaluator] = self._plugins.find("evaluator", config.use).load_target()
                 if not plan.asked and kind.on_request:
                     raise UsageError(f"{kind.on_request}; name it to run it: --evaluator {config.use}")
-                evaluator = kind(config)
+                sampled, lines = sampled_with(config, plan.settings, model)
+                for line in lines:
+                    say(line)
+                evaluator = kind(sampled)
                 if problem := why_not(evaluator, model, held_out, train):
                     named = f"evaluator {name}: {problem}; leave it out or change the data"
                     raise UsageError(named if plan.named else problem)

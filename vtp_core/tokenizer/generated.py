@@ -69,6 +69,32 @@ def sampling_of(tokenizer: Tokenizer, changes: Mapping[str, Any]) -> dict[str, A
     return dict(head.describe(_shape(tokenizer), head.with_settings(changes) if changes else None))
 
 
+def changed_settings(
+    tokenizer: Tokenizer, given: Mapping[str, Any], changes: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings of a generator with changes, and without those that only these changes leave without effect.
+
+    Args:
+        tokenizer: Its weights may be on the meta device.
+        given: The settings before the changes.
+        changes: By key.
+
+    Returns:
+        The settings, and key -> why of those that were dropped.
+
+    Raises:
+        UsageError: As `sampling_of`.
+    """
+    settings, dropped = {**given, **changes}, {}
+    head = tokenizer.exports["generate"] if "generate" in tokenizer.exports else None
+    if isinstance(head, Generator) and (idle := head.without_effect(settings)):
+        before = head.without_effect(given)
+        dropped = {key: why for key, why in idle.items() if key not in changes and key not in before}
+    settings = {key: value for key, value in settings.items() if key not in dropped}
+    sampling_of(tokenizer, settings)
+    return settings, dropped
+
+
 def _shape(tokenizer: Tokenizer) -> tuple[int, int, int]:
     if tokenizer.config is None:
         raise UsageError("generate: a tokenizer without a config has no image size; build it with config=")

@@ -99,16 +99,18 @@ class FlowGenerator(Generator):
         """The settings with changes by key.
 
         Raises:
-            UsageError: There is no such key, the value is not valid, or a change has no effect on samples.
+            UsageError: There is no such key, the value is not valid, a change has no effect on samples, or
+                the generator can't be guided.
         """
         chosen = super().with_settings(changes)
         assert isinstance(chosen, SamplingConfig)
         require_guidance(chosen.guidance, self.classes, self.config.drop_class)
-        unused = chosen.unused()
-        for key in changes:
-            if key in unused:
-                raise UsageError(f"generate: {key} has no effect {unused[key]}; leave it out")
         return chosen
+
+    def unused(self, settings: Table) -> Mapping[str, str]:
+        """What the sampler doesn't read, and the interval of no guidance."""
+        assert isinstance(settings, SamplingConfig)
+        return settings.unused()
 
     @torch.no_grad()
     def generate(

@@ -21,7 +21,7 @@ from vtp_core.evaluation.sampling import departures, sampling_mark, sampling_pro
 from vtp_core.leaderboard.board import Board
 from vtp_core.leaderboard.row import Row
 from vtp_core.tokenizer import Tokenizer
-from vtp_core.tokenizer.generated import sampling_of
+from vtp_core.tokenizer.generated import changed_settings, sampling_of
 
 
 class Scaling(vtp.Table):
@@ -219,3 +219,31 @@ def test_settings_as_text_and_their_comparison() -> None:
         and sampling_problem("x", {}, None, lambda changes: changes) is None
     )
     assert sampling_mark({"steps": 50}, sampling) == "-SAMPLED-WITH-steps-none"
+
+
+class Chosen(Scaled):
+    """Reads the factors only of normal noise."""
+
+    def unused(self, settings: vtp.Table) -> dict[str, str]:
+        assert isinstance(settings, Scaling)
+        return {} if settings.noise == "normal" else dict.fromkeys(("steps", "guidance"), "without noise")
+
+
+def test_changes_drop_the_given_settings_that_they_leave_without_effect() -> None:
+    model = generating(Chosen())
+    none = {"noise": "none"}
+    assert changed_settings(model, {"steps": 2}, {"guidance": 3.0}) == ({"steps": 2, "guidance": 3.0}, {})
+    assert changed_settings(model, {"steps": 2}, none) == (none, {"steps": "without noise"})
+    assert changed_settings(generating(), {"steps": 2}, none) == ({"steps": 2, **none}, {})
+    refused: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+        ({}, {**none, "steps": 3}),  # a change itself has no effect
+        (none, {"steps": 3}),
+        ({**none, "steps": 2}, none),  # the given settings contradict each other already
+    )
+    for given, changes in refused:
+        with pytest.raises(UsageError, match="generate: steps has no effect without noise; leave"):
+            changed_settings(model, given, changes)
+    with pytest.raises(UsageError, match="takes neither classes nor settings"):
+        changed_settings(generating(Bare()), {}, none)
+    with pytest.raises(UsageError, match="has no generator"):
+        changed_settings(toy_tokenizer(text=False), {}, none)

@@ -144,9 +144,22 @@ def test_vtp_eval_sets_the_sampler(tmp_path: Path) -> None:
     result = run(artefact, "-s", "rtol=0.1", evaluator=adaptive)
     assert result.exit_code == 0, result.output
     assert "sampled with sampler=dopri5, guidance=1, rtol=0.1, atol=" in result.stdout
+    coarse = table.replace(" }", ', settings = { sampler = "dopri5", rtol = 0.1, guidance = 1.0 } }')
+    result = run(artefact, "-s", "sampler=euler", "-s", "steps=2", evaluator=coarse)
+    assert result.exit_code == 0 and "sampled with sampler=euler, steps=2, guidance=1," in result.stdout
+    line = "settings of frechet_generated: without rtol, which has no effect with sampler euler\n"
+    assert result.stderr.count(line) == 1
     made(generator=False).save(tmp_path / "none")
     for wrong, message in (
         (run(artefact, "-s", "speed=3"), "error: generate: no setting 'speed'; there are sampler, steps"),
+        (
+            run(artefact, str(tmp_path / "none"), "-s", "speed=3", "--leaderboard"),
+            "error: generate: no setting 'speed'; there are sampler, steps",
+        ),
+        (
+            run(artefact, "-s", "guidance=1", evaluator=table.replace(" }", ", settings = { rtol = 0.1 } }")),
+            "error: generate: rtol has no effect with sampler euler; leave it out",
+        ),
         (run(artefact, "-s", "steps"), "error: --set steps: give KEY=VALUE"),
         (
             run(artefact, "-s", "steps=3", evaluator=adaptive),
