@@ -9,8 +9,15 @@ from pathlib import Path
 import click
 
 from vtp_core.cli.arguments import completion
-from vtp_core.cli.arguments.generator import read_changes, require_sampled, sampled_with
-from vtp_core.cli.arguments.options import device_option, fast_option, json_option, plugin_option
+from vtp_core.cli.arguments.generator import require_sampled, sampled_with
+from vtp_core.cli.arguments.options import (
+    changes_option,
+    device_option,
+    fast_option,
+    json_option,
+    plugin_option,
+    read_changes,
+)
 from vtp_core.cli.arguments.protocols import chosen_evaluators
 from vtp_core.cli.leaderboard import compare, opened, prepared
 from vtp_core.cli.measuring import ROWS, Measured, Measuring, Plan, first_failure, make_plan, recipe_of
@@ -46,13 +53,8 @@ from vtp_core.errors import UsageError
     shell_complete=completion.protocols,
     help="Measure by this named protocol, with every evaluator that has it or those of --evaluator.",
 )
-@click.option(
-    "-s",
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Setting of the generator whose samples are measured, such as guidance=2; the protocol says so.",
+@changes_option(
+    "Setting of the generator whose samples are measured, such as guidance=2; the protocol says so."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many samples of each source; named so.")
 @click.option(

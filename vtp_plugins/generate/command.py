@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from vtp_core.cli.arguments.generator import read_changes
 from vtp_core.cli.arguments.options import (
+    changes_option,
     device_option,
     json_option,
     plugin_option,
+    read_changes,
     tokenizer_argument,
     torch_device,
 )
@@ -34,14 +35,7 @@ GRID = "generated.png"
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of the sampler.")
 @click.option("--guidance", type=float, help="Weight of the class; 1: no guidance.")
 @click.option("--sampler", metavar="NAME", help="How the flow is integrated, such as euler or heun.")
-@click.option(
-    "-s",
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Another setting of the generator; the value is JSON, else a string.",
-)
+@changes_option("Another setting of the generator; the value is JSON, else a string.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of PNG files and a record.")
 @click.option(
     "--grid",

@@ -11,7 +11,14 @@ import click
 from pydantic import ValidationError
 
 from vtp_core.cli.arguments import completion
-from vtp_core.cli.arguments.options import device_option, json_option, plugin_option, torch_device
+from vtp_core.cli.arguments.options import (
+    changes_option,
+    device_option,
+    json_option,
+    plugin_option,
+    read_changes,
+    torch_device,
+)
 from vtp_core.cli.output import check_folder
 from vtp_core.errors import UsageError
 from vtp_plugins.probe_gen.config import ProbeSettings
@@ -45,14 +52,7 @@ FOLDER = Path("runs/probe-gen")
 @click.option(
     "--reach", type=float, metavar="K", help="With --curve: epochs to a Fréchet distance K (EP_FID@K)."
 )
-@click.option(
-    "-s",
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting of the proxy, such as steps=100; the protocol says so.",
-)
+@changes_option("Change a setting of the proxy, such as steps=100; the protocol says so.")
 @click.option(
     "-o",
     "--output",
@@ -144,14 +144,8 @@ def read_settings(changes: Sequence[str]) -> ProbeSettings:
     Raises:
         UsageError: There is no such setting, or a value does not fit.
     """
-    values = {}
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise UsageError(f"--set {change}: expected KEY=VALUE")
-        values[key.strip()] = value.strip()
     try:
-        return ProbeSettings.model_validate(values)
+        return ProbeSettings.model_validate(read_changes(changes))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "settings"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vtp_core.config import GeneratedEvaluatorConfig
@@ -12,24 +11,6 @@ from vtp_core.errors import UsageError
 if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
     from vtp_core.tokenizer import Tokenizer
-
-
-def read_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """Settings as ``key=value`` with JSON values; anything else is a string.
-
-    Raises:
-        UsageError: There is no ``=``.
-    """
-    found: dict[str, Any] = {}
-    for change in changes:
-        key, sign, value = change.partition("=")
-        if not sign:
-            raise UsageError(f"--set {change}: give KEY=VALUE, such as steps=20")
-        try:
-            found[key.strip()] = json.loads(value)
-        except (ValueError, RecursionError):
-            found[key.strip()] = value
-    return found
 
 
 def require_sampled(tables: Mapping[str, ComponentConfig], changes: Mapping[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,6 +63,33 @@ def set_option(command: Command) -> Command:
         help="Set a key of the recipe, such as run.steps=10; the value is TOML, else a string.",
     )
     return option(command)
+
+
+def changes_option(about: str) -> Callable[[Command], Command]:
+    """``-s KEY=VALUE``, any number of times: passed as `changes`, for `read_changes`.
+
+    Args:
+        about: Its help.
+    """
+    return click.option("-s", "--set", "changes", multiple=True, metavar="KEY=VALUE", help=about)
+
+
+def read_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Settings as ``key=value`` with JSON values; anything else is a string.
+
+    Raises:
+        UsageError: There is no ``=``.
+    """
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if not sign:
+            raise UsageError(f"--set {change}: give KEY=VALUE, such as steps=20")
+        try:
+            found[key.strip()] = json.loads(value)
+        except (ValueError, RecursionError):
+            found[key.strip()] = value
+    return found
 
 
 def plugin_option(command: Command) -> Command:
