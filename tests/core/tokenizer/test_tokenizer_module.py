@@ -115,6 +115,12 @@ def test_the_check_passes_a_sound_tokenizer() -> None:
     check_tokenizer(changed(nn.Tanh()), compiles=False)
 
 
+def test_tokenizers_checked_before_do_not_count_towards_the_limit_of_compilations() -> None:
+    with torch._dynamo.config.patch(recompile_limit=1):
+        check_tokenizer(toy_tokenizer(text=False))
+        check_tokenizer(changed(nn.Tanh()))
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
