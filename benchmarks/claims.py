@@ -72,7 +72,7 @@ class Claim(Table):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Everything that speaks to it."""
+        """Everything that is evidence for or against it."""
         return (*self.recipes, *self.studies, *self.tests, *self.evaluators)
 
 
@@ -129,10 +129,10 @@ def _verdict(claim: Claim) -> Iterator[str]:
     found = {finding.finding for finding in claim.findings}
     if claim.verdict == "open":
         if claim.findings and found != {"open"}:
-            yield "its verdict is open, but studies speak to it"
+            yield "its verdict is open, but studies have findings on it"
         return
     if not claim.named:
-        yield f"nothing speaks to it, so its verdict is open, not {claim.verdict}"
+        yield f"it names no evidence, so its verdict is open, not {claim.verdict}"
     if not claim.records:
         yield f"no record backs the verdict {claim.verdict}"
     if claim.verdict == "shown" and not found <= {"appeared"}:

@@ -1,4 +1,4 @@
-"""The data of a study: CIFAR-10 as tar shards if it is told where, else the samples of the package."""
+"""The data of a study: CIFAR-10 as tar shards if their folder is given, else the samples of the package."""
 
 from __future__ import annotations
 

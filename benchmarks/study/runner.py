@@ -65,7 +65,7 @@ def make_runs(runs: Sequence[Run], bench: Bench, budget: float | None = None) ->
     """Makes the runs that have no record yet.
 
     A run is done when its record is there. One that was stopped has its checkpoints in `bench.work` and goes
-    on from the newest of them. SIGINT, SIGTERM and the end of the budget stop the running ones in good order.
+    on from the newest of them. SIGINT, SIGTERM and the end of the budget stop the running ones cleanly.
 
     Args:
         runs: In the order of their start.

@@ -69,7 +69,7 @@ class Distances(Evaluator):
         return f"distances-v1 ({self.config.network}, weights {where}, {self.config.side} px, 8 bit)"
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
-        """Forgets what was counted, and takes the network to the tokenizer's device."""
+        """Resets its counts, and moves the network to the tokenizer's device."""
         self._network.to(model.device)
         channels = self._network.features(torch.zeros(1, 3, 64, 64, device=model.device))[-1].shape[1]
         self._moments = {name: Moments(channels) for name in ("image", "output", "flat")}

@@ -96,7 +96,7 @@ PIXELS: dict[Finding, str] = {
     "appeared": "tokenizers of higher PSNR have worse samples here, which agrees with the paper",
     "leaning": "no relation is shown, which does not contradict the paper",
     "absent": "no relation is shown, which does not contradict the paper",
-    "reversed": "tokenizers of higher PSNR have better samples here, which speaks against the paper",
+    "reversed": "tokenizers of higher PSNR have better samples here, which contradicts the paper",
     "open": "not judged",
 }
 

@@ -181,7 +181,7 @@ def test_psnr_that_goes_with_better_samples_speaks_against_the_paper(
         entries[PSNR] = {"value": sign * entries[KERNEL]["value"], "protocol": "one"}
     assert findings(found)["distance does not fall with PSNR"] == said
     text = write_verdict(found)
-    assert ("speaks against the paper" if sign < 0 else "which agrees with the paper") in text
+    assert ("contradicts the paper" if sign < 0 else "which agrees with the paper") in text
     assert findings(found)["probe against distance, given PSNR"] == "open"  # nothing is left of the distance
 
 

@@ -94,7 +94,7 @@ WRONG = {
         {"records": ("benchmarks/reports/none_*.json",)},
         "no committed record benchmarks/reports/none",
     ),
-    "a verdict of nothing": (NOTHING, "nothing speaks to it, so its verdict is open, not in part"),
+    "a verdict of nothing": (NOTHING, "it names no evidence, so its verdict is open, not in part"),
     "a verdict without record": ({"records": ()}, "no record backs the verdict in part"),
     "an arm": ({"findings": (finding(above="clip_d4"),)}, "study_objectives has no arm clip_d4"),
     "a finding": (
@@ -119,7 +119,10 @@ WRONG = {
         "in part, but no finding appeared",
     ),
     "scale for what": ({"verdict": "needs scale", "recipes": ()}, "no recipe would show it"),
-    "a verdict that is missing": ({"verdict": "open"}, "its verdict is open, but studies speak to it"),
+    "a verdict that is missing": (
+        {"verdict": "open"},
+        "its verdict is open, but studies have findings on it",
+    ),
 }
 
 

@@ -118,7 +118,7 @@ class ProbeGen(Evaluator):
         self._meter.load()
 
     def begin(self, model: Tokenizer, classes: Sequence[str]) -> None:
-        """Forgets the images."""
+        """Drops the images."""
         assert model.config is not None
         self._model = model
         self._meter.to(model.device)

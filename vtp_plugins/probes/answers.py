@@ -74,7 +74,7 @@ def empty_classes(held_out: Tensor, classes: Sequence[str], train: Tensor | None
             "the number says nothing about them"
         )
     if len(seen) == 1:
-        notes.append("all held-out images are of one class: nothing shows that classes are told apart")
+        notes.append("all held-out images are of one class: whether classes are separated is not measured")
     fitted = seen if train is None else set(train.unique().tolist())
     if unknown := sorted(seen - fitted):
         images = int(torch.isin(held_out, torch.tensor(unknown)).sum())

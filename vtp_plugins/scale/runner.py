@@ -102,7 +102,7 @@ def state_of(run: Run, folder: Path) -> State:
 def make_chains(chains: Sequence[Sequence[Run]], bench: Bench, budget: float | None = None) -> bool:
     """Makes the runs that are not done; a run that failed is recorded and tried again the next time.
 
-    SIGINT, SIGTERM and the end of the budget stop the running ones in good order: each saves its step.
+    SIGINT, SIGTERM and the end of the budget stop the running ones cleanly: each saves its step.
 
     Args:
         chains: Runs, each chain in the order of its runs.

@@ -64,7 +64,7 @@ class Quantizer(nn.Module):
         """Sets the codebook from (N, dim) vectors of the data; quantisers without a codebook ignore it."""
 
     def before_step(self, steps: range) -> None:
-        """Hears which steps the coming `after_step` stands for, as `Bottleneck.before_step` does."""
+        """Gets the range of steps that the next `after_step` covers, as `Bottleneck.before_step` does."""
 
     def after_step(self, tally: Tally, index: int) -> None:
         """Updates codebook and meters from the step's reduced tally, the same on all ranks."""

@@ -132,7 +132,7 @@ def assert_same_bits(left: dict[str, torch.Tensor], right: dict[str, torch.Tenso
 
 
 def one_line(result: Result) -> str:
-    """The error of a run: the last line on standard error, and the only one that speaks of it."""
+    """The error of a run: the last line on standard error, and the only one about it."""
     lines = result.stderr.strip().splitlines()
     assert sum("error" in line for line in lines) == 1, result.stderr
     assert "Traceback" not in result.output

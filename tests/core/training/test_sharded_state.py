@@ -126,7 +126,7 @@ def train_and_save(run: Run, folder: Path) -> None:
     (folder / f"drift-{run.rank}.txt").write_text("\n".join(drifts))
     torch.save({"norms": run.norms, "state": run.full_state()}, folder / f"first-{run.rank}.pt")
     save(folder / "run", STEPS, run.state(), recipe={"a": 1})
-    # A rank that can't write: all ranks hear of it, nothing is published.
+    # A rank that can't write: all ranks get the error, nothing is published.
     if run.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
     try:

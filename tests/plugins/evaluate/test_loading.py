@@ -1,4 +1,4 @@
-"""Before `load` reads a file, evaluators know their metrics and what speaks against tokenizer and sets."""
+"""Before `load` reads a file, evaluators know their metrics and what tokenizer and sets lack for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop signals: SIGTERM, SIGINT and SIGUSR1 end a run in good order. Imports no torch."""
+"""Stop signals: SIGTERM, SIGINT and SIGUSR1 end a run cleanly. Imports no torch."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class Watch:
         leave(error.exit_code)
 
     def _name_stall(self, text: str, quiet: float) -> None:
-        """Logs where this rank and the others stand; of all ranks, the first that can still speak does it."""
+        """Logs where this rank and the others stand; the lowest rank that still answers does it."""
         own = f"rank {self.rank}: {text}"
         said = {self.rank: own} if self.size == 1 else self._ask(own, max(3.0, self.seconds / 4))
         if self.rank != min(said):

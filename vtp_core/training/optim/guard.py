@@ -59,7 +59,7 @@ class Guard:
         self.last_checkpoint = checkpoint
 
     def announce(self, bottleneck: Bottleneck, index: int) -> None:
-        """Tells a trained bottleneck the steps that the coming `after_step` stands for."""
+        """Passes a trained bottleneck the range of steps that the next `after_step` covers."""
         if bottleneck.training:
             bottleneck.before_step(range(index - self.bottleneck_missed, index + 1))
             self.bottleneck_missed += 1  # until its `after_step` was called
