@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
@@ -18,6 +18,7 @@ from vtp_core.artefact.latent_manifest import LISTED, MANIFEST, LatentManifest, 
 from vtp_core.artefact.latent_shards import ShardContent, write_shard
 from vtp_core.atomic import sweep
 from vtp_core.data.crops.geometry import center_crop
+from vtp_core.data.loading.workers import prepare_worker, read_all
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.encoded import require_finite
 from vtp_core.errors import DataError
@@ -117,18 +118,19 @@ def _encode_shard(
     kept: list[tuple[int, Sample]] = []
     left_out: dict[str, list[str]] = {}
     made: list[dict[str, Tensor]] = [_empty(model, manifest)]
-    for part in reading.batches(manifest.positions(number)):
-        images = []
-        for position, sample, image in part:
-            if isinstance(sample, BadSample):
-                left_out.setdefault(sample.reason, []).append(sample.key)
-                continue
-            assert image is not None
-            images.append(image)
-            kept.append((position, sample))
-        if images:
-            made.append(_made(model, torch.stack(images), manifest))
-        advance(len(part))
+    with closing(reading.batches(manifest.positions(number))) as parts:
+        for part in parts:
+            images = []
+            for position, sample, image in part:
+                if isinstance(sample, BadSample):
+                    left_out.setdefault(sample.reason, []).append(sample.key)
+                    continue
+                assert image is not None
+                images.append(image)
+                kept.append((position, sample))
+            if images:
+                made.append(_made(model, torch.stack(images), manifest))
+            advance(len(part))
     arrays = {name: torch.cat([part[name] for part in made]).numpy() for name in made[0]}
     made.clear()
     labels = [sample.label for _, sample in kept]
@@ -224,17 +226,19 @@ class _Reading(Dataset[_Row]):
         image = center_crop(sample.image, self.size)
         return position, Sample(key=sample.key, text=sample.text, label=sample.label), image
 
-    def batches(self, positions: range) -> Iterator[list[_Row]]:
+    def batches(self, positions: range) -> Generator[list[_Row]]:
         """Samples in order, `rows` at a time."""
         starts = range(positions.start, positions.stop, self.rows)
         parts = [list(range(start, min(start + self.rows, positions.stop))) for start in starts]
-        # A generator of its own: a run that encodes before its first step draws the same numbers after it.
-        return iter(
-            DataLoader(
-                self, batch_sampler=parts, collate_fn=list, num_workers=self.workers,
-                multiprocessing_context="fork" if self.workers else None, generator=torch.Generator(),
-            )
+        loader: DataLoader[Any] = DataLoader(
+            self, batch_sampler=parts, collate_fn=list, num_workers=self.workers,
+            multiprocessing_context="fork" if self.workers else None,
+            worker_init_fn=prepare_worker if self.workers else None,
+            # Of its own: a run that encodes before its first step draws the same numbers after it.
+            generator=torch.Generator(),
         )  # fmt: skip
+        advice = "lower --workers, or give the container more; the files that are written are kept"
+        return read_all(loader, setting="--workers", advice=advice)
 
 
 def _completed(folder: Path, manifest: LatentManifest) -> LatentManifest:

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import gc
 import json
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,9 +15,8 @@ from vtp_core.batch import Batch
 from vtp_core.data.crops.geometry import center_crop
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.loading.quarantine import BadRead, Quarantine
-from vtp_core.data.loading.worker_death import worker_death
 from vtp_core.data.source import BadSample, Sample
-from vtp_core.errors import CheckpointError, DataError, ResourceError, UsageError
+from vtp_core.errors import CheckpointError, DataError, UsageError
 from vtp_core.recipe.tables.views import CropConfig, MaskConfig, ViewConfig
 from vtp_core.view import ViewNeed
 
@@ -348,98 +339,6 @@ def test_a_shard_gone_bad_late_shows() -> None:
     with pytest.raises(DataError):
         for step in range(20):
             quarantine.add(90, [bad_read(step * 10 + row) for row in range(10)])
-
-
-class Killing(DrawnSource):
-    """A source whose reader dies, as if the system had killed it for its memory."""
-
-    def read(self, index: int, fields: frozenset[str]) -> Sample:
-        if multiprocessing.parent_process() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(index, fields)
-
-
-def test_killed_worker_is_one_clear_error() -> None:
-    before = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(DataError, match=r"DataLoader worker \(pid.*data\.workers"):
-        load(Killing(), workers=1)
-    assert signal.getsignal(signal.SIGCHLD) is before
-
-
-def test_a_worker_that_can_not_be_forked_is_one_clear_error_and_leaves_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    started, fork = [], os.fork
-
-    def refused() -> int:
-        if len(started) == 1:
-            raise OSError(errno.ENOMEM, "Cannot allocate memory")
-        started.append(1)
-        return fork()
-
-    monkeypatch.setattr(os, "fork", refused)
-    loader = Loader(VIEWS, NEEDS, {"default": DrawnSource()}, seed=0, steps=9, patch=4, workers=2)
-    with pytest.raises(ResourceError) as caught:
-        next(iter(loader))
-    says = (
-        "starting the 2 workers of the loader (data.workers): Cannot allocate memory; free memory, or lower"
-    )
-    assert str(caught.value).startswith(says)
-    del caught
-    gc.collect()
-    assert started and not multiprocessing.active_children()
-
-
-def test_other_errors_are_no_worker_death() -> None:
-    assert worker_death(RuntimeError("shape mismatch")) is None
-
-
-@pytest.mark.parametrize("stopped", [False, True])
-def test_a_worker_that_dies_between_two_steps_raises_at_the_next_one_alone(stopped: bool) -> None:
-    """Not in the middle of a step or a save, as torch's handler would; a stopped worker is ended too."""
-    loader = Loader(VIEWS, NEEDS, {"default": DrawnSource()}, seed=0, steps=100, patch=4, workers=2)
-    steps = iter(loader)
-    next(steps)
-    first, second = multiprocessing.active_children()
-    if stopped:
-        os.kill(first.pid, signal.SIGSTOP)  # type: ignore[arg-type]
-    os.kill(second.pid, signal.SIGKILL)  # type: ignore[arg-type]
-    os.waitid(os.P_PID, second.pid, os.WEXITED | os.WNOWAIT)
-    time.sleep(0.01)  # torch's handler would raise here
-    with pytest.raises(DataError, match=rf"DataLoader worker \(pid.*{second.pid}.*data\.workers"):
-        next(steps)
-    assert not multiprocessing.active_children()
-
-
-class Slow(DrawnSource):
-    """A source that gives the test time to send signals."""
-
-    def read(self, index: int, fields: frozenset[str]) -> Sample:
-        time.sleep(0.01)
-        return super().read(index, fields)
-
-
-def test_workers_ignore_stop_signals() -> None:
-    loader = Loader(VIEWS, NEEDS, {"default": Slow()}, seed=0, steps=6, patch=4, workers=2)
-    steps = iter(loader)
-    assert next(steps)[0] == 0
-    for child in multiprocessing.active_children():
-        os.kill(child.pid, signal.SIGTERM)  # type: ignore[arg-type]
-        os.kill(child.pid, signal.SIGINT)  # type: ignore[arg-type]
-        os.kill(child.pid, signal.SIGUSR1)  # type: ignore[arg-type]
-    assert [step for step, _ in steps] == [1, 2, 3, 4, 5]
-
-
-def test_a_failing_run_ends_although_workers_ignore_signals() -> None:
-    """Python ends its children by SIGTERM at exit and waits for them; the iterator is still alive then."""
-    script = """
-from tests.core.data.test_loader import NEEDS, VIEWS, Loader, DrawnSource
-steps = iter(Loader(VIEWS, NEEDS, {"default": DrawnSource()}, seed=0, steps=100, patch=4, workers=2))
-next(steps)
-raise SystemExit(7)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], timeout=120, check=False)
-    assert ended.returncode == 7
 
 
 def test_loading_draws_nothing_from_global_generators() -> None:

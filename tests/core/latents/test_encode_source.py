@@ -28,7 +28,7 @@ from vtp_core.artefact.latent_shards import ShardContent
 from vtp_core.cli.main import main
 from vtp_core.data.opening import open_source
 from vtp_core.data.source import Sample
-from vtp_core.errors import UsageError
+from vtp_core.errors import DataError, UsageError
 from vtp_core.latents import encoding
 from vtp_core.latents.folder import new_manifest
 from vtp_core.latents.stored import StoredLatents
@@ -160,6 +160,19 @@ def test_a_stopped_encoding_goes_on_bit_for_bit(
 @pytest.mark.slow
 def test_workers_and_one_process_write_the_same(home: Path, encoded: Path, tmp_path: Path) -> None:
     assert contents(encode(home, tmp_path / "z", "--workers", 1)) == contents(encoded)
+
+
+def test_a_killed_worker_is_one_line_and_leaves_no_handler(
+    home: Path, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    with monkeypatch.context() as killing:
+        killing.setattr(encoding, "center_crop", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        result = vtp(*command(home, tmp_path / "z", "--workers", 1))
+    assert result.exit_code == DataError.exit_code, result.output
+    assert "DataLoader worker (pid" in result.output and "lower --workers" in result.output
+    assert signal.getsignal(signal.SIGCHLD) is before
+    assert contents(encode(home, tmp_path / "z")) == contents(encoded)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset closes no file

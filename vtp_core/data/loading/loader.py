@@ -6,9 +6,8 @@ workers, the world size and the first step change no value. Pixels stay uint8 un
 
 from __future__ import annotations
 
-import atexit
-from collections.abc import Generator, Iterator, Mapping
-from functools import partial
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ from vtp_core.batch import Batch
 from vtp_core.data.loading.quarantine import Quarantine
 from vtp_core.data.loading.steps import LoadedStep, StepDataset
 from vtp_core.data.loading.streams import build_streams
-from vtp_core.data.loading.worker_death import deaths_raise, end_started, end_workers, prepare_worker
+from vtp_core.data.loading.workers import prepare_worker, read_all
 from vtp_core.data.source import Source
-from vtp_core.errors import DataError, known_error
+from vtp_core.errors import DataError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.views import ViewConfig
 from vtp_core.view import ViewNeed
+
+_ADVICE = "lower data.workers or data.prefetch, or give the container more; the run resumes with --resume"
 
 
 class Loader:
@@ -100,31 +101,12 @@ class Loader:
         return len(self._steps)
 
     def __iter__(self) -> Generator[tuple[int, dict[str, Batch]]]:
-        loaded = self._started()
-        # Workers ignore SIGTERM, which Python sends at its exit before it waits for them: end them first.
-        stop = partial(end_workers, loaded)
-        atexit.register(stop)
-        try:
-            for step in self._steps:
-                with deaths_raise():
-                    item = next(loaded)
+        with closing(read_all(self._loader, setting="data.workers", advice=_ADVICE)) as items:
+            for step, item in zip(self._steps, items, strict=False):  # none is asked for after the last step
                 if item.failure is not None:
                     raise DataError(f"step {step}: {item.failure}")
                 self.quarantine.add(item.rows, item.bad)
                 yield step, item.batches
-        finally:
-            stop()
-            atexit.unregister(stop)
-
-    def _started(self) -> Iterator[LoadedStep]:
-        """The loader's iterator, with its workers."""
-        try:
-            with deaths_raise():
-                return iter(self._loader)
-        except OSError as error:
-            end_started(error)
-            doing = f"starting the {self._loader.num_workers} workers of the loader (data.workers)"
-            raise known_error(error, doing) or error from error
 
 
 def _unchanged(item: Any) -> Any:
