@@ -39,11 +39,13 @@ class Request:
         name: Of the run.
         tokenizer: Its folder.
         seed: Of the proxy.
+        curve: Whether it is measured at five training steps, not only at the end.
     """
 
     name: str
     tokenizer: Path
     seed: int
+    curve: bool = False
 
 
 class ProxyPool:
@@ -133,7 +135,7 @@ class _Worker:
         if not request.tokenizer.is_dir():
             return f"{request.tokenizer} is gone; remove the run's record to train it again"
         try:
-            found = self._open(request).measure(request.seed)
+            found = self._open(request).measure(request.seed, curve=request.curve)
         except VtpError as error:
             return str(error)
         self._longest = max(self._longest, time.monotonic() - began)

@@ -14,7 +14,8 @@ import time
 import pytest
 from torch.utils.data._utils import signal_handling
 
-from tests.core.data.test_loader import NEEDS, VIEWS, DrawnSource, load
+from tests.core.data.making import DrawnSource
+from tests.core.data.test_loader import NEEDS, VIEWS, load
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.loading.workers import worker_death
 from vtp_core.data.source import Sample
