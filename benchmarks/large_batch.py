@@ -23,7 +23,7 @@ from vtp_core import installation
 from vtp_core.batch import Batch
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
-from vtp_core.run import build
+from vtp_core.run.setup import build
 from vtp_core.training.joint import JointStep
 from vtp_core.training.optim.guard import Guard
 from vtp_core.training.optim.update import Update

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vtp_core.ops import AttentionCase, attention_choice
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
-from vtp_core.run import build
-from vtp_core.run.kernels import RunKernels, choose_kernels
+from vtp_core.run.setup import build
+from vtp_core.run.setup.kernels import RunKernels, choose_kernels
 from vtp_core.training.groups import group_needs
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks

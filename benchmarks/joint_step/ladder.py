@@ -10,8 +10,8 @@ import torch
 from benchmarks.joint_step.plain_steps import PlainSteps
 from benchmarks.joint_step.setting import Sizes, fixed_batches, recipe
 from vtp_core.plugins import load_plugins
-from vtp_core.run import build
-from vtp_core.run.kernels import choose_kernels
+from vtp_core.run.setup import build
+from vtp_core.run.setup.kernels import choose_kernels
 from vtp_core.training.joint import JointStep
 from vtp_core.training.optim.guard import Guard
 from vtp_core.training.optim.update import Update

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from vtp_core.data.opening import Sources
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.opening import open_set
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.plugins import Plugins
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.study.images import open_images
 from benchmarks.study_branches.config import CellConfig
 from vtp_core.encoder import Encoder
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.parameters import Dims
 from vtp_core.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vtp_core.plugins import Plugins, load_plugins

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from benchmarks.study.images import open_images
 from benchmarks.study_pca_vq.config import FeaturesConfig
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.math.row_noise import row_rand, row_seeds
 from vtp_core.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vtp_core.plugins import Plugins, load_plugins

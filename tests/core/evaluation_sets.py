@@ -10,7 +10,7 @@ import torch
 
 from vtp_core.batch import Batch
 from vtp_core.data.source import Sample
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
             "cli/leaderboard.py",
             "evaluation/",
             "report/generated.py",
-            "run/generators.py",
+            "run/setup/generators.py",
             "tokenizer/",
         },
         "a capability",
@@ -45,7 +45,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"evaluation/evaluator.py", "leaderboard/board.py", "leaderboard/page.py", "report/verdict.py"},
         "an aspect that evaluators measure",
     ),
-    "init": ({"run/build.py"}, "the purpose of a seed"),
+    "init": ({"run/setup/build.py"}, "the purpose of a seed"),
     "kernels": ({"run/"}, "the recipe's table, and what a run records of its choices"),
     "l2": ({"ops/nearest_code.py", "ops/nearest_code_distance.py"}, "a metric of the search operator"),
     "latents": (

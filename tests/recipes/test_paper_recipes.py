@@ -32,9 +32,9 @@ from tests.recipes.names import (
 from vtp_core.artefact.assembly import build_networks
 from vtp_core.data.source import Sample
 from vtp_core.errors import UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.opening import build_evaluators
 from vtp_core.evaluation.runner import why_not
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Features
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import Recipe, load_recipe

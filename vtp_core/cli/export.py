@@ -165,9 +165,9 @@ def _of_run(
     from vtp_core.evaluation.latents import CPU_SAMPLES, measure_latents
     from vtp_core.evaluation.opening import open_set
     from vtp_core.recipe import load_recipe
-    from vtp_core.run.generators import with_class_names
     from vtp_core.run.progress import show_pass
-    from vtp_core.run.statistics import with_statistics
+    from vtp_core.run.setup.generators import with_class_names
+    from vtp_core.run.setup.statistics import with_statistics
 
     recipe = load_recipe(run.recipe, plugins=plugins)
     model, without, checkpoint = newest_tokenizer(source, recipe, plugins, weights)

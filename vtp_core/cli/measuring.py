@@ -17,8 +17,8 @@ from vtp_core.recipe.history import RESOLVED
 
 if TYPE_CHECKING:
     from vtp_core.config import ComponentConfig
-    from vtp_core.evaluation.dataset import EvaluationSet
     from vtp_core.evaluation.evaluator import Evaluator
+    from vtp_core.evaluation.sets.dataset import EvaluationSet
     from vtp_core.plugins import Plugins
     from vtp_core.recipe import Recipe
     from vtp_core.recipe.tables.data import DecodeLimits

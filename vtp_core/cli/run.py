@@ -106,8 +106,8 @@ def _check(
     """
     from vtp_core.recipe.tokenizers import locate
     from vtp_core.run.processes.lock import locked
-    from vtp_core.run.recipe_change import check_newest
     from vtp_core.run.records import RunFolder
+    from vtp_core.run.setup.recipe_change import check_newest
     from vtp_core.training.saving.manifest import published
 
     taken: dict[str, str] = {}

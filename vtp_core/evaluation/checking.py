@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from vtp_core.data.source import BadSample
 from vtp_core.errors import DataError, UsageError, VtpError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator
 from vtp_core.evaluation.failures import Failures
 from vtp_core.evaluation.gathering import Gathering
 from vtp_core.evaluation.progress import Show, silent
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.training.ranks.rank_objects import gather_objects
 from vtp_core.training.ranks.world import World
 

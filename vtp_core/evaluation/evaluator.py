@@ -16,9 +16,9 @@ from torch import Tensor
 from vtp_core.batch import Batch
 from vtp_core.config import ComponentConfig
 from vtp_core.encoded import Encoded, require_finite
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.named_protocol import NamedProtocol, Preparation
 from vtp_core.evaluation.protocol import GeneratedPass, Metric, Score
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Features, Tally
 from vtp_core.pixels import UNIT, convert, to_uint8
 from vtp_core.tokenizer import Tokenizer

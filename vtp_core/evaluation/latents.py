@@ -7,9 +7,9 @@ import torch
 from vtp_core.artefact.config import ArtefactConfig
 from vtp_core.encoded import require_finite
 from vtp_core.errors import UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import IMAGE_PROTOCOL
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import size_text
 

@@ -7,8 +7,8 @@ from hashlib import blake2b
 from vtp_core.config import ComponentConfig
 from vtp_core.data.completeness import require_whole
 from vtp_core.data.opening import Sources
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.plugins import Plugins
 from vtp_core.recipe import Recipe
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vtp_core.evaluation.classes import check_labels
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, GeneratedBatch, Observation, Split
 from vtp_core.evaluation.failures import Failures
 from vtp_core.evaluation.gathering import Gathering
 from vtp_core.evaluation.named_protocol import Preparation
 from vtp_core.evaluation.progress import Show
 from vtp_core.evaluation.protocol import GeneratedPass
+from vtp_core.evaluation.sets.classes import check_labels
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.training.ranks.world import World

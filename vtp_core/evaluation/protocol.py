@@ -16,7 +16,7 @@ from vtp_core.evaluation.sampling import Sampling, sampling_mark, sampling_text
 from vtp_core.view import Size, size_text
 
 IMAGE_PROTOCOL = CROPS["adm"]
-"""Resize and centre crop of `vtp_core.evaluation.dataset.evaluation_batches`, 8-bit pixels."""
+"""Resize and centre crop of `vtp_core.evaluation.sets.dataset.evaluation_batches`, 8-bit pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

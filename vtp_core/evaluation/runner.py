@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from vtp_core.errors import NumericError, UsageError, VtpError
-from vtp_core.evaluation.classes import mismatch, translation
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Split
 from vtp_core.evaluation.failures import Failures
 from vtp_core.evaluation.gathering import Gathering
@@ -22,6 +20,8 @@ from vtp_core.evaluation.passes import begin_generated, by_preparation, generate
 from vtp_core.evaluation.progress import Show, silent
 from vtp_core.evaluation.protocol import EvaluationProtocol, Metric, Score, SetFacts
 from vtp_core.evaluation.sampling import sampling_problem
+from vtp_core.evaluation.sets.classes import mismatch, translation
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.checks import broken_weights

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from vtp_core.atomic import replacing_folder
 from vtp_core.errors import UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.evaluation.progress import Show, silent
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.pixels import to_uint8
 from vtp_core.report.generated import write_samples
 from vtp_core.report.references import HALF_PRECISION, JpegReference, Reference

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from vtp_core.batch import Batch
 from vtp_core.data.source import BadSample, Sample
-from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.evaluation.progress import Show, silent
+from vtp_core.evaluation.sets.dataset import EvaluationSet, Subset
 from vtp_core.report.colors import Moments
 from vtp_core.report.references import Reference, latent_bytes
 from vtp_core.tokenizer import Tokenizer

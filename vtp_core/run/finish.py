@@ -25,11 +25,11 @@ from vtp_core.plugins import Plugins
 from vtp_core.plugins.component import one_line
 from vtp_core.recipe.tables.recipe import Recipe
 from vtp_core.report.card import training_of
-from vtp_core.run.generators import with_class_names
-from vtp_core.run.opening import Run
 from vtp_core.run.progress import show_pass
 from vtp_core.run.report import build_report
-from vtp_core.run.statistics import with_statistics
+from vtp_core.run.setup.generators import with_class_names
+from vtp_core.run.setup.opening import Run
+from vtp_core.run.setup.statistics import with_statistics
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.checks import broken_weights
 from vtp_core.training.ranks.rank_objects import on_first_rank

@@ -21,10 +21,10 @@ from vtp_core.evaluation.runner import Results
 from vtp_core.run.callback import Callbacks, RunInfo
 from vtp_core.run.finish import evaluate_run, is_best, note_best
 from vtp_core.run.metrics import MetricsLog
-from vtp_core.run.opening import Run
 from vtp_core.run.processes.signals import STOP_SIGNALS, Interrupted, StopSignals
 from vtp_core.run.processes.watch import Watch
 from vtp_core.run.progress import RunProgress
+from vtp_core.run.setup.opening import Run
 from vtp_core.run.spikes import SpikeWatch
 from vtp_core.training.joint import StepResult
 from vtp_core.training.ranks.rank_objects import gather_objects, on_first_rank

@@ -20,11 +20,11 @@ from vtp_core.run.callback import Callback, Callbacks
 from vtp_core.run.environment import describe_environment
 from vtp_core.run.finish import check_evaluation, finish
 from vtp_core.run.loop import Loop
-from vtp_core.run.opening import Run, open_run
 from vtp_core.run.processes.lock import locked
 from vtp_core.run.processes.signals import Interrupted, StopSignals
 from vtp_core.run.processes.watch import Watch
 from vtp_core.run.records import RunFolder
+from vtp_core.run.setup.opening import Run, open_run
 from vtp_core.training.ranks.parallel import join_world
 from vtp_core.training.ranks.rank_objects import on_first_rank
 

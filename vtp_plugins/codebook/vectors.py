@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vtp_core.errors import DataError
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.vq.tokens import spread
 

@@ -14,8 +14,8 @@ from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
 from vtp_core.evaluation.evaluator import Aspect, Evaluator, Observation
 from vtp_core.evaluation.intervals import judged, resampled, score_of
-from vtp_core.evaluation.least_hashes import LeastHashes, image_hashes, least
 from vtp_core.evaluation.protocol import Metric, Score, verdict
+from vtp_core.evaluation.sets.least_hashes import LeastHashes, image_hashes, least
 from vtp_core.features import Tally
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.tokenizer import Tokenizer

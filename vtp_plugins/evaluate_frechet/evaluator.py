@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.evaluation.jackknife import key_hashes
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_plugins.evaluate_frechet.comparison import Compared, FeatureDistances
 
 MEAN_COLOR = "mean colour"

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vtp_core.encoded import require_finite
 from vtp_core.errors import UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import GeneratedBatch, Observation, Split
 from vtp_core.evaluation.jackknife import key_hashes
 from vtp_core.evaluation.protocol import GeneratedPass, Score
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Tally
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.pixels import to_uint8

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vtp_core.errors import DataError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.intervals import score_of
 from vtp_core.evaluation.protocol import Metric, Score
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_zero_shot.config import ZeroShotConfig

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vtp_core.encoder import Encoder
 from vtp_core.features import Features, Tokens
-from vtp_core.run import build
+from vtp_core.run.setup import build
 from vtp_core.training.groups import Group, group_needs
 from vtp_core.training.joint import JointStep
 from vtp_core.training.optim.critics import Critics, build_critic_optimizers

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp_core.errors import VtpError
-from vtp_core.run import build
+from vtp_core.run.setup import build
 from vtp_core.schedule import Scheduled
 from vtp_core.training.networks import PARTS, Networks
 from vtp_core.training.optim.optimizer import RuleRow

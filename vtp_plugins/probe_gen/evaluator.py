@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Aspect, Evaluator, Observation
 from vtp_core.evaluation.intervals import score_of
 from vtp_core.evaluation.jackknife import Estimate
-from vtp_core.evaluation.least_hashes import LeastHashes, image_hashes, least
 from vtp_core.evaluation.protocol import Baseline, Metric, Score
+from vtp_core.evaluation.sets.dataset import EvaluationSet
+from vtp_core.evaluation.sets.least_hashes import LeastHashes, image_hashes, least
 from vtp_core.features import Tally
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import sides

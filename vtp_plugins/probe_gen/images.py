@@ -33,7 +33,7 @@ class KeptImages:
 
     @classmethod
     def of(cls, rows: Mapping[str, Tensor]) -> KeptImages:
-        """Those of `image`, `order` and `label`, as `vtp_core.evaluation.least_hashes.least` sorts them."""
+        """Those of `image`, `order` and `label`, in the order of `least_hashes.least`."""
         given = rows["label"].tolist()
         number = {label: index for index, label in enumerate(dict.fromkeys(given))}
         return cls(

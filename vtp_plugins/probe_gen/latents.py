@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from vtp_core.errors import DataError, NumericError, UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.evaluation.progress import Show, silent
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.checks import broken_weights
 from vtp_plugins.probe_gen.config import LEAST_IMAGES

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from vtp_core.errors import DataError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.progress import Advance, Show, silent
 from vtp_core.evaluation.protocol import IMAGE_PROTOCOL
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.view import Size, size_text

@@ -18,7 +18,7 @@ from vtp_core.recipe.problems import Origin, Problem, RecipeErrors
 from vtp_core.recipe.reading.files import Tree, read_tree
 from vtp_core.recipe.shipped import find_recipe
 from vtp_core.recipe.writing.dump import literal
-from vtp_core.run.recipe_change import FREE_KEYS
+from vtp_core.run.setup.recipe_change import FREE_KEYS
 from vtp_core.schedule import Constant
 from vtp_plugins.scale.config import Grid, Keys
 

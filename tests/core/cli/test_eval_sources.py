@@ -13,7 +13,7 @@ from tests.core.cli.small_tokenizer import finished, vtp
 from vtp_core.cli.arguments.held_out import read_held_out
 from vtp_core.config import ComponentConfig
 from vtp_core.errors import UsageError
-from vtp_core.evaluation.dataset import evaluation_batches
+from vtp_core.evaluation.sets.dataset import evaluation_batches
 from vtp_core.plugins import Plugins, Register, hookimpl
 
 
@@ -72,7 +72,7 @@ def test_eval_by_another_recipe(
     sizes = []
     read = evaluation_batches
     monkeypatch.setattr(
-        "vtp_core.evaluation.dataset.evaluation_batches",
+        "vtp_core.evaluation.sets.dataset.evaluation_batches",
         lambda source, size, rows, **keys: sizes.append(rows) or read(source, size, rows, **keys),
     )
     result = vtp("eval", home / given, "-r", other_recipe, "--json")

@@ -11,9 +11,9 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from tests.agreement import Agreement
 from tests.core.evaluation_sets import ArraySource
 from vtp_core.data.crops.geometry import center_crop
-from vtp_core.evaluation.cutting import cutter
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.named_protocol import Preparation
+from vtp_core.evaluation.sets.cutting import cutter
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR

@@ -7,7 +7,7 @@ import torch
 
 from tests.core.data.making import DrawnSource
 from vtp_core.errors import DataError
-from vtp_core.evaluation.dataset import evaluation_batches
+from vtp_core.evaluation.sets.dataset import evaluation_batches
 
 
 def test_evaluation_reads_each_sample_once_in_order() -> None:

@@ -15,11 +15,11 @@ from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError, NumericError, VtpError
 from vtp_core.evaluation.checking import check_samples
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.evaluation.failures import reason
 from vtp_core.evaluation.protocol import Score
 from vtp_core.evaluation.runner import evaluate
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Tally
 from vtp_core.testing.ranks import run_processes
 from vtp_core.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtp_core.evaluation.least_hashes import LeastHashes, image_hashes, least
+from vtp_core.evaluation.sets.least_hashes import LeastHashes, image_hashes, least
 
 
 @settings(max_examples=30, deadline=None)

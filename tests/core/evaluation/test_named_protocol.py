@@ -17,11 +17,11 @@ from vtp_core.config import ComponentConfig
 from vtp_core.data.completeness import Lost
 from vtp_core.data.crops.geometry import shorter_side_crop
 from vtp_core.errors import UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.named_protocol import NamedProtocol, Preparation
 from vtp_core.evaluation.protocol import Metric, Score
 from vtp_core.evaluation.runner import evaluate
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Tally
 from vtp_core.pixels import to_uint8
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer

@@ -15,12 +15,12 @@ from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.cli.results import results_table
 from vtp_core.config import ComponentConfig
 from vtp_core.errors import DataError, NumericError, UsageError
-from vtp_core.evaluation.dataset import EvaluationSet, Subset
 from vtp_core.evaluation.evaluator import Evaluator, Observation
 from vtp_core.evaluation.latents import measure_latents
 from vtp_core.evaluation.opening import set_name
 from vtp_core.evaluation.protocol import EvaluationProtocol, Metric, Score
 from vtp_core.evaluation.runner import evaluate
+from vtp_core.evaluation.sets.dataset import EvaluationSet, Subset
 from vtp_core.features import Tally
 from vtp_core.run.records import RunFolder
 from vtp_plugins.image_folder.config import ImageFolderConfig

@@ -28,7 +28,7 @@ from vtp_core.ops.installed import installed, offered
 from vtp_core.ops.nearest_code_torch import REFERENCE, search
 from vtp_core.plugins import Plugins, Register, hookimpl, load_plugins
 from vtp_core.recipe.tables.run import KernelsConfig
-from vtp_core.run.kernels import choose_kernels
+from vtp_core.run.setup.kernels import choose_kernels
 
 
 def kernel(name: str, reason: str | None = None, device: str = "cpu") -> SearchKernel:

@@ -24,8 +24,8 @@ from vtp_core.recipe import Recipe, RecipeErrors, load_recipe
 from vtp_core.recipe.history import CORE, METRICS, update_recipe, update_table
 from vtp_core.recipe.reading.keys import key_of
 from vtp_core.run.metrics import MetricsLog
-from vtp_core.run.recipe_change import check_recipe
 from vtp_core.run.records import RunFolder
+from vtp_core.run.setup.recipe_change import check_recipe
 from vtp_core.training.saving.manifest import read_manifest
 
 OLD = Path("tests/data/before_renames")

@@ -12,7 +12,7 @@ from tests.core.evaluation_sets import ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.report.similar import neighbours, text_queries
 from vtp_core.report.survey import MOST_NUMBERS, Survey, compact, survey
 

@@ -15,8 +15,8 @@ from vtp_core import Tokenizer
 from vtp_core.artefact.fingerprint import TokenizerName, name_of
 from vtp_core.data.source import Sample
 from vtp_core.errors import CheckpointError, UsageError
-from vtp_core.run.cached_latents import check_latents, prepare_sources
-from vtp_core.run.statistics import with_statistics
+from vtp_core.run.setup.cached_latents import check_latents, prepare_sources
+from vtp_core.run.setup.statistics import with_statistics
 from vtp_core.training.ranks.world import World
 
 WHAT = ("encoder", "bottleneck")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.core.run.tiny_run import one_line, vtp
 from vtp_core.errors import NumericError
-from vtp_core.evaluation import cutting
+from vtp_core.evaluation.sets import cutting
 from vtp_core.run.metrics import MetricsLog
 from vtp_core.run.records import RunFolder
 

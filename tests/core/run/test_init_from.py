@@ -16,9 +16,9 @@ from vtp_core.errors import CheckpointError, UsageError
 from vtp_core.ops import resample_patch_embedding, resample_pixels, resample_positions
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
-from vtp_core.run.build import build_run_networks
-from vtp_core.run.init_from import init_from
-from vtp_core.run.recipe_change import check_recipe
+from vtp_core.run.setup.build import build_run_networks
+from vtp_core.run.setup.init_from import init_from
+from vtp_core.run.setup.recipe_change import check_recipe
 from vtp_core.training.saving.checkpoint import find_latest
 from vtp_core.training.saving.state import model_state
 from vtp_plugins.vit.encoder import VitEncoder

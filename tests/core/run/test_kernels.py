@@ -23,7 +23,7 @@ from vtp_core.ops import (
 from vtp_core.ops.installed import installed
 from vtp_core.ops.nearest_code_torch import search
 from vtp_core.recipe.tables.run import KernelsConfig
-from vtp_core.run.kernels import RunKernels, keep_kernels
+from vtp_core.run.setup.kernels import RunKernels, keep_kernels
 from vtp_core.training.saving.checkpoint import find_latest
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -139,7 +139,7 @@ def test_a_resumed_run_keeps_its_implementations(
     whole.mkdir()
     stopped.mkdir()
     with monkeypatch.context() as alone:
-        alone.setattr("vtp_core.run.kernels.offered", lambda plugins, kind: [])
+        alone.setattr("vtp_core.run.setup.kernels.offered", lambda plugins, kind: [])
         assert vtp(whole).exit_code == 0
         assert vtp(stopped, STOP).exit_code == 75
     result = vtp(stopped, STOP, resume=True)

@@ -13,7 +13,7 @@ from vtp_core.batch import Batch
 from vtp_core.errors import DataError
 from vtp_core.features import Features, Tally
 from vtp_core.math.moments import Moments
-from vtp_core.run.calibrate import calibrate
+from vtp_core.run.setup.calibrate import calibrate
 from vtp_core.testing.ranks import run_ranks
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.ranks.world import World
@@ -66,7 +66,7 @@ def test_any_number_of_ranks_calibrates_the_same(size: int) -> None:
 
 
 def test_what_is_kept_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vtp_core.run import calibrate as module
+    from vtp_core.run.setup import calibrate as module
 
     sizes: list[int] = []
     join = module.join_tallies

@@ -20,7 +20,7 @@ import torch
 from tests.pickled_code import PickledCode
 from vtp_core.errors import CheckpointError
 from vtp_core.plugins import Plugins
-from vtp_core.run.recipe_change import changed_keys, check_recipe
+from vtp_core.run.setup.recipe_change import changed_keys, check_recipe
 from vtp_core.training.saving.checkpoint import find_latest, load, load_available, save, verify
 from vtp_core.training.saving.manifest import read_manifest
 

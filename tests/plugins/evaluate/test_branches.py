@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vtp_core.artefact.config import ArtefactConfig
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.runner import evaluate, why_not
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Features
 from vtp_core.testing import TINY_DIMS, ShapesSource, TinyNetworks, check_evaluator
 from vtp_core.testing.networks import TinyDecoder

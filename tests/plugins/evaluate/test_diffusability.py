@@ -13,9 +13,9 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from vtp_core.artefact.config import ArtefactConfig
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.protocol import EvaluationProtocol
 from vtp_core.evaluation.runner import evaluate
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.testing import TINY_DIMS, ShapesSource, TinyNetworks, check_evaluator
 from vtp_core.testing.networks import TinyDecoder

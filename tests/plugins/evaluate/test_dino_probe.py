@@ -16,10 +16,10 @@ from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.batch import Batch
 from vtp_core.errors import NumericError, UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Observation
 from vtp_core.evaluation.named_protocol import Preparation
 from vtp_core.evaluation.runner import evaluate
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.parameters import Dims
 from vtp_core.testing import check_evaluator
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer

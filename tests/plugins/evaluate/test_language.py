@@ -19,8 +19,8 @@ from tests.core.evaluation_sets import ArraySet, ArraySource, drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
 from vtp_core.data.crops.geometry import resize
 from vtp_core.errors import DataError, UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.runner import evaluate
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.parameters import Dims
 from vtp_core.pixels import normalize
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer

@@ -14,8 +14,8 @@ from torch import nn
 from tests.agreement import Agreement
 from tests.core.evaluation_sets import drawn_set
 from tests.core.toy_tokenizer import toy_tokenizer
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.runner import evaluate
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.testing import ShapesSource, check_evaluator, tiny_tokenizer
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.evaluate_latents.config import LatentStatisticsConfig

@@ -17,7 +17,7 @@ from vtp_core.errors import UsageError
 from vtp_core.parameters import ParamRule
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import RecipeErrors, load_recipe
-from vtp_core.run import build
+from vtp_core.run.setup import build
 from vtp_core.schedule import Cosine
 from vtp_core.testing.ranks import run_processes
 from vtp_core.training.optim.optimizer import Owner, build_optimizer

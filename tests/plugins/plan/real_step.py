@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_iter
 
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
-from vtp_core.run import build
+from vtp_core.run.setup import build
 from vtp_core.training.groups import group_needs
 from vtp_core.training.joint import JointStep
 from vtp_core.training.optim.guard import Guard

@@ -12,7 +12,7 @@ from tests.plugins.plan.real_step import LiveBytes, run_step
 from tests.plugins.plan.recipes import CLIP, TEXT, recipe
 from vtp_core.plugins import Plugins, load_plugins
 from vtp_core.recipe import load_recipe
-from vtp_core.run import build
+from vtp_core.run.setup import build
 from vtp_plugins.plan.cautions import find_cautions
 from vtp_plugins.plan.multiply_adds import count_layers, scale_layers
 from vtp_plugins.plan.plan import Plan, make_plan

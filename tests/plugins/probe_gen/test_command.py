@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from tests.core.evaluation_sets import ArraySource
 from tests.core.run.tiny_run import vtp
 from vtp_core.cli.main import main
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 from vtp_plugins.probe_gen.config import ProbeSettings
 from vtp_plugins.probe_gen.measure import measure

@@ -17,10 +17,10 @@ from tests.core.run.tiny_run import vtp
 from vtp_core.cli.main import main
 from vtp_core.data.source import BadSample, Sample
 from vtp_core.errors import DataError, NumericError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.intervals import score_of
-from vtp_core.evaluation.least_hashes import image_hashes
 from vtp_core.evaluation.runner import Results, evaluate, why_not
+from vtp_core.evaluation.sets.dataset import EvaluationSet
+from vtp_core.evaluation.sets.least_hashes import image_hashes
 from vtp_core.features import Latent
 from vtp_core.testing import check_evaluator
 from vtp_core.testing.ranks import run_processes

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tests.core.evaluation_sets import ArraySource
 from vtp_core.cli.main import main
 from vtp_core.errors import DataError, NumericError, UsageError
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.testing.tiny_tokenizer import tiny_tokenizer
 from vtp_plugins.probe_gen.command import read_settings
 from vtp_plugins.probe_gen.config import ProbeSettings

@@ -19,8 +19,8 @@ from vtp_core.features import Features
 from vtp_core.pixels import SIGNED, convert, to_uint8
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import load_recipe
-from vtp_core.run.build import build_run_networks
-from vtp_core.run.init_from import init_from
+from vtp_core.run.setup.build import build_run_networks
+from vtp_core.run.setup.init_from import init_from
 from vtp_core.testing import check_tokenizer
 from vtp_core.tokenizer import Tokenizer
 from vtp_plugins.va_vae.format import VaVaeFormat

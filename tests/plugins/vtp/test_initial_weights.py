@@ -21,8 +21,8 @@ from vtp_core.features import Features
 from vtp_core.plugins import load_plugins
 from vtp_core.recipe import Recipe, load_recipe
 from vtp_core.recipe.tables.initial import InitFromConfig
-from vtp_core.run.build import build_run_networks
-from vtp_core.run.init_from import init_from
+from vtp_core.run.setup.build import build_run_networks
+from vtp_core.run.setup.init_from import init_from
 from vtp_core.training.networks import Networks
 from vtp_core.training.saving.state import model_state
 from vtp_plugins.vtp.fit import config_of

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from vtp_core.errors import NumericError
-from vtp_core.evaluation.dataset import EvaluationSet
 from vtp_core.evaluation.evaluator import Evaluator, Observation, Split
 from vtp_core.evaluation.protocol import EvaluationProtocol
 from vtp_core.evaluation.runner import Results, evaluate, why_not
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 from vtp_core.features import Tally, Tokens
 from vtp_core.testing.checks.parts import expect
 from vtp_core.testing.shapes_source import ShapesSource

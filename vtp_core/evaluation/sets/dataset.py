@@ -12,9 +12,9 @@ from vtp_core.batch import Batch
 from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.source import BadSample, Sample, Source
 from vtp_core.errors import DataError
-from vtp_core.evaluation.cutting import Cut, cutter
 from vtp_core.evaluation.named_protocol import Preparation
 from vtp_core.evaluation.protocol import SetFacts
+from vtp_core.evaluation.sets.cutting import Cut, cutter
 from vtp_core.view import Size
 
 

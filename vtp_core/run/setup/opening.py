@@ -19,13 +19,13 @@ from vtp_core.encoder import Encoder
 from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
-from vtp_core.run import build
-from vtp_core.run.cached_latents import check_latents, prepare_sources
-from vtp_core.run.calibrate import calibrate_fresh
-from vtp_core.run.init_from import init_from
-from vtp_core.run.kernels import RunKernels, choose_kernels, keep_kernels
-from vtp_core.run.recipe_change import check_resume
 from vtp_core.run.records import RunFolder
+from vtp_core.run.setup import build
+from vtp_core.run.setup.cached_latents import check_latents, prepare_sources
+from vtp_core.run.setup.calibrate import calibrate_fresh
+from vtp_core.run.setup.init_from import init_from
+from vtp_core.run.setup.kernels import RunKernels, choose_kernels, keep_kernels
+from vtp_core.run.setup.recipe_change import check_resume
 from vtp_core.training.groups import group_needs
 from vtp_core.training.joint import JointStep
 from vtp_core.training.networks import Networks

@@ -12,7 +12,7 @@ from vtp_core.parameters import Dims
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import FrozenConfig, Recipe
 from vtp_core.recipe.tokenizers import locate
-from vtp_core.run.kernels import RunKernels, choose_kernels
+from vtp_core.run.setup.kernels import RunKernels, choose_kernels
 from vtp_core.training.forward.options import ForwardOptions
 from vtp_core.training.forward.seeds import seeded
 from vtp_core.training.networks import PARTS, Networks

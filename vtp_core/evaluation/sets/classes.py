@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vtp_core.batch import Batch
 from vtp_core.errors import DataError
-from vtp_core.evaluation.dataset import EvaluationSet
+from vtp_core.evaluation.sets.dataset import EvaluationSet
 
 
 def mismatch(held_out: EvaluationSet, train: EvaluationSet) -> str | None:

@@ -1,0 +1,1 @@
+"""Sets up a run before step 0: data, networks, initial weights, calibration."""
