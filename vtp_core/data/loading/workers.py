@@ -22,6 +22,7 @@ from vtp_core.errors import DataError, known_error
 Item = TypeVar("Item")
 
 _PR_SET_PDEATHSIG = 1
+_END: Any = object()
 
 
 def read_all(loader: DataLoader[Item], *, setting: str, advice: str) -> Generator[Item]:
@@ -50,9 +51,6 @@ def read_all(loader: DataLoader[Item], *, setting: str, advice: str) -> Generato
     finally:
         stop()
         atexit.unregister(stop)
-
-
-_END: Any = object()
 
 
 def _started(loader: DataLoader[Item], setting: str, advice: str) -> Iterator[Item]:
