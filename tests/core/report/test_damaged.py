@@ -13,6 +13,8 @@ from tests.core.run.tiny_run import FAULTY
 from vtp_core.plugins import load_plugins
 from vtp_core.run.report import build_report
 
+pytestmark = pytest.mark.slow
+
 DEEP = b"[" * 100_000
 OBJECTS = ("eval.json", "environment.json", "samples/samples.json", "tokenizer/config.json")
 

@@ -23,6 +23,8 @@ from vtp_core.report.pictures import embed
 from vtp_core.run.records import RunFolder
 from vtp_core.run.report import build_report
 
+pytestmark = pytest.mark.slow
+
 
 class Reader(html.parser.HTMLParser):
     """Checks that tags are closed, and collects text, tags and addresses."""

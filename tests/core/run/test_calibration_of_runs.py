@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from tests.core.run.tiny_run import RECIPE, arguments, state, vtp
 from vtp_core.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = Path(__file__).with_name("calibrating.py")
 SHIFT = RECIPE.replace('use = "linear"', 'use = "calibrating.shift"')
 

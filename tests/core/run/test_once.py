@@ -20,6 +20,8 @@ from vtp_core.testing.ranks import run_processes
 from vtp_core.training.ranks.world import World
 from vtp_core.training.saving import manifest
 
+pytestmark = pytest.mark.slow
+
 COUNTING = Path(__file__).with_name("counting.py")
 
 
@@ -114,7 +116,6 @@ def resume(world: World, folder: Path) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(count) for name, count in Counter(log).items()}
 
 
-@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_that_resume_hash_each_file_once_together(tmp_path):
     assert vtp(tmp_path).exit_code == 0

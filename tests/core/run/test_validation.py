@@ -20,6 +20,8 @@ from vtp_core.run.records import RunFolder
 from vtp_core.training.saving.best import Best, improves, read_best, write_best
 from vtp_core.training.saving.folder import find_latest
 
+pytestmark = pytest.mark.slow
+
 SCRIPTED = Path(__file__).with_name("scripted.py")
 EVERY = ("evaluate.every=2", "run.keep_checkpoints=1")
 BEST = 'evaluate.best="steps.score"'
@@ -91,7 +93,6 @@ def test_the_best_checkpoint_outlives_rotation_and_is_known_by_name(tmp_path: Pa
     assert done.exit_code == 0 and "0.2 " in done.stdout, done.output  # the value of step 4
 
 
-@pytest.mark.slow
 def test_weights_that_are_not_finite_are_not_measured_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,7 +244,6 @@ def test_what_an_evaluator_lacks_is_known_before_step_0(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_keep_the_same_best(tmp_path: Path) -> None:
     process = start(

@@ -26,7 +26,7 @@ from vtp_core.training.ranks.shards import local
 from vtp_core.training.ranks.world import World
 from vtp_core.training.saving.checkpoint import find_latest, load, load_available, save, verify
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 STEPS = 4
 ROWS = 8
 
@@ -190,7 +190,6 @@ def written(files: Path, scope: str, part: str, ranks: int) -> list[dict]:
     return [torch.load(files / scope / f"{part}-{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scope", CASES)
 def test_two_ranks_train_as_one(files, scope):
     oracle = single(scope)

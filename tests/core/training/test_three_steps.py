@@ -15,6 +15,8 @@ from tests.core.training.toy import batches
 from vtp_core.testing.ranks import run_processes
 from vtp_core.training.ranks.world import World
 
+pytestmark = pytest.mark.slow
+
 ALONE = World()
 
 
@@ -61,7 +63,6 @@ def test_one_process_in_two_halves_is_one_in_whole(tmp_path: Path):
     assert not any(name.startswith("0|clip/") for name in numbers(results))
 
 
-@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("how", ["first", "replicated"])
 def test_two_ranks_equal_one_process(ranks, how):

@@ -20,6 +20,8 @@ from vtp_plugins.plan.probe import Probe
 from vtp_plugins.plan.shrink import depths, plannable, shallow
 from vtp_plugins.plan.sizes import measure_sizes
 
+pytestmark = pytest.mark.slow
+
 QUICK = (
     "objectives.clip.width=64", "objectives.clip.depth=2", "objectives.clip.heads=2", "views.image.rows=16",
     "objectives.l1.rows=8", "objectives.perceptual.rows=8",
@@ -107,7 +109,6 @@ def test_a_bottleneck_that_taps_deep_blocks_of_a_vit(tmp_path: Path, plugins: Pl
     assert make_plan(loaded, plugins).flops == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
-@pytest.mark.slow
 def test_blocks_of_an_objectives_inner_tables_are_counted(tmp_path: Path, plugins: Plugins) -> None:
     flow = """
 [objectives.flow]
@@ -128,7 +129,6 @@ def _layer_flops(width: int, depth: int, hidden: int, tokens: int, gated: bool) 
     return 2 * tokens * depth * (4 * width**2 + (3 if gated else 2) * width * hidden)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("run.microbatch_rows=6",), ("encoder.drop_path_mode='subset'",)])
 def test_the_forward_flops_of_a_run_are_counted_by_hand(
     tmp_path: Path, plugins: Plugins, extra: tuple[str]
@@ -205,7 +205,6 @@ def test_the_published_count_of_layers(tmp_path: Path, plugins: Plugins, preset:
     assert scale_layers(base, deeper, deep) == pytest.approx(gflops * 1e9, rel=0.01)
 
 
-@pytest.mark.slow
 def test_ranks_share_rows_and_weights(tmp_path: Path, plugins: Plugins) -> None:
     loaded = recipe(tmp_path, plugins, "parallel.shard=4", world_size=8)
     one = make_plan(loaded, plugins, 1)

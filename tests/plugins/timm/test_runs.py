@@ -26,6 +26,8 @@ from vtp_plugins.timm.config import TimmConfig
 from vtp_plugins.timm.encoder import TimmEncoder
 from vtp_plugins.timm.weights import leave_out
 
+pytestmark = pytest.mark.slow
+
 NAME = "vit_small_patch16_dinov3.lvd1689m"
 OPTIONS = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 RECIPE = """\
@@ -215,7 +217,6 @@ def test_a_frozen_network_is_not_averaged(tmp_path: Path, weights: Path) -> None
     assert "ema.networks: tokenizer.encoder is frozen" in one_line(result)
 
 
-@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_sharded_ranks_train_as_one(tmp_path: Path, weights: Path) -> None:
     table = (

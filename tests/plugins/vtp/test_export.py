@@ -23,6 +23,8 @@ from vtp_core.training.saving.checkpoint import save as save_checkpoint
 from vtp_plugins.vtp import VTPModel
 from vtp_plugins.vtp.format import VtpFormat
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name = "small"
 [run]

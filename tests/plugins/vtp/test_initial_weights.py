@@ -28,6 +28,8 @@ from vtp_core.training.saving.state import model_state
 from vtp_plugins.vtp.fit import config_of
 from vtp_plugins.vtp.layout import published_tensors
 
+pytestmark = pytest.mark.slow
+
 PLUGINS = load_plugins()
 WITHOUT_EFFECT = ("text_embed_cls", "text_output_tokens", "text_pad_id")
 """Published keys that change no number, so that a tokenizer does not know them."""
@@ -185,7 +187,6 @@ def test_a_model_without_decoder_or_text(tmp_path: Path) -> None:
     assert sum("starts fresh" in line for line in lines) == 3  # decoder, and heads that were not released
 
 
-@pytest.mark.slow
 @pytest.mark.weights
 def test_a_run_starts_from_it(vtp_tiny_l: Path, tmp_path: Path) -> None:
     """The whole recipe in small: one step of no length, and the artefact is the published model."""

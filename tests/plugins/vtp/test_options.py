@@ -20,6 +20,8 @@ from tests.plugins.vtp.published import Published
 from vtp_core import load
 from vtp_plugins.vtp import VTPModel
 
+pytestmark = pytest.mark.slow
+
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "mlp": {"vision_ffn_layer": "mlp", "decoder_ffn_layer": "mlp"},

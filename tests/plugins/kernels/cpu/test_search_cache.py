@@ -12,7 +12,10 @@ from torch import Tensor
 from vtp_plugins.kernels.cpu.search import KERNEL
 from vtp_plugins.kernels.native.loading import why_missing
 
-pytestmark = pytest.mark.skipif(why_missing("_C_cpu") is not None, reason=f"_C_cpu {why_missing('_C_cpu')}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(why_missing("_C_cpu") is not None, reason=f"_C_cpu {why_missing('_C_cpu')}"),
+]
 
 ENTRIES = 8
 

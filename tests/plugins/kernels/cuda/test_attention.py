@@ -14,6 +14,8 @@ from tests.plugins.kernels.cuda.shim import Shim
 from vtp_core.ops.attention_choice import Rope
 from vtp_core.ops.attention_torch import NORM_EPS, rms_norm, rotate
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = (32, 64, 96, 128)
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 DTYPES = tuple(TOLERANCE)

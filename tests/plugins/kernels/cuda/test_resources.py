@@ -10,6 +10,8 @@ import pytest
 from tests.plugins.kernels.cuda.resources import ARCHITECTURES, TABLE, compiled
 from vtp_plugins.kernels.native.toolkit import find
 
+pytestmark = pytest.mark.slow
+
 MORE_REGISTERS = 8
 """How many more a kernel may take before somebody has to look: another compiler allots them otherwise."""
 
@@ -21,7 +23,7 @@ def table() -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "architecture",
-    [ARCHITECTURES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in ARCHITECTURES[1:])],
+    ARCHITECTURES,
 )
 def test_kernels_take_what_the_table_says(architecture: str, table: dict[str, Any]) -> None:
     toolkit = find()

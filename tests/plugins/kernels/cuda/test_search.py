@@ -19,6 +19,8 @@ from tests.core.ops.nearest_code_oracle import (
 )
 from tests.plugins.kernels.cuda.shim import METRICS, Shim
 
+pytestmark = pytest.mark.slow
+
 
 def check(
     shim: Shim,
