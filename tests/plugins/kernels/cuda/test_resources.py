@@ -21,10 +21,7 @@ def table() -> dict[str, Any]:
     return dict(json.loads(TABLE.read_text()))
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    ARCHITECTURES,
-)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_take_what_the_table_says(architecture: str, table: dict[str, Any]) -> None:
     toolkit = find()
     if isinstance(toolkit, str):
