@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.study.arm import Run
 from benchmarks.study.command import Study, study_command
 from benchmarks.study.proxies import FRECHET, KERNEL
-from benchmarks.study.runner import Bench
 from benchmarks.study.table import Column
 from benchmarks.study_convergence.arms import make_arms
 from benchmarks.study_convergence.figure import draw
+from benchmarks.study_convergence.making import make
 from benchmarks.study_convergence.speed import findings
 from benchmarks.study_convergence.verdict import write_verdict
 
 FOLDER = Path(__file__).parent
-
-
-def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
-    """Trains what is missing: tokenizers, each with its proxy."""
-    from benchmarks.study_convergence import making
-
-    return making.make(runs, bench, budget)
-
 
 STUDY = Study(
     name="study_convergence",

@@ -56,7 +56,9 @@ class Enlarged(Encoder):
         drop_path: float = 0.0,
     ) -> list[Tokens]:
         """See `vtp_core.encoder.Encoder.forward`."""
-        return self.network([self._enlarged(each) for each in images], masks, layers=layers)
+        return self.network(
+            [self._enlarged(each) for each in images], masks, layers=layers, drop_path=drop_path
+        )
 
     def _enlarged(self, images: Tensor) -> Tensor:
         """Crops (B, C, 3, H, W) at `factor` times the size."""

@@ -28,12 +28,12 @@ def draw(name: str, found: Results, columns: tuple[Column, ...], path: Path) -> 
         raise click.ClickException(f"nothing to draw. {found.account()}")
     picture = Figure(figsize=(6, 4), layout="constrained")
     axes = picture.subplots()
-    for first, by_arm in zip([True] + [False] * len(by_seed), by_seed.values(), strict=False):
+    for number, by_arm in enumerate(by_seed.values()):
         for arm, color in zip(found.arms, COLORS, strict=True):
             points = by_arm[arm.name]
             axes.plot(
                 [point.step for point in points], [point.kernel for point in points], "o-",
-                color=color, label=arm.about if first else None, markersize=4,
+                color=color, label=None if number else arm.about, markersize=4,
             )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

@@ -1,7 +1,8 @@
-"""How many training steps a proxy takes to a distance on the latents of each tokenizer. Imports no torch."""
+"""How many training steps a proxy takes to a distance on the latents of each tokenizer."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from benchmarks.study.claim import Finding
@@ -70,10 +71,7 @@ def finding(ratios: list[float]) -> Finding:
         return "appeared"
     if max(ratios) < 1:
         return "reversed"
-    product = 1.0
-    for ratio in ratios:
-        product *= ratio
-    return "leaning" if product > 1 else "absent"
+    return "leaning" if math.prod(ratios) > 1 else "absent"
 
 
 def findings(found: Results) -> dict[str, Finding]:
