@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from vtp_core.training.ranks.world import World
 
@@ -125,16 +126,29 @@ def run_processes(
 
     Returns:
         The tensors of each rank, in order.
+
+    Raises:
+        ProcessRaisedException: A rank's error, with its traceback.
+        ProcessExitedException: A signal ended a rank; of a crash, its notes have each thread's stack.
     """
     with tempfile.TemporaryDirectory() as folder:
         environment = dict(os.environ)
-        start_processes(
-            _run_process,
-            (size, folder, environment, body, arguments),
-            nprocs=size,
-            start_method=_start_method(),
-        )
+        try:
+            start_processes(
+                _run_process,
+                (size, folder, environment, body, arguments),
+                nprocs=size,
+                start_method=_start_method(),
+            )
+        except ProcessExitedException as error:
+            stacks = _stacks(folder, error.error_index)
+            error.add_note(stacks.read_text() if stacks.exists() else "it had not called its function yet")
+            raise
         return [torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(size)]
+
+
+def _stacks(folder: str, rank: int) -> Path:
+    return Path(folder, f"{rank}.txt")
 
 
 def _start_method() -> str:
@@ -155,6 +169,8 @@ def _run_process(
 ) -> None:
     os.environ.clear()  # the server's, from when it started
     os.environ.update(environment)
+    stacks = _stacks(folder, rank).open("w")  # open as long as the process lives
+    faulthandler.enable(stacks)
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=PATIENCE)

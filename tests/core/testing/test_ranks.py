@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from vtp_core.testing import run_processes, run_ranks
 from vtp_core.training.ranks.world import World
@@ -125,6 +127,20 @@ def test_processes_have_the_environment_of_their_call(monkeypatch: pytest.Monkey
         ] * 2
     monkeypatch.delenv("VTP_TEST_RANKS")
     assert all(found["value"].isnan() for found in run_processes(2, _environment, "VTP_TEST_RANKS"))
+
+
+def _crash(world: World) -> dict[str, Tensor]:
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return {"value": world.sum(torch.ones(()))}
+
+
+@pytest.mark.distributed
+def test_a_crashed_process_leaves_its_stack() -> None:
+    with pytest.raises(ProcessExitedException, match="process 1 terminated with signal SIGSEGV") as caught:
+        run_processes(2, _crash)
+    (stack,) = caught.value.__notes__
+    assert "Segmentation fault" in stack and "in _crash" in stack
 
 
 def _assert_gradients(found: list[Tensor]) -> None:
