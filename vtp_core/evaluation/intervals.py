@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy
@@ -9,13 +10,12 @@ import torch
 from torch import Tensor
 
 from vtp_core.evaluation.protocol import Baseline, Score
+from vtp_core.evaluation.student import widening
 
 DRAWS = 1000
 """Sets of samples that are drawn."""
 TAILS = (0.025, 0.975)
 """Quantiles that bound an interval."""
-NORMAL = 1.959964
-"""The upper of them of a standard normal variable."""
 HITS = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
 OTHER_HITS = torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64)
 """Four further samples, two of them hits: a proportion of 0 or 1 is not certain (Agresti and Coull 1998)."""
@@ -119,22 +119,8 @@ def resampled(terms: Tensor, draws: int = DRAWS) -> Tensor:
         ]
     ).div_(count)
     mean = rows.mean(0)
-    return mean + (found - mean) * _widening(count)
-
-
-def _widening(count: int) -> float:
-    """Width of a 95 % interval by Student's distribution over that of the bootstrap's own, above 1.
-
-    The quantile is Cornish and Fisher's expansion in 1 / (n - 1), to 1 % from n = 4 on.
-    """
-    z, degrees = NORMAL, max(count - 1, 1)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    student = z + sum(term / degrees**power for power, term in enumerate(terms, 1))
-    return float(student / z * (count / degrees) ** 0.5)
+    bessel = math.sqrt(count / max(count - 1, 1))
+    return mean + (found - mean) * bessel * widening(count - 1)
 
 
 def _column(given: Tensor | float, count: int) -> Tensor:

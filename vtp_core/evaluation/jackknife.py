@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vtp_core.evaluation.student import widening
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -35,13 +37,17 @@ class Estimate:
 def jackknife_error(without: Sequence[float]) -> float | None:
     """Standard error of a number from its values without each part of the samples; None of one part or none.
 
+    A few parts tell the spread badly: it is widened to Student's distribution of one degree of freedom less
+    than parts, so that two errors mean the same for any number of them.
+
     Source:
         Efron and Tibshirani 1993, equation 11.5.
     """
     if len(without) < 2:
         return None
     values = torch.tensor(without, dtype=torch.float64)
-    return float(((len(values) - 1) * values.var(correction=0)).sqrt())
+    degrees = len(values) - 1
+    return float((degrees * values.var(correction=0)).sqrt()) * widening(degrees)
 
 
 def key_hashes(keys: Sequence[str]) -> Tensor:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t
+from scipy.stats import norm, t
 
-from vtp_core.evaluation.intervals import NORMAL, resampled, score_of
+from vtp_core.evaluation.intervals import resampled, score_of
+from vtp_core.evaluation.jackknife import jackknife_error
 from vtp_core.evaluation.protocol import Baseline, EvaluationProtocol, Metric, Score, Verdict
+from vtp_core.evaluation.student import widening
 
 PROTOCOL = EvaluationProtocol(name="p-v1", image_size=16)
 
@@ -132,9 +134,27 @@ def test_draws_are_as_wide_as_students_distribution(count: int) -> None:
     """Against scipy's quantile and the exact error of a mean: four images once were judged too easily."""
     values = torch.randn(count, 1, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
     found = resampled(values, 20_000)[:, 0]
-    expected = values.std().item() / count**0.5 * t.ppf(0.975, count - 1) / NORMAL
+    expected = values.std().item() / count**0.5 * t.ppf(0.975, count - 1) / norm.ppf(0.975)
     assert found.std().item() == pytest.approx(expected, rel=0.03)
     assert found.mean().item() == pytest.approx(values.mean().item(), abs=0.05 * expected)
+
+
+@pytest.mark.parametrize("parts", [4, 8, 20])
+def test_two_errors_of_the_jackknife_hold_the_truth_in_95_of_100_cases(parts: int) -> None:
+    """With four parts they once held it in 86."""
+    draws = torch.randn(4000, parts, generator=torch.Generator().manual_seed(parts), dtype=torch.float64)
+    without = (draws.sum(1, keepdim=True) - draws) / (parts - 1)
+    held = [
+        abs(mean) < 2 * error
+        for mean, row in zip(draws.mean(1).tolist(), without.tolist(), strict=True)
+        if (error := jackknife_error(row)) is not None
+    ]
+    assert len(held) == 4000 and sum(held) / 4000 == pytest.approx(0.954, abs=0.011)
+
+
+def test_the_widening_is_that_of_students_distribution() -> None:
+    for degrees, tolerance in ((3, 0.01), (4, 0.004), (7, 1e-3), (19, 1e-4), (1000, 1e-6)):
+        assert widening(degrees) == pytest.approx(t.ppf(0.975, degrees) / norm.ppf(0.975), rel=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm, t
 from torch import Tensor, nn
 
 from vtp_core.artefact.config import ArtefactConfig
@@ -117,7 +118,8 @@ def test_the_error_of_a_perplexity_is_the_jackknifes(
         return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
 
     without = np.array([perplexity(codes[part != number]) for number in np.unique(part)])
-    assert entry["error"] == pytest.approx(((len(without) - 1) * without.var()) ** 0.5)
+    student = t.ppf(0.975, len(without) - 1) / norm.ppf(0.975)
+    assert entry["error"] == pytest.approx(((len(without) - 1) * without.var()) ** 0.5 * student, rel=1e-3)
 
 
 def test_codebooks_without_branches_have_numbers(held_out: EvaluationSet) -> None:
