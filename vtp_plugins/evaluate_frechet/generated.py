@@ -20,6 +20,7 @@ from vtp_core.math.row_noise import row_randn, row_seeds
 from vtp_core.pixels import to_uint8
 from vtp_core.tokenizer import Tokenizer
 from vtp_core.tokenizer.statistics import statistics_of
+from vtp_core.view import size_text
 from vtp_plugins.evaluate_frechet.comparison import LEAST, Compared, FeatureDistances
 from vtp_plugins.evaluate_frechet.config import STATISTICS, FrechetGeneratedConfig
 from vtp_plugins.evaluate_frechet.features import Collected
@@ -28,6 +29,7 @@ from vtp_plugins.evaluate_frechet.statistics import (
     COVARIANCE,
     FEATURES,
     MEAN,
+    About,
     Statistics,
     read_statistics,
     write_statistics,
@@ -72,6 +74,7 @@ class FrechetGenerated(FeatureDistances):
         self._latents = torch.zeros(0, dtype=torch.float64)
         self._mean = self._deviation = torch.zeros(0)
         self._follows_own = False
+        self._size = ""
 
     @property
     def compared(self) -> Compared:
@@ -128,6 +131,7 @@ class FrechetGenerated(FeatureDistances):
 
     def update(self, seen: Observation) -> None:
         """Adds a batch of the training or the held-out set."""
+        self._size = size_text((seen.image.shape[-2], seen.image.shape[-1])) + " px"
         self.sets.add(SPLITS[seen.split], seen.image, key_hashes(seen.batch.keys), seen.batch.keys)
         if seen.split == self._latent_split:
             latent = seen.encoded.latent.double().transpose(0, 1).flatten(1).cpu()
@@ -174,9 +178,15 @@ class FrechetGenerated(FeatureDistances):
 
     def _read(self, path: Path) -> list[Statistics]:
         found = [
-            read_statistics(path, network.name, network.width, network.fingerprint)
+            read_statistics(path, network.name, network.width, network.description)
             for network in self.networks
         ]
+        for count in (one.count for one in found if one.count is not None):
+            if count < self.least:
+                raise UsageError(
+                    f"reference {path} is of {count} images, and {self.least} are needed; write it of more"
+                    + ("" if self.least == LEAST else ", or set allow_fewer = true")
+                )
         if self.keeps_rows and not all(one.has_rows for one in found):
             if self.follows is None:
                 raise UsageError(
@@ -196,12 +206,13 @@ class FrechetGenerated(FeatureDistances):
         return found
 
     def _write(self, path: Path, state: Tally) -> None:
-        found = {}
+        found, about = {}, {}
         for number, network in enumerate(self.networks):
             collected = Collected(state, number, network.width)
             sums = collected.sums(self.compared.reference).sum(0)
             mean, covariance = Moments(network.width, sums).mean_and_covariance()
             found[network.name] = {MEAN: mean, COVARIANCE: covariance}
+            about[network.name] = About(extractor=network.description, images=int(sums[0]), size=self._size)
             if self.keeps_rows:
                 found[network.name][FEATURES] = collected.rows(self.compared.reference)
-        write_statistics(path, found, {network.name: network.fingerprint for network in self.networks})
+        write_statistics(path, found, about)

@@ -102,7 +102,11 @@ class InceptionFeatures(Frozen):
 
             hidden = (resized(pixels, size=(SIDE, SIDE), align_corners=False) - 128) / 128
         # In float32 without TF32's shorter mantissa, which moves small distances.
-        with torch.backends.cudnn.flags(allow_tf32=False), torch.autocast(image.device.type, enabled=False):
+        cudnn = torch.backends.cudnn  # `flags` would switch it off by default
+        with (
+            cudnn.flags(enabled=cudnn.enabled, allow_tf32=False),
+            torch.autocast(image.device.type, enabled=False),
+        ):
             for layer in LAYERS:
                 hidden = getattr(layers, layer)(hidden)
         return hidden.flatten(1)

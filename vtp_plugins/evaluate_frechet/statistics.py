@@ -7,19 +7,35 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from vtp_core.atomic import replacing_file
+from vtp_core.config import Table
 from vtp_core.errors import NumericError, UsageError
 from vtp_plugins.evaluate_frechet.archive import ArchivedImages, read_archive
 
+ABOUT = "networks"
+"""Key of the metadata: a JSON object, network -> `About`."""
 MEAN, COVARIANCE, FEATURES = "mean", "covariance", "features"
 ROWS = 64
 """Images of an archive that are read at a time."""
+
+
+class About(Table):
+    """What a file says of one network's statistics."""
+
+    extractor: str
+    """The network, its weights and its resize, as protocols write them."""
+    images: Annotated[int, Field(ge=1)]
+    """Number of images."""
+    size: str
+    """Their height and width in pixels, before the network's resize."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +47,15 @@ class Statistics:
         covariance: (C, C) float64.
         features: (n, C) float32 of each image, or None.
         images: Images whose features can be computed, or None.
-        name: The file's name and a hash of its mean and covariance, as protocols write it.
+        count: Number of images of the mean and the covariance; None: the file doesn't say.
+        name: The file's name, its images and a hash of its mean and covariance, as protocols write it.
     """
 
     mean: Tensor
     covariance: Tensor
     features: Tensor | None
     images: ArchivedImages | None
+    count: int | None
     name: str
 
     @property
@@ -61,46 +79,49 @@ class Statistics:
         return torch.cat([network(image.to(device)).cpu().float() for image in self.images.batches(ROWS)])
 
 
-def read_statistics(path: Path, network: str, width: int, fingerprint: str) -> Statistics:
+def read_statistics(path: Path, network: str, width: int, extractor: str) -> Statistics:
     """Statistics of one network.
 
     Args:
         path: ``.safetensors`` of `write_statistics`, or ``.npz`` with ``mu`` and ``sigma``, and maybe images.
         network: The network's name.
         width: Number of its features.
-        fingerprint: Of its weights. An ``.npz`` names no network: only the width is checked.
+        extractor: Its description. An ``.npz`` names no network: only the width is checked.
 
     Raises:
-        UsageError: The file is missing, damaged, or of another network.
+        UsageError: The file is missing, damaged, or of another network, other weights or another resize.
         NumericError: It holds numbers that are not finite.
     """
     if not path.is_file():
         raise UsageError(f"reference {path}: no such file")
-    features = images = None
+    features = images = about = None
     if path.suffix == ".npz":
         mean, covariance, images = read_archive(path, width)
     else:
-        mean, covariance, features = _read_safetensors(path, network, width, fingerprint)
+        mean, covariance, features, about = _read_safetensors(path, network, width, extractor)
     if not bool(mean.isfinite().all() and covariance.isfinite().all()):
         raise NumericError(f"reference {path}: its statistics are not finite")
     digest = hashlib.sha256(mean.numpy().tobytes() + covariance.numpy().tobytes()).hexdigest()[:16]
-    unnamed = ", which names no network" if path.suffix == ".npz" else ""
+    which = ", which names no network" if about is None else f", {about.images} images of {about.size}"
     return Statistics(
         mean=mean,
         covariance=covariance,
         features=features,
         images=images,
-        name=f"{path.name} of hash {digest}{unnamed}",
+        count=None if about is None else about.images,
+        name=f"{path.name} of hash {digest}{which}",
     )
 
 
-def write_statistics(path: Path, found: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, str]) -> None:
+def write_statistics(
+    path: Path, found: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, About]
+) -> None:
     """Writes a file of statistics, whole or not at all.
 
     Args:
         path: The file; its folder is made.
         found: Network -> its tensors `mean` and `covariance`, and `features` if they are kept.
-        about: Network -> fingerprint of its weights.
+        about: Network -> what the file says of it.
     """
     tensors = {
         f"{network}/{name}": tensor.contiguous()
@@ -108,25 +129,25 @@ def write_statistics(path: Path, found: Mapping[str, Mapping[str, Tensor]], abou
         for name, tensor in parts.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {ABOUT: json.dumps({name: one.model_dump() for name, one in about.items()})}
     with replacing_file(path) as file:
-        file.write(save(tensors, {"fingerprints": json.dumps(dict(about))}))
+        file.write(save(tensors, metadata))
 
 
 def _read_safetensors(
-    path: Path, network: str, width: int, fingerprint: str
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    path: Path, network: str, width: int, extractor: str
+) -> tuple[Tensor, Tensor, Tensor | None, About]:
     try:
         with safe_open(path, "pt") as file:
-            known = json.loads((file.metadata() or {}).get("fingerprints", "{}"))
+            known = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             names = set(file.keys())
             if network not in known:
                 raise UsageError(
                     f"reference {path}: statistics of {', '.join(known) or 'no network'}, not of {network}"
                 )
-            if known[network] != fingerprint:
-                raise UsageError(
-                    f"reference {path}: {network} had the weights {known[network]} there, not {fingerprint}"
-                )
+            about = About.model_validate(known[network])
+            if about.extractor != extractor:
+                raise UsageError(f"reference {path}: features of {about.extractor}, not of {extractor}")
             wanted = {MEAN: (width,), COVARIANCE: (width, width)}
             for part, shape in wanted.items():
                 key = f"{network}/{part}"
@@ -140,5 +161,6 @@ def _read_safetensors(
                     raise UsageError(f"reference {path}: {key} has the shape {tuple(shape)}")
                 features = file.get_tensor(key)
     except (SafetensorError, OSError, ValueError, AttributeError, TypeError) as error:
-        raise UsageError(f"reference {path}: can't be read ({error})") from None
-    return mean, covariance, features
+        why = f"{error.error_count()} errors in its metadata" if isinstance(error, ValidationError) else error
+        raise UsageError(f"reference {path}: can't be read ({why})") from None
+    return mean, covariance, features, about

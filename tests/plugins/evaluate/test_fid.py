@@ -214,6 +214,7 @@ def test_a_saved_reference_gives_the_numbers_of_its_set(tmp_path: Path) -> None:
         assert entry["value"] == pytest.approx(first[metric]["value"], rel=1e-6)
         assert entry["also"]["floor"] == pytest.approx(first[metric]["also"]["floor"], rel=1e-6)  # type: ignore[index]
     protocol = str(again["gfd_random"]["protocol"])
+    assert f", {len(TRAIN.indices())} images of 16 px, float64 moments" in protocol
     assert "8 bit, against train.safetensors of hash " in protocol and "against train," not in protocol
     # An archive as ADM's has no features, and no network's name.
     known, archive = load_file(file), tmp_path / "adm.npz"
@@ -242,6 +243,30 @@ def test_a_saved_reference_gives_the_numbers_of_its_set(tmp_path: Path) -> None:
         assert entry["value"] == pytest.approx(first[metric]["value"], rel=1e-5), metric
     assert f"against {len(images)} images of CRC " in str(third["gkd_random"]["protocol"])
     assert "CRC" not in str(third["gfd_random"]["protocol"])
+
+
+def test_a_saved_reference_of_few_images_or_of_another_resize_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "few.safetensors"
+    few = replace(TRAIN, limit=20)
+    evaluate(generating(), {"g": evaluator(metrics=("kernel",), save_reference=str(file))}, HELD_OUT, few)
+    with pytest.raises(UsageError, match=r"is of 20 images, and \d+ are needed; write it of more, or set"):
+        evaluator(metrics=("frechet",), reference=str(file), allow_fewer=False).load()
+    evaluator(metrics=("kernel",), reference=str(file), allow_fewer=False).load()
+    evaluator(metrics=("frechet",), reference=str(file), allow_fewer=True).load()
+    with pytest.raises(UsageError, match=r"features of timm:test_resnet.*, not of .* 48 px bilinear"):
+        evaluator(metrics=("kernel",), reference=str(file), resize=48).load()
+
+
+def test_the_network_of_fid_runs_with_cudnn() -> None:
+    """`torch.backends.cudnn.flags` switches it off unless it is told otherwise."""
+    network = InceptionFeatures(COMPAT, "random").load()
+    seen: list[tuple[bool, bool]] = []
+    backend = torch.backends.cudnn
+    network.trunk.Conv2d_1a_3x3.register_forward_pre_hook(
+        lambda module, given: seen.append((backend.enabled, backend.allow_tf32))
+    )
+    network(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    assert seen == [(True, False)] and backend.allow_tf32
 
 
 def test_a_protocol_measures_precision_where_its_reference_has_images(
@@ -321,16 +346,21 @@ def test_archives_that_are_something_else_are_refused(content: bytes, message: s
 def test_statistics_of_another_network_or_not_finite_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     tensors = {"net/mean": torch.zeros(3), "net/covariance": torch.eye(3)}
-    save_file(tensors, file, {"fingerprints": '{"net": "f"}'})
+    about = {"networks": '{"net": {"extractor": "f", "images": 40, "size": "16 px"}}'}
+    save_file(tensors, file, about)
     assert read_statistics(file, "net", 3, "f").features is None
     for network, width, fingerprint, message in (
         ("other", 3, "f", "statistics of net, not of other"),
-        ("net", 3, "g", "net had the weights f there, not g"),
+        ("net", 3, "g", "features of f, not of g"),
         ("net", 4, "f", r"net/mean is missing or not of the shape \(4,\)"),
     ):
         with pytest.raises(UsageError, match=message):
             read_statistics(file, network, width, fingerprint)
-    save_file({**tensors, "net/mean": torch.full((3,), torch.nan)}, file, {"fingerprints": '{"net": "f"}'})
+    for unread in ({"networks": '{"net": "f"}'}, {"networks": "[3"}):
+        save_file(tensors, file, unread)
+        with pytest.raises(UsageError, match="can't be read"):
+            read_statistics(file, "net", 3, "f")
+    save_file({**tensors, "net/mean": torch.full((3,), torch.nan)}, file, about)
     with pytest.raises(NumericError, match="not finite"):
         read_statistics(file, "net", 3, "f")
     for content in (b"", b"\xff" * 64):
