@@ -126,7 +126,8 @@ def probe_gen(
         measured[name] = []
         taken = subject(name)
         for seed in range(seeds):
-            found = records.find(taken.fingerprint, seed, taken.protocol, taken.steps(curve=curve))
+            steps = taken.steps(curve=curve)
+            found = records.find(taken.fingerprint, seed, taken.protocol, taken.images, steps)
             if found is None:
                 click.echo(f"{name}, seed {seed}", err=True)
                 found = taken.measure(seed, curve=curve)

@@ -79,9 +79,10 @@ class Probe:
         self.meter = Meter(settings, device) if meter is None else meter
         self.meter.load()
         self._real: dict[str, Tensor] = {}
+        self._hashes: dict[str, str] = {}
 
     def protocol(self, size: Size) -> str:
-        """All that affects the numbers but tokenizer and seed."""
+        """All that affects the numbers but tokenizer, seed and the content of the images."""
         source = self.data.source
         conditional = "label" in source.fields and len(source.classes) > 1
         classes = f"{len(source.classes)} classes" if conditional else "no classes"
@@ -102,6 +103,20 @@ class Probe:
         """
         check_tokenizer(tokenizer, name)
         return Subject(self, tokenizer)
+
+    def images(self, size: Size) -> str:
+        """16 hexadecimal digits of the images of a size, of their keys and of their labels."""
+        if size_text(size) not in self._hashes:
+            digest = hashlib.sha256()
+            fields = self.data.source.fields & {"image", "label"}
+            with self.show(f"hash of {self.data.name}", len(self.data.indices())) as advance:
+                for batch in self.data.batches(size, ROWS, fields=fields):
+                    labels = None if batch.label is None else batch.label.tolist()
+                    digest.update(json.dumps([batch.keys, labels]).encode())
+                    digest.update(batch.image.contiguous().numpy().tobytes())
+                    advance(len(batch))
+            self._hashes[size_text(size)] = digest.hexdigest()[:16]
+        return self._hashes[size_text(size)]
 
     def real(self, tokenizer: Tokenizer) -> Tensor:
         """Features of the real images at the tokenizer's size."""
@@ -156,7 +171,7 @@ class Subject:
 
     Attributes:
         size: Side of its images in pixels, or height and width.
-        protocol: All else that affects its numbers but the seed.
+        protocol: All else that affects its numbers but the seed and the images.
     """
 
     def __init__(self, probe: Probe, tokenizer: Tokenizer) -> None:
@@ -175,6 +190,11 @@ class Subject:
         # Also what is kept out of the state dict, such as a frozen network of another package.
         weights = fingerprint({**dict(tokenizer.named_parameters()), **tokenizer.state_dict()})
         return hashlib.sha256(f"{json.dumps(tables, sort_keys=True)} {weights}".encode()).hexdigest()[:16]
+
+    @property
+    def images(self) -> str:
+        """Hash of the images."""
+        return self.probe.images(self.size)
 
     def steps(self, *, curve: bool) -> tuple[int, ...]:
         """Training steps after which samples are measured."""
@@ -205,6 +225,7 @@ class Subject:
             fingerprint=self.fingerprint,
             seed=seed,
             protocol=self.protocol,
+            images=self.images,
             channels=latents.maps.shape[1],
             positions=latents.maps[0, 0].numel(),
             discrete="codes" in self.tokenizer.capabilities,

@@ -45,7 +45,9 @@ class Record(Table):
     seed: int
     """Seed of the proxy's weights, data order, noise and samples."""
     protocol: str
-    """All that affects the numbers but tokenizer and seed."""
+    """All else that affects the numbers."""
+    images: str
+    """Hash of the images and of their labels."""
     channels: int
     """Latent channels d."""
     positions: int
@@ -73,26 +75,28 @@ class Record(Table):
 
 
 class Records:
-    """A folder with a JSON file for each tokenizer, seed and protocol."""
+    """A folder with a JSON file for each tokenizer, seed, protocol and set of images."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def find(self, fingerprint: str, seed: int, protocol: str, steps: tuple[int, ...]) -> Record | None:
+    def find(
+        self, fingerprint: str, seed: int, protocol: str, images: str, steps: tuple[int, ...]
+    ) -> Record | None:
         """The record of an earlier call, if it has these steps of the curve.
 
         Raises:
             DataError: The file is damaged.
         """
-        path = self._path(fingerprint, seed, protocol)
+        path = self._path(fingerprint, seed, protocol, images)
         if not path.is_file():
             return None
         try:
             if path.stat().st_size > _BYTES:
                 raise ValueError("too large")
             record = Record.model_validate_json(path.read_bytes())
-            if (record.fingerprint, record.seed, record.protocol) != (fingerprint, seed, protocol):
-                raise ValueError("of another tokenizer, seed or protocol")
+            if self._path(record.fingerprint, record.seed, record.protocol, record.images) != path:
+                raise ValueError("of another tokenizer, seed, protocol or set of images")
         except ValueError as error:
             why = f"{error.error_count()} errors" if isinstance(error, ValidationError) else error
             raise DataError(
@@ -101,11 +105,11 @@ class Records:
         return record if {*steps} <= {point.step for point in record.curve} else None
 
     def write(self, record: Record) -> None:
-        """Keeps a record; one of the same tokenizer, seed and protocol is replaced."""
+        """Keeps a record; one of the same tokenizer, seed, protocol and images is replaced."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(record.fingerprint, record.seed, record.protocol)
+        path = self._path(record.fingerprint, record.seed, record.protocol, record.images)
         write_text(path, record.model_dump_json(indent=2) + "\n")
 
-    def _path(self, fingerprint: str, seed: int, protocol: str) -> Path:
-        digest = hashlib.sha256(protocol.encode()).hexdigest()[:8]
+    def _path(self, fingerprint: str, seed: int, protocol: str, images: str) -> Path:
+        digest = hashlib.sha256(f"{protocol} {images}".encode()).hexdigest()[:16]
         return self.folder / f"{re.sub('[^0-9a-z]', '', fingerprint)}-{digest}-seed{seed}.json"

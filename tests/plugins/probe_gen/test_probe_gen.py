@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -55,6 +56,7 @@ def record(*kernels: float, seed: int = 0, frechets: tuple[float, ...] = (), gau
         fingerprint="f",
         seed=seed,
         protocol="p",
+        images="i",
         channels=4,
         positions=16,
         discrete=False,
@@ -200,15 +202,34 @@ def test_text_and_json_hold_the_ranking() -> None:
 
 def test_records_are_found_again_and_damaged_ones_named(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    assert records.find("f", 0, "p", (10,)) is None
+    assert records.find("f", 0, "p", "i", (10,)) is None
     records.write(kept := record(3.0, 2.0))
-    assert records.find("f", 0, "p", (10, 20)) == kept
-    assert records.find("f", 0, "p", (10, 20, 40)) is None
-    assert records.find("f", 1, "p", (10,)) is None and records.find("f", 0, "q", (10,)) is None
+    assert records.find("f", 0, "p", "i", (10, 20)) == kept
+    assert records.find("f", 0, "p", "i", (10, 20, 40)) is None
+    for other in (("g", 0, "p", "i"), ("f", 1, "p", "i"), ("f", 0, "q", "i"), ("f", 0, "p", "j")):
+        assert records.find(*other, (10,)) is None
     (file,) = tmp_path.iterdir()
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(DataError, match=r"seed0\.json is not a record of probe-gen .*delete it"):
-        records.find("f", 0, "p", (10,))
+        records.find("f", 0, "p", "i", (10,))
+
+
+def test_images_and_labels_are_hashed_but_not_their_place() -> None:
+    def hashed(data: EvaluationSet) -> str:
+        return Probe(data, TINY, torch.device("cpu")).images(32)
+
+    data = drawn()
+    source = data.source
+    assert isinstance(source, ArraySource) and source.labels is not None
+    pixels, labels = source.images.copy(), list(source.labels)
+    assert hashed(data) == hashed(replace(data, name="elsewhere"))
+    pixels[3, 5, 7, 1] ^= 1
+    labels[3] = (labels[3] + 1) % 3
+    changed = (
+        ArraySource(pixels, labels=source.labels, classes=source.classes),
+        ArraySource(source.images, labels=tuple(labels), classes=source.classes),
+    )
+    assert len({hashed(data), *(hashed(replace(data, source=each)) for each in changed)}) == 3
 
 
 def test_settings_of_the_command_line() -> None:
