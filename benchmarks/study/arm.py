@@ -64,7 +64,16 @@ class Run:
         values: object = read_tree(self.arm.recipe, self.overrides).values
         if self.arm.first is not None:
             values = [read_tree(self.arm.first, self.first_overrides).values, values]
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(values)
+
+    def first_digest(self) -> str:
+        """The same of the stage before it alone."""
+        assert self.arm.first is not None
+        return _digest(read_tree(self.arm.first, self.first_overrides).values)
+
+
+def _digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def runs_of(arms: Sequence[Arm]) -> list[Run]:

@@ -60,6 +60,14 @@ class Bench:
         """File of a run's record."""
         return self.results / f"{run.name}.json"
 
+    def first(self, run: Run) -> Path:
+        """Folder of the stage before a run."""
+        return self.work / f"{run.name}_first"
+
+    def first_digest(self, run: Run) -> Path:
+        """File with the digest of the settings that made it."""
+        return self.work / f"{run.name}_first.digest"
+
 
 def make_runs(runs: Sequence[Run], bench: Bench, budget: float | None = None) -> list[Run]:
     """Makes the runs that have no record yet.
@@ -133,13 +141,10 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> None:
     Raises:
         ClickException: The training failed; its log says why.
     """
-    folder, first = bench.work / run.name, bench.work / f"{run.name}_first"
+    folder, first = bench.work / run.name, bench.first(run)
     overrides = run.overrides
     if run.arm.first is not None:
-        # The report is the last that a run writes.
-        if not (first / "report.html").exists() and not _train(
-            run.arm.first, run.first_overrides, first, bench, end, stop
-        ):
+        if not _make_first(run, run.arm.first, bench, end, stop):
             return
         overrides = (*overrides, f"init_from.path={first}")
     if not _train(run.arm.recipe, overrides, folder, bench, end, stop):
@@ -157,6 +162,29 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> None:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(first / "checkpoints", ignore_errors=True)
     click.echo(f"{run.name}: done, {record['cpu_seconds']:.0f} s of CPU time")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run came to its end: the report is the last that it writes."""
+    return (folder / "report.html").exists()
+
+
+def _make_first(run: Run, recipe: Path, bench: Bench, end: float, stop: threading.Event) -> bool:
+    """Trains the stage before a run, unless it is finished; whether it is.
+
+    Raises:
+        ClickException: It is of other settings, or the training failed.
+    """
+    first, digest = bench.first(run), bench.first_digest(run)
+    if not is_finished(first):
+        digest.write_text(run.first_digest())
+        return _train(recipe, run.first_overrides, first, bench, end, stop)
+    if not digest.exists() or digest.read_text() != run.first_digest():
+        raise click.ClickException(
+            f"{first}: of other settings than the study's; remove it and {bench.work / run.name} "
+            "to train both again"
+        )
+    return True
 
 
 def _train(

@@ -14,7 +14,7 @@ import click
 from benchmarks.study.arm import Run
 from benchmarks.study.proxies import ProxyPool, Request, proxy_metrics
 from benchmarks.study.record import read_record, write_record
-from benchmarks.study.runner import Bench, is_done, make_run, set_by_signals
+from benchmarks.study.runner import Bench, is_done, is_finished, make_run, set_by_signals
 from benchmarks.study_understanding.arms import is_tiny, proxy_seeds
 from vtp_core.errors import VtpError
 
@@ -42,8 +42,9 @@ def make(runs: Sequence[Run], bench: Bench, budget: float | None) -> list[Run]:
         try:
             if (first := first_of(run, runs)) is not None:
                 ended[first.name].wait()
-                link_first(run, first, bench)
             with _left_out(run):
+                if first is not None:
+                    link_first(run, first, bench)
                 if not stop.is_set() and time.monotonic() < end and not is_done(run, bench):
                     make_run(run, bench, end, stop)
             if not stop.is_set() and 0 in missing(run, bench):
@@ -93,10 +94,15 @@ def first_of(run: Run, runs: Sequence[Run]) -> Run | None:
 
 
 def link_first(run: Run, first: Run, bench: Bench) -> None:
-    """Lets a run, if it is finished, stand for the first stage of another."""
-    place = bench.work / f"{run.name}_first"
-    if not place.exists() and (bench.work / first.name / "report.html").exists():
-        place.symlink_to((bench.work / first.name).resolve())
+    """Lets a run that has its record stand for the first stage of another.
+
+    Raises:
+        ClickException: The record is of other settings.
+    """
+    place, folder = bench.first(run), bench.work / first.name
+    if not place.exists() and is_done(first, bench) and is_finished(folder):
+        bench.first_digest(run).write_text(run.first_digest())
+        place.symlink_to(folder.resolve())
 
 
 def missing(run: Run, bench: Bench) -> list[int]:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.study import runner
 from benchmarks.study.arm import Arm, Run
 from benchmarks.study.runner import Bench, make_run, make_runs
 from benchmarks.study_objectives.__main__ import main
@@ -42,6 +44,27 @@ def test_no_run_starts_once_the_budget_is_used_up(bench: Bench) -> None:
 def test_tiny_runs_need_a_folder_of_their_own() -> None:
     result = CliRunner().invoke(main, ["--tiny", "run"])
     assert result.exit_code == 2 and "--tiny needs --results" in result.output
+
+
+def test_a_first_stage_of_other_settings_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+
+    def train(recipe: Path, overrides: object, folder: Path, *more: object) -> bool:
+        trained.append(folder.name)
+        folder.mkdir(exist_ok=True)
+        (folder / "report.html").touch()
+        return "first" in folder.name  # the second stage is stopped
+
+    monkeypatch.setattr(runner, "_train", train)
+    bench.work.mkdir()
+    recipe = make_arms(tiny=True)[0].recipe
+    arm = Arm(name="a", about="", recipe=recipe, first=recipe, first_overrides=("run.steps=7",))
+    for _ in range(2):
+        make_run(Run(arm, 0), bench, float("inf"), threading.Event())
+    assert trained == ["a_seed0_first", "a_seed0", "a_seed0"]
+    changed = Run(replace(arm, first_overrides=("run.steps=8",)), 0)
+    with pytest.raises(click.ClickException, match="a_seed0_first: of other settings than the study's"):
+        make_run(changed, bench, float("inf"), threading.Event())
 
 
 @pytest.mark.slow

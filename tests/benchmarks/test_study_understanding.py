@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy
 import pytest
 from click.testing import CliRunner
@@ -239,7 +240,16 @@ def test_a_finished_run_stands_for_a_first_stage(tmp_path: Path) -> None:
     (tmp_path / start.name).mkdir()
     (tmp_path / start.name / "report.html").touch()
     link_first(stage, first, bench)
+    assert not link.exists()
+    (tmp_path / "results").mkdir()
+    record = {"settings": "others", "data": "samples"}
+    bench.result(start).write_text(json.dumps(record))
+    with pytest.raises(click.ClickException, match="of other settings or data"):
+        link_first(stage, first, bench)
+    bench.result(start).write_text(json.dumps({**record, "settings": start.digest()}))
+    link_first(stage, first, bench)
     assert link.resolve() == (tmp_path / start.name).resolve()
+    bench.result(start).unlink()
     assert missing(start, bench) == [0, 1, 2, 3, 4]
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +15,12 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from vtp_core.cli.main import main
+from vtp_core.errors import UsageError
 from vtp_core.plugins import load_plugins
 from vtp_core.run.records import RunFolder
 from vtp_plugins.scale import runner
 from vtp_plugins.scale.config import read_grid
-from vtp_plugins.scale.runner import Bench, make_chains, make_run, read_record
+from vtp_plugins.scale.runner import Bench, make_chains, make_run, read_record, state_of
 from vtp_plugins.scale.runs import Run, expand
 
 RECIPE = Path(__file__).parents[3] / "benchmarks/study_objectives/recipes/ae.toml"
@@ -116,6 +118,29 @@ def test_a_branch_is_bit_for_bit_the_run_that_was_trained_by_itself(tmp_path: Pa
     assert shown["metrics"]["psnr"]["curves"][0]["fit"]["runs"] == 1
 
 
+def toy_run() -> Run:
+    return Run(
+        name="a", family="f", levels={}, seed=0, recipe=RECIPE, overrides=(), settings=(), digest="d",
+        loaded=SimpleNamespace(run=SimpleNamespace(steps=3)),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_a_killed_run_is_not_gone_on_with_by_another_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has checkpoints, and `--allow-change` of a branch would go on from them."""
+
+    def killed(*given: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.subprocess, "Popen", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make_run(toy_run(), Bench(out=tmp_path, cost=lambda _: {}), float("inf"), threading.Event())
+    assert state_of(toy_run(), tmp_path / "a") == "stopped"
+    with pytest.raises(UsageError, match="was made with other settings than the grid's"):
+        state_of(replace(toy_run(), digest="e"), tmp_path / "a")
+
+
 @pytest.mark.parametrize(("code", "state"), [(74, "failed"), (75, "stopped"), (143, "stopped"), (0, "done")])
 def test_a_run_that_fails_while_it_stops_has_failed(
     code: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -134,11 +159,9 @@ def test_a_run_that_fails_while_it_stops_has_failed(
 
     watcher = threading.Thread(target=stop_soon, daemon=True)
     watcher.start()
-    run = Run(
-        name="a", family="f", levels={}, seed=0, recipe=RECIPE, overrides=(), settings=(),
-        loaded=SimpleNamespace(run=SimpleNamespace(steps=3)),  # type: ignore[arg-type]
-    )  # fmt: skip
-    assert make_run(run, Bench(out=tmp_path, cost=lambda _: {}), float("inf"), stop) == (state == "done")
+    assert make_run(toy_run(), Bench(out=tmp_path, cost=lambda _: {}), float("inf"), stop) == (
+        state == "done"
+    )
     watcher.join()
     record = read_record(tmp_path / "a")
     assert (record["state"], record["exit_code"]) == (state, code)
