@@ -69,29 +69,33 @@ def scale_verdict(pooled: Sequence[Shown]) -> Iterator[str]:
     low, high = (names.get(end) for end in found.ends)
     if low == high == AE:
         yield (
-            "AE is ahead over the whole range measured here. That agrees with the paper's figure, in which "
-            "AE is ahead at so little compute; it is no evidence against the paper's claim."
+            "By the fitted curves AE is ahead over the whole range measured here. That agrees with the "
+            "paper's figure, in which AE is ahead at so little compute; it is no evidence against the "
+            "paper's claim."
         )
     elif low is not None and low == high:
         yield (
-            f"{low} is ahead over the whole range measured here. The paper's figure has AE ahead at so "
-            "little compute; the order that it has at large compute shows here already."
+            f"By the fitted curves {low} is ahead over the whole range measured here. The paper's figure has "
+            "AE ahead at so little compute; the order that it has at large compute shows here already."
         )
     elif low == AE and high is not None:
         yield (
-            f"AE is ahead at the least compute that both families have here and {high} at the greatest. The "
-            "paper's figure has this order too, but with the crossing at far more compute."
+            "By the fitted curves AE is ahead at the least compute that both families have here and "
+            f"{high} at the greatest. The paper's figure has this order too, but with the crossing at far "
+            "more compute."
         )
     else:
         told = [f"{end} is ahead" if end else "neither family is ahead beyond noise" for end in (low, high)]
         yield (
-            f"At the least compute that both families have here {told[0]}, at the greatest {told[1]}. The "
-            "paper's figure has AE ahead at so little compute."
+            f"By the fitted curves {told[0]} at the least compute that both families have here, and "
+            f"{told[1]} at the greatest. The paper's figure has AE ahead at so little compute."
         )
     yield ""
     yield f"{first} and {second}: {describe_crossing(first, second, found)}."
     if found.x is not None and not found.inside:
         yield "A crossing outside the range that was measured is an extrapolation, not a finding."
+    for note in shown.notes:
+        yield f"Note: {note}."
 
 
 def _metric(shown: Shown) -> Iterator[str]:

@@ -70,14 +70,18 @@ def record(run: Run, kernel: float) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("factor", "slope", "words"),
     [
-        (3.0, 0.0, "\nAE is ahead over the whole"),
-        (0.3, 0.0, "\nCLIP + SSL + AE is ahead over the whole"),
+        (3.0, 0.0, "\nBy the fitted curves AE is ahead over the whole"),
+        (0.3, 0.0, "\nBy the fitted curves CLIP + SSL + AE is ahead over the whole"),
         (
             1.0,
             -0.4,
             "AE is ahead at the least compute that both families have here and CLIP + SSL + AE at the",
         ),
-        (1.0, 0.0, "neither family is ahead beyond noise, at the greatest neither family is ahead"),
+        (
+            1.0,
+            0.0,
+            "neither family is ahead beyond noise at the greatest",
+        ),
     ],
 )
 def test_the_verdict_places_what_is_measured_in_the_papers_figure(

@@ -14,7 +14,19 @@ from vtp_core.errors import UsageError
 from vtp_core.recipe.problems import did_you_mean
 from vtp_core.run.records import RunFolder
 from vtp_plugins.scale.config import Figure, Model
-from vtp_plugins.scale.fit import Crossing, Curve, Gain, crossing, fit_curve, gain, shared_range
+from vtp_plugins.scale.fit import (
+    Crossing,
+    Curve,
+    Gain,
+    crossing,
+    fit_curve,
+    gain,
+    lack_of_fit,
+    shared_range,
+)
+
+SIGNIFICANT = 0.05
+"""Greatest p at which a curve is said not to fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +197,7 @@ def _shown(metric: str, points: Sequence[Point], figure: Figure) -> Shown:
         )
         for (family, levels), curve in curves.items()
     )
+    notes += _misfits(series)
     return Shown(
         metric=metric,
         title=str(entries[0].get("title") or metric),
@@ -201,6 +214,20 @@ def _shown(metric: str, points: Sequence[Point], figure: Figure) -> Shown:
 def _fit(metric: str, points: Sequence[Point], x: str, model: Model) -> Curve | None:
     values = [float(point.metrics[metric]["value"]) for point in points]
     return fit_curve([point.place(x) for point in points], values, [point.chain for point in points], model)
+
+
+def _misfits(series: Sequence[Series]) -> Iterable[str]:
+    """A note on the curves that their points don't follow."""
+    found = {
+        each.name: p
+        for each in series
+        if each.curve is not None and (p := lack_of_fit(each.curve, each.points)) is not None
+    }
+    if bent := [f"{name} (p = {p:.2g})" for name, p in found.items() if p < SIGNIFICANT]:
+        yield (
+            f"lack of fit of {', '.join(bent)}: the points are off the curve by more than runs at one place "
+            "differ; slopes, gains and crossings are those of a model that doesn't hold"
+        )
 
 
 def _crossings(series: Sequence[Series], higher: bool) -> Iterable[tuple[str, str, Crossing]]:

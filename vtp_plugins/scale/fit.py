@@ -57,6 +57,7 @@ class Crossing:
         x: Estimate; None if the curves are parallel.
         low: Lower end of the interval; None: it is not bounded there.
         high: Upper end.
+        known: Whether there is an interval; curves through two points have none.
         inside: Whether the estimate lies in the range that both curves were measured in.
         ends: Which curve is better at the lower and at the upper end of that range, beyond noise: 1 for the
             first, -1 for the second, 0 for none.
@@ -66,6 +67,7 @@ class Crossing:
     x: float | None
     low: float | None
     high: float | None
+    known: bool
     inside: bool
     ends: tuple[int, int]
     ahead: int
@@ -131,14 +133,16 @@ def crossing(first: Curve, second: Curve, *, higher_is_better: bool) -> Crossing
     ahead = ends[0] if ends[0] == ends[1] else 0
     offset, slope = first.line.coefficients - second.line.coefficients
     if slope == 0:
-        return Crossing(x=None, low=None, high=None, inside=False, ends=ends, ahead=ahead)
+        return Crossing(x=None, low=None, high=None, known=False, inside=False, ends=ends, ahead=ahead)
     place = float(-offset / slope)
-    least, most = _not_told_apart(first, second, place)
+    known = not bool(numpy.isnan(_excess(first, second, place)).any())
+    least, most = _not_told_apart(first, second, place) if known else (None, None)
     x = _power(place)
     return Crossing(
         x=x,
         low=None if least is None else _power(least),
         high=None if most is None else _power(most),
+        known=known,
         inside=x is not None and shared is not None and shared[0] <= x <= shared[1],
         ends=ends,
         ahead=ahead,
@@ -162,29 +166,52 @@ def gain(curve: Curve, start: float, end: float, *, higher_is_better: bool) -> G
     return Gain(value=float(value), low=float(value - margin), high=float(value + margin))
 
 
+def lack_of_fit(curve: Curve, points: Sequence[tuple[float, float]]) -> float | None:
+    """P of the hypothesis that a curve holds, from the scatter of values at one place; None without such.
+
+    The F test of lack of fit (Draper and Smith 1998, section 2.1); it takes points as independent.
+
+    Args:
+        curve: The fit.
+        points: (place, value) of what was fitted.
+    """
+    from scipy.stats import f
+
+    x, values = numpy.array(points, numpy.float64).T
+    y = numpy.log10(values) if curve.model == "power law" else values
+    places, where = numpy.unique(x, return_inverse=True)
+    means = numpy.bincount(where, y) / numpy.bincount(where)
+    free, pure = len(places) - 2, len(y) - len(places)
+    error = float(((y - means[where]) ** 2).sum())
+    if free < 1 or pure < 1 or error == 0:
+        return None
+    off = float(((means - curve.line.at(numpy.log10(places)).value)[where] ** 2).sum())
+    return float(f.sf((off / free) / (error / pure), free, pure))
+
+
+def _excess(first: Curve, second: Curve, x: ArrayLike) -> Array:
+    """By how much two curves differ beyond noise at places; NaN if that is unknown."""
+    found: Estimate = first.line.at(x).minus(second.line.at(x))
+    return numpy.abs(found.value) - found.margin()
+
+
 def _not_told_apart(first: Curve, second: Curve, place: float) -> tuple[float | None, float | None]:
     """Ends of the interval around `place`, in decades; None where there is none."""
     from scipy.optimize import brentq
 
-    def excess(x: ArrayLike) -> Array:
-        found: Estimate = first.line.at(x).minus(second.line.at(x))
-        return numpy.abs(found.value) - found.margin()
-
     least = min(place, numpy.log10(min(first.low, second.low))) - FAR
     most = max(place, numpy.log10(max(first.high, second.high))) + FAR
     step = (numpy.log10(max(first.high, second.high)) - numpy.log10(min(first.low, second.low))) / 200
-    if numpy.isnan(excess(place)).any():
-        return None, None
 
     def end(bound: float) -> float | None:
         places = place + numpy.sign(bound - place) * _steps(abs(bound - place), step)
-        outside = numpy.flatnonzero(excess(places) > 0)
+        outside = numpy.flatnonzero(_excess(first, second, places) > 0)
         if not len(outside):
             return None
         index = int(outside[0])
         if index == 0:
             return place
-        single: Callable[[float], float] = lambda x: float(excess(x)[0])  # noqa: E731
+        single: Callable[[float], float] = lambda x: float(_excess(first, second, x)[0])  # noqa: E731
         return float(brentq(single, places[index - 1], places[index]))
 
     return end(least), end(most)

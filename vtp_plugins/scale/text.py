@@ -100,13 +100,15 @@ def describe_crossing(first: str, second: str, found: Crossing) -> str:
         text = "parallel, no crossing"
     else:
         where = "inside" if found.inside else "outside"
-        text = f"cross at {found.x:.3g}, {where} the range that both were measured in; 95 % interval "
-        if found.low is None and found.high is None:
-            text += "without bounds: their slopes don't differ significantly"
+        text = f"cross at {found.x:.3g}, {where} the range that both were measured in; "
+        if not found.known:
+            text += "no interval"
+        elif found.low is None and found.high is None:
+            text += "95 % interval without bounds: their slopes don't differ significantly"
         else:
             low = "no bound" if found.low is None else f"{found.low:.3g}"
             high = "no bound" if found.high is None else f"{found.high:.3g}"
-            text += f"{low} to {high}"
+            text += f"95 % interval {low} to {high}"
     if found.ahead:
         return f"{text}; {first if found.ahead > 0 else second} is ahead over the whole range"
     for end, where in zip(found.ends, ("lower", "upper"), strict=True):

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from vtp_plugins.scale.config import Model
-from vtp_plugins.scale.fit import Crossing, Curve, crossing, fit_curve, gain, shared_range
+from vtp_plugins.scale.fit import Crossing, Curve, crossing, fit_curve, gain, lack_of_fit, shared_range
+from vtp_plugins.scale.text import describe_crossing
 
 X = numpy.array([1e3, 1e4, 1e5, 1e6])
 
@@ -101,7 +102,7 @@ def test_curves_that_are_apart_say_who_is_ahead_and_have_no_bounded_interval() -
     assert not found.inside and (found.low is None or found.high is None)
     exact = curve(X, numpy.log10(X))
     assert crossing(exact, curve(X, numpy.log10(X) + 1), higher_is_better=True) == Crossing(
-        x=None, low=None, high=None, inside=False, ends=(-1, -1), ahead=-1
+        x=None, low=None, high=None, known=False, inside=False, ends=(-1, -1), ahead=-1
     )
 
 
@@ -110,7 +111,26 @@ def test_curves_through_two_points_cross_without_an_interval() -> None:
     found = crossing(first, second, higher_is_better=True)
     assert found.x == pytest.approx(10**3.5) and found.inside
     assert found.low is None and found.high is None and (found.ends, found.ahead) == ((0, 0), 0)
+    assert not found.known and "; no interval" in describe_crossing("a", "b", found)
     assert shared_range([first, curve(X[2:], X[2:])]) is None
+
+
+@pytest.mark.parametrize("model", ["log-linear", "power law"])
+def test_a_curve_that_bends_does_not_fit(model: Model) -> None:
+    """Against the difference of squares of a line and of a mean a place, by least squares."""
+    noise = numpy.random.default_rng(0).normal(size=8)
+    x, p = numpy.repeat(X, 2), {}
+    for bend in (0.0, 0.3):
+        line = numpy.log10(x) + bend * numpy.log10(x) ** 2 + 0.1 * noise
+        y = 10**line if model == "power law" else line
+        columns = numpy.stack([numpy.ones(8), numpy.log10(x)], 1), (x[:, None] == X).astype(float)
+        squares = [numpy.linalg.lstsq(each, line)[1][0] for each in columns]
+        expected = stats.f.sf((squares[0] - squares[1]) / 2 / (squares[1] / 4), 2, 4)
+        found = lack_of_fit(curve(x, y, model), [*zip(x, y, strict=True)])
+        assert found == pytest.approx(expected, rel=1e-6)
+        p[bend] = found
+    assert p[0.3] < 0.01 < 0.05 < p[0.0]
+    assert lack_of_fit(curve(X, X), [*zip(X, X, strict=True)]) is None
 
 
 def test_intervals_cover_a_known_crossing_and_slope_as_often_as_they_say() -> None:
