@@ -178,6 +178,9 @@ class OptimizerConfig(ComponentConfig):
 class ObjectiveConfig(ComponentConfig):
     """A table ``[objectives.NAME]``. Subclasses add their own keys and say which views they need."""
 
+    needs_frozen_tokenizer: ClassVar[bool] = False
+    """Whether encoder and bottleneck must be frozen, as what is learnt is of no use to other latents."""
+
     weight: NotNegative = 1.0
     """Factor on the sum of the objective's terms."""
     start: Annotated[int, Field(ge=0)] = 0

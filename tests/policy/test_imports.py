@@ -34,6 +34,22 @@ raise SystemExit(lint_imports(no_cache=True))
 """
 
 
+MODULE_TENSORS = """
+import importlib, sys
+import torch
+with torch.device("meta"):
+    for name in {names!r}:
+        importlib.import_module(name)
+found = [
+    f"{{module}}.{{key}}"
+    for module in {names!r}
+    for key, value in vars(sys.modules[module]).items()
+    if isinstance(value, torch.Tensor)
+]
+raise SystemExit(f"tensors of modules: {{found}}" if found else 0)
+"""
+
+
 def run(code: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=60, check=False)
@@ -111,6 +127,19 @@ def test_an_objective_does_not_name_the_engine(pattern: str) -> None:
     """Text, not imports: an import under TYPE_CHECKING counts, as do the files that nothing else checks."""
     for path in under_any(pattern):
         assert "vtp_core.training" not in path.read_text(encoding="utf-8"), path
+
+
+def test_no_module_holds_a_tensor() -> None:
+    """One that is first imported while networks are built on the meta device would hold it there for good."""
+    patterns = (
+        "vtp_core/evaluation/*.py",
+        "vtp_plugins/evaluate_*/*.py",
+        "vtp_core/math/*.py",
+        "vtp_core/*.py",
+    )
+    names = [name for pattern in patterns for name in under(pattern) if not name.endswith("__main__")]
+    done = run(MODULE_TENSORS.format(names=names))
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_layers_hold() -> None:

@@ -209,9 +209,17 @@ def _check_generators(config: ArtefactConfig, folder: Path) -> None:
 
 
 def _identified(tokenizer: Tokenizer, config: ArtefactConfig, stored: Mapping[str, Tensor]) -> ArtefactConfig:
-    """The config with the fingerprint of these weights, in the generators' heads too."""
+    """The config with the fingerprint of these weights, in the generators' heads too.
+
+    Raises:
+        CheckpointError: A generator was trained on the latents of another tokenizer.
+    """
     rounded = None if config.storage == "full" else restore(stored)
     found = fingerprint(tokenizer, rounded)
+    here = TokenizerName(name=config.recipe, fingerprint=found if rounded is None else fingerprint(tokenizer))
+    for name, head in config.heads.items():
+        if "generate" in head.exports and head.tokenizer is not None:
+            require_same(f"the generator {name}", head.tokenizer, here)
     own = TokenizerName(name=config.recipe, fingerprint=found)
     heads = {
         name: head.model_copy(update={"tokenizer": own}) if "generate" in head.exports else head

@@ -16,8 +16,8 @@ DRAWS = 1000
 """Sets of samples that are drawn."""
 TAILS = (0.025, 0.975)
 """Quantiles that bound an interval."""
-HITS = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
-OTHER_HITS = torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+HITS = (1.0, 1.0, 0.0, 0.0)
+OTHER_HITS = (1.0, 0.0, 1.0, 0.0)
 """Four further samples, two of them hits: a proportion of 0 or 1 is not certain (Agresti and Coull 1998)."""
 
 
@@ -44,10 +44,10 @@ def score_of(
     means = terms.mean(0).tolist()
     if values.dtype == torch.bool:
         extra = [
-            OTHER_HITS if isinstance(given, Tensor) else _column(given, 4)
+            terms.new_tensor(OTHER_HITS) if isinstance(given, Tensor) else _column(given, 4)
             for given in (trivial or {}).values()
         ]
-        terms = torch.cat([terms, torch.stack([HITS, *extra], 1)])
+        terms = torch.cat([terms, torch.stack([terms.new_tensor(HITS), *extra], 1)])
     elif len(values) < 2:
         alone = {name: Baseline(value=mean) for name, mean in zip(columns, means[1:], strict=True)}
         return Score(value=means[0], baselines=alone, also=also or {}, notes=notes)

@@ -15,7 +15,7 @@ from vtp_plugins.evaluate_retrieval.metric import chance
 
 Direction = Literal["both", "image_to_text", "text_to_image"]
 
-_THIRD_HITS = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+_THIRD_HITS = (1.0, 0.0, 0.0, 1.0)
 """Two further hits and two misses of the trivial answer, unlike those of either direction."""
 FREQUENT = "the most frequent captions"
 
@@ -103,15 +103,14 @@ class Recalls:
 
     def _terms(self) -> Tensor:
         """(m + 4, 3): images found, images, hits; with four further captions of one image each."""
-        extra = torch.stack([HITS, torch.ones(4, dtype=torch.float64), OTHER_HITS], 1)
+        extra = torch.tensor([HITS, (1.0, 1.0, 1.0, 1.0), OTHER_HITS], dtype=torch.float64).T
         return torch.cat([torch.stack([self.found, self.images.double(), self.hit.double()], 1), extra])
 
     def _frequent_terms(self) -> Tensor:
         """(m + 4, 2): images found and hits of the most frequent captions."""
         shared = self.frequent.double()
-        return torch.cat(
-            [torch.stack([shared * self.images, shared], 1), torch.stack([_THIRD_HITS, _THIRD_HITS], 1)]
-        )
+        extra = torch.tensor([_THIRD_HITS, _THIRD_HITS], dtype=torch.float64).T
+        return torch.cat([torch.stack([shared * self.images, shared], 1), extra])
 
 
 def _means(terms: Tensor) -> list[Tensor]:

@@ -25,15 +25,21 @@ def read_classes(text: str, names: Sequence[str], known: int) -> list[int]:
         raise UsageError("--classes: this generator was trained without classes; leave it out")
     if text.strip() == ALL:
         return list(range(known))
-    lower = {name.lower(): number for number, name in enumerate(names[:known])}
+    lower: dict[str, list[int]] = {}
+    for number, name in enumerate(names[:known]):
+        lower.setdefault(name.lower(), []).append(number)
     return [_class(word.strip(), lower, known) for word in text.split(",")]
 
 
-def _class(word: str, lower: dict[str, int], known: int) -> int:
-    if (number := lower.get(word.lower())) is not None:
-        return number
-    if word.isdecimal() and int(word) < known:
-        return int(word)
+def _class(word: str, lower: dict[str, list[int]], known: int) -> int:
+    numbers = set(lower.get(word.lower(), ()))
+    if word.isdecimal() and len(word) < 10 and int(word) < known:
+        numbers.add(int(word))
+    if len(numbers) == 1:
+        return numbers.pop()
+    if numbers:
+        listed = " and ".join(map(str, sorted(numbers)))
+        raise UsageError(f"--classes: {word!r} may be one of classes {listed}; give their numbers")
     advice = did_you_mean(word, lower) if lower else "the names are unknown, give numbers"
     raise UsageError(f"--classes: no class {word!r} of 0 to {known - 1}; {advice}")
 

@@ -76,11 +76,15 @@ def generate(
         grid = Path(GRID)
     if output is not None:
         check_folder("--output", output)
-    if grid is not None and grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UsageError(f"--grid {grid}: the name must end in .png, .jpg or .webp")
     check_file("--grid", grid)
     named = {"steps": steps, "guidance": guidance, "sampler": sampler}
-    settings = {key: value for key, value in named.items() if value is not None} | read_changes(changes)
+    settings, changed = (
+        {key: value for key, value in named.items() if value is not None},
+        read_changes(changes),
+    )
+    for key in settings.keys() & changed.keys():
+        raise UsageError(f"--{key} and --set {key} both set it; give one of them")
+    settings |= changed
     plugins = load_plugins(plugin_files)
     folder = find_tokenizer(tokenizer, plugins)
     other = None if decoder is None else find_tokenizer(decoder, plugins)
@@ -90,8 +94,8 @@ def generate(
     from vtp_core.artefact.fingerprint import name_of, require_same
     from vtp_core.artefact.loading import load
     from vtp_core.atomic import replacing_file
-    from vtp_plugins.generate.record import SampleSet, earlier_set
-    from vtp_plugins.generate.samples import Request, make_samples
+    from vtp_plugins.generate.record import SampleSet, check_files, earlier_set
+    from vtp_plugins.generate.samples import Request, make_samples, plan_samples
 
     place = torch_device(device)
     model = load(folder, plugins=plugins).to(place)
@@ -105,29 +109,39 @@ def generate(
         decoding = load(other, plugins=plugins).to(place)
         require_same(f"the generator of {tokenizer}", own, name_of(decoding))
     earlier = None if output is None else earlier_set(output, own)
+    if output is not None:
+        check_files(output, earlier)
     request = Request(number=number, seed=seed, rows=rows, settings=settings, classes=classes)
-    made = make_samples(model, decoding, request)
+    plan = plan_samples(model, decoding, request)
+    layout = None if grid is None else plan.layout()
+    if layout is not None and grid is not None:
+        layout.check(grid)
     facts = SampleSet(
         tokenizer=own,
         seed=seed,
-        settings=made.settings,
-        classes=None if made.classes is None else made.titles,
+        settings=plan.settings,
+        classes=None if plan.classes is None else plan.titles,
         images=number,
         folder=None if output is None else str(output),
         grid=None if grid is None else str(grid),
     )
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        if earlier is not None:
-            earlier.remove(output)
-        files = [_file_name(index, title) for index, title in enumerate(made.titles)]
-        for name, image in zip(files, made.images, strict=True):
+    files = [_file_name(index, title) for index, title in enumerate(plan.titles)]
+    shown = []
+    for name, image in zip(files, make_samples(model, decoding, request, plan.classes), strict=True):
+        if layout is not None:
+            shown.append(image)
+        if output is not None:
+            if earlier is not None:  # not before there is something to replace it with
+                earlier.remove(output)
+                earlier = None
+            output.mkdir(parents=True, exist_ok=True)
             image.save(output / name)
+    if output is not None:
         facts.model_copy(update={"files": files}).write(output)
-    if grid is not None:
+    if layout is not None and grid is not None:
         grid.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(grid) as file:
-            made.picture().save(file, Image.registered_extensions()[grid.suffix.lower()])
+            layout.draw(shown).save(file, Image.registered_extensions()[grid.suffix.lower()])
     if as_json:
         click.echo(facts.model_dump_json(indent=2, exclude={"files"}))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,11 @@ from pydantic import Field, ValidationError
 from vtp_core.artefact.fingerprint import TokenizerName, require_same
 from vtp_core.atomic import write_text
 from vtp_core.config import Table
-from vtp_core.errors import DataError
+from vtp_core.errors import DataError, UsageError
 
 RECORD = "samples.json"
+FILE = r"^\d{6,}(-[A-Za-z0-9_-]+)?\.png$"
+"""Name of a sample's file."""
 _BYTES = 64_000_000
 
 
@@ -33,7 +36,7 @@ class SampleSet(Table):
     """As it was given."""
     grid: str | None = None
     """File of the picture of all samples."""
-    files: list[Annotated[str, Field(pattern=r"^\d{6,}(-[A-Za-z0-9_-]+)?\.png$")]] = []
+    files: list[Annotated[str, Field(pattern=FILE)]] = []
     """Their files."""
 
     def remove(self, folder: Path) -> None:
@@ -62,6 +65,25 @@ def earlier_set(folder: Path, own: TokenizerName) -> SampleSet | None:
     if found is not None:
         require_same(f"the set of samples in {folder}", found.tokenizer, own)
     return found
+
+
+def check_files(folder: Path, earlier: SampleSet | None) -> None:
+    """Refuses a folder with images that look like samples and that no record claims.
+
+    Args:
+        folder: The folder; it may be missing.
+        earlier: The set that it has.
+
+    Raises:
+        UsageError: It has such images: a stopped command left them, or another program wrote them.
+    """
+    known = set() if earlier is None else set(earlier.files)
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if others := [name for name in names if re.match(FILE, name) and name not in known]:
+        raise UsageError(
+            f"--output {folder} has {others[0]} and maybe more that belong to no finished set of samples; "
+            "delete them, or give another folder"
+        )
 
 
 def read_record(folder: Path) -> SampleSet | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -98,7 +98,7 @@ class TransformerConfig(Table):
     @property
     def widest(self) -> int:
         """Width of the tokens that the last layer reads."""
-        return self.width if self.head is None else max(self.width, self.head.width)
+        return self.width if self.head is None else self.head.width
 
 
 class SamplingConfig(Table):
@@ -120,7 +120,8 @@ class SamplingConfig(Table):
     atol: PositiveFloat = 1e-6
     """Absolute tolerance of `dopri5` (SiT)."""
     balance: Literal["data", "uniform"] = "data"
-    """Classes where none are given: as often as in the training data, or all alike."""
+    """Classes where none are given: as often as among the `statistics_rows` training rows, or all alike.
+    Shares are rough of few rows a class; where a protocol draws all classes alike, set `uniform`."""
 
     def unused(self) -> Mapping[str, str]:
         """Key -> why its value changes no sample under these settings."""
@@ -137,6 +138,8 @@ class SamplingConfig(Table):
 
 class GenerationConfig(ObjectiveConfig):
     """Flow matching on the normalised latents of a frozen tokenizer. Times: 0 = noise, 1 = data."""
+
+    needs_frozen_tokenizer: ClassVar[bool] = True
 
     view: str
     """View whose latents are modelled; cached latents serve as well as images."""

@@ -108,9 +108,10 @@ class FlowGenerator(Generator):
         return chosen
 
     def unused(self, settings: Table) -> Mapping[str, str]:
-        """What the sampler doesn't read, and the interval of no guidance."""
+        """What the sampler doesn't read, the interval of no guidance, and what acts on classes alone."""
         assert isinstance(settings, SamplingConfig)
-        return settings.unused()
+        alone = {} if self.classes else {"balance": "without classes"}
+        return {**settings.unused(), **alone}
 
     @torch.no_grad()
     def generate(
@@ -160,7 +161,7 @@ class FlowGenerator(Generator):
         if settings.sampler == "dopri5":
             return dopri5(field, noise, rtol=settings.rtol, atol=settings.atol)
         grid = torch.linspace(0, 1, settings.steps + 1, dtype=torch.float64)
-        times = shifted(grid, self._shift(settings, noise[0].numel())).tolist()
+        times = shifted(grid, self._shift(settings, math.prod(noise.shape[1:]))).tolist()
         return (euler if settings.sampler == "euler" else heun)(field, noise, times)
 
     def draw_classes(self, seeds: Tensor, balance: str) -> Tensor:

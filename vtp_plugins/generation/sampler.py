@@ -96,7 +96,7 @@ def dopri5(
     shrunk = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     while len(rows := (time < stop).nonzero()[:, 0]):
         now, least = time[rows], 10 * _spacing(time[rows])
-        if bool((shrunk[rows] & (step[rows] < least)).any()):
+        if bool((shrunk[rows] & ~(step[rows] >= least)).any()):  # also of a NaN
             raise NumericError(
                 "dopri5: the step size fell to zero; the velocity is not finite or not continuous"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -69,7 +69,8 @@ class CodeSamplingConfig(Table):
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Classifier-free guidance w of the logits, l_none + w (l_class - l_none); 1: none."""
     balance: Literal["data", "uniform"] = "data"
-    """Classes where none are given: as often as in the training data, or all alike."""
+    """Classes where none are given: as often as among the `statistics_rows` training rows, or all alike.
+    Shares are rough of few rows a class; where a protocol draws all classes alike, set `uniform`."""
 
 
 class GenerationArConfig(ObjectiveConfig):
@@ -78,6 +79,8 @@ class GenerationArConfig(ObjectiveConfig):
     The codes of a position are predicted in the order of the codebooks, each given the transformer's output
     for the position and the position's codes before it.
     """
+
+    needs_frozen_tokenizer: ClassVar[bool] = True
 
     view: str
     """View whose codes are modelled."""

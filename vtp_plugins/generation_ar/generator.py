@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp_core.config import Table
-from vtp_core.errors import UsageError
+from vtp_core.errors import NumericError, UsageError
 from vtp_core.generator import Generator
 from vtp_core.math.row_noise import row_rand, row_seeds
 from vtp_core.ops import AttentionChoice
@@ -67,6 +67,10 @@ class CodeGenerator(Generator):
         require_guidance(chosen.guidance, self.classes, self.drop_class)
         return chosen
 
+    def unused(self, settings: Table) -> Mapping[str, str]:
+        """What acts on classes alone."""
+        return {} if self.classes else {"balance": "without classes"}
+
     @torch.no_grad()
     def generate(
         self,
@@ -81,6 +85,7 @@ class CodeGenerator(Generator):
 
         Raises:
             UsageError: Another grid than the trained one, or guidance that it was not trained for.
+            NumericError: A logit is not finite.
         """
         chosen = settings or self.settings
         assert isinstance(chosen, CodeSamplingConfig)
@@ -88,6 +93,8 @@ class CodeGenerator(Generator):
         require_guidance(chosen.guidance, self.classes, self.drop_class)
         seeds = row_seeds(seed % 2**63, indices)
         label = drawn_classes(self.frequency, seeds, chosen.balance) if classes is None else classes
+        if not len(seeds):
+            return seeds.new_zeros(0, len(self.network.sizes), *grid)
         parts = [
             self._drawn(some, under, grid, chosen)
             for some, under in zip(seeds.split(ROWS), label.split(ROWS), strict=True)
@@ -119,6 +126,7 @@ class CodeGenerator(Generator):
         count, codebooks = grid[0] * grid[1], len(self.network.sizes)
         numbers = row_rand(seeds, count, codebooks, draw=2, dtype=torch.float64)
         found: list[Tensor] = []
+        finite = torch.ones((), dtype=torch.bool, device=seeds.device)
         for n in range(count):
             output = decoding.output()
             codes: list[Tensor] = []
@@ -127,10 +135,15 @@ class CodeGenerator(Generator):
                 if guided:
                     with_class, without = logits.chunk(2)
                     logits = without + settings.guidance * (with_class - without)
+                finite &= logits.isfinite().all()
                 drawn = draw_codes(logits, numbers[:, n, q], settings.temperature, settings.top_k)
                 codes.append(drawn.repeat(2) if guided else drawn)
             found.append(torch.stack(codes, 1)[:wanted])
             decoding.add(codes)
+        if not bool(finite):
+            raise NumericError(
+                "generate: logits of codes are not finite; the weights are broken or guidance is too large"
+            )
         return torch.stack(found, 2).unflatten(2, grid)
 
     def _grid(self, shape: tuple[int, int, int]) -> tuple[int, int]:

@@ -16,7 +16,7 @@ def draw_codes(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_k:
         top_k: Draw among that many most likely codes and those as likely as the last of them; None: all.
 
     Returns:
-        (B,) int64.
+        (B,) int64; of logits that are not finite any code.
     """
     scaled = logits.double() / temperature
     if top_k is not None and top_k < scaled.shape[1]:
@@ -24,4 +24,5 @@ def draw_codes(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_k:
         scaled = scaled.masked_fill(scaled < least, -torch.inf)
     bounds = scaled.softmax(1).cumsum(1)
     # Below the last bound, so the first bound above it exists and belongs to a code of some probability.
-    return torch.searchsorted(bounds, numbers.double()[:, None] * bounds[:, -1:], right=True)[:, 0]
+    drawn = torch.searchsorted(bounds, numbers.double()[:, None] * bounds[:, -1:], right=True)[:, 0]
+    return drawn.clamp(max=logits.shape[1] - 1)

@@ -82,8 +82,9 @@ def test_figures_and_their_errors_are_numpys(
         entry = found[name]
         assert entry["value"] == pytest.approx(figure(latent), abs=1e-6), name
         without = np.array([figure(latent[group != g]) for g in present])
-        error = ((len(present) - 1) * without.var()) ** 0.5
-        assert entry["error"] == pytest.approx(error, abs=1e-6), name
+        student = t.ppf(0.975, len(present) - 1) / norm.ppf(0.975)
+        error = ((len(present) - 1) * without.var()) ** 0.5 * student
+        assert entry["error"] == pytest.approx(error, rel=1e-3, abs=1e-6), name
         assert entry["baseline_name"] == "colours of the latent's grid" and entry["verdict"], name
         assert entry["aspect"] == "generation"
     flat = latent.transpose(1, 0, 2, 3).reshape(latent.shape[1], -1)

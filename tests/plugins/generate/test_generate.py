@@ -16,9 +16,10 @@ from vtp_core import Tokenizer, load
 from vtp_core.artefact.assembly import assemble
 from vtp_core.artefact.config import ArtefactConfig, Head
 from vtp_core.cli.main import main
-from vtp_core.errors import DataError
+from vtp_core.errors import CheckpointError, DataError, UsageError
 from vtp_core.plugins import load_plugins
-from vtp_plugins.generate.grid import GAP, MARGIN, draw_grid, field
+from vtp_plugins.generate.classes import read_classes
+from vtp_plugins.generate.grid import GAP, MARGIN, Layout, by_class, field
 from vtp_plugins.generate.record import read_record
 
 PLUGINS = load_plugins(only=["vit", "linear", "generation", "generate"])
@@ -112,13 +113,15 @@ def test_the_picture_has_a_row_of_each_class(artefact: Path, tmp_path: Path) -> 
 def test_samples_stand_in_their_cells() -> None:
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (9, 9, 9), (99, 99, 99)]
     samples = [Image.new("RGB", (64, 64), colour) for colour in colours]
-    picture = draw_grid(field(samples))
+    picture = Layout.of(field(5), 64, 64).draw(samples)
     assert picture.size == (2 * MARGIN + 3 * 132 - GAP, 2 * MARGIN + 2 * 132 - GAP)
     for index, colour in enumerate(colours):
         row, column = divmod(index, 3)
         assert picture.getpixel((MARGIN + column * 132 + 64, MARGIN + row * 132 + 64)) == colour
-    titled = draw_grid([("cat", samples[:2])])
+    titled = Layout.of([("cat", [0, 1])], 64, 64).draw(samples)
     assert titled.width > 2 * MARGIN + 2 * 132 - GAP and min(titled.convert("L").tobytes()) < 100
+    assert by_class([2, 0, 2], ["crane", "dog", "crane"]) == [("crane", [0, 2]), ("dog", [1])]
+    assert by_class([2, 0], ["crane", "crane"]) == [("crane", [0]), ("crane", [1])]
 
 
 def test_a_tuned_decoder_may_decode_and_another_tokenizer_not(artefact: Path, tmp_path: Path) -> None:
@@ -134,6 +137,20 @@ def test_a_tuned_decoder_may_decode_and_another_tokenizer_not(artefact: Path, tm
     result = vtp(artefact, "-n", 1, "-o", tmp_path / "c", "--decoder", tmp_path / "other")
     assert result.exit_code == 5 and "belongs to the tokenizer tiny" in result.output
     assert not (tmp_path / "c").exists()
+
+
+def test_a_generator_is_not_saved_with_another_tokenizer(artefact: Path, tmp_path: Path) -> None:
+    for storage in ("full", "bfloat16"):
+        model = load(artefact, plugins=PLUGINS)
+        assert model.config is not None and model.decoder is not None
+        model.config = model.config.model_copy(update={"storage": storage})
+        next(iter(model.decoder.parameters())).mul_(2)
+        again = load(model.save(tmp_path / storage), plugins=PLUGINS)
+        again.save(tmp_path / f"{storage}-again")
+        next(iter(again.encoder.parameters())).add_(0.5)
+        with pytest.raises(CheckpointError, match=r"the generator generation belongs to the tokenizer tiny"):
+            again.save(tmp_path / "other")
+        assert not (tmp_path / "other").exists()
 
 
 def test_a_set_of_the_same_tokenizer_is_replaced_as_a_whole(artefact: Path, tmp_path: Path) -> None:
@@ -177,6 +194,30 @@ def test_what_an_interruption_leaves_is_no_set(
     monkeypatch.setattr(Image.Image, "save", stops)
     assert vtp(artefact, "-n", 3, "--seed", 1, "-o", tmp_path).exit_code == 130
     assert read_record(tmp_path) is None and [path.name for path in tmp_path.iterdir()] == ["000000.png"]
+    monkeypatch.undo()
+    result = vtp(artefact, "-n", 2, "-o", tmp_path)
+    assert result.exit_code == 2 and "has 000000.png and maybe more that belong to no" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["000000.png"]
+
+
+def test_an_earlier_set_stays_until_there_are_samples(
+    artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vtp(artefact, "-n", 2, "-o", tmp_path).exit_code == 0
+    result = vtp(artefact, "-n", 2, "-o", tmp_path, "--guidance", "1e38")
+    assert result.exit_code == 4 and "not finite" in result.output
+    found = read_record(tmp_path)
+    assert found is not None and all((tmp_path / name).exists() for name in found.files)
+
+
+def test_classes_that_share_a_name_are_refused_by_name() -> None:
+    names = ["crane", "dog", "Crane", "0"]
+    for word, numbers in (("crane", "0 and 2"), ("0", "0 and 3")):
+        with pytest.raises(UsageError, match=f"may be one of classes {numbers}; give their numbers"):
+            read_classes(word, names, 4)
+    assert read_classes("dog, 2", names, 4) == [1, 2]
+    with pytest.raises(UsageError, match="no class"):
+        read_classes("9" * 5000, names, 4)
 
 
 def test_a_record_that_is_something_else_is_refused_and_removes_nothing(
@@ -207,6 +248,11 @@ def test_refusals_are_one_line(artefact: Path, tmp_path: Path) -> None:
         ([artefact, "-s", "speed=3"], "no setting 'speed'; there are sampler, steps"),
         ([artefact, "-s", "speed"], "--set speed: give KEY=VALUE"),
         ([artefact, "--grid", "grid.txt"], "the name must end in .png, .jpg or .webp"),
+        ([artefact, "-s", "steps=4"], "--steps and --set steps both set it; give one of them"),
+        (
+            [artefact, "-n", "200", "--classes", "1", "--grid", tmp_path / "wide.webp"],
+            ".webp holds 16383 a side; take .png",
+        ),
         ([tmp_path / "nowhere"], "no tokenizer here"),
     ):
         result = vtp(*arguments)

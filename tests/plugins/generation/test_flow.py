@@ -191,6 +191,9 @@ def test_warnings() -> None:
     assert not lines(
         transformer={"width": 8, "depth": 1, "heads": 2, "patch": 2, "head": {"width": 16, "heads": 2}}
     )
+    head = {"width": 8, "heads": 2}  # the last layer reads the head alone
+    (narrow,) = lines(transformer={"width": 64, "depth": 1, "heads": 2, "patch": 2, "head": head})
+    assert "is 8 wide, narrower than a latent token of 12 numbers" in narrow
     (off,) = lines(shift=5.0)
     assert "amount to a shift of 5; usual is 1," in off
     assert not lines(shift=5.0, lognorm_mu=math.log(5.0))

@@ -55,6 +55,19 @@ def test_a_recipe_is_refused_with_one_line(tmp_path: Path, use: str, case: str) 
 
 
 @pytest.mark.parametrize("use", USES)
+def test_a_tokenizer_that_is_trained_is_refused(tmp_path: Path, use: str) -> None:
+    """Its latents would change under the generator."""
+    for freeze, trained in (('["decoder"]', "encoder and bottleneck"), ('["encoder"]', "bottleneck")):
+        (line,) = [line for line in RECIPE.splitlines() if line.startswith("freeze")]
+        text = RECIPE.replace(line, f"freeze = {freeze}").replace('"generation_ar"', f'"{use}"')
+        path = tmp_path / "mine.toml"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(RecipeErrors, match=f"frozen tokenizer, but {trained} would be trained"):
+            load_recipe(path, plugins=PLUGINS)
+        assert load_recipe(path.rename(tmp_path / "resolved.toml"), plugins=PLUGINS)
+
+
+@pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("case", CAN)
 def test_what_can_work_is_not(tmp_path: Path, use: str, case: str) -> None:
     assert read(tmp_path, use, *CAN[case])

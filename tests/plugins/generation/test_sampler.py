@@ -67,3 +67,19 @@ def test_heun_never_asks_at_the_last_time() -> None:
 def test_a_velocity_that_is_not_finite_is_an_error() -> None:
     with pytest.raises(NumericError, match="not finite or not continuous"):
         dopri5(lambda x, t, rows: torch.where(t[:, None] > 0.5, torch.nan, x), NOISE, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+@pytest.mark.parametrize("rows", [1, len(NOISE)])
+def test_one_that_is_not_finite_from_the_start_ends(value: float, rows: int) -> None:
+    """The first step was NaN, and no comparison with it ever ended the loop."""
+    calls = 0
+
+    def broken(x: Tensor, t: Tensor, numbers: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        assert calls < 1000
+        return torch.where((numbers < rows)[:, None], x * value, x)
+
+    with pytest.raises(NumericError, match="not finite or not continuous"):
+        dopri5(broken, NOISE, rtol=1e-3, atol=1e-6)

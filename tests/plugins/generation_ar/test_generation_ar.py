@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.core.toy_tokenizer import toy_tokenizer
 from tests.plugins.generation_ar.plain_ar import losses
-from vtp_core.errors import DataError, UsageError
+from vtp_core.errors import DataError, NumericError, UsageError
 from vtp_core.features import Tally
 from vtp_core.testing import FakeStep, check_objective, drawn_batch
 from vtp_core.testing.networks import TINY_DIMS
@@ -136,6 +136,15 @@ def test_codes_are_drawn_by_their_probabilities() -> None:
     assert counted(top_k=1).tolist() == [1, 0, 0, 0]
     edge = torch.tensor([0.0, 1 - 2.0**-24], dtype=torch.float64)
     assert draw_codes(logits[:2], edge).tolist() == [0, 3]
+    assert draw_codes(logits[:2] * torch.nan, edge).max() <= 3
+
+
+def test_logits_that_are_not_finite_are_an_error_and_no_rows_are_none() -> None:
+    made = generator()
+    empty = made.generate(torch.arange(0), 0, (2, 2, 3))
+    assert empty.shape == (0, 2, 2, 3) and empty.dtype == torch.int64
+    with pytest.raises(NumericError, match="logits of codes are not finite"):
+        sample(made, [0, 1], guidance=1e308)
 
 
 def test_samples_depend_on_seed_and_index_alone() -> None:

@@ -114,6 +114,7 @@ def _check_objectives(tree: Tree, parts: Parts, ranks: int) -> None:
             tree.report(("objectives", name, "stop"), f"must come after start = {objective.start}")
         _check_partners(tree, parts, name, objective)
         _check_conflicts(tree, parts, ("objectives", name), objective)
+        _check_frozen(tree, parts, name, objective)
         for view_name, need in objective.views().items():
             used.add(view_name)
             view = parts.get(ViewConfig, "views", view_name)
@@ -215,6 +216,19 @@ def _place(tree: Tree, name: str, view_name: str) -> tuple[str, ...]:
 
 def _key(tree: Tree, name: str, key: str) -> tuple[str, ...] | None:
     return ("objectives", name, key) if key in tree.values["objectives"][name] else None
+
+
+def _check_frozen(tree: Tree, parts: Parts, name: str, objective: ObjectiveConfig) -> None:
+    """Reports an objective on the latents of a tokenizer that is still trained."""
+    freeze = parts.values.get(("freeze",), ())
+    trained = [part for part in ("encoder", "bottleneck") if part not in freeze]
+    written = FilePath(tree.origin(("objectives", name, "use")).file).name != RESOLVED
+    if objective.needs_frozen_tokenizer and trained and written:
+        tree.report(
+            ("objectives", name),
+            f"learns the latents of a frozen tokenizer, but {' and '.join(trained)} would be trained and "
+            'leave it behind; set freeze = ["encoder", "bottleneck", "decoder"]',
+        )
 
 
 def _check_names(tree: Tree, parts: Parts) -> None:
