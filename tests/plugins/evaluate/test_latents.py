@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kurtosis
+from scipy.stats import kurtosis, norm, t
 from torch import nn
 
 from tests.agreement import Agreement
