@@ -167,7 +167,7 @@ def gain(curve: Curve, start: float, end: float, *, higher_is_better: bool) -> G
 
 
 def lack_of_fit(curve: Curve, points: Sequence[tuple[float, float]]) -> float | None:
-    """P of the hypothesis that a curve holds, from the scatter of values at one place; None without such.
+    """The p value of a curve against the scatter of values at one place; None without such.
 
     The F test of lack of fit (Draper and Smith 1998, section 2.1); it takes points as independent.
 

@@ -147,7 +147,7 @@ def make_run(run: Run, bench: Bench, end: float, stop: threading.Event) -> bool:
     """Trains one run from its newest checkpoint, or its parent's, on; whether it came to its end."""
     folder, log = bench.folder(run), bench.out / f"{run.name}.log"
     # Before there are checkpoints: if all processes are killed, a changed grid must not go on from them.
-    _write(run, bench, "stopped", 0, "", {})
+    _record(run, bench, "stopped", 0, "", {})
     try:
         if run.parent is not None:
             branch_off(bench.folder(run.parent), folder, run.start)
@@ -247,24 +247,7 @@ def _record(
     session: Mapping[str, float],
     cost: Mapping[str, float] | None = None,
 ) -> None:
-    """Keeps how a run ended, and says it."""
-    sessions = _write(run, bench, state, code, message, session, cost)
-    said = {"done": "done", "stopped": "stopped; run the same command to resume"}
-    how = said.get(state, f"failed with exit code {code}: {message}")
-    seconds = sum(each["cpu_seconds"] for each in sessions)
-    click.echo(f"{run.name}: {how}; {seconds:.0f} s of CPU", err=bench.quiet)
-
-
-def _write(
-    run: Run,
-    bench: Bench,
-    state: State,
-    code: int,
-    message: str,
-    session: Mapping[str, float],
-    cost: Mapping[str, float] | None = None,
-) -> list[Mapping[str, float]]:
-    """Writes a run's record; returns what each of its sessions took."""
+    """Keeps how far a run is, and says how a session of it ended."""
     folder = bench.folder(run)
     folder.mkdir(parents=True, exist_ok=True)
     sessions = [*read_record(folder).get("sessions", []), *([session] if session else [])]
@@ -274,7 +257,12 @@ def _write(
         "sessions": sessions, **(cost or {}),
     }  # fmt: skip
     write_json(folder / RECORD, record)
-    return sessions
+    if state == "stopped" and not session:
+        return  # it starts
+    said = {"done": "done", "stopped": "stopped; run the same command to resume"}
+    how = said.get(state, f"failed with exit code {code}: {message}")
+    seconds = sum(each["cpu_seconds"] for each in sessions)
+    click.echo(f"{run.name}: {how}; {seconds:.0f} s of CPU", err=bench.quiet)
 
 
 def _prune(folder: Path, keeps: Iterable[int]) -> None:
