@@ -116,7 +116,8 @@ use = "generation"
 view = "image"
 transformer = { width = 16, depth = 3, heads = 2, head = { width = 24, depth = 2, heads = 2 } }
 """
-    loaded = recipe(tmp_path, plugins, "kernels.attention='matmul'", text=TEXT + flow)
+    frozen = "freeze=['encoder', 'bottleneck']"
+    loaded = recipe(tmp_path, plugins, "kernels.attention='matmul'", frozen, text=TEXT + flow)
     names = ("encoder", "decoder", "objectives.flow.transformer", "objectives.flow.transformer.head")
     assert set(depths(loaded)) == set(names)
     counter = FlopCounterMode(display=False)
