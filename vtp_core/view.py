@@ -33,6 +33,7 @@ class ViewNeed:
         masked: Whether it reads a forward in which masked patches are replaced by the mask token.
         text: Whether it reads captions.
         label: Whether it reads class labels.
+        classes: Number of classes that it is built for, labels 0 .. classes - 1; None: any.
         latent: Whether cached latents serve as well as images.
         layers: Encoder blocks (0-based) whose output it taps.
         rows: Global rows per step that it uses, the first ones of the view; None means all of them.
@@ -42,6 +43,7 @@ class ViewNeed:
     masked: bool = False
     text: bool = False
     label: bool = False
+    classes: int | None = None
     latent: bool = False
     layers: tuple[int, ...] = ()
     rows: int | None = None
@@ -64,11 +66,13 @@ def union(needs: Iterable[ViewNeed]) -> ViewNeed:
     """One need that serves all of `needs`: what a group's shared forward has to produce."""
     needs = tuple(needs)
     rows = [need.rows for need in needs]
+    classes = [need.classes for need in needs if need.classes is not None]
     return ViewNeed(
         crops=tuple(dict.fromkeys(name for need in needs for name in need.crops)),
         masked=any(need.masked for need in needs),
         text=any(need.text for need in needs),
         label=any(need.label for need in needs),
+        classes=min(classes, default=None),
         latent=bool(needs) and all(need.latent for need in needs),
         layers=tuple(sorted({layer for need in needs for layer in need.layers})),
         rows=None if None in rows else max((row for row in rows if row is not None), default=None),

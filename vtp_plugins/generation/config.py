@@ -171,7 +171,8 @@ class GenerationConfig(ObjectiveConfig):
 
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view."""
-        return {self.view: ViewNeed(rows=self.rows, latent=True, label=self.classes > 0)}
+        classes = self.classes or None
+        return {self.view: ViewNeed(rows=self.rows, latent=True, label=classes is not None, classes=classes)}
 
     def conflicts(self) -> Mapping[str, str]:
         """Guidance that the training does not prepare."""

@@ -99,7 +99,7 @@ class GenerationArConfig(ObjectiveConfig):
 
     def views(self) -> Mapping[str, ViewNeed]:
         """The one view; cached latents have no codes."""
-        return {self.view: ViewNeed(rows=self.rows, label=self.classes > 0)}
+        return {self.view: ViewNeed(rows=self.rows, label=self.classes > 0, classes=self.classes or None)}
 
     def conflicts(self) -> Mapping[str, str]:
         """Guidance that the training does not prepare."""

@@ -141,10 +141,14 @@ def test_a_later_stage_keeps_the_statistics(whole: Path, tmp_path: Path) -> None
     assert torch.equal(state(tmp_path)[name], state(whole)[name])
 
 
-def test_labels_beyond_the_classes_stop_before_step_0(tmp_path: Path) -> None:
+def test_other_classes_than_those_of_the_source_are_refused_or_warned_of(tmp_path: Path) -> None:
     result = vtp(tmp_path, "objectives.generation.classes=1", recipe=MOONS, plugin=PLUGIN)
     assert result.exit_code == 3
-    assert "has a label 1, the objective generation 1 classes, 0 to 0; set classes" in one_line(result)
+    assert "has 1 classes, but source default (views.latents) names 2; set" in one_line(result)
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+    more = vtp(tmp_path, "objectives.generation.classes=3", "run.steps=1", recipe=MOONS, plugin=PLUGIN)
+    assert more.exit_code == 0, more.output
+    assert "3 classes, but source default names 2; the others are never trained" in more.stderr
 
 
 @pytest.mark.slow

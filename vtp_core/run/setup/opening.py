@@ -15,7 +15,6 @@ from vtp_core.data.completeness import Lost, lost
 from vtp_core.data.loading.loader import Loader
 from vtp_core.data.opening import Sources
 from vtp_core.data.source import Source
-from vtp_core.encoder import Encoder
 from vtp_core.errors import CheckpointError, DistributedError
 from vtp_core.plugins import Plugins
 from vtp_core.recipe.tables.recipe import Recipe
@@ -25,6 +24,7 @@ from vtp_core.run.setup.cached_latents import check_latents, prepare_sources
 from vtp_core.run.setup.calibrate import calibrate_fresh
 from vtp_core.run.setup.init_from import init_from
 from vtp_core.run.setup.kernels import RunKernels, choose_kernels, keep_kernels
+from vtp_core.run.setup.preflight import check_classes, log_notices, warn_of_untrained
 from vtp_core.run.setup.recipe_change import check_resume
 from vtp_core.training.groups import group_needs
 from vtp_core.training.joint import JointStep
@@ -136,6 +136,9 @@ def open_run(
         loaded = initialised.whole
         for line in initialised.lines:
             _log.info(line)
+    if checkpoint is None:
+        warn_of_untrained(networks, recipe, loaded)
+    check_classes(named, recipe, networks)
     build.apply_freezes(networks, recipe)
     move(networks, world.device)
     needs = {name: objective.views() for name, objective in networks.objectives.items()}
@@ -203,12 +206,7 @@ def open_run(
                 )
     if checkpoint is not None:
         check_latents(named, recipe, networks, run.state())
-    for network in (networks.encoder, *networks.frozen.values()):
-        for line in network.notices() if isinstance(network, Encoder) else ():
-            _log.info(line)
-    for name, objective in networks.objectives.items():
-        for line in objective.warnings():
-            _log.warning("objective %s: %s", name, line)
+    log_notices(networks)
     loader(run.start)  # raises now if a source lacks a field that a view needs
     return run
 
