@@ -17,7 +17,7 @@ from vtp_core.errors import UsageError
 from vtp_plugins.evaluate_frechet.protocols import INCEPTION_SHA256, PYTORCH_FID
 from vtp_plugins.pretrained.files import read_state
 from vtp_plugins.pretrained.lookup import RANDOM
-from vtp_plugins.pretrained.networks import Frozen
+from vtp_plugins.pretrained.networks import Frozen, full_float32
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 SIDE = 299
@@ -101,12 +101,7 @@ class InceptionFeatures(Frozen):
             )
 
             hidden = (resized(pixels, size=(SIDE, SIDE), align_corners=False) - 128) / 128
-        # In float32 without TF32's shorter mantissa, which moves small distances.
-        cudnn = torch.backends.cudnn  # `flags` would switch it off by default
-        with (
-            cudnn.flags(enabled=cudnn.enabled, allow_tf32=False),
-            torch.autocast(image.device.type, enabled=False),
-        ):
+        with full_float32(image.device.type):
             for layer in LAYERS:
                 hidden = getattr(layers, layer)(hidden)
         return hidden.flatten(1)

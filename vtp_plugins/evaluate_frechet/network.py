@@ -10,7 +10,7 @@ from torch import Tensor
 from vtp_core.errors import UsageError
 from vtp_plugins.pretrained.loading import load_weights
 from vtp_plugins.pretrained.lookup import RANDOM, find_weights
-from vtp_plugins.pretrained.networks import Frozen, resized, timm_network
+from vtp_plugins.pretrained.networks import Frozen, full_float32, resized, timm_network
 
 
 class PooledFeatures(Frozen):
@@ -87,7 +87,9 @@ class PooledFeatures(Frozen):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """(B, F) float32 features of images (B, 3, H, W) uint8."""
-        return self.load()._features(image)
+        self.load()
+        with full_float32(image.device.type):
+            return self._features(image)
 
     def _features(self, image: Tensor) -> Tensor:
         unit = resized(image.float() / 255, self.side)

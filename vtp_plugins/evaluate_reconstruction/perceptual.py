@@ -10,6 +10,7 @@ from torch import Tensor
 from vtp_plugins.perceptual.loss import feature_distance
 from vtp_plugins.perceptual.network import FrozenNetwork, build_network
 from vtp_plugins.pretrained.lookup import RANDOM
+from vtp_plugins.pretrained.networks import full_float32
 
 LEAST_SIDE = 32
 """Smallest images in pixels that every trunk can read."""
@@ -39,7 +40,7 @@ def lpips(network: FrozenNetwork, images: Sequence[Tensor], reference: Tensor) -
     Source:
         Zhang et al. 2018, equation 1.
     """
-    with torch.autocast(reference.device.type, enabled=False):
+    with full_float32(reference.device.type):
         targets, heads = network.features(_signed(reference)), network.heads()
         return [
             feature_distance(network.features(_signed(image)), targets, heads).double() for image in images

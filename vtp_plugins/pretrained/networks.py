@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +42,18 @@ def timm_network(name: str, options: Mapping[str, Any] | None = None) -> nn.Modu
             f"timm's {name!r} gives no feature maps; choose a network with forward_intermediates"
         )
     return network
+
+
+@contextmanager
+def full_float32(kind: str) -> Iterator[None]:
+    """Float32 without autocast, and convolutions without TF32, whose rounding moves small distances.
+
+    Args:
+        kind: Type of the device, such as ``cuda``.
+    """
+    cudnn = torch.backends.cudnn  # `flags` would switch it off by default
+    with cudnn.flags(enabled=cudnn.enabled, allow_tf32=False), torch.autocast(kind, enabled=False):
+        yield
 
 
 def resized(image: Tensor, side: int | None) -> Tensor:

@@ -257,18 +257,6 @@ def test_a_saved_reference_of_few_images_or_of_another_resize_is_refused(tmp_pat
         evaluator(metrics=("kernel",), reference=str(file), resize=48).load()
 
 
-def test_the_network_of_fid_runs_with_cudnn() -> None:
-    """`torch.backends.cudnn.flags` switches it off unless it is told otherwise."""
-    network = InceptionFeatures(COMPAT, "random").load()
-    seen: list[tuple[bool, bool]] = []
-    backend = torch.backends.cudnn
-    network.trunk.Conv2d_1a_3x3.register_forward_pre_hook(
-        lambda module, given: seen.append((backend.enabled, backend.allow_tf32))
-    )
-    network(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
-    assert seen == [(True, False)] and backend.allow_tf32
-
-
 def test_a_protocol_measures_precision_where_its_reference_has_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
