@@ -78,7 +78,7 @@ def test_a_protocol_chooses_every_evaluator_that_has_it() -> None:
 def test_the_keys_of_protocols_are_those_of_tables() -> None:
     plugins = load_plugins()
     known = known_protocols(plugins)
-    assert {"probe-latent-grid-v1", "lightningdit", "rae", "titok", "dino-tok-2603-gfid"} <= known.keys()
+    assert {"probe-latent-grid-v1", "lightningdit", "rae", "titok", "rae-gfid50k"} <= known.keys()
     for name, having in known.items():
         for use, keys in having.items():
             fields = plugins.find("evaluator", use).load_config().model_fields
