@@ -94,14 +94,20 @@ class Strips:
         return self._joined(height, strip)
 
     def _moments(self, norm: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Factor and offset (B, C, 1, 1) of the norm of a whole map; sums in float64."""
-        groups = norm.num_groups
-        sums = torch.zeros(2, len(x), groups, dtype=torch.float64, device=self.device)
+        """Factor and offset (B, C, 1, 1) of the norm of a whole map, in float64.
+
+        Strips are merged by Chan, Golub and LeVeque 1983: squares would cancel where a group hardly varies.
+        """
+        groups, count = norm.num_groups, 0
+        mean = torch.zeros(len(x), groups, dtype=torch.float64, device=self.device)
+        scatter = torch.zeros_like(mean)
         for first, last in self._spans(x.shape[2]):
             piece = x[:, :, first:last].to(self.device).double().unflatten(1, (groups, -1)).flatten(2)
-            sums += torch.stack((piece.sum(-1), piece.square().sum(-1)))
-        mean, square = sums / (x[0].numel() // groups)
-        scale = (square - mean.square()).clamp_min(0).add(norm.eps).rsqrt()
+            own, (variance, center) = piece.shape[-1], torch.var_mean(piece, -1, correction=0)
+            shift, count = center - mean, count + own
+            scatter += own * variance + shift.square() * (own * (count - own) / count)
+            mean += shift * (own / count)
+        scale = (scatter / count + norm.eps).rsqrt()
         each = x.shape[1] // groups
         factor = scale.repeat_interleave(each, 1) * norm.weight
         offset = norm.bias - mean.repeat_interleave(each, 1) * factor
