@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.core.run.tiny_run import vtp
 
 WARNING = "frozen with random weights"
@@ -18,6 +20,7 @@ def test_a_frozen_part_that_nothing_loads_is_warned_of(tmp_path: Path) -> None:
     assert WARNING not in again.stderr
 
 
+@pytest.mark.slow
 def test_only_what_init_from_leaves_out_is_warned_of(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()

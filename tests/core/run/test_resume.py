@@ -41,9 +41,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory):
     ("precision", "workers"),
     [
         ("float32", 0),
-        ("bfloat16", 2),
         pytest.param("float32", 2, marks=pytest.mark.slow),
         pytest.param("bfloat16", 0, marks=pytest.mark.slow),
+        pytest.param("bfloat16", 2, marks=pytest.mark.slow),
     ],
 )
 def test_stopped_run_goes_on_bit_for_bit(whole, precision, workers, tmp_path: Path):

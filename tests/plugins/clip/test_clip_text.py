@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ NAMES = {
     "fc2": "mlp.c_proj",
 }
 """Ours -> the published names within a block."""
+
+
+_tokenizer = cache(CaptionTokenizer)  # it reads the file of its merges
 
 
 def _published(tower: TextTower, blocks: str) -> dict[str, str]:
@@ -117,7 +121,7 @@ def test_the_token_ids_are_open_clips(agreement: Agreement) -> None:
     captions = ["a red ring on a white background", "Déjà vu &amp; <b>42</b>  times!", "", "don't", "日本語"]
     captions.append("word " * 200)
     for context in (77, 12):
-        agreement(CaptionTokenizer(context)(captions), tokenize(captions, context_length=context))
+        agreement(_tokenizer(context)(captions), tokenize(captions, context_length=context))
 
 
 BAD = {
@@ -136,7 +140,7 @@ BAD = {
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("caption", BAD.values(), ids=BAD.keys())
 def test_bad_captions_become_valid_ids(caption: str) -> None:
-    ids = CaptionTokenizer(16)([caption, "a dog"])
+    ids = _tokenizer(16)([caption, "a dog"])
     assert ids.shape == (2, 16) and ids.dtype == torch.int64
     assert ids.min() >= 0 and ids.max() == VOCABULARY - 1
     assert ids[0, 0] == VOCABULARY - 2 and VOCABULARY - 1 in ids[0]
@@ -146,7 +150,7 @@ def test_bad_captions_become_valid_ids(caption: str) -> None:
 
 @given(st.text(max_size=40))
 def test_any_text_is_taken(caption: str) -> None:
-    ids = CaptionTokenizer(7)([caption])
+    ids = _tokenizer(7)([caption])
     assert ids.shape == (1, 7) and int(ids[0, 0]) == VOCABULARY - 2
     assert int(ids.max()) == VOCABULARY - 1
 
@@ -154,7 +158,7 @@ def test_any_text_is_taken(caption: str) -> None:
 @given(st.text(max_size=40), st.integers(0, 2000))
 def test_a_cut_encoding_is_a_coarser_one(caption: str, merges: int) -> None:
     """Same text, spelt with the first merges only; ids stay below merges + 514 and the last one ends it."""
-    cut, whole = CaptionTokenizer(200, merges), CaptionTokenizer(200)
+    cut, whole = CaptionTokenizer(200, merges), _tokenizer(200)
     spelling = {number: token for token, number in whole.encoding.encoder.items()}
 
     def spelt(ids: torch.Tensor, end: int) -> str:

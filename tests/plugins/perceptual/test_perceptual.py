@@ -171,7 +171,9 @@ def test_bfloat16_autocast_does_not_reach_the_network() -> None:
     assert dtypes == {torch.float32} and losses.total().dtype == torch.float32
 
 
-@pytest.mark.parametrize("network", ["lpips_squeeze", "lpips_alex", "timm:resnet10t"])
+@pytest.mark.parametrize(
+    "network", ["lpips_squeeze", pytest.param("lpips_alex", marks=pytest.mark.slow), "timm:resnet10t"]
+)
 def test_conformance(network: str) -> None:
     config = PerceptualConfig(use="perceptual", view="main", network=network, weights="random")
     check_objective(Perceptual, config, rows=4, size=64)
