@@ -66,13 +66,11 @@ def union(needs: Iterable[ViewNeed]) -> ViewNeed:
     """One need that serves all of `needs`: what a group's shared forward has to produce."""
     needs = tuple(needs)
     rows = [need.rows for need in needs]
-    classes = [need.classes for need in needs if need.classes is not None]
     return ViewNeed(
         crops=tuple(dict.fromkeys(name for need in needs for name in need.crops)),
         masked=any(need.masked for need in needs),
         text=any(need.text for need in needs),
         label=any(need.label for need in needs),
-        classes=min(classes, default=None),
         latent=bool(needs) and all(need.latent for need in needs),
         layers=tuple(sorted({layer for need in needs for layer in need.layers})),
         rows=None if None in rows else max((row for row in rows if row is not None), default=None),

@@ -106,7 +106,7 @@ PROTOCOLS: Mapping[str, FidProtocol] = {
         ),
         FidProtocol(
             name="lightningdit-gfid50k",
-            about="gFID-50k of LightningDiT-XL without guidance (5.14 of 64 epochs, 2.17 of 800).",
+            about="gFID-50k of LightningDiT-XL without guidance.",
             image_size=256,
             images=50_000,
             reference=ADM,
